@@ -1,0 +1,1 @@
+//! The KeyService port of Postern, its adapters and their one conformance suite.

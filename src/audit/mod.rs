@@ -1,0 +1,1 @@
+//! Entry encoding, Merkle log, checkpoints, verification.

@@ -1,0 +1,1 @@
+//! One file per verb; clients of the API.

@@ -1,0 +1,1 @@
+//! Connector files, OAuth and rendering.

@@ -1,0 +1,1 @@
+//! Sealing, key hierarchy, signatures and the strict JSON gate.

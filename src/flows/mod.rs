@@ -1,0 +1,1 @@
+//! Straight paths: connect, decide, vend, execute, refresh, revoke.

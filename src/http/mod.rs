@@ -1,0 +1,1 @@
+//! Router, extraction, problems, routes.

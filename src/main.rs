@@ -1,0 +1,2 @@
+//! `postern`: parse arguments, run, exit code.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Cedar evaluation and the notary.

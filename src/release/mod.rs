@@ -1,0 +1,1 @@
+//! Verify, gate, open: the only way anything leaves.

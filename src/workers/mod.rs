@@ -1,0 +1,1 @@
+//! Background work: outbox, sequencer, sweep.
