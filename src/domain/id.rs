@@ -163,11 +163,23 @@ fn parse_typeid(prefix: &str, text: &str) -> Option<[u8; 16]> {
     if suffix.len() != 26 || !matches!(suffix.as_bytes().first(), Some(b'0'..=b'7')) {
         return None;
     }
-    let number = suffix.chars().try_fold(0_u128, |number, digit| {
-        let value = ALPHABET.find(digit)?;
-        Some((number << 5) | u128::try_from(value).ok()?)
+    let number = suffix.bytes().try_fold(0_u128, |number, digit| {
+        Some((number << 5) | u128::from(value_of(digit)?))
     })?;
     Some(number.to_be_bytes())
+}
+
+/// The place of a digit in [`ALPHABET`]. Audit verification parses half a million ids a second: no search.
+fn value_of(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'h' => Some(digit - b'a' + 10),
+        b'j'..=b'k' => Some(digit - b'j' + 18),
+        b'm'..=b'n' => Some(digit - b'm' + 20),
+        b'p'..=b't' => Some(digit - b'p' + 22),
+        b'v'..=b'z' => Some(digit - b'v' + 27),
+        _ => None,
+    }
 }
 
 /// Crockford's base 32, lower case, as TypeID prescribes.
@@ -205,6 +217,14 @@ mod tests {
             "",
         ] {
             assert!(text.parse::<OrgId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_digit_stands_for_its_place_in_the_alphabet() {
+        for digit in 0..=u8::MAX {
+            let place = ALPHABET.bytes().position(|letter| letter == digit);
+            assert_eq!(value_of(digit).map(usize::from), place);
         }
     }
 
