@@ -1,1 +1,6 @@
 //! Sealing, key hierarchy, signatures and the strict JSON gate.
+
+pub mod digest;
+pub mod ed25519;
+pub mod entry_bytes;
+pub mod entry_text;
