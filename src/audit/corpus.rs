@@ -1,0 +1,293 @@
+//! Everything that can be done to an export, done: all of it must be found, at its place.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{
+    export::LineReader,
+    finding::{Finding, FindingKind},
+    sample,
+    verify::{Report, Verifier, verify},
+    *,
+};
+
+fn check(export: &[u8]) -> Report {
+    verify(export, &sample::signer(1).1, None).unwrap()
+}
+
+fn kinds(report: &Report) -> Vec<FindingKind> {
+    report.findings.iter().map(|finding| finding.kind).collect()
+}
+
+fn lines(export: &[u8]) -> Vec<&[u8]> {
+    export.split_inclusive(|&byte| byte == b'\n').collect()
+}
+
+fn names_line(findings: &[Finding], line: usize) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.at.line == Some(line as u64))
+}
+
+fn size() -> u8 {
+    if std::env::var_os("POSTERN_LONG").is_some() {
+        200
+    } else {
+        60
+    }
+}
+
+#[test]
+fn an_untouched_export_verifies() {
+    for count in [0, 1, 2, 60] {
+        let report = check(&sample::export(count));
+        assert!(
+            report.verified && report.findings.is_empty(),
+            "{:?}",
+            report.findings
+        );
+        assert_eq!(report.entries, u64::from(count));
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_found_and_its_line_named() {
+    let (_, key) = sample::signer(1);
+    let export = sample::export(size());
+    let lines = lines(&export);
+    // The verifier reads in one direction: the state before a line is the same for every flip in it or behind it.
+    let mut states = Vec::new();
+    let mut offset = 0;
+    let mut verifier = Verifier::new(&key, None);
+    for line in &lines {
+        states.push((offset, verifier.clone()));
+        offset += line.len();
+        verifier.read(&mut LineReader::new(*line), |_| true).unwrap();
+    }
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((start, state)) = states.get(at) else {
+                        break;
+                    };
+                    flip_line(&export, *start, lines[at].len(), at + 1, state);
+                }
+            });
+        }
+    });
+}
+
+fn flip_line(export: &[u8], start: usize, len: usize, line: usize, state: &Verifier<'_>) {
+    let mut rest = export[start..].to_vec();
+    for byte in 0..len {
+        for bit in 0..8 {
+            rest[byte] ^= 1 << bit;
+            let mut verifier = state.clone();
+            let found = |verifier: &Verifier<'_>| names_line(verifier.findings(), line);
+            verifier
+                .read(&mut LineReader::new(rest.as_slice()), found)
+                .unwrap();
+            assert!(
+                found(&verifier),
+                "line {line} byte {byte} bit {bit}: {:?}",
+                verifier.findings()
+            );
+            rest[byte] ^= 1 << bit;
+        }
+    }
+}
+
+#[test]
+fn every_deleted_line_is_found_and_its_place_named() {
+    let export = sample::export(60);
+    let lines = lines(&export);
+    for gone in 0..lines.len() {
+        let cut = [&lines[..gone], &lines[gone + 1..]].concat().concat();
+        let report = check(&cut);
+        // The line that moved into its place; for the last one, the end of the file.
+        assert!(
+            names_line(&report.findings, gone + 1),
+            "{gone}: {:?}",
+            report.findings
+        );
+    }
+}
+
+#[test]
+fn every_swap_of_neighbours_is_found_and_its_place_named() {
+    let export = sample::export(60);
+    for first in 0..lines(&export).len() - 1 {
+        let mut lines = lines(&export);
+        lines.swap(first, first + 1);
+        let report = check(&lines.concat());
+        assert!(
+            names_line(&report.findings, first + 1),
+            "{first}: {:?}",
+            report.findings
+        );
+    }
+}
+
+#[test]
+fn every_doubled_line_is_found_and_its_place_named() {
+    let export = sample::export(60);
+    for at in 0..lines(&export).len() {
+        let mut lines = lines(&export);
+        lines.insert(at, lines[at]);
+        let report = check(&lines.concat());
+        assert!(
+            names_line(&report.findings, at + 2),
+            "{at}: {:?}",
+            report.findings
+        );
+    }
+}
+
+#[test]
+fn every_truncation_is_found() {
+    let export = sample::export(20);
+    for len in 0..export.len() {
+        let report = check(&export[..len]);
+        assert!(kinds(&report).contains(&FindingKind::Truncated), "{len}");
+    }
+}
+
+#[test]
+fn swapped_and_renumbered_entries_are_found() {
+    let (entries, head) = sample::log(60);
+    for first in 0..59 {
+        let mut entries = entries.clone();
+        entries.swap(first, first + 1);
+        let report = check(&sample::export_of(&entries, &sample::note(&head, 1)));
+        assert!(
+            kinds(&report).contains(&FindingKind::WrongRoot),
+            "{first}: {:?}",
+            report.findings
+        );
+    }
+}
+
+#[test]
+fn a_deleted_and_renumbered_entry_is_found_and_its_writer_and_number_named() {
+    let (entries, head) = sample::log(60);
+    for gone in 0..60 {
+        let entry = encoding::parse(&entries[gone]).unwrap();
+        let mut entries = entries.clone();
+        entries.remove(gone);
+        let report = check(&sample::export_of(&entries, &sample::note(&head, 1)));
+        let seq = entry.writer_seq.to_string();
+        let named = report.findings.iter().any(|finding| {
+            matches!(finding.kind, FindingKind::WriterGap | FindingKind::WriterHead)
+                && finding.at.writer.as_deref() == Some(&entry.writer)
+                && finding.explain.contains(&seq)
+        });
+        assert!(named, "{gone}: {:?}", report.findings);
+    }
+}
+
+#[test]
+fn a_dropped_tail_of_a_writer_is_found_and_the_writer_named() {
+    let (entries, head) = sample::log(60);
+    for writer in sample::WRITERS {
+        for keep in [0, 1, 5] {
+            let kept: Vec<_> = entries
+                .iter()
+                .filter(|bytes| {
+                    let entry = encoding::parse(bytes).unwrap();
+                    entry.writer != writer || entry.writer_seq <= keep
+                })
+                .cloned()
+                .collect();
+            let report = check(&sample::export_of(&kept, &sample::note(&head, 1)));
+            let named = report.findings.iter().any(|finding| {
+                finding.kind == FindingKind::WriterHead && finding.at.writer.as_deref() == Some(writer)
+            });
+            assert!(named, "{writer} {keep}: {:?}", report.findings);
+        }
+    }
+}
+
+#[test]
+fn a_log_signed_again_by_another_key_is_found() {
+    let (entries, head) = sample::log(60);
+    let report = check(&sample::export_of(&entries, &sample::note(&head, 2)));
+    assert_eq!(kinds(&report), [FindingKind::Unsigned]);
+    assert!(names_line(&report.findings, 62));
+}
+
+#[test]
+fn history_rewritten_by_the_keys_holder_is_found_with_a_kept_checkpoint() {
+    let (signer, key) = sample::signer(1);
+    let (_, old) = sample::log(30);
+    let kept = old.checkpoint(key.name());
+    let honest = sample::export(60);
+    assert!(
+        verify(honest.as_slice(), &key, Some(kept.clone()))
+            .unwrap()
+            .verified
+    );
+    // The same operator signs a log that drops an entry nobody had seen but the keeper of the checkpoint.
+    let (entries, _) = sample::log(60);
+    let mut writers = std::collections::BTreeMap::new();
+    let mut forged = Vec::new();
+    let mut head = LogHead::new(sample::org());
+    for bytes in entries.iter().skip(1) {
+        let mut entry = encoding::parse(bytes).unwrap();
+        let (seq, prev) = writers
+            .get(&entry.writer)
+            .copied()
+            .unwrap_or((0, encoding::FIRST_PREV));
+        entry.writer_seq = seq + 1;
+        entry.prev = crate::crypto::digest::hex(&prev);
+        let encoded = encoding::encode(&entry).unwrap();
+        writers.insert(entry.writer, (seq + 1, encoded.hash));
+        head = head
+            .sequence(vec![Pending::read(&encoded.bytes).unwrap()])
+            .unwrap()
+            .head;
+        forged.push(encoded.bytes);
+    }
+    let note = head
+        .checkpoint(key.name())
+        .sign(&key, |bytes| signer.sign(bytes))
+        .unwrap();
+    let forged = sample::export_of(&forged, &note);
+    assert!(verify(forged.as_slice(), &key, None).unwrap().verified);
+    let report = verify(forged.as_slice(), &key, Some(kept)).unwrap();
+    assert_eq!(kinds(&report), [FindingKind::Rewritten]);
+}
+
+#[test]
+fn a_log_shorter_than_a_kept_checkpoint_is_found() {
+    let (_, key) = sample::signer(1);
+    let kept = sample::log(60).1.checkpoint(key.name());
+    let report = verify(sample::export(59).as_slice(), &key, Some(kept)).unwrap();
+    assert_eq!(kinds(&report), [FindingKind::Rewritten]);
+}
+
+#[test]
+fn another_orgs_entries_and_epochs_out_of_order_are_found() {
+    let (entries, head) = sample::log(60);
+    let change = |at: usize, change: &dyn Fn(&mut crate::domain::entry::Entry)| {
+        let mut entries = entries.clone();
+        let mut entry = encoding::parse(&entries[at]).unwrap();
+        change(&mut entry);
+        entries[at] = encoding::encode(&entry).unwrap().bytes;
+        check(&sample::export_of(&entries, &sample::note(&head, 1)))
+    };
+    let report = change(10, &|entry| entry.org = crate::domain::OrgId::from_bytes([0; 16]));
+    assert!(kinds(&report).contains(&FindingKind::WrongLog) && names_line(&report.findings, 12));
+    let report = change(30, &|entry| entry.epoch.counter = 1);
+    assert!(kinds(&report).contains(&FindingKind::EpochBackward) && names_line(&report.findings, 32));
+    let report = change(30, &|entry| entry.epoch.incarnation = 1);
+    assert!(kinds(&report).contains(&FindingKind::EpochBackward) && names_line(&report.findings, 32));
+}
+
+#[test]
+fn garbage_is_findings_and_never_an_error() {
+    for bytes in [&b"\0\xff\n"[..], b"", b"\n\n\n", b"{}\n", &[b'['; 3_000_000]] {
+        assert!(!check(bytes).verified);
+    }
+}
