@@ -38,6 +38,9 @@ pub enum CheckpointError {
     /// The note around it is not one, or not signed by the key.
     #[error(transparent)]
     Note(#[from] NoteError),
+    /// Its origin is not the key's name.
+    #[error("of another log than the key")]
+    WrongLog,
     /// A line of the text breaks its rule.
     #[error("line {line} of the checkpoint breaks its rule")]
     Line {
@@ -55,12 +58,18 @@ impl Checkpoint {
         key.sign(&self.to_string(), sign)
     }
 
-    /// Reads a note strictly and checks its signature.
+    /// Reads a note strictly and checks its signature. A log's own key bears the log's origin as its name, so that a
+    /// checkpoint of one org never stands for another's.
     ///
     /// # Errors
-    /// When it is not a checkpoint signed by `key`.
+    /// When it is not a checkpoint of this log, signed by `key`.
     pub fn open(note: &str, key: &VerifierKey) -> Result<Self, CheckpointError> {
-        Self::parse(key.open(note)?)
+        let checkpoint = Self::parse(key.open(note)?)?;
+        if checkpoint.origin == key.name() {
+            Ok(checkpoint)
+        } else {
+            Err(CheckpointError::WrongLog)
+        }
     }
 
     /// Reads a note strictly without checking who signed it. SECURITY: proves nothing.
@@ -193,6 +202,17 @@ mod tests {
         let (_, theirs) = key(2);
         let note = checkpoint().sign(&ours, |bytes| signer.sign(bytes)).unwrap();
         assert_eq!(Checkpoint::open(&note, &theirs), Err(NoteError::Unsigned.into()));
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_log_is_refused_even_when_signed() {
+        let (signer, key) = key(1);
+        let other = Checkpoint {
+            origin: origin("https://postern.example", OrgId::from_bytes([3; 16])),
+            ..checkpoint()
+        };
+        let note = other.sign(&key, |bytes| signer.sign(bytes)).unwrap();
+        assert_eq!(Checkpoint::open(&note, &key), Err(CheckpointError::WrongLog));
     }
 
     #[test]

@@ -18,6 +18,7 @@ impl Verifier<'_> {
                 let kind = match error {
                     CheckpointError::Note(NoteError::Unsigned) => FindingKind::Unsigned,
                     CheckpointError::Note(NoteError::BadSignature) => FindingKind::BadSignature,
+                    CheckpointError::WrongLog => FindingKind::WrongLog,
                     CheckpointError::Note(_) | CheckpointError::Line { .. } => FindingKind::BadCheckpoint,
                 };
                 self.here(kind, &format!("the checkpoint proves nothing: {error}"));
@@ -26,12 +27,6 @@ impl Verifier<'_> {
             }
         };
         let Some(checkpoint) = checkpoint else { return };
-        if checkpoint.origin != self.key.name() {
-            self.here(
-                FindingKind::WrongLog,
-                "the checkpoint is of another log than the key",
-            );
-        }
         self.compare_writers(&checkpoint);
         if checkpoint.size != self.entries {
             let explain = format!(
