@@ -286,6 +286,16 @@ fn another_orgs_entries_and_epochs_out_of_order_are_found() {
 }
 
 #[test]
+fn a_flood_of_one_kind_of_finding_does_not_hide_another() {
+    let export = sample::export(200);
+    let mut lines = lines(&export);
+    lines[1..201].reverse();
+    let report = check(&lines.concat());
+    assert!(report.more_findings > 0 && kinds(&report).contains(&FindingKind::WrongRoot));
+    assert!(kinds(&report).contains(&FindingKind::WriterHead));
+}
+
+#[test]
 fn garbage_is_findings_and_never_an_error() {
     for bytes in [&b"\0\xff\n"[..], b"", b"\n\n\n", b"{}\n", &[b'['; 3_000_000]] {
         assert!(!check(bytes).verified);

@@ -43,7 +43,7 @@ pub struct Report {
     pub last: Option<Time>,
     /// The size of the checkpoint kept elsewhere, if one was given.
     pub kept_checkpoint: Option<u64>,
-    /// What is wrong, in the order of the file; the first hundred.
+    /// What is wrong, in the order of the file; the first twenty of each kind.
     pub findings: Vec<Finding>,
     /// How many more there are.
     pub more_findings: u64,
@@ -291,7 +291,13 @@ impl<'k> Verifier<'k> {
     }
 
     fn find(&mut self, kind: FindingKind, at: Place, explain: String) {
-        if self.findings.len() < MAX_FINDINGS {
+        // Per kind: a flood of one kind must not hide another.
+        let alike = self
+            .findings
+            .iter()
+            .filter(|finding| finding.kind == kind)
+            .count();
+        if alike < MAX_FINDINGS_OF_A_KIND {
             self.findings.push(Finding { kind, at, explain });
         } else {
             self.more_findings += 1;
@@ -304,4 +310,4 @@ impl<'k> Verifier<'k> {
     }
 }
 
-const MAX_FINDINGS: usize = 100;
+const MAX_FINDINGS_OF_A_KIND: usize = 20;
