@@ -2,7 +2,7 @@
 //!
 //! Pure. It lives on this floor because the store finishes an entry inside the transaction that commits it; the room
 //! `audit` offers it to everyone above. Promises: one entry has one encoding; [`parse`] accepts that encoding and no
-//! other; every text from outside went through [`cap_text`](super::entry_text::cap_text).
+//! other; every text from outside went through [`cap_text`].
 
 mod wire;
 
