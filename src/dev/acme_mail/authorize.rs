@@ -85,8 +85,10 @@ impl AcmeMail {
             target = Some(Target::Authorize);
         }
         self.serve(entry, target, |_, _| match step {
-            Ok(Step::Pick(request)) => pages::pick(&request, &params),
-            Ok(Step::Consent(request, account)) => pages::consent(&request, account, &params),
+            Ok(Step::Pick(request)) => pages::pick(&request, &self.0.client.name, &params),
+            Ok(Step::Consent(request, account)) => {
+                pages::consent(&request, &self.0.client.name, account, &params)
+            }
             Ok(Step::Allow(request, account, scope)) => self.allow(request, account, scope),
             Ok(Step::Deny(request, _)) => self.back(
                 &request.redirect_uri,

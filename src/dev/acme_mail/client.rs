@@ -11,6 +11,7 @@ use crate::crypto::digest::sha256;
 /// The one client, its secret only as a digest.
 pub(super) struct Registered {
     pub(super) id: String,
+    pub(super) name: String,
     secret: Option<[u8; 32]>,
     redirect_uris: Vec<RedirectUri>,
 }
@@ -19,6 +20,7 @@ impl Registered {
     pub(super) fn new(client: Client) -> Self {
         Self {
             id: client.id,
+            name: client.name,
             secret: client.secret.map(|secret| sha256(secret.as_bytes())),
             redirect_uris: client.redirect_uris,
         }

@@ -75,6 +75,8 @@ pub struct Options {
 pub struct Client {
     /// Its client id.
     pub id: String,
+    /// What the pages call it.
+    pub name: String,
     /// Its secret; `None` registers a public client, which then proves itself by PKCE alone.
     pub secret: Option<String>,
     /// Where its authorization responses may go.

@@ -55,26 +55,26 @@ struct Line {
     folder: &'static str,
     subject: String,
     who: String,
-    at: String,
+    date: String,
 }
 
 /// One button per account.
-pub(super) fn pick(request: &Request, params: &Params) -> Answer {
+pub(super) fn pick(request: &Request, client: &str, params: &Params) -> Answer {
     let page = Pick {
         hidden: params.pick(&REQUEST_PARAMS),
-        client: params.get("client_id").unwrap_or_default(),
+        client,
     };
     rendered(StatusCode::OK, &page, Some(&request.redirect_uri))
 }
 
 /// One box per scope, Allow and Deny.
-pub(super) fn consent(request: &Request, account: &Account, params: &Params) -> Answer {
+pub(super) fn consent(request: &Request, client: &str, account: &Account, params: &Params) -> Answer {
     let hidden = params.pick(&REQUEST_PARAMS);
     let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(&hidden)
         .finish();
     let page = Consent {
-        client: params.get("client_id").unwrap_or_default(),
+        client,
         account,
         scopes: scopes::ALL
             .iter()
@@ -133,8 +133,16 @@ impl Line {
             folder,
             who,
             subject: message.subject.clone(),
-            at: message.date.to_string(),
+            date: message.date.to_string(),
         }
+    }
+}
+
+impl Line {
+    /// As `2026-11-20 09:30 UTC`.
+    fn shown_date(&self) -> String {
+        let minutes: String = self.date.chars().take(16).collect();
+        format!("{} UTC", minutes.replace('T', " "))
     }
 }
 

@@ -119,6 +119,7 @@ impl World {
             issuer: ISSUER.to_owned(),
             client: Client {
                 id: super::DEMO_CLIENT_ID.to_owned(),
+                name: "Postern".to_owned(),
                 secret: secret.map(str::to_owned),
                 redirect_uris: vec![
                     RedirectUri::Exact(CALLBACK.to_owned()),
