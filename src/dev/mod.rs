@@ -1,1 +1,3 @@
 //! The demo organisation and the Acme Mail provider.
+
+pub mod acme_mail;

@@ -1,0 +1,238 @@
+//! Misbehaviour on demand, so that tests can see what Postern makes of a bad provider.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{
+    accounts,
+    answer::{Answer, Content},
+    log::Entry,
+};
+
+/// Which requests a fault waits for. `authorize` means the redirect back to the client, not the pages before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Target {
+    Authorize,
+    Token,
+    Revoke,
+    Introspect,
+    Api,
+}
+
+/// One fault, as `POST /admin/fault` takes it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fault {
+    next: Target,
+    /// Only requests of this grant type.
+    grant_type: Option<String>,
+    /// Only requests for this path, as `/userinfo`.
+    path: Option<String>,
+    #[serde(default = "once")]
+    times: u32,
+    /// Wait this long before doing anything.
+    #[serde(default)]
+    delay_ms: u64,
+    /// Do the work first, then lose the true answer: what a client sees when the connection dies at the wrong time.
+    #[serde(default)]
+    after: bool,
+    /// Answer this status instead.
+    status: Option<u16>,
+    /// Answer this instead: a string is sent as it is, anything else as JSON.
+    body: Option<Value>,
+    content_type: Option<String>,
+    retry_after: Option<u32>,
+    /// Close the connection instead of answering.
+    #[serde(default)]
+    hang_up: bool,
+    /// Redirect there: instead of answering, or, for `authorize`, instead of the client's redirect URI.
+    redirect_to: Option<String>,
+    /// Leave these members out of the true answer.
+    #[serde(default)]
+    omit: Vec<String>,
+    /// Put these into the true answer.
+    #[serde(default)]
+    set: Map<String, Value>,
+    /// Give the access token every scope and one more, and say so.
+    #[serde(default)]
+    pub(super) widen_scope: bool,
+    /// Bind what a code buys, or what `/userinfo` says, to this account.
+    pub(super) wrong_account: Option<String>,
+}
+
+impl Fault {
+    /// What is wrong with this fault as an order, if anything.
+    pub(super) fn complaint(&self) -> Option<&'static str> {
+        let is_odd_status = |status| !(200..=599).contains(&status);
+        let is_header = |text: &String| HeaderValue::from_str(text).is_ok();
+        if self.times == 0 {
+            return Some("times starts at 1");
+        }
+        if self.delay_ms > MAX_DELAY_MS {
+            return Some("delay_ms is at most 120000");
+        }
+        if self.status.is_some_and(is_odd_status) {
+            return Some("status is 200 to 599");
+        }
+        if self
+            .wrong_account
+            .as_deref()
+            .is_some_and(|email| accounts::find(email).is_none())
+        {
+            return Some("wrong_account is not an account");
+        }
+        if ![&self.redirect_to, &self.content_type]
+            .into_iter()
+            .flatten()
+            .all(is_header)
+        {
+            return Some("redirect_to or content_type does not fit into a header");
+        }
+        None
+    }
+
+    /// Waits, then answers in place of the endpoint or lets it work and spoils what it says.
+    pub(super) async fn impose<F>(&self, entry: &mut Entry, answer: F) -> Response
+    where
+        F: FnOnce(&mut Entry, Option<&Self>) -> Answer + Send,
+    {
+        if self.delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(self.delay_ms)).await;
+        }
+        let replacement = self.replacement();
+        if !self.after
+            && let Some(response) = replacement
+        {
+            return response;
+        }
+        let answer = answer(entry, Some(self));
+        entry.error.clone_from(&answer.error);
+        replacement.unwrap_or_else(|| self.reshape(answer).into_response())
+    }
+
+    fn replacement(&self) -> Option<Response> {
+        if self.hang_up {
+            return Some(Body::new(HangUp).into_response());
+        }
+        let redirect = self
+            .redirect_to
+            .as_ref()
+            .filter(|_| self.next != Target::Authorize);
+        if self.status.is_none() && self.body.is_none() && redirect.is_none() {
+            return None;
+        }
+        let (kind, body) = match &self.body {
+            None => ("text/plain", String::new()),
+            Some(Value::String(text)) => ("text/plain", text.clone()),
+            Some(value) => ("application/json", value.to_string()),
+        };
+        let usual = if redirect.is_some() { 307 } else { 200 };
+        let mut response = body.into_response();
+        *response.status_mut() =
+            StatusCode::from_u16(self.status.unwrap_or(usual)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        let mut put = |name, text: &str| {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        };
+        put(header::CONTENT_TYPE, self.content_type.as_deref().unwrap_or(kind));
+        if let Some(location) = redirect {
+            put(header::LOCATION, location);
+        }
+        if let Some(seconds) = self.retry_after {
+            put(header::RETRY_AFTER, &seconds.to_string());
+        }
+        Some(response)
+    }
+
+    fn reshape(&self, mut answer: Answer) -> Answer {
+        match &mut *answer.content {
+            Content::Json(members) => {
+                members.retain(|name, _| !self.omit.contains(name));
+                members.extend(self.set.clone());
+            }
+            Content::Redirect { to, params } => {
+                if let Some(elsewhere) = &self.redirect_to {
+                    to.clone_from(elsewhere);
+                }
+                params.retain(|(name, _)| !self.omit.contains(name) && !self.set.contains_key(name));
+                params.extend(self.set.iter().map(|(name, value)| (name.clone(), plain(value))));
+            }
+            Content::Empty | Content::Html(_) => {}
+        }
+        answer
+    }
+}
+
+/// Faults that wait for their request, first come first served.
+#[derive(Debug, Default)]
+pub(super) struct Faults(VecDeque<Fault>);
+
+impl Faults {
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.0.push_back(fault);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The fault for this request, if one waits.
+    pub(super) fn take(&mut self, target: Target, path: &str, grant_type: Option<&str>) -> Option<Fault> {
+        let index = self.0.iter().position(|fault| {
+            fault.next == target
+                && fault.path.as_deref().is_none_or(|wanted| wanted == path)
+                && fault
+                    .grant_type
+                    .as_deref()
+                    .is_none_or(|wanted| Some(wanted) == grant_type)
+        })?;
+        let fault = self.0.get_mut(index)?;
+        fault.times = fault.times.saturating_sub(1);
+        if fault.times == 0 {
+            self.0.remove(index)
+        } else {
+            Some(fault.clone())
+        }
+    }
+}
+
+/// A body that breaks off at once, which makes the server close the connection.
+struct HangUp;
+
+impl hyper::body::Body for HangUp {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, io::Error>>> {
+        Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())))
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn once() -> u32 {
+    1
+}
+
+const MAX_DELAY_MS: u64 = 120_000;
