@@ -12,7 +12,7 @@
 //!    out. Refusals all say `body = Body, content_type = "application/problem+json"`; list those that can occur.
 //! 3. `routes()` returns the axum router of the file, and `Api` collects the same handlers for the document:
 //!
-//! ```ignore
+//! ```text
 //! #[utoipa::path(
 //!     get, path = "/v1/grants/{id}", tag = "grants",
 //!     params(("id" = String, Path, description = "`grt_…`")),

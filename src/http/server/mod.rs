@@ -14,6 +14,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
@@ -114,6 +115,21 @@ pub async fn serve(
     let cut = connections.len();
     connections.shutdown().await;
     Drained::Cut(cut)
+}
+
+/// Ready when the process is asked to stop: SIGINT or SIGTERM. Pass it to [`serve`].
+///
+/// # Errors
+/// When the signals cannot be watched.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 async fn accept(
