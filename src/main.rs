@@ -1,2 +1,7 @@
 //! `postern`: parse arguments, run, exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postern::cli::main()
+}

@@ -1,0 +1,44 @@
+//! `postern init`: the first organisation and its admin key, once, on the machine that holds the database.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{exit::CliError, output::Output, wiring};
+use crate::config::Settings;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  postern init --config /etc/postern/postern.toml --org Acme --admin ada@acme.example"
+)]
+pub(super) struct Init {
+    /// The configuration file of the service.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The organisation's name.
+    #[arg(long, value_name = "NAME")]
+    org: String,
+    /// The first administrator's e-mail address.
+    #[arg(long, value_name = "EMAIL")]
+    admin: String,
+}
+
+impl Init {
+    pub(super) async fn run(
+        self,
+        env: &BTreeMap<String, String>,
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        let settings = Settings::load(&self.config, env)?;
+        let first = wiring::init(settings, &self.org, &self.admin).await?;
+        output.show(&json!({
+            "org": first.org,
+            "admin": first.admin,
+            "admin_key": first.admin_key,
+            "login_url": first.login_url,
+        }));
+        output.note("Keep the admin key: it is shown only now. Next: export POSTERN_API_KEY and run `postern apply FILE`.");
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! What a verb says: data to standard output, everything else to standard error.
+
+use std::io::{self, BufRead as _, Write};
+
+use serde_json::Value;
+
+use super::{
+    exit::CliError,
+    table::{Table, plain, plain_lines},
+};
+
+/// How to say it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+    pub(super) colour: bool,
+    pub(super) may_ask: bool,
+    pub(super) to_terminal: bool,
+}
+
+/// The two streams.
+pub(super) struct Output {
+    style: Style,
+    data: Box<dyn Write + Send>,
+    messages: Box<dyn Write + Send>,
+}
+
+impl Output {
+    pub(super) fn new(style: Style, data: Box<dyn Write + Send>, messages: Box<dyn Write + Send>) -> Self {
+        Self {
+            style,
+            data,
+            messages,
+        }
+    }
+
+    pub(super) fn style(&self) -> Style {
+        self.style
+    }
+
+    /// One line of data. A reader that has gone away is not an error of ours.
+    pub(super) fn line(&mut self, text: &str) {
+        let _ = writeln!(self.data, "{text}");
+    }
+
+    /// A document as it is, for `--json`.
+    pub(super) fn json(&mut self, value: &Value) {
+        self.line(&value.to_string());
+    }
+
+    /// A list: the document with `--json`, else a table of `columns` (JSON pointer, heading).
+    pub(super) fn list(&mut self, items: &[Value], columns: &[(&str, &str)]) {
+        if self.style.json {
+            for item in items {
+                self.json(item);
+            }
+            return;
+        }
+        if items.is_empty() {
+            self.note("nothing to show");
+            return;
+        }
+        let headings: Vec<&str> = columns.iter().map(|(_, heading)| *heading).collect();
+        let mut table = Table::new(&headings);
+        for item in items {
+            table.row(
+                columns
+                    .iter()
+                    .map(|(pointer, _)| item.pointer(pointer).map_or_else(String::new, cell)),
+            );
+        }
+        let text = table.render(self.style.colour && self.style.to_terminal);
+        let _ = self.data.write_all(text.as_bytes());
+    }
+
+    /// One thing: the document with `--json`, else `name: value` lines.
+    pub(super) fn show(&mut self, value: &Value) {
+        if self.style.json {
+            self.json(value);
+            return;
+        }
+        match value.as_object() {
+            Some(members) => {
+                for (name, member) in members.iter().filter(|(_, member)| !member.is_null()) {
+                    self.line(&format!("{}: {}", plain(name), cell(member)));
+                }
+            }
+            None => self.line(&cell(value)),
+        }
+    }
+
+    /// Text of several lines from the server.
+    pub(super) fn text(&mut self, text: &str) {
+        self.line(&plain_lines(text));
+    }
+
+    /// Something a person may want to know; not with `--quiet`.
+    pub(super) fn note(&mut self, text: &str) {
+        if !self.style.quiet {
+            let _ = writeln!(self.messages, "{}", plain_lines(text));
+        }
+    }
+
+    /// Why it did not work: what, then what to do.
+    pub(super) fn error(&mut self, error: &CliError) {
+        match error {
+            CliError::Refused(refusal) if self.style.json => {
+                let _ = writeln!(self.messages, "{}", refusal.document);
+            }
+            CliError::Refused(refusal) => {
+                let _ = writeln!(self.messages, "error: {}", plain(&error.to_string()));
+                for hint in refusal.hints() {
+                    let _ = writeln!(self.messages, "  {}", plain(&hint));
+                }
+            }
+            error => {
+                let _ = writeln!(self.messages, "error: {}", plain_lines(&error.to_string()));
+            }
+        }
+    }
+
+    /// Lets the person type `target` to go on; `yes` answers for them.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] when nobody can be asked, [`CliError::Declined`] when they typed something else.
+    pub(super) async fn confirm(&mut self, what: &str, target: &str, yes: bool) -> Result<(), CliError> {
+        if yes {
+            return Ok(());
+        }
+        if !self.style.may_ask {
+            return Err(CliError::Usage(format!(
+                "{what}: nobody can be asked here, so say --yes to go on"
+            )));
+        }
+        let _ = write!(
+            self.messages,
+            "{} Type `{}` to go on: ",
+            plain(what),
+            plain(target)
+        );
+        let _ = self.messages.flush();
+        let answer = tokio::task::spawn_blocking(|| {
+            let mut answer = String::new();
+            io::stdin().lock().read_line(&mut answer).map(|_| answer)
+        })
+        .await;
+        match answer {
+            Ok(Ok(answer)) if answer.trim() == target => Ok(()),
+            _ => Err(CliError::Declined),
+        }
+    }
+}
+
+/// A value in one line.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => plain(text),
+        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            items.iter().map(cell).collect::<Vec<_>>().join(", ")
+        }
+        other => plain(&other.to_string()),
+    }
+}

@@ -1,0 +1,189 @@
+//! The listening side: HTTP/1.1 with limits that hold before any handler runs.
+//!
+//! `axum::serve` gives hyper no timer, and without one its header timeout never fires: a client that sends one byte a
+//! minute keeps its connection for ever. So the connection loop is ours. Promises: headers arrive in time or the
+//! connection ends, connections are counted, a panic answers a typed 500, shutdown stops accepting and drains.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tower::ServiceExt as _;
+
+use super::guard::{self, RequestIds};
+
+/// What a connection and a request may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time; the next ones wait in the listener's backlog.
+    pub connections: usize,
+    /// How long the headers of a request may take, the idle time before them included.
+    pub header_timeout: Duration,
+    /// Header fields in a request.
+    pub headers: usize,
+    /// Bytes buffered for a request's head and a connection's reads; at least 8 KiB.
+    pub buffer_bytes: usize,
+    /// Bytes in a body, unless the route says otherwise.
+    pub body_bytes: usize,
+    /// Bytes in a body, whatever the route says.
+    pub body_ceiling: usize,
+    /// How long requests under way may go on after the shutdown began.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            header_timeout: Duration::from_secs(5),
+            headers: 64,
+            buffer_bytes: 32 * 1024,
+            body_bytes: 64 * 1024,
+            body_ceiling: 1024 * 1024,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request under way was answered.
+    Clean,
+    /// This many connections were cut when the time for draining was over.
+    Cut(usize),
+}
+
+/// Serves `app` until `shutdown` is ready, then drains. Wraps `app` in [`guard::protect`] itself.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    limits: Limits,
+    ids: RequestIds,
+    shutdown: impl Future<Output = ()>,
+) -> Drained {
+    let app = guard::protect(app, &limits, ids);
+    let http = connection_builder(&limits);
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+
+    loop {
+        let (stream, peer, slot) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &slots) => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // EMFILE and friends: the connection stays in the backlog, so wait instead of spinning.
+                    tracing::warn!(error = %error, "could not accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        while connections.try_join_next().is_some() {}
+        connections.spawn(connection(
+            stream,
+            peer,
+            slot,
+            http.clone(),
+            app.clone(),
+            graceful.watcher(),
+        ));
+    }
+
+    drop(listener);
+    if tokio::time::timeout(limits.drain, graceful.shutdown())
+        .await
+        .is_ok()
+    {
+        return Drained::Clean;
+    }
+    while connections.try_join_next().is_some() {}
+    let cut = connections.len();
+    connections.shutdown().await;
+    Drained::Cut(cut)
+}
+
+/// Ready when the process is asked to stop: SIGINT or SIGTERM. Pass it to [`serve`].
+///
+/// # Errors
+/// When the signals cannot be watched.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    // The slot first: at the cap, clients queue in the kernel's bounded backlog and cost this process nothing.
+    let slot = Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, slot))
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: OwnedSemaphorePermit,
+    http: http1::Builder,
+    app: Router,
+    watcher: Watcher,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(error = %error, "TCP_NODELAY was refused");
+    }
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        app.clone().oneshot(request.map(Body::new))
+    });
+    let served = watcher
+        .watch(http.serve_connection(TokioIo::new(stream), service))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "connection ended: {error}");
+    }
+    drop(slot);
+}
+
+fn connection_builder(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.buffer_bytes.max(SMALLEST_BUFFER))
+        .max_header_size(limits.buffer_bytes.max(SMALLEST_BUFFER))
+        .keep_alive(true)
+        .half_close(false);
+    http
+}
+
+/// hyper panics below this.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;
