@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use reqwest::{Method, RequestBuilder, Response, header};
+use http::{HeaderValue, Method, header};
 use serde_json::Value;
 use url::{Host, Url};
 
@@ -10,12 +10,16 @@ use super::{
     Global,
     exit::{CliError, Refusal},
 };
-use crate::{domain::secret::ApiKey, egress, http::problem::PROBLEM_JSON};
+use crate::{
+    domain::secret::ApiKey,
+    egress::{self, Credential, EgressError, InboundResponse, OperatorClient, OutboundRequest},
+    http::problem::PROBLEM_JSON,
+};
 
 /// A client of one server.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: reqwest::Client,
+    http: OperatorClient,
     base: Url,
     key: Option<ApiKey>,
 }
@@ -56,10 +60,11 @@ impl Client {
     }
 
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, CliError> {
-        let request = self
-            .request(Method::POST, &self.address(path, &[])?)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body.to_string());
+        let mut request = self.request(Method::POST, &self.address(path, &[])?);
+        request
+            .headers
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.body = Some(body.to_string().into());
         self.json(request).await
     }
 
@@ -101,26 +106,26 @@ impl Client {
 
     /// Whatever another address of the same operator says; without the key.
     pub(super) async fn probe(&self, url: Url) -> Result<(u16, Value), CliError> {
-        let response = self
+        let request = OutboundRequest::new(Method::GET, url.clone());
+        let answer = self
             .http
-            .get(url.clone())
-            .send()
+            .send(request)
             .await
-            .map_err(|error| unreachable(&url, &error))?;
-        let status = response.status().as_u16();
-        let bytes = read(response).await?;
-        Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+            .map_err(|error| unreachable(&url, error))?;
+        Ok((
+            answer.status,
+            serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
+        ))
     }
 
-    fn request(&self, method: Method, url: &Url) -> RequestBuilder {
-        let request = self
-            .http
-            .request(method, url.clone())
-            .header(header::ACCEPT, "application/json");
-        match &self.key {
-            Some(key) => egress::with_api_key(request, key),
-            None => request,
-        }
+    fn request(&self, method: Method, url: &Url) -> OutboundRequest<'_> {
+        let mut request = OutboundRequest::new(method, url.clone());
+        request
+            .headers
+            .insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        request.max_body = LONGEST_ANSWER;
+        request.credential = self.key.as_ref().map_or(Credential::None, Credential::ApiKey);
+        request
     }
 
     fn address(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, CliError> {
@@ -135,7 +140,7 @@ impl Client {
         Ok(url)
     }
 
-    async fn json(&self, request: RequestBuilder) -> Result<Value, CliError> {
+    async fn json(&self, request: OutboundRequest<'_>) -> Result<Value, CliError> {
         let bytes = self.send(request).await?;
         if bytes.is_empty() {
             return Ok(Value::Null);
@@ -143,27 +148,30 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|_| CliError::Answer("not JSON".into()))
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, CliError> {
-        let response = request
-            .send()
+    async fn send(&self, request: OutboundRequest<'_>) -> Result<Vec<u8>, CliError> {
+        let answer = self
+            .http
+            .send(request)
             .await
-            .map_err(|error| unreachable(&self.base, &error))?;
-        let status = response.status();
+            .map_err(|error| unreachable(&self.base, error))?;
         let is_problem =
-            header_text(&response, "content-type").is_some_and(|text| text.starts_with(PROBLEM_JSON));
-        let request_id = header_text(&response, "x-request-id");
-        let bytes = read(response).await?;
+            header_text(&answer, "content-type").is_some_and(|text| text.starts_with(PROBLEM_JSON));
+        let request_id = header_text(&answer, "x-request-id");
+        if answer.truncated {
+            return Err(CliError::Answer("it is too long".into()));
+        }
+        let (status, bytes) = (answer.status, answer.body.to_vec());
         if is_problem {
             let document = serde_json::from_slice(&bytes)
                 .map_err(|_| CliError::Answer("a problem that is not JSON".into()))?;
             return Err(CliError::Refused(Refusal { document, request_id }));
         }
-        if status.is_redirection() {
+        if (300..400).contains(&status) {
             return Err(CliError::Answer(format!(
                 "status {status}: is --url the right address?"
             )));
         }
-        if !status.is_success() {
+        if !(200..300).contains(&status) {
             return Err(CliError::Answer(format!(
                 "status {status} without a problem document: is this a Postern?"
             )));
@@ -203,36 +211,19 @@ fn read_key(path: &Path) -> Result<ApiKey, CliError> {
     Ok(ApiKey::new(text.trim().to_owned()))
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, CliError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|_| CliError::Answer("it ended too early".into()))?
-    {
-        if bytes.len() + chunk.len() > LONGEST_ANSWER {
-            return Err(CliError::Answer("it is too long".into()));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-fn header_text(response: &Response, name: &str) -> Option<String> {
-    response
-        .headers()
+fn header_text(answer: &InboundResponse, name: &str) -> Option<String> {
+    answer
+        .headers
         .get(name)
         .and_then(|value| value.to_str().ok())
         .map(ToOwned::to_owned)
 }
 
-fn unreachable(url: &Url, error: &reqwest::Error) -> CliError {
-    let cause = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "nothing answers there; is it running, and is --url right?"
-    } else {
-        "the connection failed"
+fn unreachable(url: &Url, error: EgressError) -> CliError {
+    let cause = match error {
+        EgressError::Interrupted { timed_out: true } => "no answer in time",
+        EgressError::Unreachable => "nothing answers there; is it running, and is --url right?",
+        _ => "the connection failed",
     };
     CliError::Unreachable {
         url: url.origin().ascii_serialization(),

@@ -11,12 +11,9 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{
-    problem::{FieldError, Problem},
-    query,
-};
+use super::{problem::Problem, query};
 use crate::{
-    crypto::strict_json,
+    crypto::Gate,
     domain::{principal::KeyKind, secret::ApiKey},
 };
 
@@ -43,9 +40,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
                 Problem::invalid("", "the body could not be read to its end")
             }
         })?;
-        strict_json::from_slice(&bytes)
+        // How many bytes there may be is the body limit's to say, route by route.
+        let gate = Gate {
+            max_bytes: bytes.len(),
+            ..Gate::ARGS
+        };
+        gate.from_slice(&bytes)
             .map(Self)
-            .map_err(|error| Problem::invalid_request(vec![FieldError::whole(error.to_string())]))
+            .map_err(|error| Problem::invalid(error.pointer.as_deref().unwrap_or(""), error.to_string()))
     }
 }
 

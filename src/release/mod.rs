@@ -1,1 +1,13 @@
-//! Verify, gate, open: the only way anything leaves.
+//! The only way anything leaves: verify a decision, pass the gate, open the secret.
+//!
+//! Three proofs, each made in one place only and each needed for the next step:
+//! [`VerifiedDecision`] (made by [`verify`]) → [`AuditReceipt`] (made by [`gate`]) → an open secret ([`open`]).
+//! Leaving a step out does not compile.
+
+pub mod gate;
+pub mod open;
+pub mod seal;
+pub mod verify;
+
+pub use gate::{AuditReceipt, Gate, GateRefusal, Release, Statement};
+pub use verify::{DecisionError, Expected, TrustedKey, VerifiedDecision};

@@ -1,0 +1,245 @@
+//! Back from the provider: every check before any token request leaves, then exchange, identity, scopes.
+
+use std::sync::Arc;
+
+use crate::{
+    connectors::oauth::{self, CodeExchange},
+    domain::{
+        ScopeSet,
+        connector::ConnectorId,
+        grant::Account,
+        secret::{AuthorizationCode, LinkToken},
+    },
+    flows::{Deps, Refusal, upstream},
+    release::seal::{self, Tokens},
+    store::{ConnectRow, ConnectStatus},
+};
+
+use super::{
+    ConnectFailure, LINK_LIFE, Visitor,
+    begin::{open_verifier, place},
+    discard::{self, Fate},
+    same_person, unexpired,
+};
+
+/// The query of a callback, each parameter at most once (the reader refuses duplicates).
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// RFC 6749 §4.1.2.
+    pub code: Option<AuthorizationCode>,
+    /// RFC 6749 §4.1.2.
+    pub state: Option<String>,
+    /// RFC 6749 §4.1.2.1.
+    pub error: Option<String>,
+    /// RFC 9207 §2.
+    pub iss: Option<String>,
+}
+
+/// Checks a callback and exchanges its code; afterwards the person confirms. Returns the token of the session's link
+/// pages, by which the confirm page is found.
+///
+/// Runs in its own task once the checks have passed: a browser that hangs up cannot leave an exchange half done.
+///
+/// # Errors
+/// The first check that fails; nothing has left Postern then.
+pub async fn receive(
+    deps: &Arc<Deps>,
+    context: &ConnectorId,
+    answer: Answer,
+    cookie: Option<LinkToken>,
+    visitor: Visitor,
+) -> Result<ConnectRow, ConnectFailure> {
+    let session = check(deps, context, &answer, cookie.as_ref(), visitor).await?;
+    if let Some(error) = &answer.error {
+        let failure = if error == "access_denied" {
+            ConnectFailure::Denied
+        } else {
+            ConnectFailure::ProviderError
+        };
+        discard::fail(deps, session, ConnectStatus::Spent, failure.code()).await?;
+        return Err(failure);
+    }
+    let code = answer.code.ok_or(ConnectFailure::Security("code"))?;
+    let deps = Arc::clone(deps);
+    tokio::spawn(async move { exchange(&deps, session, &code).await })
+        .await
+        .unwrap_or(Err(ConnectFailure::ProviderUnavailable))
+}
+
+/// Every check of protocol §2 that stands before the token request.
+async fn check(
+    deps: &Deps,
+    context: &ConnectorId,
+    answer: &Answer,
+    cookie: Option<&LinkToken>,
+    visitor: Visitor,
+) -> Result<ConnectRow, ConnectFailure> {
+    let state = answer.state.as_deref().ok_or(ConnectFailure::Security("state"))?;
+    let mut tx = deps.store.read().await?;
+    // RFC 6749 §10.12: `state` is known …
+    let session = tx
+        .connect_by_state(&deps.state_hash(state)?)
+        .await?
+        .ok_or(ConnectFailure::Security("state"))?;
+    let user = tx
+        .user(session.org, session.user)
+        .await?
+        .ok_or(ConnectFailure::Unknown)?;
+    drop(tx);
+    // … comes back to the browser that began …
+    let browser = session.browser_hash.ok_or(ConnectFailure::WrongBrowser)?;
+    let cookie = cookie.ok_or(ConnectFailure::WrongBrowser)?;
+    if deps.browser_hash(cookie)? != browser {
+        return Err(ConnectFailure::WrongBrowser);
+    }
+    // … in the hands of the same person …
+    if user.managed_by.is_none() {
+        same_person(&session, visitor)?;
+    }
+    // … at this connector's own redirect URI (RFC 9700 §4.4: mix-up) …
+    if session.connector != *context {
+        return Err(ConnectFailure::Security("context"));
+    }
+    // … unspent and in time.
+    if session.status != ConnectStatus::Spent {
+        return Err(ConnectFailure::Used);
+    }
+    unexpired(&session, deps.clock.now())?;
+    let connector = deps.catalogue.get(context).ok_or(ConnectFailure::NotConfigured)?;
+    // RFC 9207 §2.4: the issuer must be the one that was asked; where it is announced it must be there.
+    oauth::check_issuer(connector, answer.iss.as_deref()).map_err(|_| ConnectFailure::Security("iss"))?;
+    Ok(session)
+}
+
+async fn exchange(
+    deps: &Deps,
+    session: ConnectRow,
+    code: &AuthorizationCode,
+) -> Result<ConnectRow, ConnectFailure> {
+    // The key first: a code is never exchanged for tokens that could not be sealed.
+    let key = deps.org_key(session.org).await?;
+    let verifier = open_verifier(deps, &session).await?;
+    let client = upstream::client(deps, session.org, &session.connector)
+        .await
+        .map_err(ConnectFailure::Refused)?;
+    let connector = deps
+        .catalogue
+        .get(&session.connector)
+        .ok_or(ConnectFailure::NotConfigured)?;
+    let mut session = session;
+    session.status = ConnectStatus::Exchanging;
+    let mut tx = deps.store.write().await?;
+    // INVARIANT: `state` is spent before the token request; a second callback finds nothing to spend.
+    if !tx.move_connect(ConnectStatus::Spent, &session).await? {
+        return Err(ConnectFailure::Used);
+    }
+    tx.commit().await?;
+    session.verifier = None;
+
+    let redirect_uri = deps.redirect_uri(&session.connector);
+    let actor = oauth::actor(connector, None).map_err(|_| ConnectFailure::NotConfigured)?;
+    let exchange = CodeExchange {
+        code,
+        verifier: oauth::uses_pkce(connector).then_some(&verifier),
+        redirect_uri: &redirect_uri,
+        actor,
+    };
+    let oauth = client.oauth(deps, connector);
+    let set = match oauth.exchange(exchange).await {
+        Ok(set) => set,
+        Err(failure) => {
+            tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %failure,
+                "the code of {} was not exchanged", session.id);
+            discard::fail(deps, session, ConnectStatus::Exchanging, "provider_error").await?;
+            return Err(ConnectFailure::ProviderUnavailable);
+        }
+    };
+    let account = oauth.identify(&set).await;
+    let answer = Tokens::from(set);
+    let account = match account {
+        Ok(Some(account)) => account,
+        Ok(None) => Account {
+            id: None,
+            label: connector.name.clone(),
+            tenant: None,
+        },
+        Err(failure) => {
+            tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %failure,
+                "the account behind {} could not be told", session.id);
+            discard::tokens(
+                deps,
+                session,
+                ConnectStatus::Exchanging,
+                &answer,
+                "provider_error",
+            )
+            .await?;
+            return Err(ConnectFailure::ProviderUnavailable);
+        }
+    };
+    keep(deps, session, key, answer, account).await
+}
+
+/// Compares what came back with what was asked, and keeps it sealed until the person confirms.
+async fn keep(
+    deps: &Deps,
+    mut session: ConnectRow,
+    key: crate::crypto::OdkHandle,
+    answer: Tokens,
+    account: Account,
+) -> Result<ConnectRow, ConnectFailure> {
+    let mut tx = deps.store.read().await?;
+    if let Some(reconnect) = session.reconnect {
+        let grant = tx
+            .grant(session.org, reconnect)
+            .await?
+            .ok_or(ConnectFailure::Unknown)?;
+        if grant.account.id.is_none() || grant.account.id != account.id {
+            drop(tx);
+            discard::tokens(deps, session, ConnectStatus::Exchanging, &answer, "wrong_account").await?;
+            return Err(ConnectFailure::WrongAccount);
+        }
+    }
+    drop(tx);
+    // RFC 6749 §3.3: an answer without `scope` means exactly what was asked.
+    let granted = answer.scopes.clone().unwrap_or_else(|| session.scopes.clone());
+    if !granted.is_subset(&session.scopes) {
+        let fate = Fate::Quarantine { account, granted };
+        discard::grant(
+            deps,
+            session,
+            ConnectStatus::Exchanging,
+            &answer,
+            fate,
+            "quarantined",
+        )
+        .await?;
+        return Err(ConnectFailure::Quarantined);
+    }
+    let row = session.id.to_string();
+    session.tokens =
+        Some(seal::pending(&key, &place(&session, &row, PENDING), &answer).map_err(Refusal::from)?);
+    session.account = Some(account);
+    session.granted = Some(granted);
+    session.status = ConnectStatus::Confirming;
+    session.expires_at = deps.clock.now() + LINK_LIFE;
+    let mut tx = deps.store.write().await?;
+    if !tx.move_connect(ConnectStatus::Exchanging, &session).await? {
+        return Err(ConnectFailure::Used);
+    }
+    tx.commit().await?;
+    Ok(session)
+}
+
+/// What was asked and did not come back.
+#[must_use]
+pub fn missing(session: &ConnectRow) -> ScopeSet {
+    session
+        .granted
+        .as_ref()
+        .map(|granted| session.scopes.difference(granted))
+        .unwrap_or_default()
+}
+
+/// The kind under which tokens wait for the person's confirmation.
+pub(super) const PENDING: &str = "pending_tokens";

@@ -1,0 +1,224 @@
+//! Sessions that end without a living grant: their tokens are ended at the provider, not only here.
+
+use std::time::Duration;
+
+use crate::{
+    domain::{
+        GrantId, ScopeSet,
+        entry::{EntryDraft, EntryType},
+        grant::{Account, Grant, GrantState},
+    },
+    flows::{Deps, Refusal, record, upstream},
+    release::seal::{self, Tokens},
+    store::{ConnectRow, ConnectStatus, OutboxRow, SecretKind, UpstreamResult},
+};
+
+use super::{begin::place, callback::PENDING};
+
+/// What becomes of tokens that find no living grant.
+#[derive(Debug)]
+pub enum Fate {
+    /// Wider than asked: kept apart for the person to see, revoked upstream when its time is over.
+    Quarantine {
+        /// The account that came back.
+        account: Account,
+        /// What came back.
+        granted: ScopeSet,
+    },
+    /// Revoked upstream at once.
+    Revoke,
+}
+
+/// Ends a session that has no tokens.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn fail(
+    deps: &Deps,
+    mut session: ConnectRow,
+    from: ConnectStatus,
+    code: &str,
+) -> Result<(), Refusal> {
+    let entry = record::open(deps, EntryType::Connect, draft(&session, None, "failed", code))?;
+    session.status = ConnectStatus::Failed;
+    session.failure = Some(code.to_owned());
+    let mut tx = deps.store.write().await?;
+    if tx.move_connect(from, &session).await? {
+        tx.append_entry(session.org, entry).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Ends a session whose tokens nobody will use: they go to the outbox.
+///
+/// # Errors
+/// When the key service or the database is unavailable.
+pub async fn tokens(
+    deps: &Deps,
+    session: ConnectRow,
+    from: ConnectStatus,
+    answer: &Tokens,
+    code: &str,
+) -> Result<(), Refusal> {
+    grant(deps, session, from, answer, Fate::Revoke, code)
+        .await
+        .map(drop)
+}
+
+/// Ends a session by a grant that never lived: a tombstone, or one in quarantine.
+///
+/// # Errors
+/// When the key service or the database is unavailable.
+pub async fn grant(
+    deps: &Deps,
+    mut session: ConnectRow,
+    from: ConnectStatus,
+    answer: &Tokens,
+    fate: Fate,
+    code: &str,
+) -> Result<GrantId, Refusal> {
+    let key = deps.org_key(session.org).await?;
+    let now = deps.clock.now();
+    let connector = deps.catalogue.get(&session.connector).ok_or(Refusal::NotFound)?;
+    let (state, account, scopes) = match fate {
+        Fate::Quarantine { account, granted } => (
+            GrantState::Quarantined {
+                until: now + QUARANTINE,
+            },
+            account,
+            granted,
+        ),
+        Fate::Revoke => {
+            let nobody = Account {
+                id: None,
+                label: "discarded".to_owned(),
+                tenant: None,
+            };
+            (
+                GrantState::Revoked { at: now },
+                session.account.clone().unwrap_or(nobody),
+                session.scopes.clone(),
+            )
+        }
+    };
+    let mut tx = deps.store.write().await?;
+    let epoch = tx.epoch(session.org).await?.ok_or(Refusal::NotFound)?;
+    let grant = Grant {
+        id: GrantId::new(now, &*deps.random)?,
+        org: session.org,
+        user: session.user,
+        connector: session.connector.clone(),
+        account,
+        label: session.label.clone(),
+        scopes,
+        state,
+        connected_epoch: epoch.counter,
+        generation: 1,
+        binding: deps.binding(&session.connector).ok_or(Refusal::NotFound)?,
+        access_expires_at: answer.expires_at,
+        has_refresh_token: answer.refresh_token.is_some(),
+        connected_at: now,
+        last_used_at: None,
+    };
+    tx.insert_grant(&grant).await?;
+    let access = seal::access_token(
+        &key,
+        &grant,
+        &SecretKind::AccessToken,
+        1,
+        &answer.access_token,
+        None,
+        answer.expires_at,
+    )?;
+    tx.put_secret(grant.org, grant.id, &SecretKind::AccessToken, &access)
+        .await?;
+    if let Some(token) = &answer.refresh_token {
+        let refresh = seal::refresh_token(&key, &grant, 1, token)?;
+        tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)
+            .await?;
+    }
+    if matches!(state, GrantState::Revoked { .. }) {
+        let outbox = OutboxRow {
+            org: grant.org,
+            grant: grant.id,
+            revocation: None,
+            connector: grant.connector.clone(),
+            due_at: now,
+            give_up_at: now + upstream::GIVE_UP,
+            attempts: 0,
+            result: if upstream::can_revoke(connector) {
+                UpstreamResult::Pending
+            } else {
+                UpstreamResult::Unsupported
+            },
+        };
+        tx.put_outbox(&outbox).await?;
+    }
+    session.status = ConnectStatus::Failed;
+    session.failure = Some(code.to_owned());
+    session.grant = Some(grant.id);
+    session.verifier = None;
+    session.tokens = None;
+    let entry = record::open(
+        deps,
+        EntryType::Connect,
+        draft(&session, Some(grant.id), "failed", code),
+    )?;
+    // Whoever moved the session meanwhile has its tokens too: nothing is kept twice.
+    if !tx.move_connect(from, &session).await? {
+        return Err(Refusal::NotFound);
+    }
+    tx.append_entry(session.org, entry).await?;
+    tx.commit().await?;
+    Ok(grant.id)
+}
+
+/// Ends what is past its time: abandoned confirmations and completions. Returns how many.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn overdue(deps: &Deps) -> Result<usize, Refusal> {
+    let overdue = deps.store.read().await?.overdue_connects(BATCH).await?;
+    let count = overdue.len();
+    for session in overdue {
+        let from = session.status;
+        match (&session.tokens, from) {
+            (Some(sealed), ConnectStatus::Confirming) => {
+                let key = deps.key_of(session.org, sealed.odk).await?;
+                let row = session.id.to_string();
+                let answer = seal::open_pending(&key, &place(&session, &row, PENDING), sealed)
+                    .map_err(|_| Refusal::KeyUnavailable)?;
+                tokens(deps, session, from, &answer, "expired").await?;
+            }
+            (_, ConnectStatus::AwaitingComplete) => {
+                super::complete::abandon(deps, session, "expired").await?
+            }
+            _ => fail(deps, session, from, "expired").await?,
+        }
+    }
+    Ok(count)
+}
+
+/// The entry of a session's end.
+pub(super) fn draft(session: &ConnectRow, grant: Option<GrantId>, outcome: &str, reason: &str) -> EntryDraft {
+    EntryDraft {
+        user: Some(session.user),
+        agent: None,
+        on_behalf: session
+            .service
+            .map(|service| service.to_string())
+            .into_iter()
+            .collect(),
+        grant,
+        connector: Some(session.connector.clone()),
+        outcome: Some(outcome.to_owned()),
+        reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        correlation: Some(session.id.to_string()),
+        ..EntryDraft::default()
+    }
+}
+
+/// How long a grant wider than asked is kept apart (protocol §2).
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
+const BATCH: u64 = 50;

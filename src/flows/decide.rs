@@ -1,0 +1,368 @@
+//! Deciding: the facts at one epoch, the three policy layers, the notary's signature, the entry.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    crypto::{digest, jose},
+    domain::{
+        DecisionId, EntryId, Mode, ModeSet, Time,
+        decision::{Actor, Constraints, DecisionClaims, Outcome, UnverifiedDecision, own_jti},
+        entry::{EntryDecision, EntryDraft, EntryType},
+    },
+    policy::{Evaluation, OrgPermit},
+    release::{DecisionError, Expected, GateRefusal, Statement, TrustedKey, VerifiedDecision, verify},
+    store::{IdempotencyKey, NewEntry},
+};
+
+use super::{
+    Deps, Refusal,
+    actions::{Ask, Caller, Prepared},
+    record, token,
+};
+
+/// What an evaluation came to, with the modes that are really to be had.
+#[derive(Debug)]
+pub struct Decided {
+    /// The layers' answer.
+    pub evaluation: Evaluation,
+    /// What policy and person allow and connector and grant leave.
+    pub modes: ModeSet,
+    /// When it was evaluated, by the database's clock of its facts.
+    pub at: Time,
+}
+
+/// The answer of `POST /v1/decisions`.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its id.
+    pub id: DecisionId,
+    /// What it says.
+    pub outcome: Outcome,
+    /// The signed decision; every outcome is signed, only `allow` releases.
+    pub jws: String,
+    /// base64url of the action's SHA-256.
+    pub action_hash: String,
+    /// When it ends.
+    pub expires_at: Time,
+    /// A stable, model-safe reason.
+    pub reason: Option<String>,
+    /// In words, model-safe.
+    pub message: Option<String>,
+    /// The entry that keeps it.
+    pub entry: EntryId,
+}
+
+/// Evaluates without releasing (`POST /v1/decisions`): a signed answer and its entry.
+///
+/// # Errors
+/// The refusals of protocol §6 up to the decision itself; a deny is an answer here.
+pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answer, Refusal> {
+    for _attempt in 0..ATTEMPTS {
+        let prepared = super::actions::prepare(deps, caller, ask).await?;
+        let decided = evaluate(deps, &prepared, ask, OrgPermit::Policy);
+        let id = DecisionId::new(decided.at, &*deps.random)?;
+        let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?;
+        let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
+        let entry = sealed(deps, &prepared, EntryType::Decision, draft).await?;
+        let entry_id = entry.id;
+        match deps
+            .gate
+            .state(Statement {
+                org: caller.org,
+                epoch: prepared.epoch(),
+                idempotency: None,
+                entry,
+            })
+            .await
+        {
+            Ok(_) => {
+                return Ok(Answer {
+                    id,
+                    outcome: decided.evaluation.outcome,
+                    jws,
+                    action_hash: digest::base64url(&prepared.hash.0),
+                    expires_at: Time::from_unix_seconds(claims.exp),
+                    reason: decided.evaluation.reason,
+                    message: decided.evaluation.model_message,
+                    entry: entry_id,
+                });
+            }
+            Err(GateRefusal::Stale) => deps.facts.forget(caller.org),
+            Err(refusal) => return Err(gate_refusal(refusal)),
+        }
+    }
+    Err(Refusal::StoreUnavailable(None))
+}
+
+/// Asks the three layers about the exact action.
+#[must_use]
+pub fn evaluate(deps: &Deps, prepared: &Prepared, ask: &Ask, permit: OrgPermit) -> Decided {
+    let at = deps.clock.now();
+    let evaluation = prepared
+        .agent
+        .evaluate(prepared, ask.context.as_ref(), at, permit);
+    let modes = token::available(
+        prepared,
+        evaluation.modes,
+        evaluation.reads_args || evaluation.needs_approval,
+    );
+    Decided {
+        evaluation,
+        modes,
+        at,
+    }
+}
+
+/// Signs what an evaluation came to.
+///
+/// # Errors
+/// When the notary's key cannot sign.
+pub fn sign(
+    deps: &Deps,
+    prepared: &Prepared,
+    ask: &Ask,
+    decided: &Decided,
+    id: DecisionId,
+) -> Result<(String, DecisionClaims), Refusal> {
+    let action = &prepared.action;
+    let iat = decided.at.unix_seconds();
+    let claims = DecisionClaims {
+        iss: deps.issuer.clone(),
+        aud: verify::audience(&deps.issuer, action.org),
+        iat,
+        exp: iat + DECISION_LIFE_S,
+        jti: own_jti(id),
+        ver: 1,
+        org: action.org,
+        sub: action.user,
+        act: Actor {
+            sub: action.agent,
+            run: ask.run.clone(),
+        },
+        grant: action.grant,
+        tool: action.tool.clone(),
+        action_hash: digest::base64url(&prepared.hash.0),
+        outcome: decided.evaluation.outcome,
+        constraints: Constraints {
+            max_ttl_s: Some(decided.evaluation.max_ttl_s.unwrap_or(DEFAULT_TTL_S)),
+            modes: Some(decided.modes),
+            scopes: Some(prepared.scopes.clone()),
+            cnf: None,
+        },
+        policy: decided.evaluation.policy.clone(),
+        layers: decided.evaluation.layers,
+        approvals: Vec::new(),
+        context_digest: ask.context.as_ref().map(context_digest).transpose()?,
+        live_session: false,
+    };
+    let payload = crate::crypto::jcs::canonicalize(&claims)?;
+    let jws =
+        jose::sign(verify::DECISION_TYPE, &deps.notary, &payload).map_err(|_| Refusal::KeyUnavailable)?;
+    Ok((jws, claims))
+}
+
+/// Checks a decision against this org's keys and this exact action.
+///
+/// # Errors
+/// Why it does not hold.
+pub fn check(
+    deps: &Deps,
+    prepared: &Prepared,
+    unverified: &UnverifiedDecision,
+) -> Result<VerifiedDecision, DecisionError> {
+    let mut keys = prepared.agent.engine_keys.clone();
+    keys.push(TrustedKey {
+        key: deps.notary.public().clone(),
+        iss: deps.issuer.clone(),
+        ceiling: None,
+    });
+    let action = &prepared.action;
+    let expected = Expected {
+        issuer: &deps.issuer,
+        org: action.org,
+        user: action.user,
+        agent: action.agent,
+        grant: action.grant,
+        connector: &action.connector,
+        tool: &action.tool,
+        action_hash: prepared.hash,
+        now: deps.clock.now(),
+        revoked_at: prepared.grant.facts.revoked_at,
+    };
+    verify::verify(unverified, &keys, &expected)
+}
+
+/// The refusal a deny or escalate becomes, kept as an entry first.
+///
+/// # Errors
+/// Always: the denial, or why it could not be kept.
+pub async fn deny(
+    deps: &Deps,
+    caller: Caller,
+    prepared: &Prepared,
+    ask: &Ask,
+    decided: Decided,
+    idempotency: Option<IdempotencyKey>,
+) -> Result<std::convert::Infallible, Denied> {
+    // Approvals come later: an escalation is a deny that says so.
+    let (reason, message) = match decided.evaluation.outcome {
+        Outcome::Escalate => ("approval_required".to_owned(), None),
+        _ => (
+            decided
+                .evaluation
+                .reason
+                .clone()
+                .unwrap_or_else(|| "not_permitted".to_owned()),
+            decided.evaluation.model_message.clone(),
+        ),
+    };
+    let id = DecisionId::new(decided.at, &*deps.random).map_err(Refusal::from)?;
+    let (jws, claims) = sign(deps, prepared, ask, &decided, id)?;
+    let mut draft = draft(prepared, ask, &decided, Some((&claims, &jws)));
+    draft.reason = Some(reason.clone());
+    let entry = sealed(deps, prepared, EntryType::Decision, draft).await?;
+    let entry_id = entry.id;
+    let idempotency = idempotency.map(|key| IdempotencyKey {
+        ended: Some((403, "denied".to_owned())),
+        ..key
+    });
+    let statement = Statement {
+        org: caller.org,
+        epoch: prepared.epoch(),
+        idempotency,
+        entry,
+    };
+    match deps.gate.state(statement).await {
+        Ok(_) => {}
+        Err(GateRefusal::Stale) => return Err(Denied::Stale),
+        Err(refusal) => return Err(Denied::Refused(gate_refusal(refusal))),
+    }
+    Err(Denied::Refused(Refusal::Denied {
+        reason,
+        message,
+        decision: Some(own_jti(id)),
+        entry: Some(entry_id),
+    }))
+}
+
+/// How a denial ends.
+#[derive(Debug)]
+pub enum Denied {
+    /// The facts moved on: read again, decide again.
+    Stale,
+    /// This is the answer.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What an entry about this action says.
+#[must_use]
+pub fn draft(
+    prepared: &Prepared,
+    ask: &Ask,
+    decided: &Decided,
+    decision: Option<(&DecisionClaims, &str)>,
+) -> EntryDraft {
+    let action = &prepared.action;
+    EntryDraft {
+        user: Some(action.user),
+        agent: Some(action.agent),
+        grant: Some(action.grant),
+        connector: Some(action.connector.clone()),
+        tool: Some(action.tool.clone()),
+        decision: decision.map(|(claims, jws)| EntryDecision {
+            jti: claims.jti.clone(),
+            iss: claims.iss.clone(),
+            sha256: digest::hex(&digest::sha256(jws.as_bytes())),
+            outcome: claims.outcome,
+        }),
+        context_digest: ask
+            .context
+            .as_ref()
+            .and_then(|context| context_digest(context).ok()),
+        policy: Some(decided.evaluation.policy.clone()),
+        outcome: Some(decided.evaluation.outcome.as_str().to_owned()),
+        reason: decided.evaluation.reason.clone(),
+        ..EntryDraft::default()
+    }
+}
+
+/// An entry about this action, its arguments and names sealed beside it.
+///
+/// # Errors
+/// When the org's key is unavailable.
+pub async fn sealed(
+    deps: &Deps,
+    prepared: &Prepared,
+    kind: EntryType,
+    draft: EntryDraft,
+) -> Result<NewEntry, Refusal> {
+    let key = deps.unwrapped(&prepared.agent.facts.odk).await?;
+    let held = &prepared.grant.facts;
+    let hashed = record::Hashed {
+        action: Some(prepared.hash),
+        account: held.grant.account.id.as_deref(),
+    };
+    let details = record::Details {
+        args: Some(prepared.action.args.clone()),
+        user: Some(held.user.display()),
+        agent: Some(prepared.agent.facts.agent.name.clone()),
+        account: Some(held.grant.account.label.clone()),
+        ..record::Details::default()
+    };
+    record::sealed(deps, &key, prepared.action.org, kind, draft, &hashed, details)
+}
+
+fn context_digest(context: &Value) -> Result<String, Refusal> {
+    Ok(digest::sha256_text(&crate::crypto::jcs::canonicalize(context)?))
+}
+
+/// What a refusal of the gate is to the caller.
+#[must_use]
+pub fn gate_refusal(refusal: GateRefusal) -> Refusal {
+    match refusal {
+        GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::StoreUnavailable(None),
+        GateRefusal::Spent { entry } => Refusal::DecisionSpent { entry },
+        GateRefusal::Taken(record) => match record.status {
+            None => Refusal::InProgress { entry: record.entry },
+            Some(status) => Refusal::AlreadyReleased {
+                entry: record.entry,
+                status,
+            },
+        },
+        GateRefusal::Busy => Refusal::RateLimited(Duration::from_secs(1)),
+        GateRefusal::Store(error) => Refusal::StoreUnavailable(Some(error)),
+    }
+}
+
+/// The mode of a release: what was asked for, else the best rung there is.
+///
+/// # Errors
+/// With the modes that are available.
+pub fn choose(asked: Option<Mode>, modes: ModeSet) -> Result<Mode, Refusal> {
+    match asked {
+        Some(Mode::Token) if modes.contains(Mode::Token) => Ok(Mode::Token),
+        // The raw rung is asked for as `token` and labelled as what it is (protocol §5).
+        Some(Mode::Token) if modes.contains(Mode::Raw) => Ok(Mode::Raw),
+        Some(mode) if mode != Mode::Raw && modes.contains(mode) => Ok(mode),
+        None => modes
+            .iter()
+            .find(|mode| *mode != Mode::Raw)
+            .ok_or(Refusal::ModeUnavailable(modes)),
+        Some(_) => Err(Refusal::ModeUnavailable(modes)),
+    }
+}
+
+/// How often facts are read again before giving up (architecture §3).
+pub const ATTEMPTS: usize = 3;
+/// The life of Postern's own decisions, seconds; at most 120 (protocol §4).
+const DECISION_LIFE_S: i64 = 60;
+/// The longest life of a released token unless a policy says otherwise, seconds.
+const DEFAULT_TTL_S: u64 = 3600;

@@ -1,0 +1,237 @@
+//! Facts in memory, each set read in one snapshot and good for one epoch.
+//!
+//! Nothing here is trusted at release: the gate compares the epoch and reads the secret again. A stale view costs a
+//! second try, never a wrong release.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+
+use crate::{
+    crypto::jwk::PinnedKey,
+    domain::{AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch},
+    policy::{CompiledPolicies, Evaluation, OrgPermit},
+    release::{TrustedKey, verify::Ceiling},
+    store::{AgentFacts, SecretKind, SecretRow, VendFacts},
+};
+
+use super::{Deps, Refusal, actions::Prepared};
+
+/// Views of agents and grants, by epoch.
+#[derive(Debug, Default)]
+pub struct FactsCache {
+    agents: Mutex<HashMap<(OrgId, AgentId), Arc<AgentView>>>,
+    grants: Mutex<HashMap<(OrgId, AgentId, GrantId), Arc<GrantView>>>,
+    policies: Mutex<HashMap<(OrgId, u64), Arc<CompiledPolicies>>>,
+}
+
+/// An agent with its org's compiled policies and trusted engines.
+#[derive(Debug)]
+pub struct AgentView {
+    /// As read.
+    pub facts: AgentFacts,
+    /// The policies in force, compiled; `None`: the org has none, so everything is denied.
+    pub policies: Option<Arc<CompiledPolicies>>,
+    /// The keys of the org's engines.
+    pub engine_keys: Vec<TrustedKey>,
+}
+
+/// A grant with what its person lets the agent do, and its sealed tokens.
+#[derive(Debug)]
+pub struct GrantView {
+    /// As read.
+    pub facts: VendFacts,
+    tokens: Mutex<HashMap<String, SecretRow>>,
+}
+
+impl GrantView {
+    /// A sealed token as last seen.
+    #[must_use]
+    pub fn token(&self, kind: &SecretKind) -> Option<SecretRow> {
+        self.tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&kind.to_string())
+            .cloned()
+    }
+
+    /// Remembers a sealed token.
+    pub fn keep_token(&self, kind: &SecretKind, row: SecretRow) {
+        self.tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kind.to_string(), row);
+    }
+}
+
+impl AgentView {
+    /// Whether the agent layer could permit this tool for any arguments.
+    #[must_use]
+    pub fn covers(&self, connector: &Connector, tool: &str) -> bool {
+        self.policies
+            .as_ref()
+            .is_some_and(|policies| policies.covers_tool(self.facts.agent.id, &connector.id, tool))
+    }
+
+    /// Asks the three layers about the exact action.
+    #[must_use]
+    pub fn evaluate(
+        &self,
+        prepared: &Prepared,
+        claimed: Option<&Value>,
+        now: Time,
+        permit: OrgPermit,
+    ) -> Evaluation {
+        match &self.policies {
+            Some(policies) => super::question::ask(policies, prepared, claimed, now, permit),
+            None => Evaluation::no_policies(),
+        }
+    }
+}
+
+impl Prepared {
+    /// The epoch both views were read at.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.agent.facts.epoch
+    }
+}
+
+impl FactsCache {
+    /// The agent's view; read if there is none.
+    ///
+    /// # Errors
+    /// When there is no such agent or the database is unavailable.
+    pub async fn agent(&self, deps: &Deps, org: OrgId, agent: AgentId) -> Result<Arc<AgentView>, Refusal> {
+        if let Some(view) = held(&self.agents, &(org, agent)) {
+            return Ok(view);
+        }
+        let mut tx = deps.store.read().await?;
+        let facts = tx
+            .agent_facts(org, agent)
+            .await?
+            .ok_or(Refusal::Unauthenticated)?;
+        drop(tx);
+        let policies = self.policies(deps, &facts)?;
+        let engine_keys = facts
+            .engines
+            .iter()
+            .filter_map(|engine| {
+                let key = PinnedKey::from_jwk(&engine.public_jwk).ok()?;
+                let ceiling = Ceiling {
+                    connectors: engine.connectors.iter().cloned().collect(),
+                    tools: engine.tools.iter().cloned().collect(),
+                };
+                Some(TrustedKey {
+                    key,
+                    iss: engine.iss.clone(),
+                    ceiling: Some(ceiling),
+                })
+            })
+            .collect();
+        let view = Arc::new(AgentView {
+            facts,
+            policies,
+            engine_keys,
+        });
+        hold(&self.agents, (org, agent), &view);
+        Ok(view)
+    }
+
+    /// The grant's view for an agent; read if there is none, or if it is of another epoch than the agent's.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn grant(
+        &self,
+        deps: &Deps,
+        org: OrgId,
+        agent: AgentId,
+        grant: GrantId,
+    ) -> Result<Option<Arc<GrantView>>, Refusal> {
+        if let Some(view) = held(&self.grants, &(org, agent, grant)) {
+            return Ok(Some(view));
+        }
+        let Some(facts) = deps.store.read().await?.vend_facts(org, agent, grant).await? else {
+            return Ok(None);
+        };
+        let view = Arc::new(GrantView {
+            facts,
+            tokens: Mutex::default(),
+        });
+        if held(&self.agents, &(org, agent)).is_some_and(|agent| agent.facts.epoch != view.facts.epoch) {
+            // Two snapshots of two epochs must not be mixed: the older one goes.
+            self.forget(org);
+        }
+        hold(&self.grants, (org, agent, grant), &view);
+        Ok(Some(view))
+    }
+
+    /// Whether what is remembered of the org is of its current epoch.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn is_current(&self, deps: &Deps, org: OrgId) -> Result<bool, Refusal> {
+        let epoch = deps.store.read().await?.epoch(org).await?;
+        let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let agents_fit = agents
+            .iter()
+            .filter(|((of, _), _)| *of == org)
+            .all(|(_, view)| Some(view.facts.epoch) == epoch);
+        let grants_fit = grants
+            .iter()
+            .filter(|((of, ..), _)| *of == org)
+            .all(|(_, view)| Some(view.facts.epoch) == epoch);
+        Ok(agents_fit && grants_fit)
+    }
+
+    /// Forgets what was read of an org; compiled policies stay, they are keyed by version.
+    pub fn forget(&self, org: OrgId) {
+        self.agents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, _), _| *of != org);
+        self.grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, ..), _| *of != org);
+    }
+
+    fn policies(&self, deps: &Deps, facts: &AgentFacts) -> Result<Option<Arc<CompiledPolicies>>, Refusal> {
+        let Some(row) = &facts.policies else {
+            return Ok(None);
+        };
+        let key = (facts.org.id, row.version);
+        if let Some(compiled) = held(&self.policies, &key) {
+            return Ok(Some(compiled));
+        }
+        let compiled = super::question::compile(deps, row)?;
+        let compiled = Arc::new(compiled);
+        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        policies.retain(|(org, _), _| *org != facts.org.id);
+        policies.insert(key, Arc::clone(&compiled));
+        Ok(Some(compiled))
+    }
+}
+
+fn held<K: std::hash::Hash + Eq, V>(map: &Mutex<HashMap<K, Arc<V>>>, key: &K) -> Option<Arc<V>> {
+    map.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(key)
+        .cloned()
+}
+
+fn hold<K: std::hash::Hash + Eq, V>(map: &Mutex<HashMap<K, Arc<V>>>, key: K, view: &Arc<V>) {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    if map.len() >= MOST {
+        map.clear();
+    }
+    map.insert(key, Arc::clone(view));
+}
+
+/// Views kept before everything is read afresh.
+const MOST: usize = 50_000;

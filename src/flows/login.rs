@@ -1,0 +1,142 @@
+//! Logging in: one-time links and browser sessions of persons Postern manages.
+
+use std::time::Duration;
+
+use crate::{
+    crypto::{lookup, random},
+    domain::{
+        OrgId, Time, UserId,
+        entry::{EntryDraft, EntryType},
+        secret::LinkToken,
+    },
+    store::{OrgRow, UserRow},
+};
+
+use super::{Deps, Refusal, record};
+
+/// A link as handed out once.
+#[derive(Debug)]
+pub struct LoginLink {
+    /// The link.
+    pub url: String,
+    /// When it ends.
+    pub expires_at: Time,
+}
+
+/// Makes a login link for a person; the person sees the entry.
+///
+/// # Errors
+/// When there is no such person here, or a host application manages them.
+pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Result<LoginLink, Refusal> {
+    let token = random::link_token(&*deps.random)?;
+    let draft = EntryDraft {
+        user: Some(user),
+        on_behalf: vec![by],
+        outcome: Some("login_link".to_owned()),
+        ..EntryDraft::default()
+    };
+    let entry = record::open(deps, EntryType::Session, draft)?;
+    let mut tx = deps.store.write().await?;
+    let person = tx.user(org, user).await?.ok_or(Refusal::NotFound)?;
+    if person.managed_by.is_some() {
+        return Err(Refusal::NotFound);
+    }
+    let expires_at = tx.now() + LINK_LIFE;
+    tx.insert_login_link(&deps.lookup.link("login", &token)?, org, user, expires_at)
+        .await?;
+    tx.append_entry(org, entry).await?;
+    tx.commit().await?;
+    Ok(LoginLink {
+        url: deps.link_url("login", &token),
+        expires_at,
+    })
+}
+
+/// For whom a link is, while it can be used; looking does not spend it.
+///
+/// # Errors
+/// When the link is unknown, used or expired.
+pub async fn look(deps: &Deps, token: &LinkToken) -> Result<(OrgRow, UserRow), Refusal> {
+    let mut tx = deps.store.read().await?;
+    let (org, user) = tx
+        .login_link(&deps.lookup.link("login", token)?)
+        .await?
+        .ok_or(Refusal::NotFound)?;
+    let user = tx.user(org, user).await?.ok_or(Refusal::NotFound)?;
+    let org = tx.org(org).await?.ok_or(Refusal::NotFound)?;
+    Ok((org, user))
+}
+
+/// Spends a link and begins a session under a fresh id.
+///
+/// # Errors
+/// When the link is unknown, used or expired.
+pub async fn enter(deps: &Deps, token: &LinkToken) -> Result<LinkToken, Refusal> {
+    let hash = deps.lookup.link("login", token)?;
+    let session = random::link_token(&*deps.random)?;
+    let mut tx = deps.store.write().await?;
+    let (org, user) = tx.login_link(&hash).await?.ok_or(Refusal::NotFound)?;
+    if !tx.spend_login_link(&hash).await? {
+        return Err(Refusal::NotFound);
+    }
+    let draft = EntryDraft {
+        user: Some(user),
+        outcome: Some("login".to_owned()),
+        ..EntryDraft::default()
+    };
+    let entry = record::open(deps, EntryType::Session, draft)?;
+    let expires_at = tx.now() + SESSION_LIFE;
+    tx.insert_session(&deps.lookup.session(&session)?, org, user, expires_at)
+        .await?;
+    tx.append_entry(org, entry).await?;
+    tx.commit().await?;
+    Ok(session)
+}
+
+/// Whose session a cookie is.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn who(deps: &Deps, session: &LinkToken) -> Result<Option<(OrgRow, UserRow)>, Refusal> {
+    let mut tx = deps.store.read().await?;
+    let Some(row) = tx.session(&deps.lookup.session(session)?).await? else {
+        return Ok(None);
+    };
+    let (Some(org), Some(user)) = (tx.org(row.org).await?, tx.user(row.org, row.user).await?) else {
+        return Ok(None);
+    };
+    Ok(Some((org, user)))
+}
+
+/// Ends a session.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn leave(deps: &Deps, session: &LinkToken) -> Result<(), Refusal> {
+    let hash = deps.lookup.session(session)?;
+    let mut tx = deps.store.write().await?;
+    if let Some(row) = tx.session(&hash).await? {
+        let draft = EntryDraft {
+            user: Some(row.user),
+            outcome: Some("logout".to_owned()),
+            ..EntryDraft::default()
+        };
+        tx.delete_session(&hash).await?;
+        tx.append_entry(row.org, record::open(deps, EntryType::Session, draft)?)
+            .await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+impl Deps {
+    /// A link of ours, for the one answer that hands it out.
+    #[must_use]
+    pub fn link_url(&self, page: &str, token: &LinkToken) -> String {
+        format!("{}/{page}/{}", self.issuer, lookup::show_link(token))
+    }
+}
+
+const LINK_LIFE: Duration = Duration::from_secs(600);
+/// Absolute; a session is not prolonged by use.
+const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);

@@ -1,0 +1,182 @@
+//! Ending things, in one action, for everybody at once (protocol §8).
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    domain::{
+        EntryId, GrantId, OrgId, RevocationId, Time,
+        connector::ConnectorId,
+        entry::{Entry, EntryDraft, EntryType, Epoch},
+    },
+    store::{OutboxRow, RevocationRow, Selector, SelectorCounts},
+};
+
+use super::{Deps, Refusal, record};
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What to end.
+    pub selector: Selector,
+    /// Why, in the caller's words.
+    pub reason: String,
+    /// Whether to wait for the outcome of calls already sent.
+    pub drain: bool,
+    /// Who asks, as an id.
+    pub by: String,
+}
+
+/// A revocation that has taken effect.
+#[derive(Debug)]
+pub struct Revoked {
+    /// Its id.
+    pub id: RevocationId,
+    /// The epoch it began: no entry of the selection commits under it.
+    pub epoch: Epoch,
+    /// When.
+    pub at: Time,
+    /// How much it covered.
+    pub counts: SelectorCounts,
+    /// Releases whose call was sent and has no outcome yet.
+    pub in_flight: Vec<EntryId>,
+}
+
+/// What a revocation would end; changes nothing.
+///
+/// # Errors
+/// When the selection names nothing in this org.
+pub async fn dry_run(deps: &Deps, org: OrgId, selector: &Selector) -> Result<SelectorCounts, Refusal> {
+    let mut tx = deps.store.read().await?;
+    exists(&mut tx, org, selector).await?;
+    Ok(tx.count_selector(org, selector).await?)
+}
+
+/// Ends the selection. When this returns, no replica releases anything of it.
+///
+/// # Errors
+/// When the selection names nothing in this org or the database does not commit: then nothing ended.
+pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
+    let deps = Arc::clone(deps);
+    // In its own task: a caller that hangs up cannot leave it half done.
+    tokio::spawn(async move {
+        let drain = ask.drain;
+        let selector = ask.selector.clone();
+        let mut revoked = commit(&deps, org, ask).await?;
+        revoked.in_flight = in_flight(&deps, org, &selector, revoked.at).await?;
+        let until = deps.clock.since_boot() + DRAIN;
+        while drain && !revoked.in_flight.is_empty() && deps.clock.since_boot() < until {
+            tokio::time::sleep(POLL).await;
+            revoked.in_flight = in_flight(&deps, org, &selector, revoked.at).await?;
+        }
+        Ok(revoked)
+    })
+    .await
+    .unwrap_or(Err(Refusal::StoreUnavailable(None)))
+}
+
+async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
+    let id = RevocationId::new(deps.clock.now(), &*deps.random)?;
+    let (kind, target) = ask.selector.floor();
+    let mut draft = EntryDraft {
+        on_behalf: vec![ask.by],
+        outcome: Some("stopped".to_owned()),
+        reason: Some(if target.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}:{target}")
+        }),
+        correlation: Some(id.to_string()),
+        ..EntryDraft::default()
+    };
+    match &ask.selector {
+        Selector::User(user) => draft.user = Some(*user),
+        Selector::Agent(agent) => draft.agent = Some(*agent),
+        Selector::Connector(connector) => draft.connector = Some(connector.clone()),
+        Selector::Grant(grant) => draft.grant = Some(*grant),
+        Selector::All(_) => {}
+    }
+    let entry = record::open(deps, EntryType::Revoke, draft)?;
+
+    let mut tx = deps.store.write().await?;
+    exists(&mut tx, org, &ask.selector).await?;
+    let counts = tx.count_selector(org, &ask.selector).await?;
+    let epoch = tx.advance_epoch(org).await?;
+    let row = RevocationRow {
+        id,
+        selector: ask.selector.clone(),
+        reason: ask.reason,
+        epoch: epoch.counter,
+        at: tx.now(),
+        counts,
+        fanned_out: false,
+    };
+    tx.insert_revocation(org, &row, epoch).await?;
+    if let Selector::Agent(agent) = ask.selector {
+        tx.disable_agent(org, agent).await?;
+    }
+    tx.append_entry(org, entry).await?;
+    tx.commit().await?;
+    Ok(Revoked {
+        id,
+        epoch,
+        at: row.at,
+        counts,
+        in_flight: Vec::new(),
+    })
+}
+
+/// What became of a revocation, grant by grant.
+///
+/// # Errors
+/// When there is no such revocation in this org.
+pub async fn report(
+    deps: &Deps,
+    org: OrgId,
+    id: RevocationId,
+    after: Option<GrantId>,
+    limit: u64,
+) -> Result<(RevocationRow, Vec<OutboxRow>), Refusal> {
+    let mut tx = deps.store.read().await?;
+    let row = tx.revocation(org, id).await?.ok_or(Refusal::NotFound)?;
+    let grants = tx.outbox_of(org, id, after, limit).await?;
+    Ok((row, grants))
+}
+
+async fn exists(tx: &mut crate::store::Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
+    let found = match selector {
+        Selector::All(all) => *all,
+        Selector::User(user) => tx.user(org, *user).await?.is_some(),
+        Selector::Agent(agent) => tx.agent(org, *agent).await?.is_some(),
+        Selector::Grant(grant) => tx.grant(org, *grant).await?.is_some(),
+        Selector::Connector(_) => true,
+    };
+    if found { Ok(()) } else { Err(Refusal::NotFound) }
+}
+
+/// Releases of the selection that were sent and have no outcome yet.
+async fn in_flight(deps: &Deps, org: OrgId, selector: &Selector, at: Time) -> Result<Vec<EntryId>, Refusal> {
+    let rows = deps.store.read().await?.in_flight(org, at - OUTCOME_DUE).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(_, bytes)| serde_json::from_str::<Entry>(&bytes).ok())
+        .filter(|entry| entry.draft.mode == Some(crate::domain::Mode::Execute) && covers(selector, entry))
+        .map(|entry| entry.id)
+        .collect())
+}
+
+fn covers(selector: &Selector, entry: &Entry) -> bool {
+    match selector {
+        Selector::All(_) => true,
+        Selector::User(user) => entry.draft.user == Some(*user),
+        Selector::Agent(agent) => entry.draft.agent == Some(*agent),
+        Selector::Grant(grant) => entry.draft.grant == Some(*grant),
+        Selector::Connector(connector) => entry.draft.connector.as_ref() == Some::<&ConnectorId>(connector),
+    }
+}
+
+/// A release without an outcome after this long is `unknown`; the sweeper writes that.
+const OUTCOME_DUE: Duration = Duration::from_secs(300);
+/// The longest wait for calls already sent.
+const DRAIN: Duration = Duration::from_secs(35);
+/// How often to look meanwhile.
+const POLL: Duration = Duration::from_millis(100);

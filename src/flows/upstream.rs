@@ -1,0 +1,214 @@
+//! Ending tokens at the provider: queued, retried, reported per grant. Our own copy is destroyed on the final answer.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    connectors::oauth::{Client, OAuth, RevokeOutcome, TokenToEnd},
+    domain::{
+        OrgId,
+        connector::{Connector, ConnectorId, RevokeHow},
+        entry::{EntryDraft, EntryType},
+        secret::ClientSecret,
+    },
+    release::open::{self, Ended},
+    store::{OutboxRow, SecretKind, UpstreamResult},
+};
+
+use super::{Deps, Refusal, record};
+
+/// The org's client at a connector, its secret opened.
+///
+/// # Errors
+/// When the org has none, or its key is unavailable.
+pub async fn client(deps: &Deps, org: OrgId, connector: &ConnectorId) -> Result<OrgClient, Refusal> {
+    let row = deps
+        .store
+        .read()
+        .await?
+        .connector_client(org, connector)
+        .await?
+        .ok_or(Refusal::NotFound)?;
+    let secret = match &row.secret {
+        None => None,
+        Some(sealed) => {
+            let key = deps.key_of(org, sealed.odk).await?;
+            Some(open::client_secret(&key, org, &row, sealed).map_err(|_| Refusal::KeyUnavailable)?)
+        }
+    };
+    Ok(OrgClient {
+        id: row.client_id,
+        secret,
+    })
+}
+
+/// The org's client at a connector.
+#[derive(Debug)]
+pub struct OrgClient {
+    /// RFC 6749 §2.2.
+    pub id: String,
+    secret: Option<ClientSecret>,
+}
+
+impl OrgClient {
+    /// Speaks to the connector's authorization server as this client.
+    #[must_use]
+    pub fn oauth<'a>(&'a self, deps: &'a Deps, connector: &'a Connector) -> OAuth<'a> {
+        let client = Client {
+            id: &self.id,
+            secret: self.secret.as_ref(),
+        };
+        OAuth::new(&deps.egress, &*deps.clock, connector, client)
+    }
+}
+
+/// Whether the provider ends tokens at all.
+#[must_use]
+pub fn can_revoke(connector: &Connector) -> bool {
+    connector.revoke.how != RevokeHow::None
+}
+
+/// Writes tombstones for what was revoked and queues every grant; returns how many were queued.
+///
+/// # Errors
+/// When the database is unavailable; what was done stays done, the rest follows on the next call.
+pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
+    let mut queued = 0;
+    let pending = deps.store.read().await?.revocations_to_fan_out().await?;
+    for (org, revocation) in pending {
+        loop {
+            let mut tx = deps.store.write().await?;
+            let grants = tx.grants_to_bury(org, &revocation, CHUNK).await?;
+            for grant in &grants {
+                let can = deps
+                    .catalogue
+                    .get(&grant.connector)
+                    .is_some_and(|connector| can_revoke(connector));
+                let outbox = OutboxRow {
+                    org,
+                    grant: grant.id,
+                    revocation: Some(revocation.id),
+                    connector: grant.connector.clone(),
+                    due_at: tx.now(),
+                    give_up_at: tx.now() + GIVE_UP,
+                    attempts: 0,
+                    result: if can {
+                        UpstreamResult::Pending
+                    } else {
+                        UpstreamResult::Unsupported
+                    },
+                };
+                tx.bury_grant(grant, &outbox).await?;
+                if !can {
+                    tx.shred_secrets(org, grant.id).await?;
+                }
+            }
+            queued += grants.len();
+            let done = grants.len() < usize::try_from(CHUNK).unwrap_or(usize::MAX);
+            if done {
+                tx.finish_fan_out(org, revocation.id).await?;
+            }
+            tx.commit().await?;
+            if done {
+                break;
+            }
+        }
+    }
+    Ok(queued)
+}
+
+/// Asks the providers to end what is due; returns how many got a final answer.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn drain(deps: &Arc<Deps>) -> Result<usize, Refusal> {
+    let due = deps.store.read().await?.due_outbox(BATCH).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for row in due {
+        let deps = Arc::clone(deps);
+        tasks.spawn(async move { settle(&deps, row).await });
+    }
+    let mut finished = 0;
+    while let Some(done) = tasks.join_next().await {
+        match done {
+            Ok(Ok(true)) => finished += 1,
+            Ok(Ok(false)) => {}
+            Ok(Err(refusal)) => tracing::warn!(cause = %refusal, "an upstream revocation has to wait"),
+            Err(_) => tracing::error!("an upstream revocation stopped unexpectedly"),
+        }
+    }
+    Ok(finished)
+}
+
+/// One try; `true` if the answer is final.
+async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
+    let answer = ask(deps, &row).await;
+    let now = deps.clock.now();
+    row.attempts += 1;
+    row.result = match answer {
+        Ok(RevokeOutcome::Revoked) => UpstreamResult::Revoked,
+        Ok(RevokeOutcome::Unsupported) => UpstreamResult::Unsupported,
+        Ok(RevokeOutcome::Refused { .. }) => UpstreamResult::Unconfirmed,
+        Ok(RevokeOutcome::Retry { .. }) | Err(_) if now >= row.give_up_at => UpstreamResult::Unconfirmed,
+        Ok(RevokeOutcome::Retry { .. }) | Err(_) => UpstreamResult::Pending,
+    };
+    row.due_at = now + backoff(row.attempts);
+    let last = row.result != UpstreamResult::Pending;
+    let draft = EntryDraft {
+        grant: Some(row.grant),
+        connector: Some(row.connector.clone()),
+        outcome: Some(row.result.as_str().to_owned()),
+        correlation: row.revocation.map(|id| id.to_string()),
+        ..EntryDraft::default()
+    };
+    let mut tx = deps.store.write().await?;
+    tx.put_outbox(&row).await?;
+    if last {
+        tx.shred_secrets(row.org, row.grant).await?;
+        tx.append_entry(row.org, record::open(deps, EntryType::UpstreamRevoke, draft)?)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(last)
+}
+
+/// The refresh token first: it is the one that could make more.
+async fn ask(deps: &Deps, row: &OutboxRow) -> Result<RevokeOutcome, Refusal> {
+    let mut tx = deps.store.read().await?;
+    let grant = tx.grant(row.org, row.grant).await?.ok_or(Refusal::NotFound)?;
+    let secrets = tx.secrets_of(row.org, row.grant).await?;
+    drop(tx);
+    let connector = deps.catalogue.get(&row.connector).ok_or(Refusal::NotFound)?;
+    let client = client(deps, row.org, &row.connector).await?;
+    let (refresh, access): (Vec<_>, Vec<_>) = secrets
+        .into_iter()
+        .partition(|(kind, _)| *kind == SecretKind::RefreshToken);
+    let oauth = client.oauth(deps, connector);
+    let mut answer = RevokeOutcome::Unsupported;
+    for (kind, secret) in refresh.iter().chain(&access) {
+        let key = deps.key_of(row.org, secret.sealed.odk).await?;
+        let token = open::for_revocation(&key, &grant, kind, secret).map_err(|_| Refusal::KeyUnavailable)?;
+        let token = match &token {
+            Ended::Refresh(token) => TokenToEnd::Refresh(token),
+            Ended::Access(token) => TokenToEnd::Access(token),
+        };
+        match oauth.revoke(token).await {
+            RevokeOutcome::Revoked => answer = RevokeOutcome::Revoked,
+            RevokeOutcome::Unsupported => {}
+            unfinished => return Ok(unfinished),
+        }
+    }
+    Ok(answer)
+}
+
+/// 2 s, doubling, at most an hour.
+fn backoff(attempts: u64) -> Duration {
+    let doublings = u32::try_from(attempts.min(11)).unwrap_or(11);
+    Duration::from_secs(2_u64.saturating_pow(doublings).min(3600))
+}
+
+/// How long the provider is asked before the answer is `unconfirmed` (architecture §4).
+pub const GIVE_UP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Grants buried in one transaction.
+const CHUNK: u64 = 500;
+/// Upstream calls at a time.
+const BATCH: u64 = 16;

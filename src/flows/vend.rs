@@ -1,0 +1,320 @@
+//! The main path: decide, verify, make sure of a token, pass the gate, open, and only then act.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    domain::{
+        DecisionId, EntryId, Mode, ScopeSet, Time,
+        decision::{Outcome, UnverifiedDecision},
+        entry::EntryType,
+        secret::AccessToken,
+    },
+    policy::OrgPermit,
+    release::{GateRefusal, Release, VerifiedDecision, open},
+    store::IdempotencyKey,
+};
+
+use super::{
+    Deps, Refusal,
+    actions::{self, Ask, Caller, Prepared},
+    decide::{self, ATTEMPTS, Decided, Denied},
+    execute::{self, Executed},
+    token::{self, Ready},
+};
+
+/// What a vend released.
+#[derive(Debug)]
+pub enum Vended {
+    /// Postern made the call.
+    Executed {
+        /// What came back.
+        answer: Executed,
+        /// The decision it rests on.
+        decision: String,
+        /// The entry that precedes it.
+        entry: EntryId,
+    },
+    /// A token left.
+    Token {
+        /// The token.
+        token: AccessToken,
+        /// When it ends, if known.
+        expires_at: Option<Time>,
+        /// What it can do.
+        scopes: ScopeSet,
+        /// Whether the provider narrowed it; else it is as wide as the grant.
+        narrowed: bool,
+        /// The decision it rests on.
+        decision: String,
+        /// The entry that precedes it.
+        entry: EntryId,
+    },
+}
+
+/// Releases one action, or says why not.
+///
+/// Runs in its own task: a caller that hangs up cannot stop it half-way.
+///
+/// # Errors
+/// A typed refusal of protocol §6.
+pub async fn vend(deps: &Arc<Deps>, caller: Caller, ask: Ask) -> Result<Vended, Refusal> {
+    let deps = Arc::clone(deps);
+    tokio::spawn(async move { attempt(&deps, caller, &ask).await })
+        .await
+        .unwrap_or(Err(Refusal::StoreUnavailable(None)))
+}
+
+/// What one try came to.
+enum Try {
+    Done(Box<Vended>),
+    /// The facts moved on: read again, decide again (an external decision: verify again).
+    Again,
+}
+
+async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, Refusal> {
+    for _attempt in 0..ATTEMPTS {
+        match once(deps, caller, ask).await? {
+            Try::Done(vended) => return Ok(*vended),
+            Try::Again => deps.facts.forget(caller.org),
+        }
+    }
+    Err(Refusal::StoreUnavailable(None))
+}
+
+async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
+    let prepared = match actions::prepare(deps, caller, ask).await {
+        Ok(prepared) => prepared,
+        // What is refused on cached facts must be refused on current ones too.
+        Err(refusal) if deps.facts.is_current(deps, caller.org).await? => return Err(refusal),
+        Err(_) => return Ok(Try::Again),
+    };
+    let idempotency = idempotency_key(deps, caller, ask);
+    recorded(deps, caller, idempotency.as_ref()).await?;
+
+    // A decision brought along is checked before anything is evaluated (protocol §6).
+    let brought = match &ask.decision {
+        Some(unverified) => {
+            Some(decide::check(deps, &prepared, unverified).map_err(Refusal::DecisionRejected)?)
+        }
+        None => None,
+    };
+    let permit = match &brought {
+        Some(decision) if decision.is_external() => OrgPermit::External,
+        _ => OrgPermit::Policy,
+    };
+    let decided = decide::evaluate(deps, &prepared, ask, permit);
+    if decided.evaluation.outcome != Outcome::Allow {
+        return match decide::deny(deps, caller, &prepared, ask, decided, idempotency).await {
+            Ok(never) => match never {},
+            Err(Denied::Stale) => Ok(Try::Again),
+            Err(Denied::Refused(refusal)) => Err(refusal),
+        };
+    }
+    let verified = match brought {
+        Some(decision) => decision,
+        None => {
+            let id = DecisionId::new(decided.at, &*deps.random)?;
+            let (jws, _) = decide::sign(deps, &prepared, ask, &decided, id)?;
+            decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?
+        }
+    };
+    let rung = rung(ask, &decided, &verified)?;
+    let ready = match make_ready(deps, &prepared, rung.mode, &verified).await {
+        Err(Refusal::GrantNeedsReconnect(_)) => {
+            deps.facts.forget(caller.org);
+            let grant = &prepared.grant.facts.grant;
+            return Err(actions::reconnect_required(deps, caller, ask, grant, &prepared.connector).await);
+        }
+        Err(Refusal::NotNarrowed) => {
+            return Err(Refusal::ModeUnavailable(decided.modes.without(Mode::Token)));
+        }
+        other => other?,
+    };
+    if rung.mode != Mode::Execute && !token::fits(ready.row.expires_at, deps.clock.now(), rung.most) {
+        // Postern cannot call this one token back at the end of a shorter lease.
+        return Err(Refusal::ModeUnavailable(decided.modes.without(rung.mode)));
+    }
+    release(
+        deps,
+        caller,
+        ask,
+        prepared,
+        decided,
+        verified,
+        rung,
+        ready,
+        idempotency,
+    )
+    .await
+}
+
+struct Rung {
+    mode: Mode,
+    most: Duration,
+}
+
+/// Policy, person, connector, grant and the decision's own constraints intersect; each only narrows.
+fn rung(ask: &Ask, decided: &Decided, verified: &VerifiedDecision) -> Result<Rung, Refusal> {
+    let constraints = &verified.claims().constraints;
+    let modes = match constraints.modes {
+        Some(modes) => decided.modes.intersection(modes),
+        None => decided.modes,
+    };
+    let mode = decide::choose(ask.mode, modes)?;
+    let most = [
+        constraints.max_ttl_s,
+        decided.evaluation.max_ttl_s,
+        ask.ttl_s,
+        Some(3600),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+    .unwrap_or(0);
+    Ok(Rung {
+        mode,
+        most: Duration::from_secs(most),
+    })
+}
+
+async fn make_ready(
+    deps: &Arc<Deps>,
+    prepared: &Prepared,
+    mode: Mode,
+    verified: &VerifiedDecision,
+) -> Result<Ready, Refusal> {
+    if mode != Mode::Token {
+        return token::wide(deps, prepared).await;
+    }
+    // The decision's scopes only narrow what the tool needs; an empty list means none.
+    let scopes = match &verified.claims().constraints.scopes {
+        Some(scopes) => prepared.scopes.intersection(scopes),
+        None => prepared.scopes.clone(),
+    };
+    if scopes.is_empty() {
+        return Err(Refusal::NotNarrowed);
+    }
+    token::narrowed(deps, prepared, scopes).await
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where everything a release needs comes together"
+)]
+async fn release(
+    deps: &Arc<Deps>,
+    caller: Caller,
+    ask: &Ask,
+    prepared: Prepared,
+    decided: Decided,
+    verified: VerifiedDecision,
+    rung: Rung,
+    ready: Ready,
+    idempotency: Option<IdempotencyKey>,
+) -> Result<Try, Refusal> {
+    let mut draft = decide::draft(&prepared, ask, &decided, None);
+    let claims = verified.claims();
+    draft.decision = Some(crate::domain::entry::EntryDecision {
+        jti: claims.jti.clone(),
+        iss: claims.iss.clone(),
+        sha256: verified.sha256().to_owned(),
+        outcome: claims.outcome,
+    });
+    draft.mode = Some(rung.mode);
+    draft.generation = Some(ready.row.generation);
+    let entry = decide::sealed(deps, &prepared, EntryType::Release, draft).await?;
+    let decision = claims.jti.clone();
+    let keyed = idempotency.is_some();
+    let release = Release {
+        org: caller.org,
+        epoch: prepared.epoch(),
+        secret: (
+            prepared.grant.facts.grant.id,
+            ready.kind.clone(),
+            ready.row.generation,
+        ),
+        idempotency,
+        entry,
+    };
+    let receipt = match deps.gate.release(verified, release).await {
+        Ok(receipt) => receipt,
+        Err(GateRefusal::Stale | GateRefusal::GrantChanged) => return Ok(Try::Again),
+        Err(refusal) => return Err(decide::gate_refusal(refusal)),
+    };
+    let entry = receipt.entry();
+    if rung.mode == Mode::Execute {
+        let answer = execute::run(deps, &prepared, &receipt, &ready, keyed).await?;
+        return Ok(Try::Done(Box::new(Vended::Executed {
+            answer,
+            decision,
+            entry,
+        })));
+    }
+    let grant = &prepared.grant.facts.grant;
+    let opened = open::access_token(&receipt, &ready.key, grant, &ready.kind);
+    let token = match opened {
+        Ok(token) => token,
+        Err(error) => return Err(execute::dropped(deps, &prepared, entry, keyed, &error).await),
+    };
+    if keyed {
+        execute::finish(deps, caller.org, entry, 200, "released").await;
+    }
+    Ok(Try::Done(Box::new(Vended::Token {
+        token,
+        expires_at: ready.row.expires_at,
+        scopes: ready.row.scopes.clone().unwrap_or_else(|| grant.scopes.clone()),
+        narrowed: ready.narrowed,
+        decision,
+        entry,
+    })))
+}
+
+fn idempotency_key(deps: &Deps, caller: Caller, ask: &Ask) -> Option<IdempotencyKey> {
+    let (key, digest) = ask.idempotency.clone()?;
+    Some(IdempotencyKey {
+        principal: caller.agent.to_string(),
+        route: "vend",
+        key,
+        digest,
+        ended: None,
+        keep_until: deps.clock.now() + Duration::from_secs(24 * 3600),
+    })
+}
+
+/// What an earlier call with this key came to.
+async fn recorded(deps: &Deps, caller: Caller, key: Option<&IdempotencyKey>) -> Result<(), Refusal> {
+    let Some(key) = key else { return Ok(()) };
+    let mut tx = deps.store.read().await?;
+    let Some(record) = tx
+        .idempotency(caller.org, &key.principal, key.route, &key.key)
+        .await?
+    else {
+        return Ok(());
+    };
+    if record.digest != key.digest {
+        return Err(Refusal::IdempotencyConflict { entry: record.entry });
+    }
+    match (record.status, record.code.as_deref()) {
+        (None, _) => Err(Refusal::InProgress { entry: record.entry }),
+        // The same key gives the same outcome (I15): a denial stays that denial.
+        (Some(403), Some("denied")) => {
+            let row = tx
+                .entry(caller.org, record.entry)
+                .await?
+                .ok_or(Refusal::NotFound)?;
+            drop(tx);
+            let (entry, _) = super::record::read(deps, &row).await?;
+            Err(Refusal::Denied {
+                reason: entry.draft.reason.unwrap_or_else(|| "not_permitted".to_owned()),
+                message: None,
+                decision: entry.draft.decision.map(|decision| decision.jti),
+                entry: Some(record.entry),
+            })
+        }
+        (Some(504), _) => Err(Refusal::OutcomeUnknown { entry: record.entry }),
+        (Some(status), _) => Err(Refusal::AlreadyReleased {
+            entry: record.entry,
+            status,
+        }),
+    }
+}

@@ -1,0 +1,301 @@
+//! The gate: one transaction in which a decision is spent, the entry is written and the sealed secret is read.
+//!
+//! One lane takes whatever waits and commits it at once: the commit under way is the window in which the next batch
+//! gathers. Nothing is opened before the commit; a receipt dies five seconds after it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    domain::{Clock, EntryId, GrantId, OrgId, Time, entry::Epoch},
+    store::{
+        Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind, SecretRow,
+        Spend, Store, StoreError,
+    },
+};
+
+use super::verify::VerifiedDecision;
+
+/// Why the gate released nothing. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum GateRefusal {
+    /// The org moved on since the facts were read: read again, decide again.
+    #[error("the facts are stale")]
+    Stale,
+    /// The grant is not active any more, or its tokens were renewed: read again.
+    #[error("the grant changed")]
+    GrantChanged,
+    /// The decision was spent already.
+    #[error("the decision was spent")]
+    Spent {
+        /// By this entry.
+        entry: EntryId,
+    },
+    /// The idempotency key belongs to another call.
+    #[error("the idempotency key is taken")]
+    Taken(IdempotencyRecord),
+    /// Too much waits already; nothing was tried.
+    #[error("the gate is busy")]
+    Busy,
+    /// The database did not commit.
+    #[error("the store is unavailable")]
+    Store(#[source] StoreError),
+}
+
+/// Proof that an entry is durable. It names the secret that came with the commit and dies [`RECEIPT_LIFE`] after it.
+///
+/// INVARIANT: constructed only by [`Gate::release`]. Moved, never cloned: it releases once.
+#[derive(Debug)]
+pub struct AuditReceipt {
+    entry: EntryId,
+    at: Time,
+    dies: Duration,
+    secret: Option<SecretRow>,
+    decision: VerifiedDecision,
+    clock: Arc<dyn Clock>,
+}
+
+/// The receipt is older than [`RECEIPT_LIFE`]: nothing may leave on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the receipt is dead")]
+pub struct DeadReceipt;
+
+impl AuditReceipt {
+    /// The entry that precedes the release.
+    #[must_use]
+    pub fn entry(&self) -> EntryId {
+        self.entry
+    }
+
+    /// When it was committed.
+    #[must_use]
+    pub fn at(&self) -> Time {
+        self.at
+    }
+
+    /// The decision that was spent.
+    #[must_use]
+    pub fn decision(&self) -> &VerifiedDecision {
+        &self.decision
+    }
+
+    /// Whether anything may still leave; every send, resends included, asks this first.
+    ///
+    /// # Errors
+    /// When more than five seconds, suspension included, have passed since the commit.
+    pub fn live(&self) -> Result<(), DeadReceipt> {
+        if self.clock.since_boot() < self.dies {
+            Ok(())
+        } else {
+            Err(DeadReceipt)
+        }
+    }
+
+    /// The sealed secret that came with the commit, while the receipt lives.
+    pub(super) fn secret(&self) -> Result<Option<&SecretRow>, DeadReceipt> {
+        self.live()?;
+        Ok(self.secret.as_ref())
+    }
+}
+
+/// What is to be released against a verified decision.
+#[derive(Debug)]
+pub struct Release {
+    /// The tenant.
+    pub org: OrgId,
+    /// The epoch at which every fact was read.
+    pub epoch: Epoch,
+    /// Which secret of which grant, of which generation.
+    pub secret: (GrantId, SecretKind, u64),
+    /// The caller's idempotency key.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The entry.
+    pub entry: NewEntry,
+}
+
+/// An entry that releases nothing: a refusal, an evaluation.
+#[derive(Debug)]
+pub struct Statement {
+    /// The tenant.
+    pub org: OrgId,
+    /// The epoch at which every fact was read.
+    pub epoch: Epoch,
+    /// The caller's idempotency key, with how the call ended.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The entry.
+    pub entry: NewEntry,
+}
+
+/// The one door. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    lane: mpsc::Sender<Waiting>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    item: GateItem,
+    /// On the boot clock: the receipt's life is counted from before the commit, never from after a pause.
+    answer: oneshot::Sender<Result<(GateAnswer, Duration), StoreError>>,
+}
+
+impl Gate {
+    /// Starts the lane. It ends when the last clone of the gate is dropped.
+    #[must_use]
+    pub fn start(store: Store, clock: Arc<dyn Clock>) -> Self {
+        Self::start_with(store, clock, Durability::Commit)
+    }
+
+    /// A gate whose transactions are rolled back: what a release costs without its durability.
+    #[cfg(feature = "bench")]
+    #[must_use]
+    pub fn start_without_commit(store: Store, clock: Arc<dyn Clock>) -> Self {
+        Self::start_with(store, clock, Durability::LeaveOut)
+    }
+
+    fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
+        let (lane, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(run_lane(store, Arc::clone(&clock), waiting, durability));
+        Self { lane, clock }
+    }
+
+    /// Spends the decision, writes the entry and reads the secret, all or nothing.
+    ///
+    /// # Errors
+    /// A typed refusal; nothing was written then.
+    pub async fn release(
+        &self,
+        decision: VerifiedDecision,
+        release: Release,
+    ) -> Result<AuditReceipt, GateRefusal> {
+        let entry = release.entry.id;
+        let spend = Spend {
+            iss: decision.claims().iss.clone(),
+            jti: decision.claims().jti.clone(),
+            keep_until: Time::from_unix_seconds(decision.claims().exp) + SPENT_OUTLIVES,
+        };
+        let item = GateItem {
+            org: release.org,
+            epoch: Some(release.epoch),
+            secret: Some(release.secret),
+            spend: Some(spend),
+            idempotency: release.idempotency,
+            entry: release.entry,
+        };
+        let (at, secret, committed) = self.pass(item).await?;
+        let dies = committed + RECEIPT_LIFE;
+        Ok(AuditReceipt {
+            entry,
+            at,
+            dies,
+            secret,
+            decision,
+            clock: Arc::clone(&self.clock),
+        })
+    }
+
+    /// Writes an entry that releases nothing.
+    ///
+    /// # Errors
+    /// A typed refusal; nothing was written then.
+    pub async fn state(&self, statement: Statement) -> Result<Time, GateRefusal> {
+        let item = GateItem {
+            org: statement.org,
+            epoch: Some(statement.epoch),
+            secret: None,
+            spend: None,
+            idempotency: statement.idempotency,
+            entry: statement.entry,
+        };
+        self.pass(item).await.map(|(at, ..)| at)
+    }
+
+    /// Appends what became of a release. It allows nothing, so it holds at any epoch.
+    ///
+    /// # Errors
+    /// A typed refusal; nothing was written then.
+    pub async fn follow_up(&self, org: OrgId, entry: NewEntry) -> Result<Time, GateRefusal> {
+        let item = GateItem {
+            org,
+            epoch: None,
+            secret: None,
+            spend: None,
+            idempotency: None,
+            entry,
+        };
+        self.pass(item).await.map(|(at, ..)| at)
+    }
+
+    async fn pass(&self, item: GateItem) -> Result<(Time, Option<SecretRow>, Duration), GateRefusal> {
+        let (answer, answered) = oneshot::channel();
+        // A full queue refuses at once instead of growing.
+        self.lane
+            .try_send(Waiting { item, answer })
+            .map_err(|_| GateRefusal::Busy)?;
+        let (answer, committed) = answered
+            .await
+            .map_err(|_| GateRefusal::Busy)?
+            .map_err(GateRefusal::Store)?;
+        match answer {
+            GateAnswer::Committed { at, secret } => Ok((at, secret, committed)),
+            GateAnswer::StaleEpoch => Err(GateRefusal::Stale),
+            GateAnswer::GrantChanged => Err(GateRefusal::GrantChanged),
+            GateAnswer::Spent(entry) => Err(GateRefusal::Spent { entry }),
+            GateAnswer::Taken(record) => Err(GateRefusal::Taken(record)),
+        }
+    }
+}
+
+/// Takes whatever waits, commits it, answers, and starts over. Runs in its own task: a caller that hangs up cannot
+/// cancel a transaction half-way.
+async fn run_lane(
+    store: Store,
+    clock: Arc<dyn Clock>,
+    mut waiting: mpsc::Receiver<Waiting>,
+    durability: Durability,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        let (items, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|one| (one.item, one.answer)).unzip();
+        // Before the commit: a process stopped between commit and answer wakes up with a dead receipt.
+        let begun = clock.since_boot();
+        match store.run_gate(&items, durability).await {
+            Ok(done) => {
+                for (answer, done) in answers.into_iter().zip(done) {
+                    // A caller that is gone leaves its entry behind; the sweeper writes its outcome.
+                    let _gone = answer.send(Ok((done, begun)));
+                }
+            }
+            Err(_) if answers.len() > 1 => {
+                // One bad request must not fail its neighbours: each is tried alone.
+                for (item, answer) in items.into_iter().zip(answers) {
+                    let begun = clock.since_boot();
+                    let done = store.run_gate(&[item], durability).await;
+                    let done = done.and_then(|done| {
+                        done.into_iter()
+                            .next()
+                            .ok_or(StoreError::Inconsistent { table: "entries" })
+                    });
+                    let _gone = answer.send(done.map(|done| (done, begun)));
+                }
+            }
+            Err(error) => {
+                for answer in answers.into_iter().take(1) {
+                    let _gone = answer.send(Err(error));
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// How long a receipt lives, suspension included (architecture §3).
+pub const RECEIPT_LIFE: Duration = Duration::from_secs(5);
+/// A spent decision is remembered this long after its `exp`.
+const SPENT_OUTLIVES: Duration = Duration::from_secs(24 * 3600);
+/// The most requests that wait; more are refused at once.
+const QUEUE: usize = 1024;
+/// The most requests in one transaction.
+const BATCH: usize = 256;

@@ -1,0 +1,176 @@
+//! Sealing what the provider handed out, each value for its own place and generation.
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::{
+    connectors::oauth::TokenSet,
+    crypto::{AadParts, CryptoError, OdkHandle, SealedSecret},
+    domain::{
+        OrgId, ScopeSet, Time,
+        connector::ConnectorId,
+        grant::Grant,
+        secret::{AccessToken, ClientSecret, CodeVerifier, RefreshToken},
+    },
+    store::{SecretKind, SecretRow},
+};
+
+use super::open::{OpenError, client_place, place};
+
+/// Tokens of one answer, on their way to being sealed.
+#[derive(Debug)]
+pub struct Tokens {
+    /// RFC 6749 §1.4.
+    pub access_token: AccessToken,
+    /// RFC 6749 §1.5.
+    pub refresh_token: Option<RefreshToken>,
+    /// What the provider said it granted.
+    pub scopes: Option<ScopeSet>,
+    /// When the access token ends, if known.
+    pub expires_at: Option<Time>,
+}
+
+impl From<TokenSet> for Tokens {
+    fn from(set: TokenSet) -> Self {
+        Self {
+            access_token: set.access_token,
+            refresh_token: set.refresh_token,
+            scopes: set.scopes,
+            expires_at: set.expires_at,
+        }
+    }
+}
+
+/// An access token, as wide as the grant or narrowed.
+///
+/// # Errors
+/// When the key or the generator is gone.
+pub fn access_token(
+    key: &OdkHandle,
+    grant: &Grant,
+    kind: &SecretKind,
+    generation: u64,
+    token: &AccessToken,
+    scopes: Option<ScopeSet>,
+    expires_at: Option<Time>,
+) -> Result<SecretRow, CryptoError> {
+    let sealed = seal(key, grant, kind, generation, token.expose_secret())?;
+    Ok(SecretRow {
+        generation,
+        sealed,
+        scopes,
+        expires_at,
+    })
+}
+
+/// A refresh token.
+///
+/// # Errors
+/// When the key or the generator is gone.
+pub fn refresh_token(
+    key: &OdkHandle,
+    grant: &Grant,
+    generation: u64,
+    token: &RefreshToken,
+) -> Result<SecretRow, CryptoError> {
+    let sealed = seal(
+        key,
+        grant,
+        &SecretKind::RefreshToken,
+        generation,
+        token.expose_secret(),
+    )?;
+    Ok(SecretRow {
+        generation,
+        sealed,
+        scopes: None,
+        expires_at: None,
+    })
+}
+
+/// An org's client secret.
+///
+/// # Errors
+/// When the key or the generator is gone.
+pub fn client_secret(
+    key: &OdkHandle,
+    org: OrgId,
+    connector: &ConnectorId,
+    generation: u64,
+    secret: &ClientSecret,
+) -> Result<SealedSecret, CryptoError> {
+    key.seal(
+        &client_place(org, connector, generation),
+        secret.expose_secret().as_bytes(),
+    )
+}
+
+/// A PKCE verifier.
+///
+/// # Errors
+/// When the key or the generator is gone.
+pub fn verifier(
+    key: &OdkHandle,
+    place: &AadParts<'_>,
+    verifier: &CodeVerifier,
+) -> Result<SealedSecret, CryptoError> {
+    key.seal(place, verifier.expose_secret().as_bytes())
+}
+
+/// A token answer that waits for the person's confirmation.
+///
+/// # Errors
+/// When the key or the generator is gone.
+pub fn pending(key: &OdkHandle, place: &AadParts<'_>, answer: &Tokens) -> Result<SealedSecret, CryptoError> {
+    let waiting = Waiting {
+        access_token: answer.access_token.expose_secret().to_owned(),
+        refresh_token: answer
+            .refresh_token
+            .as_ref()
+            .map(|token| token.expose_secret().to_owned()),
+        scopes: answer.scopes.clone(),
+        expires_at: answer.expires_at,
+    };
+    let plain = Zeroizing::new(serde_json::to_vec(&waiting).map_err(|_| CryptoError::NotCanonical)?);
+    key.seal(place, &plain)
+}
+
+/// Opens a token answer for the person who confirms it, or for its revocation when nobody does.
+///
+/// # Errors
+/// When the value does not open at its place.
+pub fn open_pending(
+    key: &OdkHandle,
+    place: &AadParts<'_>,
+    sealed: &SealedSecret,
+) -> Result<Tokens, OpenError> {
+    let plain = key.open(place, sealed)?;
+    let mut waiting: Waiting = serde_json::from_slice(&plain).map_err(|_| OpenError::NotText)?;
+    Ok(Tokens {
+        access_token: AccessToken::new(std::mem::take(&mut waiting.access_token)),
+        refresh_token: waiting.refresh_token.take().map(RefreshToken::new),
+        scopes: waiting.scopes.take(),
+        expires_at: waiting.expires_at,
+    })
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Waiting {
+    access_token: String,
+    refresh_token: Option<String>,
+    #[zeroize(skip)]
+    scopes: Option<ScopeSet>,
+    #[zeroize(skip)]
+    expires_at: Option<Time>,
+}
+
+fn seal(
+    key: &OdkHandle,
+    grant: &Grant,
+    kind: &SecretKind,
+    generation: u64,
+    text: &str,
+) -> Result<SealedSecret, CryptoError> {
+    let (row, kind) = (grant.id.to_string(), kind.to_string());
+    key.seal(&place(grant, &row, &kind, generation), text.as_bytes())
+}

@@ -1,0 +1,284 @@
+//! Checks a decision, in the one order of protocol §4, failing closed. The only maker of [`VerifiedDecision`].
+
+use std::collections::BTreeSet;
+
+use crate::{
+    crypto::{
+        digest,
+        jose::{self, JoseError},
+        jwk::PinnedKey,
+        strict_json::Gate,
+    },
+    domain::{
+        AgentId, GrantId, OrgId, Time, UserId,
+        action::ActionHash,
+        connector::ConnectorId,
+        decision::{DecisionClaims, Outcome, UnverifiedDecision},
+    },
+};
+
+/// The `typ` of a decision.
+pub const DECISION_TYPE: &str = "action-decision+jwt";
+
+/// Proof that a decision's signature, issuer, audience, times, action and constraints were all checked.
+///
+/// INVARIANT: constructed only by [`verify`]; moved, never cloned: it is spent once.
+#[derive(Debug)]
+pub struct VerifiedDecision {
+    claims: DecisionClaims,
+    sha256: String,
+    external: bool,
+}
+
+impl VerifiedDecision {
+    /// What the decision says.
+    #[must_use]
+    pub fn claims(&self) -> &DecisionClaims {
+        &self.claims
+    }
+
+    /// Lower-case hex SHA-256 of the compact JWS, for the entry.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Whether a registered engine signed it, not Postern.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        self.external
+    }
+}
+
+/// A key the org trusts for decisions. Keys named by a header are never used.
+#[derive(Debug, Clone)]
+pub struct TrustedKey {
+    /// The public key with its one algorithm and its id.
+    pub key: PinnedKey,
+    /// Who may sign with it.
+    pub iss: String,
+    /// `None`: Postern's own notary. Else the ceiling of a registered engine.
+    pub ceiling: Option<Ceiling>,
+}
+
+/// What a registered engine may decide about; nothing beyond.
+#[derive(Debug, Clone)]
+pub struct Ceiling {
+    /// Connectors.
+    pub connectors: BTreeSet<String>,
+    /// Tools; `*` stands for every tool.
+    pub tools: BTreeSet<String>,
+}
+
+/// What the authenticated request and the trusted rows say a decision must be about.
+#[derive(Debug)]
+pub struct Expected<'a> {
+    /// Postern's public base URL.
+    pub issuer: &'a str,
+    /// The tenant of the caller.
+    pub org: OrgId,
+    /// Whose grant it is.
+    pub user: UserId,
+    /// The caller.
+    pub agent: AgentId,
+    /// The grant.
+    pub grant: GrantId,
+    /// Its connector.
+    pub connector: &'a ConnectorId,
+    /// The tool.
+    pub tool: &'a str,
+    /// Recomputed from the received action.
+    pub action_hash: ActionHash,
+    /// The database's time.
+    pub now: Time,
+    /// The latest revocation that covers org, user, agent, grant or key.
+    pub revoked_at: Option<Time>,
+}
+
+/// Why a decision was refused (`decision_error` in the problem).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecisionError {
+    /// Longer than 16 KiB.
+    #[error("too_large")]
+    TooLarge,
+    /// Not a compact JWS of ours, or its claims are not exactly those of a decision.
+    #[error("malformed")]
+    Malformed,
+    /// Another kind of token.
+    #[error("wrong_type")]
+    WrongType,
+    /// Its key is not registered in this org.
+    #[error("unknown_key")]
+    UnknownKey,
+    /// Its key is pinned to another algorithm.
+    #[error("wrong_algorithm")]
+    WrongAlgorithm,
+    /// The signature does not hold.
+    #[error("bad_signature")]
+    BadSignature,
+    /// Its issuer does not own the key.
+    #[error("wrong_issuer")]
+    WrongIssuer,
+    /// Meant for another audience.
+    #[error("wrong_audience")]
+    WrongAudience,
+    /// A version this build does not know.
+    #[error("unsupported_version")]
+    UnsupportedVersion,
+    /// Past its end.
+    #[error("expired")]
+    Expired,
+    /// From the future.
+    #[error("not_yet_valid")]
+    NotYetValid,
+    /// Longer than 120 s.
+    #[error("too_long")]
+    TooLong,
+    /// Made before a revocation that covers it.
+    #[error("stale")]
+    Stale,
+    /// For another tenant.
+    #[error("wrong_org")]
+    WrongOrg,
+    /// For another person.
+    #[error("wrong_user")]
+    WrongUser,
+    /// For another agent.
+    #[error("wrong_agent")]
+    WrongAgent,
+    /// For another grant.
+    #[error("wrong_grant")]
+    WrongGrant,
+    /// For another tool or other arguments.
+    #[error("wrong_action")]
+    WrongAction,
+    /// Its key may not decide about this connector or tool.
+    #[error("outside_ceiling")]
+    OutsideCeiling,
+    /// It does not say allow.
+    #[error("not_allow")]
+    NotAllow,
+    /// It carries a constraint this caller cannot meet.
+    #[error("unmet_constraint")]
+    UnmetConstraint,
+    /// It names an approval this org does not know.
+    #[error("unknown_approval")]
+    UnknownApproval,
+}
+
+/// Checks a decision against the keys the org trusts and what it must be about.
+///
+/// # Errors
+/// The first check that fails, in the order of protocol §4.
+pub fn verify(
+    unverified: &UnverifiedDecision,
+    keys: &[TrustedKey],
+    expected: &Expected<'_>,
+) -> Result<VerifiedDecision, DecisionError> {
+    let jws = jose::parse(&unverified.0).map_err(|error| match error {
+        JoseError::TooLong => DecisionError::TooLarge,
+        _ => DecisionError::Malformed,
+    })?;
+    if jws.claimed_typ() != DECISION_TYPE {
+        return Err(DecisionError::WrongType);
+    }
+    // INVARIANT: the key is looked up among the org's own; nothing in the header brings one along.
+    let trusted = keys
+        .iter()
+        .find(|trusted| trusted.key.kid() == jws.claimed_kid())
+        .ok_or(DecisionError::UnknownKey)?;
+    let verified = jws
+        .verify(&trusted.key, DECISION_TYPE)
+        .map_err(|error| match error {
+            JoseError::AlgorithmNotPinned => DecisionError::WrongAlgorithm,
+            _ => DecisionError::BadSignature,
+        })?;
+    let claims: DecisionClaims = Gate::STRICT
+        .from_slice(verified.payload())
+        .map_err(|_| DecisionError::Malformed)?;
+    check_claims(&claims, trusted, expected)?;
+    Ok(VerifiedDecision {
+        claims,
+        sha256: digest::hex(&digest::sha256(unverified.0.as_bytes())),
+        external: trusted.ceiling.is_some(),
+    })
+}
+
+fn check_claims(
+    claims: &DecisionClaims,
+    trusted: &TrustedKey,
+    expected: &Expected<'_>,
+) -> Result<(), DecisionError> {
+    let refuse = |wrong: bool, error: DecisionError| if wrong { Err(error) } else { Ok(()) };
+    // An engine may not speak in Postern's name, whatever it registered.
+    let postern = claims.iss == expected.issuer;
+    refuse(
+        claims.iss != trusted.iss || postern != trusted.ceiling.is_none(),
+        DecisionError::WrongIssuer,
+    )?;
+    refuse(
+        claims.aud != audience(expected.issuer, expected.org),
+        DecisionError::WrongAudience,
+    )?;
+    refuse(claims.ver != 1, DecisionError::UnsupportedVersion)?;
+    check_times(claims, trusted.ceiling.is_some(), expected)?;
+    refuse(claims.org != expected.org, DecisionError::WrongOrg)?;
+    refuse(claims.sub != expected.user, DecisionError::WrongUser)?;
+    refuse(claims.act.sub != expected.agent, DecisionError::WrongAgent)?;
+    refuse(claims.grant != expected.grant, DecisionError::WrongGrant)?;
+    refuse(claims.tool != expected.tool, DecisionError::WrongAction)?;
+    refuse(
+        claims.action_hash != digest::base64url(&expected.action_hash.0),
+        DecisionError::WrongAction,
+    )?;
+    if let Some(ceiling) = &trusted.ceiling {
+        let covered = ceiling.connectors.contains(expected.connector.as_str())
+            && (ceiling.tools.contains("*") || ceiling.tools.contains(expected.tool));
+        refuse(!covered, DecisionError::OutsideCeiling)?;
+        refuse(
+            claims.jti.is_empty() || claims.jti.chars().count() > 128,
+            DecisionError::Malformed,
+        )?;
+    }
+    refuse(claims.outcome != Outcome::Allow, DecisionError::NotAllow)?;
+    // Callers prove themselves by API key: a decision bound to a DPoP key cannot be met (RFC 9449 §6).
+    refuse(claims.constraints.cnf.is_some(), DecisionError::UnmetConstraint)?;
+    refuse(!claims.approvals.is_empty(), DecisionError::UnknownApproval)
+}
+
+fn check_times(
+    claims: &DecisionClaims,
+    external: bool,
+    expected: &Expected<'_>,
+) -> Result<(), DecisionError> {
+    let now = expected.now.unix_seconds();
+    let life = claims.exp.checked_sub(claims.iat).ok_or(DecisionError::TooLong)?;
+    if life > LONGEST_LIFE_S {
+        return Err(DecisionError::TooLong);
+    }
+    // RFC 7519 §4.1.4: the moment of `exp` itself is too late; the skew is ours.
+    if claims.exp.saturating_add(SKEW_S) <= now || life <= 0 {
+        return Err(DecisionError::Expired);
+    }
+    if claims.iat.saturating_sub(SKEW_S) > now {
+        return Err(DecisionError::NotYetValid);
+    }
+    // An engine has a clock of its own: its decision has to be later than a revocation by the skew. Postern's own
+    // are made at an epoch, which the gate compares exactly.
+    let skew = if external { SKEW_S } else { 0 };
+    match expected.revoked_at {
+        Some(at) if claims.iat < at.unix_seconds().saturating_add(skew) => Err(DecisionError::Stale),
+        _ => Ok(()),
+    }
+}
+
+/// `<issuer>/orgs/<org>`.
+#[must_use]
+pub fn audience(issuer: &str, org: OrgId) -> String {
+    format!("{issuer}/orgs/{org}")
+}
+
+/// The longest life of a decision, seconds (protocol §4).
+const LONGEST_LIFE_S: i64 = 120;
+/// How far clocks may be apart, seconds (protocol §4).
+const SKEW_S: i64 = 30;

@@ -1,0 +1,283 @@
+//! The guard (the org's epoch) and the audit entries that commit with every change.
+
+use crate::{
+    crypto::{
+        SealedSecret,
+        entry_bytes::{self, Stamp},
+    },
+    domain::{
+        AgentId, EntryId, OrgId, Time, UserId,
+        connector::ConnectorId,
+        entry::{EntryDraft, EntryType, Epoch},
+    },
+};
+
+use super::{
+    StoreError,
+    sql::{Row, Tx, Value, params},
+};
+
+/// An entry about to be written: everything but its place.
+#[derive(Debug)]
+pub struct NewEntry {
+    /// Its id, made beforehand: the sealed details are bound to it.
+    pub id: EntryId,
+    /// What it is about.
+    pub kind: EntryType,
+    /// What it says.
+    pub draft: EntryDraft,
+    /// Salt, args and display names, sealed under the org's key (kind `entry`, row = `id`, generation 0).
+    pub sealed: Option<SealedSecret>,
+}
+
+/// An entry as stored.
+#[derive(Debug)]
+pub struct EntryRow {
+    /// The canonical JSON that was hashed.
+    pub bytes: String,
+    /// What was sealed beside it.
+    pub sealed: Option<SealedSecret>,
+    /// Its place in the org's log, once sequenced.
+    pub log_index: Option<u64>,
+}
+
+/// Which entries to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct EntryFilter {
+    /// Older than this entry.
+    pub after: Option<EntryId>,
+    /// About this person.
+    pub user: Option<UserId>,
+    /// By this agent.
+    pub agent: Option<AgentId>,
+    /// `true`: by an agent; `false`: by a human.
+    pub by_agent: Option<bool>,
+    /// At this connector.
+    pub connector: Option<ConnectorId>,
+    /// With this outcome.
+    pub outcome: Option<String>,
+    /// At most so many.
+    pub limit: u64,
+}
+
+impl Tx {
+    /// The org's epoch; `None` if there is no such org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn epoch(&mut self, org: OrgId) -> Result<Option<Epoch>, StoreError> {
+        let row = self
+            .row(
+                "SELECT incarnation, counter FROM epochs WHERE org_id = $1",
+                params![org],
+            )
+            .await?;
+        row.map(|row| read_epoch(&mut row.fields("epochs"))).transpose()
+    }
+
+    /// Takes the guard exclusively and moves the epoch on: for every change that can turn an allow into a deny.
+    ///
+    /// # Errors
+    /// When the database is unavailable or there is no such org.
+    pub async fn advance_epoch(&mut self, org: OrgId) -> Result<Epoch, StoreError> {
+        self.change(
+            "epochs",
+            "UPDATE epochs SET counter = counter + 1 WHERE org_id = $1",
+            params![org],
+        )
+        .await?;
+        self.epoch(org)
+            .await?
+            .ok_or(StoreError::Inconsistent { table: "epochs" })
+    }
+
+    /// Writes an entry as the last statement but the commit: its number in the writer's chain has no gaps.
+    ///
+    /// # Errors
+    /// When the database is unavailable; then nothing may be committed.
+    pub async fn append_entry(&mut self, org: OrgId, new: NewEntry) -> Result<EntryId, StoreError> {
+        let epoch = self
+            .epoch(org)
+            .await?
+            .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+        let head = self
+            .row(
+                "SELECT seq, hash FROM writers WHERE org_id = $1 AND writer = $2",
+                params![org, &self.writer],
+            )
+            .await?;
+        let (seq, prev) = match head {
+            Some(row) => {
+                let mut fields = row.fields("writers");
+                (fields.count()?, fields.hash()?)
+            }
+            None => (0, entry_bytes::FIRST_PREV),
+        };
+        let id = new.id;
+        let placed = Placed::new(org, epoch, self.now, &self.writer, seq + 1, prev, &new)?;
+        let head = params![org, &self.writer, seq + 1, &placed.hash];
+        self.execute(INSERT, placed.values).await?;
+        self.execute(
+            "INSERT INTO writers (org_id, writer, seq, hash) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (org_id, writer) DO UPDATE SET seq = $3, hash = $4",
+            head,
+        )
+        .await?;
+        Ok(id)
+    }
+
+    /// One entry of the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn entry(&mut self, org: OrgId, id: EntryId) -> Result<Option<EntryRow>, StoreError> {
+        let row = self
+            .row(
+                "SELECT bytes, odk, sealed, wrapped_dek, log_index FROM entries WHERE org_id = $1 AND id = $2",
+                params![org, id],
+            )
+            .await?;
+        row.map(read_entry).transpose()
+    }
+
+    /// The entries that belong to another one (an outcome to its release).
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn entries_about(
+        &mut self,
+        org: OrgId,
+        correlation: &str,
+    ) -> Result<Vec<EntryRow>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT bytes, odk, sealed, wrapped_dek, log_index FROM entries
+                 WHERE org_id = $1 AND correlation = $2 ORDER BY ts, id LIMIT 50",
+                params![org, correlation],
+            )
+            .await?;
+        rows.into_iter().map(read_entry).collect()
+    }
+
+    /// Entries of the org, newest first.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn entries(&mut self, org: OrgId, filter: &EntryFilter) -> Result<Vec<EntryRow>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT bytes, odk, sealed, wrapped_dek, log_index FROM entries
+                 WHERE org_id = $1
+                   AND ($2 IS NULL OR (ts, id) < (SELECT ts, id FROM entries WHERE org_id = $1 AND id = $2))
+                   AND ($3 IS NULL OR user_id = $3)
+                   AND ($4 IS NULL OR agent_id = $4)
+                   AND ($5 IS NULL OR (agent_id IS NOT NULL) = $5)
+                   AND ($6 IS NULL OR connector = $6)
+                   AND ($7 IS NULL OR outcome = $7)
+                 ORDER BY ts DESC, id DESC LIMIT $8",
+                params![
+                    org,
+                    filter.after,
+                    filter.user,
+                    filter.agent,
+                    filter.by_agent,
+                    filter.connector.as_ref().map(ConnectorId::as_str),
+                    filter.outcome.as_deref(),
+                    filter.limit
+                ],
+            )
+            .await?;
+        rows.into_iter().map(read_entry).collect()
+    }
+}
+
+/// An entry with its place, as the values of [`INSERT`].
+pub(super) struct Placed {
+    pub(super) values: Vec<Value>,
+    pub(super) hash: [u8; 32],
+}
+
+impl Placed {
+    pub(super) fn new(
+        org: OrgId,
+        epoch: Epoch,
+        ts: Time,
+        writer: &str,
+        writer_seq: u64,
+        prev: [u8; 32],
+        new: &NewEntry,
+    ) -> Result<Self, StoreError> {
+        let draft = new.draft.clone();
+        let (user, agent) = (draft.user, draft.agent);
+        let (connector, outcome) = (draft.connector.clone(), draft.outcome.clone());
+        let correlation = draft.correlation.clone();
+        let stamp = Stamp {
+            id: new.id,
+            org,
+            epoch,
+            ts,
+            writer,
+            writer_seq,
+            prev,
+        };
+        let encoded = entry_bytes::finish(new.kind, draft, stamp).map_err(StoreError::Entry)?;
+        let bytes =
+            String::from_utf8(encoded.bytes).map_err(|_| StoreError::Inconsistent { table: "entries" })?;
+        let values = params![
+            org,
+            new.id,
+            epoch.counter,
+            ts,
+            writer,
+            writer_seq,
+            new.kind.as_str(),
+            user,
+            agent,
+            connector.as_ref().map(ConnectorId::as_str),
+            outcome,
+            correlation,
+            bytes,
+            new.sealed.as_ref().map(|sealed| sealed.odk),
+            new.sealed.as_ref().map(|sealed| sealed.sealed.as_slice()),
+            new.sealed.as_ref().map(|sealed| sealed.wrapped_dek.as_slice()),
+        ];
+        Ok(Self {
+            values,
+            hash: encoded.hash,
+        })
+    }
+}
+
+pub(super) const INSERT: &str = "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, \
+     agent_id, connector, outcome, correlation, bytes, odk, sealed, wrapped_dek) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
+pub(super) fn read_epoch(fields: &mut super::sql::Fields) -> Result<Epoch, StoreError> {
+    let incarnation = u32::try_from(fields.int()?).map_err(|_| fields.bad())?;
+    Ok(Epoch {
+        incarnation,
+        counter: fields.int()?,
+    })
+}
+
+fn read_entry(row: Row) -> Result<EntryRow, StoreError> {
+    let mut fields = row.fields("entries");
+    Ok(EntryRow {
+        bytes: fields.text()?,
+        sealed: read_sealed(&mut fields)?,
+        log_index: fields.opt_int()?.and_then(|index| u64::try_from(index).ok()),
+    })
+}
+
+/// Reads the three columns odk, sealed, wrapped_dek, all present or all absent.
+pub(super) fn read_sealed(fields: &mut super::sql::Fields) -> Result<Option<SealedSecret>, StoreError> {
+    match (fields.opt_parse()?, fields.opt_blob()?, fields.opt_blob()?) {
+        (Some(odk), Some(sealed), Some(wrapped_dek)) => Ok(Some(SealedSecret {
+            odk,
+            sealed,
+            wrapped_dek,
+        })),
+        (None, None, None) => Ok(None),
+        _ => Err(fields.bad()),
+    }
+}

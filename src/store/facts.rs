@@ -1,0 +1,122 @@
+//! What a decision is made of, read in one snapshot together with the epoch it holds at.
+
+use crate::{
+    crypto::keyring::OdkRecord,
+    domain::{AgentId, GrantId, OrgId, Time, delegation::Delegation, entry::Epoch, grant::Grant},
+};
+
+use super::{
+    AgentRow, EngineRow, OrgRow, PolicyRow, StoreError, UserRow,
+    sql::{Tx, params},
+};
+
+/// What is known of an agent and its org, whatever the grant.
+#[derive(Debug, Clone)]
+pub struct AgentFacts {
+    /// The epoch all of this holds at.
+    pub epoch: Epoch,
+    /// The tenant.
+    pub org: OrgRow,
+    /// The agent.
+    pub agent: AgentRow,
+    /// The policies in force.
+    pub policies: Option<PolicyRow>,
+    /// The registered engines that are not disabled.
+    pub engines: Vec<EngineRow>,
+    /// The data key new entries are sealed under.
+    pub odk: OdkRecord,
+}
+
+/// What is known of a grant and who may use it.
+#[derive(Debug, Clone)]
+pub struct VendFacts {
+    /// The epoch all of this holds at.
+    pub epoch: Epoch,
+    /// The grant, floors applied.
+    pub grant: Grant,
+    /// Whose it is.
+    pub user: UserRow,
+    /// What that person lets this agent do with it; expiry is the reader's to check.
+    pub delegations: Vec<Delegation>,
+    /// The latest revocation that covers org, person, agent, connector or grant.
+    pub revoked_at: Option<Time>,
+}
+
+impl Tx {
+    /// The facts of an agent; `None` if there is no such agent in the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn agent_facts(
+        &mut self,
+        org: OrgId,
+        agent: AgentId,
+    ) -> Result<Option<AgentFacts>, StoreError> {
+        let (Some(epoch), Some(org_row)) = (self.epoch(org).await?, self.org(org).await?) else {
+            return Ok(None);
+        };
+        let Some(agent) = self.agent(org, agent).await? else {
+            return Ok(None);
+        };
+        let odk = self
+            .current_odk(Some(org))
+            .await?
+            .ok_or(StoreError::Inconsistent { table: "odks" })?;
+        let engines = self
+            .engines(org)
+            .await?
+            .into_iter()
+            .filter(|engine| engine.disabled_at.is_none())
+            .collect();
+        Ok(Some(AgentFacts {
+            epoch,
+            org: org_row,
+            agent,
+            policies: self.policies(org).await?,
+            engines,
+            odk,
+        }))
+    }
+
+    /// The facts of a grant for an agent; `None` if there is no such grant in the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn vend_facts(
+        &mut self,
+        org: OrgId,
+        agent: AgentId,
+        grant: GrantId,
+    ) -> Result<Option<VendFacts>, StoreError> {
+        let Some(epoch) = self.epoch(org).await? else {
+            return Ok(None);
+        };
+        let Some(grant) = self.grant(org, grant).await? else {
+            return Ok(None);
+        };
+        let user = self
+            .user(org, grant.user)
+            .await?
+            .ok_or(StoreError::Inconsistent { table: "grants" })?;
+        let delegations = self.delegations_of(org, grant.id, Some(agent)).await?;
+        let floor = self
+            .row(
+                "SELECT max(at) FROM floors WHERE org_id = $1
+                   AND ((kind = 'all' AND id = '') OR (kind = 'user' AND id = $2) OR (kind = 'agent' AND id = $3)
+                     OR (kind = 'connector' AND id = $4) OR (kind = 'grant' AND id = $5))",
+                params![org, grant.user, agent, &grant.connector, grant.id],
+            )
+            .await?;
+        let revoked_at = floor
+            .map(|row| row.fields("floors").opt_time())
+            .transpose()?
+            .flatten();
+        Ok(Some(VendFacts {
+            epoch,
+            grant,
+            user,
+            delegations,
+            revoked_at,
+        }))
+    }
+}

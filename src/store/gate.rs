@@ -1,0 +1,386 @@
+//! The gate's batch as plain rows: many releases and refusals, one transaction, one commit.
+//!
+//! This room knows no proof types; `release` decides what may be asked and what an answer allows.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::{
+    crypto::{digest, entry_bytes},
+    domain::{EntryId, GrantId, OrgId, Time, entry::Epoch},
+};
+
+use super::{
+    IdempotencyRecord, NewEntry, SecretKind, SecretRow, Store, StoreError,
+    entries::{Placed, read_epoch},
+    grants::read_secret,
+    sql::{Tx, Value, json},
+    sqlite::gate as sql,
+};
+
+/// A decision to be spent: once per (org, issuer, id).
+#[derive(Debug, Clone)]
+pub struct Spend {
+    /// RFC 7519 `iss`.
+    pub iss: String,
+    /// RFC 7519 `jti`.
+    pub jti: String,
+    /// The row outlives the decision's `exp` by 24 h.
+    pub keep_until: Time,
+}
+
+/// An idempotency key to be taken: once per (org, caller, route).
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// The caller.
+    pub principal: String,
+    /// The route.
+    pub route: &'static str,
+    /// The caller's key.
+    pub key: String,
+    /// Of the body.
+    pub digest: String,
+    /// How the call has ended already; `None`: it goes on after the commit.
+    pub ended: Option<(u16, String)>,
+    /// How long the key is remembered.
+    pub keep_until: Time,
+}
+
+/// One request to the batch.
+#[derive(Debug)]
+pub struct GateItem {
+    /// The tenant.
+    pub org: OrgId,
+    /// The epoch at which every fact was read; `None` for what only follows up a release and allows nothing.
+    pub epoch: Option<Epoch>,
+    /// The secret to be released with the commit: of which grant, which one, which generation.
+    pub secret: Option<(GrantId, SecretKind, u64)>,
+    /// The decision to be spent.
+    pub spend: Option<Spend>,
+    /// The idempotency key to be taken.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The entry that commits with it.
+    pub entry: NewEntry,
+}
+
+/// What became of one request. Only `Committed` wrote anything.
+#[derive(Debug)]
+pub enum GateAnswer {
+    /// Everything asked for is durable.
+    Committed {
+        /// The database's time.
+        at: Time,
+        /// The sealed secret asked for.
+        secret: Option<SecretRow>,
+    },
+    /// The org moved on since the facts were read.
+    StaleEpoch,
+    /// The grant is not active any more, or its secret has another generation.
+    GrantChanged,
+    /// The decision was spent by this entry.
+    Spent(EntryId),
+    /// The idempotency key was taken by another call.
+    Taken(IdempotencyRecord),
+}
+
+/// How a batch ends: measurement builds can leave the commit out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Commit, always, outside of measurements.
+    Commit,
+    /// Roll back and answer as if committed: for `benches` only.
+    #[cfg(feature = "bench")]
+    LeaveOut,
+}
+
+impl Store {
+    /// Runs a batch in one transaction; the answers stand in the order of the items.
+    ///
+    /// # Errors
+    /// When the database is unavailable: then nothing of the batch was written.
+    pub(crate) async fn run_gate(
+        &self,
+        items: &[GateItem],
+        durability: Durability,
+    ) -> Result<Vec<GateAnswer>, StoreError> {
+        let mut tx = self.write_hot().await?;
+        let mut batch = Batch {
+            answers: items.iter().map(|_| None).collect(),
+            items,
+        };
+        let heads = batch.guard(&mut tx).await?;
+        let mut secrets = batch.secrets(&mut tx).await?;
+        batch.take_idempotency(&mut tx).await?;
+        batch.spend(&mut tx).await?;
+        let now = tx.now();
+        let answers = batch.append(&mut tx, heads, &mut secrets, now).await?;
+        match durability {
+            Durability::Commit => tx.commit().await?,
+            #[cfg(feature = "bench")]
+            Durability::LeaveOut => tx.rollback().await?,
+        }
+        Ok(answers)
+    }
+}
+
+/// The items still in the running are those without an answer.
+struct Batch<'a> {
+    items: &'a [GateItem],
+    answers: Vec<Option<GateAnswer>>,
+}
+
+struct Head {
+    epoch: Epoch,
+    seq: u64,
+    hash: [u8; 32],
+}
+
+impl Batch<'_> {
+    /// 1. The guard: items whose epoch is not the org's any more are out.
+    async fn guard(&mut self, tx: &mut Tx) -> Result<HashMap<OrgId, Head>, StoreError> {
+        let orgs: HashSet<OrgId> = self.items.iter().map(|item| item.org).collect();
+        let mut orgs: Vec<OrgId> = orgs.into_iter().collect();
+        orgs.sort_unstable();
+        let rows = tx
+            .rows(sql::HEADS, vec![json(&orgs), Value::from(&tx.writer.clone())])
+            .await?;
+        let mut heads = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let mut fields = row.fields("epochs");
+            let org: OrgId = fields.parse()?;
+            let epoch = read_epoch(&mut fields)?;
+            let seq = fields
+                .opt_int()?
+                .and_then(|seq| u64::try_from(seq).ok())
+                .unwrap_or(0);
+            let hash = fields.opt_hash()?.unwrap_or(entry_bytes::FIRST_PREV);
+            heads.insert(org, Head { epoch, seq, hash });
+        }
+        self.settle(|item| {
+            let head = heads.get(&item.org).map(|head| head.epoch);
+            let stands = head.is_some() && (item.epoch.is_none() || item.epoch == head);
+            (!stands).then_some(GateAnswer::StaleEpoch)
+        });
+        Ok(heads)
+    }
+
+    /// 2. The grant is active and the secret of the generation read; 5. read the sealed secret.
+    async fn secrets(&mut self, tx: &mut Tx) -> Result<HashMap<EntryId, SecretRow>, StoreError> {
+        #[derive(Serialize)]
+        struct Ask(OrgId, GrantId, String, u64, EntryId);
+
+        let asks: Vec<Ask> = self
+            .running()
+            .filter_map(|item| {
+                let (grant, kind, generation) = item.secret.as_ref()?;
+                Some(Ask(
+                    item.org,
+                    *grant,
+                    kind.to_string(),
+                    *generation,
+                    item.entry.id,
+                ))
+            })
+            .collect();
+        if asks.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut found = HashMap::with_capacity(asks.len());
+        for row in tx.rows(sql::SECRETS, vec![json(&asks)]).await? {
+            let mut fields = row.fields("secrets");
+            found.insert(fields.parse::<EntryId>()?, read_secret(&mut fields)?);
+        }
+        self.settle(|item| {
+            (item.secret.is_some() && !found.contains_key(&item.entry.id)).then_some(GateAnswer::GrantChanged)
+        });
+        tx.execute(
+            sql::TOUCH,
+            vec![json(&asks), Value::from(tx.now()), Value::Int(TOUCH_EVERY_US)],
+        )
+        .await?;
+        Ok(found)
+    }
+
+    /// 3a. Idempotency keys: the winner is known by its entry id.
+    async fn take_idempotency(&mut self, tx: &mut Tx) -> Result<(), StoreError> {
+        #[derive(Serialize)]
+        struct Ask<'a>(
+            OrgId,
+            &'a str,
+            &'a str,
+            &'a str,
+            &'a str,
+            EntryId,
+            Option<u16>,
+            Option<&'a str>,
+            i64,
+        );
+
+        let asks: Vec<Ask<'_>> = self
+            .running()
+            .filter_map(|item| {
+                let key = item.idempotency.as_ref()?;
+                let (status, code) = key.ended.as_ref().map_or((None, None), |(status, code)| {
+                    (Some(*status), Some(code.as_str()))
+                });
+                Some(Ask(
+                    item.org,
+                    &key.principal,
+                    key.route,
+                    &key.key,
+                    &key.digest,
+                    item.entry.id,
+                    status,
+                    code,
+                    key.keep_until.unix_micros(),
+                ))
+            })
+            .collect();
+        if asks.is_empty() {
+            return Ok(());
+        }
+        let asks = json(&asks);
+        tx.execute(sql::TAKE_IDEMPOTENCY, vec![asks.clone(), Value::from(tx.now())])
+            .await?;
+        let mut lost = HashMap::new();
+        for row in tx.rows(sql::IDEMPOTENCY_LOSERS, vec![asks]).await? {
+            let mut fields = row.fields("idempotency");
+            let loser: EntryId = fields.parse()?;
+            let record = IdempotencyRecord {
+                digest: fields.text()?,
+                entry: fields.parse()?,
+                status: fields.opt_int()?.and_then(|status| u16::try_from(status).ok()),
+                code: fields.opt_text()?,
+            };
+            lost.insert(loser, record);
+        }
+        self.settle(|item| lost.remove(&item.entry.id).map(GateAnswer::Taken));
+        Ok(())
+    }
+
+    /// 3b. Decisions: the winner is known by its entry id; a loser gives its idempotency key back.
+    async fn spend(&mut self, tx: &mut Tx) -> Result<(), StoreError> {
+        #[derive(Serialize)]
+        struct Ask<'a>(OrgId, &'a str, &'a str, EntryId, i64);
+
+        let asks: Vec<Ask<'_>> = self
+            .running()
+            .filter_map(|item| {
+                let spend = item.spend.as_ref()?;
+                Some(Ask(
+                    item.org,
+                    &spend.iss,
+                    &spend.jti,
+                    item.entry.id,
+                    spend.keep_until.unix_micros(),
+                ))
+            })
+            .collect();
+        if asks.is_empty() {
+            return Ok(());
+        }
+        let asks = json(&asks);
+        tx.execute(sql::SPEND, vec![asks.clone()]).await?;
+        let mut lost: HashMap<EntryId, EntryId> = HashMap::new();
+        for row in tx.rows(sql::SPEND_LOSERS, vec![asks]).await? {
+            let mut fields = row.fields("spent");
+            lost.insert(fields.parse()?, fields.parse()?);
+        }
+        if !lost.is_empty() {
+            let losers: Vec<(OrgId, EntryId)> = self
+                .running()
+                .filter(|item| lost.contains_key(&item.entry.id))
+                .map(|item| (item.org, item.entry.id))
+                .collect();
+            tx.execute(sql::GIVE_BACK_IDEMPOTENCY, vec![json(&losers)])
+                .await?;
+            self.settle(|item| lost.get(&item.entry.id).copied().map(GateAnswer::Spent));
+        }
+        Ok(())
+    }
+
+    /// 4. The entries: the last statements before the commit.
+    async fn append(
+        self,
+        tx: &mut Tx,
+        mut heads: HashMap<OrgId, Head>,
+        secrets: &mut HashMap<EntryId, SecretRow>,
+        now: Time,
+    ) -> Result<Vec<GateAnswer>, StoreError> {
+        let mut answers = Vec::with_capacity(self.items.len());
+        let mut rows = Vec::with_capacity(self.items.len());
+        let mut touched = HashSet::new();
+        for (item, answer) in self.items.iter().zip(self.answers) {
+            if let Some(answer) = answer {
+                answers.push(answer);
+                continue;
+            }
+            let head = heads
+                .get_mut(&item.org)
+                .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+            head.seq += 1;
+            let id = item.entry.id;
+            let placed = Placed::new(
+                item.org,
+                head.epoch,
+                now,
+                &tx.writer,
+                head.seq,
+                head.hash,
+                &item.entry,
+            )?;
+            head.hash = placed.hash;
+            touched.insert(item.org);
+            rows.push(placed.values.into_iter().map(as_json).collect::<Vec<_>>());
+            answers.push(GateAnswer::Committed {
+                at: now,
+                secret: secrets.remove(&id),
+            });
+        }
+        if !rows.is_empty() {
+            tx.execute(sql::APPEND, vec![json(&rows)]).await?;
+            let writers: Vec<(OrgId, u64, String)> = heads
+                .iter()
+                .filter(|(org, _)| touched.contains(*org))
+                .map(|(org, head)| (*org, head.seq, digest::hex(&head.hash)))
+                .collect();
+            tx.execute(
+                sql::WRITERS,
+                vec![json(&writers), Value::from(&tx.writer.clone())],
+            )
+            .await?;
+        }
+        Ok(answers)
+    }
+
+    fn running(&self) -> impl Iterator<Item = &GateItem> {
+        self.items
+            .iter()
+            .zip(&self.answers)
+            .filter(|(_, answer)| answer.is_none())
+            .map(|(item, _)| item)
+    }
+
+    /// Answers the items still running for which `answer` has one.
+    fn settle(&mut self, mut answer: impl FnMut(&GateItem) -> Option<GateAnswer>) {
+        for (item, slot) in self.items.iter().zip(&mut self.answers) {
+            if slot.is_none() {
+                *slot = answer(item);
+            }
+        }
+    }
+}
+
+/// A row's value inside a JSON parameter: blobs as hex, which the statement turns back.
+fn as_json(value: Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Int(int) => int.into(),
+        Value::Text(text) => text.into(),
+        Value::Blob(bytes) => digest::hex(&bytes).into(),
+    }
+}
+
+/// A grant's last use is written at most this often, in microseconds.
+const TOUCH_EVERY_US: i64 = 60_000_000;

@@ -1,0 +1,217 @@
+//! Things that count once: login links, sessions, idempotency keys, spent decisions.
+
+use crate::domain::{EntryId, OrgId, Time, UserId};
+
+use super::{
+    StoreError,
+    sql::{Tx, params},
+};
+
+/// A browser session of a person.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    /// The tenant.
+    pub org: OrgId,
+    /// Who.
+    pub user: UserId,
+    /// When it ends by itself.
+    pub expires_at: Time,
+    /// When it was last used.
+    pub seen_at: Time,
+}
+
+/// What is known of an idempotency key.
+#[derive(Debug, Clone)]
+pub struct IdempotencyRecord {
+    /// Of the body of the first call.
+    pub digest: String,
+    /// The entry of the first call.
+    pub entry: EntryId,
+    /// How it ended; `None` while it runs.
+    pub status: Option<u16>,
+    /// The stable code of how it ended.
+    pub code: Option<String>,
+}
+
+impl Tx {
+    /// Keeps a login link by the hash of its token.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn insert_login_link(
+        &mut self,
+        hash: &[u8; 32],
+        org: OrgId,
+        user: UserId,
+        expires_at: Time,
+    ) -> Result<(), StoreError> {
+        self.change(
+            "login_links",
+            "INSERT INTO login_links (hash, org_id, user_id, made_epoch, expires_at)
+             SELECT $1, $2, $3, counter, $4 FROM epochs WHERE org_id = $2",
+            params![hash, org, user, expires_at],
+        )
+        .await
+    }
+
+    /// For whom a link is, while it can still be used.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn login_link(&mut self, hash: &[u8; 32]) -> Result<Option<(OrgId, UserId)>, StoreError> {
+        let row = self
+            .row(
+                "SELECT l.org_id, l.user_id FROM login_links l
+                 WHERE l.hash = $1 AND l.spent_at IS NULL AND l.expires_at > $2
+                   AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = l.org_id AND f.kind = 'user'
+                                   AND f.id = l.user_id AND f.epoch >= l.made_epoch)",
+                params![hash, self.now],
+            )
+            .await?;
+        row.map(|row| {
+            let mut fields = row.fields("login_links");
+            Ok((fields.parse()?, fields.parse()?))
+        })
+        .transpose()
+    }
+
+    /// Spends a link; `false` if somebody else did.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn spend_login_link(&mut self, hash: &[u8; 32]) -> Result<bool, StoreError> {
+        let changed = self
+            .execute(
+                "UPDATE login_links SET spent_at = $2 WHERE hash = $1 AND spent_at IS NULL AND expires_at > $2",
+                params![hash, self.now],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn insert_session(
+        &mut self,
+        hash: &[u8; 32],
+        org: OrgId,
+        user: UserId,
+        expires_at: Time,
+    ) -> Result<(), StoreError> {
+        self.change(
+            "sessions",
+            "INSERT INTO sessions (hash, org_id, user_id, made_epoch, created_at, seen_at, expires_at)
+             SELECT $1, $2, $3, counter, $4, $4, $5 FROM epochs WHERE org_id = $2",
+            params![hash, org, user, self.now, expires_at],
+        )
+        .await
+    }
+
+    /// A living session.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn session(&mut self, hash: &[u8; 32]) -> Result<Option<SessionRow>, StoreError> {
+        let row = self
+            .row(
+                "SELECT s.org_id, s.user_id, s.expires_at, s.seen_at FROM sessions s
+                 WHERE s.hash = $1 AND s.expires_at > $2
+                   AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = s.org_id AND f.kind = 'user'
+                                   AND f.id = s.user_id AND f.epoch >= s.made_epoch)",
+                params![hash, self.now],
+            )
+            .await?;
+        row.map(|row| {
+            let mut fields = row.fields("sessions");
+            Ok(SessionRow {
+                org: fields.parse()?,
+                user: fields.parse()?,
+                expires_at: fields.time()?,
+                seen_at: fields.time()?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn delete_session(&mut self, hash: &[u8; 32]) -> Result<(), StoreError> {
+        self.execute("DELETE FROM sessions WHERE hash = $1", params![hash])
+            .await
+            .map(drop)
+    }
+
+    /// What is known of an idempotency key of this caller on this route.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn idempotency(
+        &mut self,
+        org: OrgId,
+        principal: &str,
+        route: &str,
+        key: &str,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let row = self
+            .row(
+                "SELECT digest, entry_id, status, code FROM idempotency
+                 WHERE org_id = $1 AND principal = $2 AND route = $3 AND key = $4 AND keep_until > $5",
+                params![org, principal, route, key, self.now],
+            )
+            .await?;
+        row.map(|row| {
+            let mut fields = row.fields("idempotency");
+            Ok(IdempotencyRecord {
+                digest: fields.text()?,
+                entry: fields.parse()?,
+                status: fields.opt_int()?.and_then(|status| u16::try_from(status).ok()),
+                code: fields.opt_text()?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Records how the call of an idempotency key ended.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn finish_idempotency(
+        &mut self,
+        org: OrgId,
+        entry: EntryId,
+        status: u16,
+        code: &str,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE idempotency SET status = $3, code = $4 WHERE org_id = $1 AND entry_id = $2",
+            params![org, entry, i64::from(status), code],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Removes what has outlived its purpose: spent decisions, idempotency keys, links and sessions.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn sweep_spent(&mut self) -> Result<u64, StoreError> {
+        let now = self.now;
+        let mut gone = self
+            .execute("DELETE FROM spent WHERE keep_until < $1", params![now])
+            .await?;
+        gone += self
+            .execute("DELETE FROM idempotency WHERE keep_until < $1", params![now])
+            .await?;
+        gone += self
+            .execute("DELETE FROM login_links WHERE expires_at < $1", params![now])
+            .await?;
+        gone += self
+            .execute("DELETE FROM sessions WHERE expires_at < $1", params![now])
+            .await?;
+        Ok(gone)
+    }
+}

@@ -1,0 +1,174 @@
+//! Policy versions and the org's own OAuth clients.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::keyring::SealedSecret,
+    domain::{OrgId, connector::ConnectorId},
+};
+
+use super::{
+    StoreError,
+    entries::read_sealed,
+    sql::{Row, Tx, json, params},
+};
+
+/// A policy file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyText {
+    /// Its name, for findings and explanations.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// One version of the org's policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyRow {
+    /// Counts up by one.
+    pub version: u64,
+    /// The organisation layer.
+    pub org: Vec<PolicyText>,
+    /// The agent layer.
+    pub agent: Vec<PolicyText>,
+    /// `sha256:` hex over both.
+    pub digest: String,
+}
+
+/// The org's own registration at a connector's authorization server.
+#[derive(Debug, Clone)]
+pub struct ConnectorClientRow {
+    /// At which connector.
+    pub connector: ConnectorId,
+    /// RFC 6749 §2.2.
+    pub client_id: String,
+    /// Counts every new secret.
+    pub generation: u64,
+    /// RFC 6749 §2.3.1; `None`: a public client.
+    pub secret: Option<SealedSecret>,
+}
+
+impl Tx {
+    /// The policies in force.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn policies(&mut self, org: OrgId) -> Result<Option<PolicyRow>, StoreError> {
+        let row = self
+            .row(
+                "SELECT version, texts, digest FROM policies WHERE org_id = $1 ORDER BY version DESC LIMIT 1",
+                params![org],
+            )
+            .await?;
+        row.map(|row| {
+            let mut fields = row.fields("policies");
+            let version = fields.count()?;
+            let Texts { org, agent } = fields.json()?;
+            Ok(PolicyRow {
+                version,
+                org,
+                agent,
+                digest: fields.text()?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Puts a new version of the policies in force.
+    ///
+    /// # Errors
+    /// When the database is unavailable or the version exists.
+    pub async fn insert_policies(&mut self, org: OrgId, policies: &PolicyRow) -> Result<(), StoreError> {
+        let texts = Texts {
+            org: policies.org.clone(),
+            agent: policies.agent.clone(),
+        };
+        self.change(
+            "policies",
+            "INSERT INTO policies (org_id, version, texts, digest, created_at) VALUES ($1, $2, $3, $4, $5)",
+            params![org, policies.version, json(&texts), &policies.digest, self.now],
+        )
+        .await
+    }
+
+    /// The org's client at a connector.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn connector_client(
+        &mut self,
+        org: OrgId,
+        connector: &ConnectorId,
+    ) -> Result<Option<ConnectorClientRow>, StoreError> {
+        let row = self
+            .row(
+                "SELECT connector, client_id, generation, odk, sealed, wrapped_dek FROM connector_clients
+                 WHERE org_id = $1 AND connector = $2",
+                params![org, connector],
+            )
+            .await?;
+        row.map(read_client).transpose()
+    }
+
+    /// Every client of the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn connector_clients(&mut self, org: OrgId) -> Result<Vec<ConnectorClientRow>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT connector, client_id, generation, odk, sealed, wrapped_dek FROM connector_clients
+                 WHERE org_id = $1 ORDER BY connector",
+                params![org],
+            )
+            .await?;
+        rows.into_iter().map(read_client).collect()
+    }
+
+    /// Keeps the org's client at a connector; the one before is gone.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn put_connector_client(
+        &mut self,
+        org: OrgId,
+        client: &ConnectorClientRow,
+    ) -> Result<(), StoreError> {
+        let secret = client.secret.as_ref();
+        self.change(
+            "connector_clients",
+            "INSERT INTO connector_clients (org_id, connector, client_id, generation, odk, sealed, wrapped_dek,
+               updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (org_id, connector) DO UPDATE SET client_id = $3, generation = $4, odk = $5, sealed = $6,
+               wrapped_dek = $7, updated_at = $8",
+            params![
+                org,
+                &client.connector,
+                &client.client_id,
+                client.generation,
+                secret.map(|secret| secret.odk),
+                secret.map(|secret| secret.sealed.as_slice()),
+                secret.map(|secret| secret.wrapped_dek.as_slice()),
+                self.now
+            ],
+        )
+        .await
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Texts {
+    org: Vec<PolicyText>,
+    agent: Vec<PolicyText>,
+}
+
+fn read_client(row: Row) -> Result<ConnectorClientRow, StoreError> {
+    let mut fields = row.fields("connector_clients");
+    Ok(ConnectorClientRow {
+        connector: fields.parse()?,
+        client_id: fields.text()?,
+        generation: fields.count()?,
+        secret: read_sealed(&mut fields)?,
+    })
+}
