@@ -1,1 +1,4 @@
 //! Sealing, key hierarchy, signatures and the strict JSON gate.
+
+pub mod digest;
+pub mod jcs;
