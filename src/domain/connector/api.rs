@@ -108,6 +108,8 @@ pub struct Revoke {
     pub body: Option<TokenBody>,
     /// For `call` with a body: what the token is called there.
     pub param: Option<String>,
+    /// Which tokens it takes; absent: both.
+    pub accepts: Option<RevokeAccepts>,
     /// What a success looks like, besides status 2xx.
     pub success: Option<SuccessRule>,
     /// What else ends with it.
@@ -137,6 +139,16 @@ pub enum RevokeAuth {
     Bearer,
     /// By client id and secret, `Authorization: Basic`.
     ClientBasic,
+}
+
+/// Which one kind of token a revocation takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeAccepts {
+    /// Access tokens only.
+    Access,
+    /// Refresh tokens only.
+    Refresh,
 }
 
 /// What ends with a revoked token.

@@ -15,8 +15,8 @@ pub use action::{
     ActionDefinition, ArgFormat, ArgSpec, ArgType, BodyKind, RequestTemplate, ResponseRule, SuccessRule,
 };
 pub use api::{
-    Api, ErrorAt, ErrorRule, ErrorRules, Identity, IdentityHow, Revoke, RevokeAuth, RevokeHow, RevokeKills,
-    ScopeInfo, ScopeKind, TokenPlacement, UnknownPlacement,
+    Api, ErrorAt, ErrorRule, ErrorRules, Identity, IdentityHow, Revoke, RevokeAccepts, RevokeAuth, RevokeHow,
+    RevokeKills, ScopeInfo, ScopeKind, TokenPlacement, UnknownPlacement,
 };
 pub use provider::{
     Actor, Authorize, ClientAuth, ClientRules, Connector, Evidence, Incremental, Pkce, Server, TokenBody,
