@@ -13,6 +13,7 @@ mod formats;
 mod http_request;
 mod lookup;
 mod mime;
+pub mod oauth;
 mod path;
 mod render;
 mod response;

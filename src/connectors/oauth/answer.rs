@@ -1,0 +1,298 @@
+//! Reading token answers by the file's look-ups (RFC 6749 §5.1, and what providers make of it).
+
+use std::{fmt, time::Duration};
+
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+use zeroize::Zeroize as _;
+
+use super::{OAuthError, refused};
+use crate::{
+    connectors::lookup,
+    domain::{
+        ScopeSet, Time,
+        connector::{Actor, Connector, Expiry},
+        secret::{AccessToken, RefreshToken},
+    },
+    egress::InboundResponse,
+};
+
+/// Longer tokens than this are a mistake or an attack (Canva's have 4 KB).
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// Nothing a provider says about time reaches further than this.
+const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Tokens as an answer gave them.
+pub struct TokenSet {
+    /// The access token.
+    pub access_token: AccessToken,
+    /// A new refresh token; absent: the old one stays (RFC 6749 §6).
+    pub refresh_token: Option<RefreshToken>,
+    /// The granted scopes as the answer names them; `None` when it names none, which is not "none".
+    pub scopes: Option<ScopeSet>,
+    /// When the access token ends; `None` when it does not, or nobody knows.
+    pub expires_at: Option<Time>,
+    pub(super) id_token: Option<SecretString>,
+    /// The rest of the answer, tokens taken out.
+    pub(super) facts: Value,
+}
+
+impl TokenSet {
+    /// What was granted: as the answer says, or as asked when it is silent (RFC 6749 §5.1).
+    #[must_use]
+    pub fn granted(&self, asked: &ScopeSet) -> ScopeSet {
+        self.scopes.clone().unwrap_or_else(|| asked.clone())
+    }
+}
+
+impl fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `facts` may name the person.
+        f.debug_struct("TokenSet")
+            .field("scopes", &self.scopes)
+            .field("expires_at", &self.expires_at)
+            .field("has_refresh_token", &self.refresh_token.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which request is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// A code.
+    Code(Option<&'a Actor>),
+    /// A refresh token.
+    Refresh(Option<&'a Actor>),
+}
+
+/// Reads a token answer.
+pub(super) fn read(
+    connector: &Connector,
+    origin: Origin<'_>,
+    response: &InboundResponse,
+    now: Time,
+) -> Result<TokenSet, OAuthError> {
+    let mut body = match json(response) {
+        Ok(body) => body,
+        // Not JSON at all: the status alone decides.
+        Err(_) if !response.is_success() => Value::Null,
+        Err(error) => return Err(error),
+    };
+    let result = read_body(connector, origin, response, &mut body, now);
+    if result.is_err() {
+        wipe(&mut body);
+    }
+    result
+}
+
+fn read_body(
+    connector: &Connector,
+    origin: Origin<'_>,
+    response: &InboundResponse,
+    body: &mut Value,
+    now: Time,
+) -> Result<TokenSet, OAuthError> {
+    let rules = &connector.token;
+    let said_no = lookup::at(body, "error").is_some_and(|error| !error.is_null() && error != "");
+    // A refusal may come with status 200 (GitHub, Slack), a success with 201.
+    if !response.is_success() || said_no || !lookup::succeeds(rules.success.as_ref(), body) {
+        return Err(refused(connector, response.status, body));
+    }
+    let fields = &rules.fields;
+    let root = root(connector, origin, body);
+    let path = |field: &str| {
+        if root.is_empty() {
+            field.to_owned()
+        } else {
+            format!("{root}.{field}")
+        }
+    };
+    let access = take_token(body, &path(&fields.access))?.ok_or(OAuthError::Unusable("no access token"))?;
+    let access_token = AccessToken::new(access);
+    let refresh_token = take_token(body, &path(&fields.refresh))?.map(RefreshToken::new);
+    let id_token = lookup::take(body, &path(&fields.id_token)).map(SecretString::from);
+    // RFC 6749 §7.1: a token of a type one does not understand must not be used.
+    if let Some(kind) = lookup::text(body, &path(&fields.token_type))
+        && !kind.eq_ignore_ascii_case("bearer")
+        && !rules.types.contains(&kind)
+    {
+        return Err(OAuthError::Unusable("unknown token type"));
+    }
+    let scopes = scopes(connector, lookup::at(body, &path(&fields.scope)))?;
+    let expires_at = expiry(connector, body, &path, now);
+    // What is left must hold no second principal's token (Slack sends bot and user token together).
+    drop_tokens(body, &[&fields.access, &fields.refresh, &fields.id_token]);
+    Ok(TokenSet {
+        access_token,
+        refresh_token,
+        scopes,
+        expires_at,
+        id_token,
+        facts: body.take(),
+    })
+}
+
+/// Where the tokens are: the actor's place for a code. A refresh concerns one principal and may answer at the top.
+fn root(connector: &Connector, origin: Origin<'_>, body: &Value) -> String {
+    match origin {
+        Origin::Code(None) | Origin::Refresh(None) => connector.token.root.clone(),
+        Origin::Code(Some(actor)) => actor.token_path.clone(),
+        Origin::Refresh(Some(actor)) => {
+            let there = lookup::at(body, &actor.token_path)
+                .is_some_and(|place| lookup::text(place, &connector.token.fields.access).is_some());
+            if there {
+                actor.token_path.clone()
+            } else {
+                connector.token.root.clone()
+            }
+        }
+    }
+}
+
+fn take_token(body: &mut Value, path: &str) -> Result<Option<String>, OAuthError> {
+    let Some(mut token) = lookup::take(body, path) else {
+        return Ok(None);
+    };
+    // RFC 6749 appendix A.12 and A.17: VSCHAR; what goes into a header must not end it.
+    if token.len() <= MAX_TOKEN && token.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+        Ok(Some(token))
+    } else {
+        token.zeroize();
+        Err(OAuthError::Unusable(
+            "a token holds forbidden characters or is too long",
+        ))
+    }
+}
+
+fn scopes(connector: &Connector, value: Option<&Value>) -> Result<Option<ScopeSet>, OAuthError> {
+    let separator = connector
+        .token
+        .scope_separator
+        .unwrap_or(connector.authorize.scope_separator);
+    let text = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => {
+            let items: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
+            items
+                .ok_or(OAuthError::Unusable("scope"))?
+                .join(&separator.to_string())
+        }
+        Some(_) => return Err(OAuthError::Unusable("scope")),
+    };
+    // A provider that separates by commas may add spaces; no scope token holds one.
+    let text = if separator == ' ' {
+        text
+    } else {
+        text.replace(' ', &separator.to_string())
+    };
+    ScopeSet::parse(&text, separator)
+        .map(Some)
+        .map_err(|_| OAuthError::Unusable("scope"))
+}
+
+fn expiry(connector: &Connector, body: &Value, path: &dyn Fn(&str) -> String, now: Time) -> Option<Time> {
+    if connector.refresh.expiry == Expiry::Never {
+        return None;
+    }
+    let fields = &connector.token.fields;
+    let latest = now + MAX_LIFE;
+    let at = lookup::at(body, &path(&fields.expires_at)).and_then(moment);
+    let within = || {
+        lookup::at(body, &path(&fields.expires_in))
+            .and_then(seconds)
+            .map(|life| now + life)
+    };
+    let default = || {
+        connector
+            .token
+            .expires_default_s
+            .map(|life| now + Duration::from_secs(u64::from(life)))
+    };
+    at.or_else(within).or_else(default).map(|at| at.min(latest))
+}
+
+// Seconds as a number, also with a fraction, or as digits in a string. Negative: over already.
+fn seconds(value: &Value) -> Option<Duration> {
+    let life = match value {
+        Value::Number(number) => Duration::try_from_secs_f64(number.as_f64()?.max(0.0)).unwrap_or(MAX_LIFE),
+        Value::String(digits) => Duration::from_secs(digits.trim().parse().ok()?),
+        _ => return None,
+    };
+    Some(life.min(MAX_LIFE))
+}
+
+// RFC 3339, or Unix seconds, or Unix milliseconds (from 10^11 on: as seconds that would be the year 5138).
+fn moment(value: &Value) -> Option<Time> {
+    let number = match value {
+        Value::Number(number) => number.as_i64()?,
+        Value::String(text) => match text.parse::<i64>() {
+            Ok(number) => number,
+            Err(_) => return Time::parse_rfc3339(text),
+        },
+        _ => return None,
+    };
+    Some(if number >= 100_000_000_000 {
+        Time::from_unix_micros(number.saturating_mul(1000))
+    } else {
+        Time::from_unix_seconds(number)
+    })
+}
+
+/// Reads a body as JSON, or as a form, which some providers answer with.
+pub(super) fn json(response: &InboundResponse) -> Result<Value, OAuthError> {
+    if response.truncated {
+        return Err(OAuthError::Unusable("too long"));
+    }
+    if let Ok(value) = serde_json::from_slice::<Value>(&response.body) {
+        return if value.is_object() {
+            Ok(value)
+        } else {
+            Err(OAuthError::Unusable("not an object"))
+        };
+    }
+    let is_form = response
+        .headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|kind| {
+            kind.to_ascii_lowercase()
+                .starts_with("application/x-www-form-urlencoded")
+        });
+    if !is_form {
+        return Err(OAuthError::Unusable("not json"));
+    }
+    let members: Map<String, Value> = form_urlencoded::parse(&response.body)
+        .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
+        .collect();
+    Ok(Value::Object(members))
+}
+
+/// Wipes every member of these names, at any depth.
+fn drop_tokens(value: &mut Value, names: &[&String]) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members.iter_mut() {
+                if names.iter().any(|token| token.rsplit('.').next() == Some(name)) {
+                    wipe(value);
+                } else {
+                    drop_tokens(value, names);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| drop_tokens(item, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+    *value = Value::Null;
+}

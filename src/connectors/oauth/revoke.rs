@@ -1,0 +1,202 @@
+//! Ending a token at the provider: RFC 7009, a call of the provider's own, or not at all.
+
+use std::{borrow::Cow, time::Duration};
+
+use http::{Method, header};
+use serde_json::Value;
+use url::Url;
+
+use super::{OAuth, OAuthError, answer, request};
+use crate::{
+    connectors::{errors, errors::ErrorClass, lookup, path},
+    domain::{
+        connector::{ClientAuth, RevokeAccepts, RevokeAuth, RevokeHow, TokenBody},
+        secret::{AccessToken, RefreshToken},
+    },
+    egress::{Credential, InboundResponse, OutboundRequest},
+};
+
+/// The token to end.
+#[derive(Debug, Clone, Copy)]
+pub enum TokenToEnd<'a> {
+    /// First, where the provider takes it: it is the longer-lived one.
+    Refresh(&'a RefreshToken),
+    /// Then this one.
+    Access(&'a AccessToken),
+}
+
+impl TokenToEnd<'_> {
+    fn expose(&self) -> &str {
+        match self {
+            Self::Refresh(token) => token.expose_secret(),
+            Self::Access(token) => token.expose_secret(),
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevokeOutcome {
+    /// The provider says that the token is no longer good.
+    Revoked,
+    /// The provider ends no tokens, or none of this kind.
+    Unsupported,
+    /// Nobody knows yet; worth another try.
+    Retry {
+        /// How long the provider asks to wait.
+        after: Option<Duration>,
+    },
+    /// The provider refused, and will again.
+    Refused {
+        /// Its code, if it looks like one.
+        code: Option<String>,
+    },
+}
+
+pub(super) async fn revoke(oauth: &OAuth<'_>, token: TokenToEnd<'_>) -> RevokeOutcome {
+    let rules = &oauth.connector.revoke;
+    let taken = match rules.accepts {
+        None => true,
+        Some(RevokeAccepts::Access) => matches!(token, TokenToEnd::Access(_)),
+        Some(RevokeAccepts::Refresh) => matches!(token, TokenToEnd::Refresh(_)),
+    };
+    if rules.how == RevokeHow::None || !taken {
+        return RevokeOutcome::Unsupported;
+    }
+    // A bearer call with a refresh token is not a thing: it never was a credential for the API.
+    let bearer = match (rules.auth, token) {
+        (Some(RevokeAuth::Bearer), TokenToEnd::Refresh(_)) => return RevokeOutcome::Unsupported,
+        (Some(RevokeAuth::Bearer), TokenToEnd::Access(token)) => Some(token),
+        _ => None,
+    };
+    let request = match build(oauth, token, bearer) {
+        Ok(request) => request,
+        Err(_) => return RevokeOutcome::Refused { code: None },
+    };
+    match oauth.send(request).await {
+        Ok(response) => judge(oauth, &response),
+        Err(_) => RevokeOutcome::Retry { after: None },
+    }
+}
+
+fn build<'r>(
+    oauth: &OAuth<'r>,
+    token: TokenToEnd<'_>,
+    bearer: Option<&'r AccessToken>,
+) -> Result<OutboundRequest<'r>, OAuthError> {
+    let (connector, client) = (oauth.connector, oauth.client);
+    let rules = &connector.revoke;
+    let url = rules
+        .url
+        .as_deref()
+        .map(|url| url.replace("{client_id}", &path::encode_segment(client.id)))
+        .and_then(|url| Url::parse(&url).ok())
+        .ok_or(OAuthError::Definition("the revocation url is no url"))?;
+    let method = match (rules.how, rules.method.as_deref()) {
+        (RevokeHow::Call, Some("DELETE")) => Method::DELETE,
+        (RevokeHow::Call, Some("GET")) => Method::GET,
+        _ => Method::POST,
+    };
+    let mut request = OutboundRequest::new(method, url);
+    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    match rules.how {
+        RevokeHow::Call => {
+            if let Some(param) = &rules.param {
+                pairs.push((param.into(), token.expose().into()));
+            }
+        }
+        // RFC 7009 §2.1.
+        RevokeHow::Rfc7009 | RevokeHow::None => {
+            let hint = match token {
+                TokenToEnd::Refresh(_) => "refresh_token",
+                TokenToEnd::Access(_) => "access_token",
+            };
+            pairs.push(("token".into(), token.expose().into()));
+            pairs.push(("token_type_hint".into(), hint.into()));
+        }
+    }
+    let as_token_requests = match (connector.client.auth, client.secret) {
+        (ClientAuth::Basic, Some(_)) => RevokeAuth::ClientBasic,
+        _ => RevokeAuth::None,
+    };
+    match (rules.auth.unwrap_or(as_token_requests), bearer, client.secret) {
+        (RevokeAuth::Bearer, Some(token), _) => request.credential = Credential::Bearer(token),
+        (RevokeAuth::ClientBasic, _, Some(secret)) => {
+            request.credential = Credential::ClientBasic {
+                id: client.id,
+                secret,
+            };
+        }
+        (RevokeAuth::None, ..) => {
+            // The client shows itself in the body as it does at the token endpoint, unless the file says `none`.
+            if rules.auth.is_none() {
+                pairs.push((connector.client.id_param.as_str().into(), client.id.into()));
+                if let (ClientAuth::Body, Some(secret)) = (connector.client.auth, client.secret) {
+                    pairs.push(("client_secret".into(), secret.expose_secret().into()));
+                }
+            }
+        }
+        _ => {
+            return Err(OAuthError::Definition(
+                "the client cannot authenticate the revocation",
+            ));
+        }
+    }
+    if pairs.is_empty() {
+        request::add_headers(connector, &mut request)?;
+    } else {
+        request::with_body(
+            connector,
+            &mut request,
+            rules.body.unwrap_or(TokenBody::Form),
+            &pairs,
+        )?;
+    }
+    Ok(request)
+}
+
+fn judge(oauth: &OAuth<'_>, response: &InboundResponse) -> RevokeOutcome {
+    let rules = &oauth.connector.revoke;
+    let body = answer::json(response).unwrap_or(Value::Null);
+    if response.is_success() && lookup::succeeds(rules.success.as_ref(), &body) {
+        return RevokeOutcome::Revoked;
+    }
+    match errors::classify_revoke(oauth.connector, response.status, &body) {
+        // Ended already, which is what was wanted.
+        Some(ErrorClass::Dead) => return RevokeOutcome::Revoked,
+        Some(ErrorClass::Transient) => {
+            return RevokeOutcome::Retry {
+                after: retry_after(response),
+            };
+        }
+        Some(_) => {
+            return RevokeOutcome::Refused {
+                code: errors::safe_code(&body),
+            };
+        }
+        None => {}
+    }
+    match (response.status, errors::code(&body)) {
+        (408 | 425 | 429 | 500..=599, _) => RevokeOutcome::Retry {
+            after: retry_after(response),
+        },
+        // RFC 7009 §2.2.1.
+        (_, Some("unsupported_token_type")) => RevokeOutcome::Unsupported,
+        _ => RevokeOutcome::Refused {
+            code: errors::safe_code(&body),
+        },
+    }
+}
+
+// RFC 9110 §10.2.3, the seconds form; at most a day.
+fn retry_after(response: &InboundResponse) -> Option<Duration> {
+    let seconds = response
+        .headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse::<u64>()
+        .ok()?;
+    Some(Duration::from_secs(seconds.min(86_400)))
+}
