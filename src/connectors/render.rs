@@ -168,6 +168,7 @@ fn render_url(action: &ActionDefinition, args: &ValidArgs) -> Result<Url, Render
             vec![&value]
         };
         for part in parts {
+            path::check_parameter(part).map_err(|_| RenderRefusal::Path { arg: name.to_owned() })?;
             text.push('/');
             text.push_str(&path::encode_segment(part));
             segments += 1;

@@ -75,6 +75,38 @@ fn oauth_endpoints_and_denied_paths_are_refused() {
 }
 
 #[test]
+fn oauth_endpoints_are_refused_even_where_the_file_denies_nothing() {
+    for (id, paths) in [
+        (
+            "acme-mail",
+            ["/token", "/revoke", "/authorize", "/Token/"].as_slice(),
+        ),
+        (
+            "slack",
+            &["/api/oauth.v2.access", "/api/auth.revoke", "/oauth/v2/authorize"],
+        ),
+        ("github", &["/applications/Iv1.x/grant"]),
+    ] {
+        let mut open = (*connector(id)).clone();
+        open.api.paths.clear();
+        open.api.deny.clear();
+        for path in paths {
+            let outcome = request(&open, "http.request", &json!({"method": "POST", "path": path}));
+            assert!(outcome.is_err(), "{id} {path}");
+        }
+        assert!(
+            request(
+                &open,
+                "http.request",
+                &json!({"method": "POST", "path": "/other"})
+            )
+            .is_ok(),
+            "{id}"
+        );
+    }
+}
+
+#[test]
 fn non_canonical_paths_are_refused() {
     for path in [
         "",
