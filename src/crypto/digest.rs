@@ -1,0 +1,181 @@
+//! Hashes, MACs, derivation and their texts.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::{digest, hkdf, hmac};
+use subtle::ConstantTimeEq;
+
+use super::{CryptoError, jcs};
+use crate::domain::{Action, action::ActionHash};
+
+/// SHA-256.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    array(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+/// `sha256:` and lower-case hex, the form of digests in JSON.
+#[must_use]
+pub fn sha256_text(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&sha256(bytes)))
+}
+
+/// Lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// base64url without padding (RFC 4648 §5, RFC 7515 §2).
+#[must_use]
+pub fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Strict base64url: no padding, no white space, and the unused bits of the last character are zero (RFC 4648 §3.5).
+#[must_use]
+pub fn base64url_decode(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// HMAC-SHA-256 (RFC 2104) over the concatenation of `parts`.
+#[must_use]
+pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(part);
+    }
+    array(context.sign().as_ref())
+}
+
+/// Compares in constant time for equal lengths; the lengths themselves are not secret.
+#[must_use]
+pub fn same(left: &[u8], right: &[u8]) -> bool {
+    left.ct_eq(right).into()
+}
+
+/// HKDF-Expand with SHA-256 (RFC 5869 §2.3), info = the concatenation of `info`, filling `out` in place.
+///
+/// # Errors
+/// When more than 255 × 32 bytes are asked for.
+pub fn hkdf_expand(prk: &[u8; 32], info: &[&[u8]], out: &mut [u8]) -> Result<(), CryptoError> {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk)
+        .expand(info, Length(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .map_err(|_| CryptoError::TooLong("derived key"))
+}
+
+/// SHA-256 over the canonical form of an action (protocol §3).
+///
+/// # Errors
+/// When the action has no canonical form.
+pub fn action_hash(action: &Action) -> Result<ActionHash, CryptoError> {
+    jcs::canonicalize(action).map(|bytes| ActionHash(sha256(&bytes)))
+}
+
+/// The text of an action hash: base64url, 43 characters.
+#[must_use]
+pub fn action_hash_text(hash: &ActionHash) -> String {
+    base64url(&hash.0)
+}
+
+/// Reads the text of an action hash; `None` when it is not 32 bytes in their one form.
+#[must_use]
+pub fn parse_action_hash(text: &str) -> Option<ActionHash> {
+    base64url_decode(text)?.try_into().ok().map(ActionHash)
+}
+
+fn array(bytes: &[u8]) -> [u8; 32] {
+    let mut array = [0_u8; 32];
+    array.copy_from_slice(bytes);
+    array
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hkdf_expand_matches_rfc_5869_test_case_1() {
+        let prk: [u8; 32] = unhex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5")
+            .try_into()
+            .unwrap();
+        let mut okm = [0; 42];
+        hkdf_expand(&prk, &[&unhex("f0f1f2f3f4"), &unhex("f5f6f7f8f9")], &mut okm).unwrap();
+        assert_eq!(
+            hex(&okm),
+            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+        );
+    }
+
+    #[test]
+    fn hmac_matches_rfc_4231_test_case_2() {
+        assert_eq!(
+            hex(&hmac_sha256(b"Jefe", &[b"what do ya want ", b"for nothing?"])),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+
+    #[test]
+    fn sha256_matches_fips_180() {
+        assert_eq!(
+            sha256_text(b"abc"),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
+    fn action_hashes_match_the_published_vectors() {
+        for case in crate::crypto::vectors::cases("action_hash.json") {
+            let action: Action = serde_json::from_value(case["action"].clone()).unwrap();
+            let canonical = jcs::canonicalize(&action).unwrap();
+            assert_eq!(
+                String::from_utf8(canonical).unwrap(),
+                case["canonical"].as_str().unwrap(),
+                "{}",
+                case["name"]
+            );
+            let hash = action_hash(&action).unwrap();
+            assert_eq!(
+                action_hash_text(&hash),
+                case["action_hash"].as_str().unwrap(),
+                "{}",
+                case["name"]
+            );
+            assert_eq!(parse_action_hash(&action_hash_text(&hash)), Some(hash));
+        }
+        assert_eq!(parse_action_hash("AAAA"), None);
+    }
+
+    #[test]
+    fn base64url_has_one_form() {
+        assert_eq!(base64url_decode("-_8"), Some(vec![0xfb, 0xff]));
+        for text in ["+/8", "-_8=", "-_9", "-_8 ", "-", "-_8\n"] {
+            assert_eq!(base64url_decode(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn comparison_tells_equal_from_unequal() {
+        assert!(same(b"abc", b"abc"));
+        assert!(!same(b"abc", b"abd"));
+        assert!(!same(b"abc", b"ab"));
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        crate::crypto::vectors::unhex(text)
+    }
+}
