@@ -196,6 +196,7 @@ impl Keyring {
                 .saturating_add(self.cache_ttl.max(HANDLE_LIFE)),
             odk: cached.odk,
             org: cached.org,
+            locking: self.locking,
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
         }
@@ -245,6 +246,7 @@ pub struct OdkHandle {
     odk: Arc<Odk>,
     org: Option<OrgId>,
     until: Duration,
+    locking: Locking,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Randomness>,
 }
@@ -313,6 +315,14 @@ impl OdkHandle {
     #[must_use]
     pub fn org(&self) -> Option<OrgId> {
         self.org
+    }
+
+    pub(super) fn locking(&self) -> Locking {
+        self.locking
+    }
+
+    pub(super) fn random(&self) -> &dyn Randomness {
+        self.random.as_ref()
     }
 
     fn check(&self, aad: &AadParts<'_>) -> Result<(), CryptoError> {

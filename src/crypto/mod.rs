@@ -6,12 +6,18 @@
 //! Byte layouts: `docs/crypto.md`; known answers: `tests/vectors`.
 
 pub mod aad;
+pub mod api_key;
 pub mod digest;
 pub mod hardening;
+pub mod instance;
 pub mod jcs;
+pub mod jose;
+pub mod jwk;
 pub mod keyring;
+pub mod mac;
 pub mod random;
 pub mod seal;
+pub mod signing;
 pub mod strict_json;
 #[cfg(test)]
 mod vectors;
@@ -20,8 +26,10 @@ pub mod wrap;
 pub use aad::AadParts;
 pub use hardening::Locking;
 pub use keyring::{Keyring, OdkHandle, OdkRecord, SealedSecret};
+pub use mac::MacKey;
 use postern_kms::KeyError;
 pub use random::OsRandomness;
+pub use signing::SigningKey;
 pub use strict_json::{Gate, GateError};
 
 use crate::domain::RandomnessUnavailable;
