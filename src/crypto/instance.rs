@@ -178,7 +178,7 @@ pub fn open_signing_key(record: &InstanceKeyRecord, odk: &OdkHandle) -> Result<S
         return Err(CryptoError::Malformed("purpose"));
     }
     let kind = record.purpose.kind();
-    let der = odk.open(&place(odk, &record.id.to_string(), &kind)?, &record.secret)?;
+    let der = odk.open(&place(&record.id.to_string(), &kind), &record.secret)?;
     let key = SigningKey::from_pkcs8(record.purpose, &der, odk.locking())?;
     // SECURITY: a planted JWK would be published and believed while the sealed key still signs.
     if record.public_jwk.as_deref() == Some(key.public().to_jwk_text().as_str()) {
@@ -197,7 +197,7 @@ pub fn open_mac_key(record: &InstanceKeyRecord, odk: &OdkHandle) -> Result<MacKe
         return Err(CryptoError::Malformed("purpose"));
     }
     let kind = record.purpose.kind();
-    let bytes = odk.open(&place(odk, &record.id.to_string(), &kind)?, &record.secret)?;
+    let bytes = odk.open(&place(&record.id.to_string(), &kind), &record.secret)?;
     MacKey::from_bytes(record.id, &bytes, odk.locking())
 }
 
@@ -219,15 +219,12 @@ fn record(
 }
 
 fn seal(odk: &OdkHandle, id: KeyId, purpose: Purpose, plaintext: &[u8]) -> Result<SealedSecret, CryptoError> {
-    odk.seal(&place(odk, &id.to_string(), &purpose.kind())?, plaintext)
+    odk.seal(&place(&id.to_string(), &purpose.kind()), plaintext)
 }
 
-/// The place of an instance key: no org, its own row, its purpose.
-fn place<'a>(odk: &OdkHandle, row: &'a str, kind: &'a str) -> Result<AadParts<'a>, CryptoError> {
-    if odk.org().is_some() {
-        return Err(CryptoError::ForeignOrg);
-    }
-    Ok(AadParts {
+/// The place of an instance key: its own row, its purpose, no org, so that an org's key refuses it.
+fn place<'a>(row: &'a str, kind: &'a str) -> AadParts<'a> {
+    AadParts {
         org: None,
         user: None,
         connector: None,
@@ -236,7 +233,7 @@ fn place<'a>(odk: &OdkHandle, row: &'a str, kind: &'a str) -> Result<AadParts<'a
         kind,
         binding: None,
         generation: 1,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The keyring over a real local key service, with a clock that moves only when told.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{
+    OnceLock, Weak,
+    atomic::{AtomicBool, AtomicUsize},
+};
 
 use postern_kms::{BoxFuture, KeyError, LocalKeys, PlainKey};
 use tempfile::TempDir;
@@ -225,6 +228,55 @@ async fn forgetting_an_org_asks_the_kms_again_for_that_org_alone() {
     assert_eq!(world.unwraps(), 2);
     world.keyring.odk(&record).await.unwrap();
     assert_eq!(world.unwraps(), 3);
+}
+
+#[tokio::test]
+async fn forgetting_while_the_kms_is_asked_keeps_nothing() {
+    /// Answers only after the org has been forgotten.
+    #[derive(Debug)]
+    struct Slow {
+        inner: Arc<Switched>,
+        keyring: OnceLock<Weak<Keyring>>,
+        org: Option<OrgId>,
+    }
+    impl KeyService for Slow {
+        fn wrap<'a>(
+            &'a self,
+            key_ref: &'a str,
+            context: &'a KeyContext,
+            plaintext: &'a [u8; 32],
+        ) -> BoxFuture<'a, Result<Vec<u8>, KeyError>> {
+            self.inner.wrap(key_ref, context, plaintext)
+        }
+        fn unwrap<'a>(
+            &'a self,
+            key_ref: &'a str,
+            context: &'a KeyContext,
+            wrapped: &'a [u8],
+        ) -> BoxFuture<'a, Result<PlainKey, KeyError>> {
+            self.keyring.get().unwrap().upgrade().unwrap().forget(self.org);
+            self.inner.unwrap(key_ref, context, wrapped)
+        }
+        fn status(&self) -> BoxFuture<'_, Result<Vec<KeyStatus>, KeyError>> {
+            self.inner.status()
+        }
+    }
+    let world = World::new(30);
+    let record = world.record().await;
+    let slow = Arc::new(Slow {
+        inner: world.service.clone(),
+        keyring: OnceLock::new(),
+        org: world.place.org,
+    });
+    let keyring = Arc::new(Keyring::new(
+        slow.clone(),
+        world.clock.clone(),
+        Arc::new(OsRandomness::new()),
+        Duration::from_secs(30),
+    ));
+    slow.keyring.set(Arc::downgrade(&keyring)).unwrap();
+    keyring.odk(&record).await.unwrap();
+    assert_eq!(keyring.lock().len(), 0);
 }
 
 #[tokio::test]
