@@ -312,9 +312,11 @@ pub async fn sealed(
     };
     let details = record::Details {
         args: Some(prepared.action.args.clone()),
-        user: Some(held.user.display()),
-        agent: Some(prepared.agent.facts.agent.name.clone()),
-        account: Some(held.grant.account.label.clone()),
+        names: record::Names {
+            user: Some(held.user.display()),
+            agent: Some(prepared.agent.facts.agent.name.clone()),
+            account: Some(held.grant.account.label.clone()),
+        },
         ..record::Details::default()
     };
     record::sealed(deps, &key, prepared.action.org, kind, draft, &hashed, details)

@@ -2,10 +2,13 @@
 //! it, and commits once; nothing is asked of a provider or key service while a transaction is open.
 
 pub mod actions;
+pub mod apply;
+pub mod audit;
 pub mod connect;
 pub mod decide;
 pub mod execute;
 pub mod facts;
+pub mod found;
 pub mod login;
 pub mod question;
 pub mod record;
@@ -58,6 +61,8 @@ pub struct Deps {
     pub flights: refresh::Flights,
     /// The public base URL without trailing slash.
     pub issuer: String,
+    /// The KEK new data keys are wrapped under.
+    pub kek_ref: String,
     /// Under whose key grants are sealed, in words people read.
     pub key_words: String,
 }

@@ -24,18 +24,26 @@ pub struct Details {
     /// The arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<Value>,
-    /// The person's name at that time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The agent's name at that time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
-    /// The account's name at that time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<String>,
+    /// Who was who at that time.
+    #[serde(default)]
+    pub names: Names,
     /// What else a reader needs: a reason, a plan, a count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Value>,
+}
+
+/// Names at the time of the entry; display only.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Names {
+    /// The person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The account at the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 /// What an entry hashes under its salt.

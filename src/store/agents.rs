@@ -210,6 +210,30 @@ impl Tx {
         .await
     }
 
+    /// Changes key and ceiling of an engine; a disabled one is registered again.
+    ///
+    /// # Errors
+    /// When the database is unavailable, or there is no such engine, or the key is another's.
+    pub async fn update_engine(&mut self, org: OrgId, engine: &EngineRow) -> Result<(), StoreError> {
+        self.change(
+            "engines",
+            "UPDATE engines SET iss = $3, alg = $4, kid = $5, public_jwk = $6, connectors = $7, tools = $8,
+               disabled_at = NULL
+             WHERE org_id = $1 AND id = $2",
+            params![
+                org,
+                engine.id,
+                &engine.iss,
+                &engine.alg,
+                &engine.kid,
+                json(&engine.public_jwk),
+                json(&engine.connectors),
+                json(&engine.tools)
+            ],
+        )
+        .await
+    }
+
     /// Disables an engine: its decisions stop counting.
     ///
     /// # Errors

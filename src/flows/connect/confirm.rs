@@ -262,7 +262,10 @@ async fn keep(
     );
     draft.generation = Some(grant.generation);
     let details = record::Details {
-        account: Some(grant.account.label.clone()),
+        names: record::Names {
+            account: Some(grant.account.label.clone()),
+            ..record::Names::default()
+        },
         ..record::Details::default()
     };
     let hashed = record::Hashed {

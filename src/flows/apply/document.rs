@@ -1,0 +1,156 @@
+//! The document of `apply`: TOML in which every file and secret it names was put already; unknown keys are refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::{domain::principal::Role, flows::Refusal};
+
+/// An org, as far as the document says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    #[serde(default)]
+    pub(super) agent: Vec<AgentDoc>,
+    #[serde(default)]
+    pub(super) engine: Vec<EngineDoc>,
+    #[serde(default)]
+    pub(super) person: Vec<PersonDoc>,
+    #[serde(default)]
+    pub(super) service: Vec<ServiceDoc>,
+    #[serde(default)]
+    pub(super) connector: BTreeMap<String, ClientDoc>,
+    pub(super) policies: Option<PoliciesDoc>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentDoc {
+    pub(super) name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EngineDoc {
+    pub(super) name: String,
+    pub(super) iss: String,
+    pub(super) alg: String,
+    pub(super) public_key_jwk: serde_json::Value,
+    pub(super) connectors: Vec<String>,
+    pub(super) tools: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PersonDoc {
+    pub(super) email: String,
+    pub(super) role: Role,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServiceDoc {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) return_urls: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientDoc {
+    pub(super) client_id: String,
+    #[serde(default)]
+    pub(super) client_secret: Option<String>,
+}
+
+impl std::fmt::Debug for ClientDoc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientDoc")
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Policy texts: one or several a layer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PoliciesDoc {
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub(super) org: Vec<String>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub(super) agent: Vec<String>,
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(text) => vec![text],
+        OneOrMore::More(texts) => texts,
+    })
+}
+
+/// Parses a document and checks what can be checked without the database.
+pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
+    let document: Document = toml::from_str(text).map_err(|error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+        // The message of an unknown or missing key names keys, never values.
+        Refusal::invalid("/toml", format!("line {line}: {}", error.message()))
+    })?;
+    let names = document
+        .agent
+        .iter()
+        .map(|agent| &agent.name)
+        .chain(document.engine.iter().map(|engine| &engine.name))
+        .chain(document.service.iter().map(|service| &service.name));
+    for name in names {
+        if name.trim().is_empty() || name.chars().count() > 80 || name.chars().any(char::is_control) {
+            return Err(Refusal::invalid(
+                "/toml",
+                "a name has 1 to 80 characters and no controls",
+            ));
+        }
+    }
+    for person in &document.person {
+        if !is_address(&person.email) {
+            return Err(Refusal::invalid("/person", "an email is one plain address"));
+        }
+    }
+    for url in document.service.iter().flat_map(|service| &service.return_urls) {
+        if !is_return_url(url) {
+            return Err(Refusal::invalid(
+                "/service/return_urls",
+                "a return address is an absolute https url (http on loopback) without fragment",
+            ));
+        }
+    }
+    Ok(document)
+}
+
+fn is_address(text: &str) -> bool {
+    let plain = text.len() <= 254
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b",;<>\"()\\".contains(&byte));
+    plain
+        && matches!(text.split_once('@'), Some((local, domain)) if !local.is_empty() && domain.contains('.') && !domain.contains('@'))
+}
+
+fn is_return_url(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else {
+        return false;
+    };
+    let loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    let scheme = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+    scheme && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
+}

@@ -1,0 +1,521 @@
+//! `apply`: an org described in one document. A plan first, then the same plan done, in one transaction.
+
+mod document;
+
+use serde::Serialize;
+
+use crate::{
+    crypto::{OdkHandle, digest, jwk::PinnedKey},
+    domain::{
+        AgentId, EngineId, OrgId, ServiceId, UserId,
+        connector::ConnectorId,
+        entry::{EntryDraft, EntryType},
+        principal::KeyKind,
+        secret::ClientSecret,
+    },
+    release::seal,
+    store::{
+        AgentRow, ConnectorClientRow, EngineRow, PolicyRow, PolicyText, ServiceRow, StoreError, Tx, UserRow,
+    },
+};
+
+use super::{Deps, Fault, Refusal, found, question, record};
+use document::{Document, EngineDoc, PoliciesDoc, parse};
+
+/// What a document would change.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// One line per thing that differs; empty: nothing to change.
+    pub changes: Vec<Change>,
+}
+
+/// One thing that differs.
+#[derive(Debug, Serialize)]
+pub struct Change {
+    /// `create` or `update`.
+    pub change: &'static str,
+    /// What it is.
+    pub kind: &'static str,
+    /// Which one.
+    pub name: String,
+    /// What about it.
+    pub detail: String,
+}
+
+/// What was changed.
+#[derive(Debug, Serialize)]
+pub struct Applied {
+    /// One line per change.
+    pub changes: Vec<Change>,
+    /// Keys just minted, shown this once.
+    pub keys: Vec<NewKey>,
+}
+
+/// A key just minted.
+#[derive(Debug, Serialize)]
+pub struct NewKey {
+    /// `agent` or `service`.
+    pub kind: &'static str,
+    /// Whose.
+    pub name: String,
+    /// Its owner's id.
+    pub id: String,
+    /// The key.
+    pub key: String,
+}
+
+/// What a document would change; changes nothing.
+///
+/// # Errors
+/// When the document does not hold.
+pub async fn plan(deps: &Deps, org: OrgId, toml: &str) -> Result<Plan, Refusal> {
+    let document = checked(deps, toml)?;
+    let mut tx = deps.store.read().await?;
+    let work = compare(&mut tx, org, document).await?;
+    Ok(Plan {
+        changes: work.iter().map(Work::describe).collect(),
+    })
+}
+
+/// Does what a document says, all of it or nothing.
+///
+/// # Errors
+/// When the document does not hold, or something of ours is unavailable.
+pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Applied, Refusal> {
+    let document = checked(deps, toml)?;
+    // The key first: no key service is asked while the transaction is open.
+    let key = deps.org_key(org).await?;
+    let draft = EntryDraft {
+        on_behalf: vec![by],
+        outcome: Some("applied".to_owned()),
+        ..EntryDraft::default()
+    };
+    let mut tx = deps.store.write().await?;
+    let work = compare(&mut tx, org, document).await?;
+    let changes: Vec<Change> = work.iter().map(Work::describe).collect();
+    if changes.is_empty() {
+        return Ok(Applied {
+            changes,
+            keys: Vec::new(),
+        });
+    }
+    let epoch = tx.advance_epoch(org).await?;
+    let mut keys = Vec::new();
+    for one in work {
+        if let Some(key) = one.run(deps, &mut tx, org, epoch.counter, &key).await? {
+            keys.push(key);
+        }
+    }
+    let details = record::Details {
+        note: serde_json::to_value(&changes).ok(),
+        ..record::Details::default()
+    };
+    let entry = record::sealed(
+        deps,
+        &key,
+        org,
+        EntryType::Admin,
+        draft,
+        &record::Hashed::default(),
+        details,
+    )?;
+    tx.append_entry(org, entry).await?;
+    tx.commit().await?;
+    Ok(Applied { changes, keys })
+}
+
+/// A document whose every part was looked at.
+fn checked(deps: &Deps, toml: &str) -> Result<Document, Refusal> {
+    let document = parse(toml)?;
+    for id in document.connector.keys() {
+        let known = id
+            .parse::<ConnectorId>()
+            .is_ok_and(|id| deps.catalogue.get(&id).is_some());
+        if !known {
+            return Err(Refusal::invalid(
+                &format!("/connector/{id}"),
+                "there is no such connector",
+            ));
+        }
+    }
+    for (index, engine) in document.engine.iter().enumerate() {
+        pinned(engine)
+            .filter(|key| key.algorithm().as_str() == engine.alg)
+            .ok_or_else(|| {
+                Refusal::invalid(
+                    &format!("/engine/{index}/public_key_jwk"),
+                    "not a public Ed25519 or P-256 key for this alg (EdDSA or ES256)",
+                )
+            })?;
+        if engine.iss == deps.issuer {
+            return Err(Refusal::invalid(
+                &format!("/engine/{index}/iss"),
+                "this is Postern's own issuer",
+            ));
+        }
+    }
+    if let Some(policies) = &document.policies {
+        let (org, agent) = texts(policies);
+        question::compile_texts(deps, 0, &org, &agent).map_err(|findings| {
+            let fault = |finding: crate::policy::Finding| Fault {
+                pointer: "/policies".to_owned(),
+                detail: format!(
+                    "{}:{}:{}: {}",
+                    finding.file, finding.line, finding.column, finding.message
+                ),
+            };
+            Refusal::InvalidRequest(findings.into_iter().map(fault).collect())
+        })?;
+    }
+    Ok(document)
+}
+
+fn pinned(engine: &EngineDoc) -> Option<PinnedKey> {
+    PinnedKey::from_jwk(&engine.public_key_jwk).ok()
+}
+
+fn texts(policies: &PoliciesDoc) -> (Vec<PolicyText>, Vec<PolicyText>) {
+    let named = |layer: &str, texts: &[String]| {
+        let name = |(index, text): (usize, &String)| PolicyText {
+            name: format!("{layer}-{}.cedar", index + 1),
+            text: text.clone(),
+        };
+        texts.iter().enumerate().map(name).collect::<Vec<_>>()
+    };
+    (named("org", &policies.org), named("agent", &policies.agent))
+}
+
+/// One thing to do.
+enum Work {
+    CreateAgent(String),
+    CreateEngine(EngineDoc),
+    UpdateEngine(EngineId, EngineDoc),
+    CreatePerson {
+        email: String,
+        role: crate::domain::principal::Role,
+    },
+    UpdateRole {
+        user: UserId,
+        email: String,
+        role: crate::domain::principal::Role,
+    },
+    CreateService {
+        name: String,
+        return_urls: Vec<String>,
+    },
+    UpdateService {
+        id: ServiceId,
+        name: String,
+        return_urls: Vec<String>,
+    },
+    PutClient {
+        connector: ConnectorId,
+        client_id: String,
+        secret: Option<String>,
+        generation: u64,
+    },
+    PutPolicies {
+        version: u64,
+        policies: PoliciesDoc,
+        digest: String,
+    },
+}
+
+/// What the document asks for that is not so yet.
+async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<Vec<Work>, Refusal> {
+    let mut work = Vec::new();
+    let agents = tx.agents(org, None, ALL).await?;
+    for agent in document.agent {
+        if !agents.iter().any(|known| known.name == agent.name) {
+            work.push(Work::CreateAgent(agent.name));
+        }
+    }
+    let engines = tx.engines(org).await?;
+    for engine in document.engine {
+        match engines.iter().find(|known| known.name == engine.name) {
+            None => work.push(Work::CreateEngine(engine)),
+            Some(known) if same_engine(known, &engine) => {}
+            Some(known) => work.push(Work::UpdateEngine(known.id, engine)),
+        }
+    }
+    for person in document.person {
+        let email = person.email.to_lowercase();
+        match tx.user_by_email(org, &email).await? {
+            None => work.push(Work::CreatePerson {
+                email,
+                role: person.role,
+            }),
+            Some(known) if known.role == person.role => {}
+            Some(known) => work.push(Work::UpdateRole {
+                user: known.id,
+                email,
+                role: person.role,
+            }),
+        }
+    }
+    let services = tx.services(org).await?;
+    for service in document.service {
+        match services.iter().find(|known| known.name == service.name) {
+            None => work.push(Work::CreateService {
+                name: service.name,
+                return_urls: service.return_urls,
+            }),
+            Some(known) if known.return_urls == service.return_urls => {}
+            Some(known) => work.push(Work::UpdateService {
+                id: known.id,
+                name: service.name,
+                return_urls: service.return_urls,
+            }),
+        }
+    }
+    for (connector, client) in document.connector {
+        let connector: ConnectorId = connector.parse().map_err(|_| Refusal::NotFound)?;
+        let known = tx.connector_client(org, &connector).await?;
+        let same = known.as_ref().is_some_and(|known| {
+            known.client_id == client.client_id && known.secret.is_none() && client.client_secret.is_none()
+        });
+        if !same {
+            // A secret cannot be compared without opening it: giving one always replaces it.
+            let generation = known.map_or(1, |known| known.generation + 1);
+            let (client_id, secret) = (client.client_id, client.client_secret);
+            work.push(Work::PutClient {
+                connector,
+                client_id,
+                secret,
+                generation,
+            });
+        }
+    }
+    if let Some(policies) = document.policies {
+        let (org_texts, agent_texts) = texts(&policies);
+        let canonical = crate::crypto::jcs::canonicalize(&(&org_texts, &agent_texts))?;
+        let digest = digest::sha256_text(&canonical);
+        let known = tx.policies(org).await?;
+        if known.as_ref().is_none_or(|known| known.digest != digest) {
+            let version = known.map_or(1, |known| known.version + 1);
+            work.push(Work::PutPolicies {
+                version,
+                policies,
+                digest,
+            });
+        }
+    }
+    Ok(work)
+}
+
+fn same_engine(known: &EngineRow, engine: &EngineDoc) -> bool {
+    known.iss == engine.iss
+        && known.alg == engine.alg
+        && pinned(engine).is_some_and(|key| key.kid() == known.kid)
+        && known.connectors == engine.connectors
+        && known.tools == engine.tools
+        && known.disabled_at.is_none()
+}
+
+impl Work {
+    fn describe(&self) -> Change {
+        let (change, kind, name, detail) = match self {
+            Self::CreateAgent(name) => ("create", "agent", name.clone(), "with a new key".to_owned()),
+            Self::CreateEngine(engine) | Self::UpdateEngine(_, engine) => {
+                let change = if matches!(self, Self::CreateEngine(_)) {
+                    "create"
+                } else {
+                    "update"
+                };
+                let detail = format!(
+                    "{}, may decide about {} at {}",
+                    engine.alg,
+                    engine.tools.join(", "),
+                    engine.connectors.join(", ")
+                );
+                (change, "engine", engine.name.clone(), detail)
+            }
+            Self::CreatePerson { email, role } => {
+                ("create", "person", email.clone(), role.as_str().to_owned())
+            }
+            Self::UpdateRole { email, role, .. } => (
+                "update",
+                "person",
+                email.clone(),
+                format!("role becomes {}", role.as_str()),
+            ),
+            Self::CreateService { name, return_urls } => (
+                "create",
+                "service",
+                name.clone(),
+                format!("with a new key; returns to {}", return_urls.join(", ")),
+            ),
+            Self::UpdateService {
+                name, return_urls, ..
+            } => (
+                "update",
+                "service",
+                name.clone(),
+                format!("returns to {}", return_urls.join(", ")),
+            ),
+            Self::PutClient {
+                connector,
+                client_id,
+                secret,
+                generation,
+            } => {
+                let secret = if secret.is_some() {
+                    "with a secret"
+                } else {
+                    "public, without a secret"
+                };
+                let change = if *generation == 1 { "create" } else { "update" };
+                (
+                    change,
+                    "connector",
+                    connector.to_string(),
+                    format!("client {client_id}, {secret}"),
+                )
+            }
+            Self::PutPolicies {
+                version, policies, ..
+            } => {
+                let detail = format!(
+                    "version {version}: {} for the organisation, {} for agents",
+                    policies.org.len(),
+                    policies.agent.len()
+                );
+                let change = if *version == 1 { "create" } else { "update" };
+                (change, "policies", "policies".to_owned(), detail)
+            }
+        };
+        Change {
+            change,
+            kind,
+            name,
+            detail,
+        }
+    }
+
+    async fn run(
+        self,
+        deps: &Deps,
+        tx: &mut Tx,
+        org: OrgId,
+        epoch: i64,
+        key: &OdkHandle,
+    ) -> Result<Option<NewKey>, Refusal> {
+        let now = tx.now();
+        match self {
+            Self::CreateAgent(name) => {
+                let agent = AgentRow {
+                    id: AgentId::new(now, &*deps.random)?,
+                    name,
+                    created_at: now,
+                    disabled_at: None,
+                    made_epoch: epoch,
+                };
+                tx.insert_agent(org, &agent).await?;
+                let id = agent.id.to_string();
+                let key = found::mint_key(deps, tx, org, KeyKind::Agent, id.clone()).await?;
+                return Ok(Some(NewKey {
+                    kind: "agent",
+                    name: agent.name,
+                    id,
+                    key,
+                }));
+            }
+            Self::CreateService { name, return_urls } => {
+                let service = ServiceRow {
+                    id: ServiceId::new(now, &*deps.random)?,
+                    name,
+                    return_urls,
+                    created_at: now,
+                };
+                tx.insert_service(org, &service).await?;
+                let id = service.id.to_string();
+                let key = found::mint_key(deps, tx, org, KeyKind::Service, id.clone()).await?;
+                return Ok(Some(NewKey {
+                    kind: "service",
+                    name: service.name,
+                    id,
+                    key,
+                }));
+            }
+            Self::UpdateService { id, return_urls, .. } => tx.set_return_urls(org, id, &return_urls).await?,
+            Self::CreateEngine(engine) => {
+                let id = EngineId::new(now, &*deps.random)?;
+                tx.insert_engine(org, &engine_row(id, engine, now)?).await?;
+            }
+            Self::UpdateEngine(id, engine) => tx.update_engine(org, &engine_row(id, engine, now)?).await?,
+            Self::CreatePerson { email, role } => {
+                let user = UserRow {
+                    id: UserId::new(now, &*deps.random)?,
+                    email: Some(email),
+                    role,
+                    managed_by: None,
+                    external_id: None,
+                    created_at: now,
+                };
+                tx.insert_user(org, &user).await?;
+            }
+            Self::UpdateRole { user, role, .. } => tx.set_role(org, user, role).await?,
+            Self::PutClient {
+                connector,
+                client_id,
+                secret,
+                generation,
+            } => {
+                let secret = match secret {
+                    None => None,
+                    Some(text) => Some(seal::client_secret(
+                        key,
+                        org,
+                        &connector,
+                        generation,
+                        &ClientSecret::new(text),
+                    )?),
+                };
+                let row = ConnectorClientRow {
+                    connector,
+                    client_id,
+                    generation,
+                    secret,
+                };
+                tx.put_connector_client(org, &row).await?;
+            }
+            Self::PutPolicies {
+                version,
+                policies,
+                digest,
+            } => {
+                let (org_texts, agent_texts) = texts(&policies);
+                let row = PolicyRow {
+                    version,
+                    org: org_texts,
+                    agent: agent_texts,
+                    digest,
+                };
+                tx.insert_policies(org, &row).await?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn engine_row(id: EngineId, engine: EngineDoc, now: crate::domain::Time) -> Result<EngineRow, Refusal> {
+    let kid = pinned(&engine)
+        .ok_or(StoreError::Inconsistent { table: "engines" })?
+        .kid()
+        .to_owned();
+    Ok(EngineRow {
+        id,
+        name: engine.name,
+        iss: engine.iss,
+        alg: engine.alg,
+        kid,
+        public_jwk: engine.public_key_jwk,
+        connectors: engine.connectors,
+        tools: engine.tools,
+        created_at: now,
+        disabled_at: None,
+    })
+}
+
+/// Agents of one org; more are not compared.
+const ALL: u64 = 100_000;

@@ -1,0 +1,86 @@
+//! Founding an org: its data key, its first admin, the admin key.
+
+use crate::{
+    crypto::{api_key, lookup},
+    domain::{
+        KeyId, OrgId, UserId,
+        entry::{EntryDraft, EntryType},
+        principal::{KeyKind, Role},
+    },
+    store::{ApiKeyRow, OrgRow, Tx, UserRow},
+};
+
+use super::{Deps, Refusal, record};
+
+/// An org as founded.
+#[derive(Debug)]
+pub struct Founded {
+    /// The org.
+    pub org: OrgId,
+    /// Its first admin.
+    pub admin: UserId,
+    /// The admin key's text, shown this once.
+    pub admin_key: String,
+}
+
+/// Makes an org with its data key, one admin and one admin key.
+///
+/// # Errors
+/// When the key service or the database is unavailable.
+pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded, Refusal> {
+    let now = deps.clock.now();
+    let org = OrgRow {
+        id: OrgId::new(now, &*deps.random)?,
+        name: name.to_owned(),
+        agents_may_ask: true,
+    };
+    let odk = deps.keyring.create_odk(Some(org.id), &deps.kek_ref).await?;
+    let mut incarnation = [0_u8; 4];
+    deps.random.fill(&mut incarnation)?;
+    let admin = UserRow {
+        id: UserId::new(now, &*deps.random)?,
+        email: Some(admin_email.to_lowercase()),
+        role: Role::Admin,
+        managed_by: None,
+        external_id: None,
+        created_at: now,
+    };
+    let draft = EntryDraft {
+        user: Some(admin.id),
+        outcome: Some("org_created".to_owned()),
+        ..EntryDraft::default()
+    };
+    let entry = record::open(deps, EntryType::Admin, draft)?;
+    let mut tx = deps.store.write().await?;
+    tx.insert_org(&org, u32::from_be_bytes(incarnation)).await?;
+    tx.insert_odk(&odk).await?;
+    tx.insert_user(org.id, &admin).await?;
+    let admin_key = mint_key(deps, &mut tx, org.id, KeyKind::Admin, org.id.to_string()).await?;
+    tx.append_entry(org.id, entry).await?;
+    tx.commit().await?;
+    Ok(Founded {
+        org: org.id,
+        admin: admin.id,
+        admin_key,
+    })
+}
+
+/// Mints an API key inside a transaction; its text is in the answer and nowhere else.
+pub(super) async fn mint_key(
+    deps: &Deps,
+    tx: &mut Tx,
+    org: OrgId,
+    kind: KeyKind,
+    owner: String,
+) -> Result<String, Refusal> {
+    let key = api_key::mint(kind, &*deps.random)?;
+    let row = ApiKeyRow {
+        org,
+        id: KeyId::new(tx.now(), &*deps.random)?,
+        kind,
+        owner,
+        revoked_at: None,
+    };
+    tx.insert_api_key(&row, &deps.lookup.api_key(&key)?).await?;
+    Ok(lookup::show_api_key(&key))
+}
