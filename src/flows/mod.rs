@@ -14,6 +14,7 @@ pub mod question;
 pub mod record;
 pub mod refresh;
 pub mod revoke;
+pub mod sweep;
 pub mod token;
 pub mod upstream;
 pub mod vend;

@@ -9,6 +9,7 @@ pub mod guard;
 pub mod openapi;
 pub mod problem;
 pub mod query;
+pub mod router;
 pub mod routes;
 pub mod security;
 pub mod server;
