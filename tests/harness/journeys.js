@@ -1,0 +1,86 @@
+// What a person does, step by step, so that a test can leave the path at the step it is about.
+import assert from 'node:assert/strict';
+
+import { plant } from './run.js';
+
+const ACME = /acme mail/i;
+
+/** Logs in by a one-time link. */
+export async function signIn(person, url) {
+  await person.page.goto(url);
+  await person.page.getByRole('button', { name: /^sign in$/i }).click();
+  await person.page.waitForURL((at) => !at.pathname.startsWith('/login'));
+}
+
+/** From the list of connections to the page that says what is asked. */
+export async function chooseAcme(person, own) {
+  await person.page.goto(new URL('/connections', own).href);
+  const main = person.page.getByRole('main');
+  const named = main.getByRole('button', { name: /connect.*acme mail|acme mail.*connect|^acme mail$/i });
+  const linked = main.getByRole('link', { name: /connect.*acme mail|acme mail.*connect|^acme mail$/i });
+  const plain = main.locator('li, section, article, tr, form, div').filter({ hasText: ACME }).getByRole('button', { name: /connect/i });
+  const choice = named.or(linked).first();
+  if ((await choice.count()) > 0) await choice.click();
+  else await plain.last().click();
+  await person.page.waitForURL(/\/connect\/[^/]+$/);
+  plant('a connect link', new URL(person.page.url()).pathname.split('/').pop());
+  return person.page.url();
+}
+
+/** Presses the button of the landing page; ends at Acme, whose address is returned. */
+export async function continueToAcme(person, provider) {
+  await person.page.getByRole('button', { name: /continue to acme mail/i }).click();
+  await person.page.waitForURL((at) => at.origin === new URL(provider).origin);
+  const asked = new URL(person.page.url());
+  const state = asked.searchParams.get('state');
+  if (state) plant('a state parameter', state);
+  return asked;
+}
+
+/** At Acme: picks the account, unticks scopes, says yes or no. Ends wherever Acme sends the browser. */
+export async function answerAcme(person, provider, { account = 'ada@acme.example', without = [], verdict = 'Allow' } = {}) {
+  await person.page.getByRole('button', { name: account }).click();
+  for (const scope of without) await person.page.getByRole('checkbox', { name: new RegExp(scope.replace('.', '\\.'), 'i') }).uncheck();
+  await person.page.getByRole('button', { name: verdict, exact: true }).click();
+  await person.page.waitForURL((at) => at.origin !== new URL(provider).origin);
+}
+
+/** Confirms the account and what the agent may do with it. `boxes`: {read: true, write: false, …}; others stay. */
+export async function confirm(person, boxes = {}) {
+  for (const [category, wanted] of Object.entries(boxes)) {
+    const label = { read: /read/i, write: /write/i, destructive: /delete|destructive/i, admin: /admin/i, raw: /raw|token/i }[category];
+    await person.page.getByRole('checkbox', { name: label }).first().setChecked(wanted);
+  }
+  await person.page.getByRole('button', { name: /confirm/i }).click();
+  await person.page.waitForURL((at) => !/confirm/.test(at.pathname));
+}
+
+/** The whole way, from signed in to a grant. */
+export async function connectAcme(person, dev, options = {}) {
+  await chooseAcme(person, dev.url);
+  await continueToAcme(person, dev.demo_provider);
+  await answerAcme(person, dev.demo_provider, options);
+  await confirm(person, options.boxes);
+}
+
+/** The user's living grants at Acme, as the admin sees them. */
+export async function grantsOf(dev, user, connector = 'acme-mail') {
+  const all = await dev.admin.items('/v1/grants?limit=100');
+  const of = (grant) => (typeof grant.user === 'object' ? grant.user.id : grant.user);
+  return all.filter((grant) => of(grant) === user.id && grant.connector === connector);
+}
+
+export async function activeGrant(dev, user, connector) {
+  const active = (await grantsOf(dev, user, connector)).filter((grant) => stateOf(grant) === 'active');
+  assert.equal(active.length, 1, `one active grant, found ${active.length}`);
+  return active[0];
+}
+
+export function stateOf(grant) {
+  return typeof grant.state === 'object' ? grant.state.state ?? grant.state.kind : grant.state ?? grant.status;
+}
+
+/** Everything of the organisation ends: a clean table for the next test of a file. */
+export async function revokeAll(dev) {
+  await dev.admin.must(200, 'POST', '/v1/revocations', { selector: { all: true }, reason: 'between two tests' });
+}
