@@ -88,11 +88,10 @@ class Person {
       const origin = new URL(request.url()).origin;
       if (origin === this.own) return route.continue();
       const from = request.frame()?.url() ?? '';
+      const known = this.others.includes(origin);
       const navigation = request.isNavigationRequest() && request.frame() === this.page.mainFrame();
-      if (from.startsWith(this.own) && !navigation) this.strays.push(`${from} asked for ${request.url()}`);
-      if (this.others.includes(origin)) return route.continue();
-      if (from.startsWith(this.own)) this.strays.push(`${from} asked for ${request.url()}`);
-      return route.abort('blockedbyclient');
+      if (from.startsWith(this.own) && !(known && navigation)) this.strays.push(`${from} asked for ${request.url()}`);
+      return known ? route.continue() : route.abort('blockedbyclient');
     });
   }
 

@@ -7,7 +7,7 @@ import { Acme } from './acme.js';
 import { Api } from './api.js';
 import { freePorts } from './ports.js';
 import { run, start, startAndRead, until } from './process.js';
-import { folder, plant, posternBinary } from './run.js';
+import { KEYS, folder, plant, posternBinary } from './run.js';
 
 /** `postern dev --json --port 0`, its data directory kept for the canary. */
 export async function startDev({ env = {} } = {}) {
@@ -55,9 +55,8 @@ export async function startServe({ connectors, allow, secrets = {}, apply, polic
   const dir = folder('serve');
   const [port, ops] = ports ?? (await freePorts(2));
   const url = `http://127.0.0.1:${port}`;
-  const kek = join(dir, 'kek');
-  // The key file is the one place where a key is meant to be; it lies beside what the canary greps, not in it.
-  writeFileSync(kek, randomBytes(32).toString('base64'), { mode: 0o600 });
+  const kek = join(KEYS, `kek-${process.pid}-${port}`);
+  writeFileSync(kek, `${plant('the KEK', randomBytes(32).toString('base64'))}\n`, { mode: 0o600 });
   const config = join(dir, 'postern.toml');
   writeFileSync(
     config,

@@ -16,7 +16,9 @@ export const SEEN = join(base, 'seen');
 const PLANTED = join(base, 'planted.jsonl');
 /** Pictures of failures. */
 export const PICTURES = join(base, 'pictures');
-for (const folder of [SEEN, PICTURES]) mkdirSync(folder, { recursive: true });
+/** Key files: the one place where a key is meant to be, so not below SEEN. */
+export const KEYS = join(base, 'keys');
+for (const folder of [SEEN, PICTURES, KEYS]) mkdirSync(folder, { recursive: true });
 
 let counter = 0;
 /** A new folder for one server's outputs and data. */

@@ -6,9 +6,7 @@
 //   strict   rotates refresh tokens on every use; presenting a used one kills the whole family.
 //   lenient  does not rotate; narrowing by `scope` on refresh works, and introspection proves it.
 //
-// Run as a process:  node oidc-provider.js   → prints one JSON line, then serves until killed.
-// Every token it issues is appended to `$PEER_SECRETS` (one per line) for the canary.
-import { appendFileSync } from 'node:fs';
+// Everything secret that it issues or sees goes to `onSecret`, for the canary.
 import { createServer } from 'node:http';
 import { createServer as createTcp } from 'node:net';
 import { pathToFileURL } from 'node:url';
@@ -27,11 +25,10 @@ export async function startOidcProvider({
   port = 0,
   redirects = { strict: [], lenient: [] },
   accessTokenSeconds = 300,
-  secretsFile = process.env.PEER_SECRETS,
+  onSecret = () => {},
 } = {}) {
   const at = port === 0 ? await freePort() : port;
   const issuer = `http://127.0.0.1:${at}`;
-  const ttl = { access: accessTokenSeconds };
   const client = (which) => ({
     client_id: CLIENTS[which].id,
     client_secret: CLIENTS[which].secret,
@@ -72,7 +69,7 @@ export async function startOidcProvider({
       revocation: { enabled: true },
     },
     ttl: {
-      AccessToken: () => ttl.access,
+      AccessToken: accessTokenSeconds,
       AuthorizationCode: 60,
       RefreshToken: 86_400,
       Grant: 86_400,
@@ -87,7 +84,7 @@ export async function startOidcProvider({
     cookies: { keys: ['peer-cookie-key'] },
   });
 
-  // What it saw, for assertions at the peer. Tokens are kept because the canary must know what to look for.
+  // What it saw, for assertions at the peer.
   const log = [];
   const remember = (kind, token) => {
     log.push({ kind, client: token.clientId, grant: token.grantId, scope: token.scope, jti: token.jti, at: Date.now() });
@@ -116,11 +113,9 @@ export async function startOidcProvider({
       scope,
       at: Date.now(),
     });
-    if (secretsFile) {
-      for (const secret of [access_token, refresh_token, id_token, ctx.oidc.params.code, ctx.oidc.params.code_verifier]) {
-        if (secret) appendFileSync(secretsFile, `${secret}\n`);
-      }
-      // RFC 6749 §4.1.2: a code is single-use; it is still a secret that has no business in a log.
+    const { code, code_verifier } = ctx.oidc.params;
+    for (const [name, secret] of Object.entries({ access_token, refresh_token, id_token, code, code_verifier })) {
+      if (secret) onSecret(`a ${name} of oidc-provider`, secret);
     }
     issued.push({ client: ctx.oidc.client.clientId, access_token, refresh_token, scope });
   });
@@ -163,18 +158,38 @@ export async function startOidcProvider({
       }
       return json(404, { error: 'not_found' });
     }
-    // The peer's own control room, for tests in the same run; never for Postern.
-    if (url.pathname === '/control/log') return json(200, { log });
-    if (url.pathname === '/control/issued') return json(200, { issued });
-    if (url.pathname === '/control/introspect') return json(200, await introspect(url.searchParams.get('token')));
-    if (url.pathname === '/control/access-token-seconds') {
-      ttl.access = Number(url.searchParams.get('value'));
-      return json(200, ttl);
-    }
     return callback(request, response);
   });
   await new Promise((resolve) => server.listen(at, '127.0.0.1', resolve));
-  return { issuer, port: at, provider, log, issued, close: () => new Promise((done) => server.close(done)) };
+
+  return {
+    issuer,
+    port: at,
+    log,
+    issued,
+    introspect,
+    /** Token requests that were granted or refused, so far. */
+    tokenRequests: () => log.filter(({ kind }) => kind === 'token' || kind === 'grant.error'),
+    /** Every access token ends now, as if its time were over; grants and refresh tokens stay. */
+    async expireAccessTokens() {
+      for (const { access_token } of issued) await (await provider.AccessToken.find(access_token))?.destroy();
+    },
+    /** How a stranger (or an attacker with a stolen copy) would use a refresh token. */
+    refresh: (which, refresh_token, scope) => refresh(issuer, CLIENTS[which], refresh_token, scope),
+    close: () => {
+      server.closeAllConnections();
+      return new Promise((done) => server.close(done));
+    },
+  };
+}
+
+async function refresh(issuer, client, refresh_token, scope) {
+  const answer = await fetch(`${issuer}/token`, {
+    method: 'POST',
+    headers: { authorization: basic(client) },
+    body: new URLSearchParams({ grant_type: 'refresh_token', refresh_token, ...(scope ? { scope } : {}) }),
+  });
+  return { status: answer.status, body: await answer.json() };
 }
 
 function basic({ id, secret }) {
@@ -195,8 +210,8 @@ async function freePort() {
   return port;
 }
 
+// By hand: PEER_OPTIONS='{"redirects":{"strict":["http://127.0.0.1:9/callback/x"],"lenient":[…]}}' node oidc-provider.js
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const options = JSON.parse(process.env.PEER_OPTIONS ?? '{}');
-  const { issuer, port } = await startOidcProvider(options);
+  const { issuer, port } = await startOidcProvider(JSON.parse(process.env.PEER_OPTIONS ?? '{}'));
   console.log(JSON.stringify({ issuer, port }));
 }
