@@ -3,8 +3,6 @@ import assert from 'node:assert/strict';
 
 import { plant } from './run.js';
 
-const ACME = /acme mail/i;
-
 /** Logs in by a one-time link. */
 export async function signIn(person, url) {
   await person.page.goto(url);
@@ -12,16 +10,10 @@ export async function signIn(person, url) {
   await person.page.waitForURL((at) => !at.pathname.startsWith('/login'));
 }
 
-/** From the list of connections to the page that says what is asked. */
+/** From the list of connections to the page that says what is asked; its address is the connect link. */
 export async function chooseAcme(person, own) {
   await person.page.goto(new URL('/connections', own).href);
-  const main = person.page.getByRole('main');
-  const named = main.getByRole('button', { name: /connect.*acme mail|acme mail.*connect|^acme mail$/i });
-  const linked = main.getByRole('link', { name: /connect.*acme mail|acme mail.*connect|^acme mail$/i });
-  const plain = main.locator('li, section, article, tr, form, div').filter({ hasText: ACME }).getByRole('button', { name: /connect/i });
-  const choice = named.or(linked).first();
-  if ((await choice.count()) > 0) await choice.click();
-  else await plain.last().click();
+  await person.page.getByRole('button', { name: /^connect\s+acme mail$/i }).click();
   await person.page.waitForURL(/\/connect\/[^/]+$/);
   plant('a connect link', new URL(person.page.url()).pathname.split('/').pop());
   return person.page.url();
@@ -45,14 +37,18 @@ export async function answerAcme(person, provider, { account = 'ada@acme.example
   await person.page.waitForURL((at) => at.origin !== new URL(provider).origin);
 }
 
+const BOXES = { read: /^read\b/i, write: /^write\b/i, destructive: /^(delete|destructive)\b/i, admin: /^admin/i, raw: /raw token/i };
+
+/** The box of a category on the confirm page. */
+export function box(person, category) {
+  return person.page.getByRole('checkbox', { name: BOXES[category] }).first();
+}
+
 /** Confirms the account and what the agent may do with it. `boxes`: {read: true, write: false, …}; others stay. */
 export async function confirm(person, boxes = {}) {
-  for (const [category, wanted] of Object.entries(boxes)) {
-    const label = { read: /read/i, write: /write/i, destructive: /delete|destructive/i, admin: /admin/i, raw: /raw|token/i }[category];
-    await person.page.getByRole('checkbox', { name: label }).first().setChecked(wanted);
-  }
-  await person.page.getByRole('button', { name: /confirm/i }).click();
-  await person.page.waitForURL((at) => !/confirm/.test(at.pathname));
+  for (const [category, wanted] of Object.entries(boxes)) await box(person, category).setChecked(wanted);
+  await person.page.getByRole('button', { name: /^confirm/i }).click();
+  await person.page.getByRole('heading', { level: 1, name: /is connected/i }).waitFor();
 }
 
 /** The whole way, from signed in to a grant. */

@@ -1,6 +1,6 @@
 // Postern itself, as a person would start it: `postern dev` for the demo, `postern serve` for production.
 import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Acme } from './acme.js';
@@ -9,10 +9,18 @@ import { freePorts } from './ports.js';
 import { run, start, startAndRead, until } from './process.js';
 import { KEYS, folder, plant, posternBinary } from './run.js';
 
-/** `postern dev --json --port 0`, its data directory kept for the canary. */
-export async function startDev({ env = {} } = {}) {
+/**
+ * `postern dev --json --port 0`, its data directory kept for the canary. With `movableClock`, `moveClock(seconds)`
+ * sets the wall clock of that process (and of Acme, which lives in it) ahead; nobody else's.
+ */
+export async function startDev({ env = {}, movableClock = false } = {}) {
   const dir = folder('dev');
   const data = join(dir, 'data');
+  const clock = join(dir, 'clock');
+  if (movableClock) {
+    writeFileSync(clock, '+0\n');
+    env = { ...env, LD_PRELOAD: faketime(), FAKETIME_TIMESTAMP_FILE: clock, FAKETIME_NO_CACHE: '1', FAKETIME_DONT_FAKE_MONOTONIC: '1' };
+  }
   const started = await startAndRead(posternBinary(), ['dev', '--json', '--port', '0', '--data', data], { dir, env, name: 'postern dev' });
   const demo = started.answer;
   plant('the demo admin key', demo.admin_key);
@@ -39,6 +47,14 @@ export async function startDev({ env = {} } = {}) {
       );
       plant('a login link', new URL(url).pathname.split('/').pop());
       return url;
+    },
+    /** Moves the wall clock `seconds` ahead, and checks that Postern noticed. */
+    async moveClock(seconds) {
+      writeFileSync(clock, `+${seconds}\n`);
+      const answer = await admin.post(`/v1/users/${demo.users.at(-1).id}/login-links`, {});
+      const ahead = Date.parse(answer.body.expires_at) - Date.now();
+      plant('a login link', new URL(answer.body.url).pathname.split('/').pop());
+      if (!(ahead > seconds * 1000)) throw new Error(`the clock did not move: a new link ends ${ahead} ms from now. Does the program ask the kernel past libc?`);
     },
     async stop() {
       await acme.log().catch(() => {}); // the digests of all it issued, for the canary
@@ -118,6 +134,13 @@ export async function startServe({ connectors, allow, secrets = {}, apply, polic
     stop: server.stop,
     pid: server.pid,
   };
+}
+
+function faketime() {
+  const places = ['x86_64', 'aarch64'].map((arch) => `/usr/lib/${arch}-linux-gnu/faketime/libfaketime.so.1`);
+  const found = [process.env.LIBFAKETIME, ...places].find((path) => path && existsSync(path));
+  if (!found) throw new Error('no libfaketime: apt-get install libfaketime, or set LIBFAKETIME');
+  return found;
 }
 
 function json({ code, stdout, stderr }, what) {

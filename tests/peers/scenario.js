@@ -77,11 +77,7 @@ async function loginUrl(world) {
 export async function setOff(world, person, peer) {
   const { name } = world.derived[peer];
   await person.page.goto(new URL('/connections', world.url).href);
-  const words = new RegExp(escape(name), 'i');
-  const main = person.page.getByRole('main');
-  const named = main.getByRole('button', { name: words }).or(main.getByRole('link', { name: words }));
-  if ((await named.count()) > 0) await named.first().click();
-  else await main.locator('li, section, article, tr, form').filter({ hasText: words }).getByRole('button', { name: /connect/i }).last().click();
+  await person.page.getByRole('button', { name: new RegExp(`^connect\\s+${escape(name)}$`, 'i') }).click();
   await person.page.waitForURL(/\/connect\/[^/]+$/);
   plant('a connect link', new URL(person.page.url()).pathname.split('/').pop());
   const origin = `http://${world.derived[peer].address}`;
