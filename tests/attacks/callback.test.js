@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { after, afterEach, before, describe, test } from 'node:test';
 
 import { confirm, signIn } from '../harness/journeys.js';
+import { plant } from '../harness/run.js';
 import { altered, doubled, openScene } from './scene.js';
 
 const ANY = randomBytes(32).toString('base64url');
@@ -280,7 +281,8 @@ describe('attacks on the callback', { concurrency: false }, () => {
 
 /** A session with Slack, which is configured but not reachable: its callback's context and its state. */
 async function slackContext(scene, person) {
-  const toml = '[connector.slack]\nclient_id = "1.2"\nclient_secret = "slack-secret-for-the-mix-up-test"\n';
+  const secret = plant('the client secret of Slack', 'slack-secret-for-the-mix-up-test');
+  const toml = `[connector.slack]\nclient_id = "1.2"\nclient_secret = "${secret}"\n`;
   await scene.dev.admin.must(200, 'POST', '/v1/apply', { toml, dry_run: false });
   const somebody = person ?? (await scene.signedIn(scene.dev.ada));
   await somebody.page.goto(`${scene.dev.url}/connections`);

@@ -3,9 +3,8 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 
 import { openBrowser } from '../harness/browser.js';
-import { answerAcme, chooseAcme, continueToAcme, grantsOf, revokeAll, signIn, stateOf } from '../harness/journeys.js';
+import { catchCallback, chooseAcme, continueToAcme, grantsOf, revokeAll, signIn, stateOf } from '../harness/journeys.js';
 import { startDev } from '../harness/postern.js';
-import { plant } from '../harness/run.js';
 
 export async function openScene(options) {
   const dev = await startDev(options);
@@ -49,20 +48,8 @@ class Scene {
   }
 
   /** Says yes at Acme and catches the callback before Postern sees it. */
-  async callbackOf(person, answer) {
-    let caught = null;
-    const pattern = `${this.dev.url}/callback/**`;
-    await person.page.route(pattern, (route) => {
-      caught = route.request().url();
-      return route.fulfill({ status: 200, contentType: 'text/html', body: '<!doctype html><title>caught</title>' });
-    });
-    await answerAcme(person, this.dev.demo_provider, answer);
-    await person.page.unroute(pattern);
-    assert.ok(caught, 'a callback was caught');
-    const url = new URL(caught);
-    const code = url.searchParams.get('code');
-    if (code) plant('an authorization code', code);
-    return url;
+  callbackOf(person, answer) {
+    return catchCallback(person, this.dev.demo_provider, answer);
   }
 
   /** Nothing was sent to Acme's token endpoint while `attack` ran, and no grant of anybody came of it. */

@@ -78,20 +78,22 @@ class Person {
 
   async watch() {
     this.page = await this.context.newPage();
-    this.context.on('request', (request) => this.requests.push({ method: request.method(), url: request.url() }));
+    // Redirects pass here, too; they never reach `route` below.
+    this.context.on('request', (request) => {
+      this.requests.push({ method: request.method(), url: request.url() });
+      const origin = new URL(request.url()).origin;
+      if (origin === this.own || origin === 'null') return;
+      const from = frameOf(request)?.url() ?? '';
+      const sentOn = request.isNavigationRequest() && frameOf(request)?.parentFrame() === null && this.others.includes(origin);
+      if (from.startsWith(`${this.own}/`) && !sentOn) this.strays.push(`${from} asked for ${request.url()}`);
+    });
     this.context.on('weberror', (error) => this.complaints.push(error.error().message));
     this.page.on('console', (message) => {
       if (message.type() === 'error' && /Content.Security.Policy|Refused to/i.test(message.text())) this.complaints.push(message.text());
     });
-    await this.context.route('**/*', async (route) => {
-      const request = route.request();
-      const origin = new URL(request.url()).origin;
-      if (origin === this.own) return route.continue();
-      const from = request.frame()?.url() ?? '';
-      const known = this.others.includes(origin);
-      const navigation = request.isNavigationRequest() && request.frame() === this.page.mainFrame();
-      if (from.startsWith(this.own) && !(known && navigation)) this.strays.push(`${from} asked for ${request.url()}`);
-      return known ? route.continue() : route.abort('blockedbyclient');
+    await this.context.route('**/*', (route) => {
+      const origin = new URL(route.request().url()).origin;
+      return origin === this.own || this.others.includes(origin) ? route.continue() : route.abort('blockedbyclient');
     });
   }
 
@@ -135,5 +137,14 @@ class Person {
       const file = join(PICTURES, `${name.replace(/[^a-z0-9]+/gi, '-').slice(0, 80)}-${index}.png`);
       await page.screenshot({ path: file, fullPage: true }).catch(() => {});
     }
+  }
+}
+
+// A request of a page that is just being made has no frame yet.
+function frameOf(request) {
+  try {
+    return request.frame();
+  } catch {
+    return null;
   }
 }

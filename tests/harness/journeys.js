@@ -30,11 +30,35 @@ export async function continueToAcme(person, provider) {
 }
 
 /** At Acme: picks the account, unticks scopes, says yes or no. Ends wherever Acme sends the browser. */
-export async function answerAcme(person, provider, { account = 'ada@acme.example', without = [], verdict = 'Allow' } = {}) {
+export async function answerAcme(person, provider, answer) {
+  await pressAtAcme(person, answer);
+  await person.page.waitForURL((at) => at.origin !== new URL(provider).origin);
+}
+
+/** As `answerAcme`, but the callback is caught on the way: its address is returned, and Postern never saw it. */
+export async function catchCallback(person, provider, answer) {
+  let caught = null;
+  const authorize = (url) => url.origin === new URL(provider).origin && url.pathname === '/authorize';
+  // A redirect cannot be intercepted in the browser, so Acme's answer is read before the browser has it.
+  await person.page.route(authorize, async (route) => {
+    const response = await route.fetch({ maxRedirects: 0 });
+    const { location } = response.headers();
+    if (!location?.includes('/callback/')) return route.fulfill({ response });
+    caught = new URL(location);
+    return route.fulfill({ status: 200, contentType: 'text/html', body: '<!doctype html><title>caught</title>' });
+  });
+  await pressAtAcme(person, answer);
+  await person.page.waitForFunction(() => document.title === 'caught');
+  await person.page.unroute(authorize);
+  const code = caught.searchParams.get('code');
+  if (code) plant('an authorization code', code);
+  return caught;
+}
+
+async function pressAtAcme(person, { account = 'ada@acme.example', without = [], verdict = 'Allow' } = {}) {
   await person.page.getByRole('button', { name: account }).click();
   for (const scope of without) await person.page.getByRole('checkbox', { name: new RegExp(scope.replace('.', '\\.'), 'i') }).uncheck();
   await person.page.getByRole('button', { name: verdict, exact: true }).click();
-  await person.page.waitForURL((at) => at.origin !== new URL(provider).origin);
 }
 
 const BOXES = { read: /^read\b/i, write: /^write\b/i, destructive: /^(delete|destructive)\b/i, admin: /^admin/i, raw: /raw token/i };

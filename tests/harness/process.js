@@ -4,6 +4,8 @@ import { createWriteStream, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { TEMPORARY } from './run.js';
+
 const running = new Set();
 // A test runner that dies must not leave servers behind.
 process.on('exit', () => {
@@ -108,7 +110,7 @@ async function stop(child, exited) {
 // business.
 function cleanEnvironment(extra) {
   const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_') && !name.startsWith('NODE_TEST'));
-  return { ...Object.fromEntries(kept), ...extra };
+  return { ...Object.fromEntries(kept), TMPDIR: TEMPORARY, ...extra };
 }
 
 function tail(dir) {

@@ -18,7 +18,9 @@ const PLANTED = join(base, 'planted.jsonl');
 export const PICTURES = join(base, 'pictures');
 /** Key files: the one place where a key is meant to be, so not below SEEN. */
 export const KEYS = join(base, 'keys');
-for (const folder of [SEEN, PICTURES, KEYS]) mkdirSync(folder, { recursive: true });
+/** Temporary files of the programs under test; those of the tests' own browser lie elsewhere. */
+export const TEMPORARY = join(SEEN, 'tmp');
+for (const folder of [SEEN, PICTURES, KEYS, TEMPORARY]) mkdirSync(folder, { recursive: true });
 
 let counter = 0;
 /** A new folder for one server's outputs and data. */

@@ -8,7 +8,7 @@ import { after, test } from 'node:test';
 import { openBrowser } from '../harness/browser.js';
 import { answerAcme, chooseAcme, confirm, continueToAcme, signIn } from '../harness/journeys.js';
 import { until } from '../harness/process.js';
-import { REPO, folder, posternBinary } from '../harness/run.js';
+import { REPO, TEMPORARY, folder, posternBinary } from '../harness/run.js';
 import { printedCurls, quickstart } from './readme.js';
 
 const dir = folder('quickstart');
@@ -77,7 +77,7 @@ function built(commands) {
 
 function environment() {
   const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_'));
-  return { ...Object.fromEntries(kept), PATH: `${dirname(posternBinary())}:${process.env.PATH}` };
+  return { ...Object.fromEntries(kept), TMPDIR: TEMPORARY, PATH: `${dirname(posternBinary())}:${process.env.PATH}` };
 }
 
 function plain(output) {
