@@ -299,6 +299,7 @@ CREATE TABLE entries (
   agent_id    TEXT,
   connector   TEXT,
   outcome     TEXT,
+  mode        TEXT,
   correlation TEXT,
   bytes       TEXT    NOT NULL,  -- the canonical JSON that is hashed
   odk         TEXT,              -- sealed beside it: salt, args, display names
@@ -310,6 +311,8 @@ CREATE TABLE entries (
 CREATE UNIQUE INDEX entries_writer ON entries (org_id, writer, writer_seq);
 CREATE UNIQUE INDEX entries_log ON entries (org_id, log_index) WHERE log_index IS NOT NULL;
 CREATE INDEX entries_unsequenced ON entries (org_id, epoch, writer, writer_seq) WHERE log_index IS NULL;
+-- Calls that were sent and have no outcome yet are looked for among these.
+CREATE INDEX entries_executed ON entries (ts) WHERE kind = 'release' AND mode = 'execute';
 CREATE INDEX entries_correlation ON entries (org_id, correlation) WHERE correlation IS NOT NULL;
 
 CREATE TABLE writers (

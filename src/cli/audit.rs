@@ -1,15 +1,21 @@
 //! `postern audit`: who did what as whom; and, without a server, whether an export holds.
 
-use std::{io::Write as _, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{client::Client, exit::CliError, output::Output, wiring};
+use super::{
+    audit_verify::{self, AuditVerifyArgs, VerifyExit},
+    client::Client,
+    exit::CliError,
+    output::Output,
+};
+use crate::audit::{Checkpoint, ExportWriter};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
-    /// List entries, oldest first.
+    /// List entries, newest first.
     #[command(after_help = "Example:\n  postern audit list --kind agent --outcome deny --limit 20")]
     List {
         #[command(flatten)]
@@ -40,22 +46,16 @@ pub(super) enum Audit {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Print the public key of the log, for `audit verify`.
+    #[command(after_help = "Example:\n  postern audit key > acme.vkey")]
+    Key,
     /// Check an export, offline, with the public key alone.
-    #[command(
-        after_help = "Example:\n  postern audit verify acme.audit.jsonl --public-key-file checkpoint.pub"
-    )]
-    Verify {
-        /// The export.
-        export: PathBuf,
-        /// The public key of the checkpoints, obtained out of band.
-        #[arg(long, value_name = "FILE")]
-        public_key_file: PathBuf,
-    },
+    Verify(AuditVerifyArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Filter {
-    /// Only after this entry.
+    /// Only what is older than this entry.
     #[arg(long, value_name = "ENTRY")]
     after: Option<String>,
     /// Only about this person.
@@ -99,10 +99,14 @@ impl Audit {
             }
             Self::Tail { filter } => tail(&client()?, filter, output).await,
             Self::Export { out } => export(&client()?, &out, output).await,
-            Self::Verify {
-                export,
-                public_key_file,
-            } => verify(&export, &public_key_file, output),
+            Self::Key => {
+                output.text(client()?.text(&["v1", "audit", "key"]).await?.trim_end());
+                Ok(())
+            }
+            Self::Verify(mut args) => {
+                args.json |= output.style().json;
+                verify(&args)
+            }
         }
     }
 }
@@ -123,92 +127,82 @@ impl Filter {
     }
 }
 
-async fn tail(client: &Client, mut filter: Filter, output: &mut Output) -> Result<(), CliError> {
+/// Entries as they are written, oldest first: what is newer than the last one seen.
+async fn tail(client: &Client, filter: Filter, output: &mut Output) -> Result<(), CliError> {
+    let id = |entry: &Value| entry.get("id").and_then(Value::as_str).map(str::to_owned);
+    let mut seen: Option<String> = None;
     loop {
-        let entries = client.list(&ENTRIES, &filter.query(), 1000).await?;
-        if let Some(last) = entries
-            .last()
-            .and_then(|entry| entry.get("id"))
-            .and_then(Value::as_str)
-        {
-            filter.after = Some(last.to_owned());
-            output.list(&entries, &COLUMNS);
+        let newest = client.list(&ENTRIES, &filter.query(), 500).await?;
+        let mut fresh: Vec<Value> = newest
+            .into_iter()
+            .take_while(|entry| seen.is_none() || id(entry) != seen)
+            .collect();
+        fresh.reverse();
+        if let Some(last) = fresh.last() {
+            seen = id(last);
+            output.list(&fresh, &COLUMNS);
         }
         tokio::time::sleep(TAIL_PAUSE).await;
     }
 }
 
+/// Writes the log up to its checkpoint, in its own order.
 async fn export(client: &Client, out: &PathBuf, output: &mut Output) -> Result<(), CliError> {
     let failed = |cause| CliError::File {
         path: out.display().to_string(),
         cause,
     };
+    let odd = |_| CliError::Answer("not a log of this format".into());
+    let note = client.text(&["v1", "audit", "checkpoint"]).await?;
+    let checkpoint =
+        Checkpoint::read_unverified(&note).map_err(|_| CliError::Answer("not a checkpoint".into()))?;
     // `create_new`: an export is evidence and is never written over.
-    let mut file = std::io::BufWriter::new(std::fs::File::create_new(out).map_err(failed)?);
-    let checkpoint = client.text(&["v1", "audit", "checkpoint"]).await?;
-    writeln!(
-        file,
-        "{}",
-        json!({"postern_audit_export": 1, "checkpoint": checkpoint})
-    )
-    .map_err(failed)?;
-    let mut count = 0_usize;
-    let mut after: Option<String> = None;
-    loop {
-        let query: Vec<(&str, &str)> = after
-            .as_deref()
-            .map(|after| ("after", after))
-            .into_iter()
-            .collect();
-        let entries = client.list(&ENTRIES, &query, 1000).await?;
-        for entry in &entries {
-            writeln!(file, "{entry}").map_err(failed)?;
+    let file = std::io::BufWriter::new(std::fs::File::create_new(out).map_err(failed)?);
+    let mut writer = ExportWriter::begin(file, &checkpoint.origin).map_err(odd)?;
+    let mut next = 0;
+    while next < checkpoint.size {
+        let start = next.to_string();
+        let page = client
+            .get(&["v1", "audit", "log"], &[("start", &start), ("limit", "500")])
+            .await?;
+        let entries = page
+            .get("entries")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        if entries.is_empty() {
+            return Err(CliError::Answer("the log ends before its checkpoint".into()));
         }
-        count += entries.len();
-        match entries
-            .last()
-            .and_then(|entry| entry.get("id"))
-            .and_then(Value::as_str)
-        {
-            Some(last) if entries.len() == 1000 => after = Some(last.to_owned()),
-            _ => break,
+        for entry in entries {
+            if next == checkpoint.size {
+                break;
+            }
+            let text = entry.get("entry").and_then(Value::as_str);
+            writer.entry(text.unwrap_or_default().as_bytes()).map_err(odd)?;
+            next += 1;
         }
+        output.note(&format!("{next} of {} entries", checkpoint.size));
     }
+    let file = writer.finish(&note).map_err(odd)?;
     file.into_inner()
         .map_err(|error| failed(error.into_error()))?
         .sync_all()
         .map_err(failed)?;
     output.note(&format!(
-        "{count} entries in {}. Next: postern audit verify",
+        "written to {}; next: postern audit verify {0} --key KEY",
         out.display()
     ));
     Ok(())
 }
 
-fn verify(export: &PathBuf, public_key_file: &PathBuf, output: &mut Output) -> Result<(), CliError> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|cause| CliError::File {
-            path: path.display().to_string(),
-            cause,
-        })
-    };
-    let verified = wiring::audit_verify(&read(export)?, read(public_key_file)?.trim())?;
-    if output.style().json {
-        output.json(&json!({"entries": verified.entries, "faults": verified.faults}));
-    } else {
-        verified.faults.iter().for_each(|fault| output.text(fault));
+fn verify(args: &AuditVerifyArgs) -> Result<(), CliError> {
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    match audit_verify::run(args, &mut out, &mut err) {
+        Ok(VerifyExit::Verified) => Ok(()),
+        Ok(VerifyExit::Findings) => Err(CliError::Failed("the export does not hold".into())),
+        Ok(VerifyExit::Unusable) => Err(CliError::Usage("the export could not be checked".into())),
+        Err(error) => Err(CliError::Failed(error.to_string())),
     }
-    if verified.faults.is_empty() {
-        output.note(&format!(
-            "{} entries, nothing changed, missing or added.",
-            verified.entries
-        ));
-        return Ok(());
-    }
-    Err(CliError::Failed(format!(
-        "the export does not hold: {} fault(s)",
-        verified.faults.len()
-    )))
 }
 
 const ENTRIES: [&str; 3] = ["v1", "audit", "entries"];

@@ -4,13 +4,11 @@ use std::{collections::BTreeMap, io::IsTerminal as _, path::PathBuf};
 
 use clap::Args;
 
-use super::{
-    Global,
-    exit::CliError,
-    may_colour,
-    wiring::{self, DevRequest},
+use super::{Global, exit::CliError, may_colour};
+use crate::{
+    app::demo::{self, Announcement},
+    telemetry,
 };
-use crate::telemetry;
 
 #[derive(Debug, Args)]
 #[command(
@@ -30,11 +28,89 @@ impl Dev {
         let colour = may_colour(env, std::io::stderr().is_terminal());
         telemetry::init(telemetry::Format::Human { colour }, "warn")
             .map_err(|error| CliError::Failed(error.to_string()))?;
-        wiring::dev(DevRequest {
-            port: self.port,
-            data: self.data,
-            json: global.json,
-        })
-        .await
+        let announce = |up: &Announcement| {
+            if global.json {
+                announce_json(up)
+            } else {
+                announce_words(up)
+            }
+        };
+        demo::run_demo(self.port, self.data, announce)
+            .await
+            .map_err(|error| CliError::Failed(error.to_string()))
     }
+}
+
+fn announce_json(up: &Announcement) {
+    if let Ok(line) = serde_json::to_string(up) {
+        print_line(&line);
+    }
+}
+
+/// What to open, and a command for each next step.
+fn announce_words(up: &Announcement) {
+    let (agent, key) = up
+        .agents
+        .first()
+        .map_or(("", ""), |agent| (agent.name.as_str(), agent.key.as_str()));
+    let (ada, ben) = match up.users.as_slice() {
+        [ada, .., ben] => (ada, ben),
+        _ => return,
+    };
+    let vend = |tool: &str, args: &str| {
+        format!(
+            "curl -s {url}/v1/vend -H \"Authorization: Bearer $AGENT\" -H 'Content-Type: application/json' \\\n    -d '{{\"connector\":\"acme-mail\",\"user\":\"{user}\",\"tool\":\"{tool}\",\"args\":{args}}}'",
+            url = up.url,
+            user = ada.id,
+        )
+    };
+    print_line(&format!(
+        "Postern is up at {url}, Acme Mail at {acme}. Nothing here leaves this machine.
+
+1. Open this link as Ada (admin), then Connections, then connect Acme Mail:
+   {ada}
+   The same for Ben (member): {ben}
+
+2. The agent \"{agent}\" asks as Ada. Its key:
+   export AGENT={key}
+   Read her mail:
+   {list}
+   Send inside the company:
+   {inside}
+   Send outside, which the policy denies:
+   {outside}
+
+3. Who did what, and is the log intact?
+   export POSTERN_URL={url} POSTERN_API_KEY={admin_key}
+   postern audit list
+   postern audit key > log.vkey && postern audit export --out log.jsonl && postern audit verify log.jsonl --key log.vkey
+
+4. End everything in one action:
+   postern revoke --all --reason demo --dry-run
+   postern revoke --all --reason demo --yes
+
+What Acme Mail saw: {acme}/admin/log    Probes: {ops}/readyz    Stop with Ctrl-C.",
+        url = up.url,
+        acme = up.demo_provider,
+        ada = ada.login_url,
+        ben = ben.login_url,
+        list = vend("messages.list", "{\"limit\":3}"),
+        inside = vend(
+            "messages.send",
+            "{\"to\":[\"ben@acme.example\"],\"subject\":\"Hello\",\"body\":\"From the agent.\"}"
+        ),
+        outside = vend(
+            "messages.send",
+            "{\"to\":[\"eve@else.example\"],\"subject\":\"Hello\",\"body\":\"From the agent.\"}"
+        ),
+        admin_key = up.admin_key,
+        ops = up.ops_url,
+    ));
+}
+
+fn print_line(text: &str) {
+    use std::io::Write as _;
+
+    // Whoever closed standard output does not want to read it.
+    let _closed = writeln!(std::io::stdout(), "{text}");
 }

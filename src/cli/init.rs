@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{exit::CliError, output::Output, wiring};
-use crate::config::Settings;
+use super::{exit::CliError, output::Output};
+use crate::{app, config::Settings};
 
 #[derive(Debug, Args)]
 #[command(
@@ -31,12 +31,14 @@ impl Init {
         output: &mut Output,
     ) -> Result<(), CliError> {
         let settings = Settings::load(&self.config, env)?;
-        let first = wiring::init(settings, &self.org, &self.admin).await?;
+        let (first, login_url) = app::serve::init(settings, &self.org, &self.admin)
+            .await
+            .map_err(|error| CliError::Failed(error.to_string()))?;
         output.show(&json!({
-            "org": first.org,
-            "admin": first.admin,
+            "org": first.org.to_string(),
+            "admin": first.admin.to_string(),
             "admin_key": first.admin_key,
-            "login_url": first.login_url,
+            "login_url": login_url,
         }));
         output.note("Keep the admin key: it is shown only now. Next: export POSTERN_API_KEY and run `postern apply FILE`.");
         Ok(())

@@ -31,7 +31,6 @@ mod serve;
 mod table;
 mod users;
 mod vend;
-mod wiring;
 
 pub use exit::{CliError, Exit};
 use output::{Output, Style};

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, io::IsTerminal as _, path::PathBuf};
 
 use clap::Args;
 
-use super::{exit::CliError, may_colour, wiring};
+use super::{exit::CliError, may_colour};
 use crate::{
+    app,
     config::{LogFormat, Settings},
     telemetry,
 };
@@ -30,6 +31,8 @@ impl Serve {
             },
         };
         telemetry::init(format, &settings.log.level).map_err(|error| CliError::Failed(error.to_string()))?;
-        wiring::serve(settings).await
+        app::serve::serve(settings)
+            .await
+            .map_err(|error| CliError::Failed(error.to_string()))
     }
 }

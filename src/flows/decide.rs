@@ -69,7 +69,7 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
                 continue;
             }
         };
-        let decided = evaluate(deps, &prepared, ask, OrgPermit::Policy);
+        let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
         let id = DecisionId::new(decided.at, &*deps.random)?;
         let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?;
         let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
@@ -105,22 +105,26 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
 }
 
 /// Asks the three layers about the exact action.
-#[must_use]
-pub fn evaluate(deps: &Deps, prepared: &Prepared, ask: &Ask, permit: OrgPermit) -> Decided {
+///
+/// # Errors
+/// When the policies in force cannot judge these facts.
+pub fn evaluate(deps: &Deps, prepared: &Prepared, ask: &Ask, permit: &OrgPermit) -> Result<Decided, Refusal> {
     let at = deps.clock.now();
-    let evaluation = prepared
+    let mut evaluation = prepared
         .agent
-        .evaluate(prepared, ask.context.as_ref(), at, permit);
-    let modes = token::available(
-        prepared,
-        evaluation.modes,
-        evaluation.reads_args || evaluation.needs_approval,
-    );
-    Decided {
+        .evaluate(prepared, ask.context.as_ref(), at, permit)?;
+    if evaluation.outcome == Outcome::Allow && !evaluation.limits.is_empty() {
+        // Budgets are not counted yet: a permit that demands one permits nothing.
+        evaluation.outcome = Outcome::Deny;
+        evaluation.reason = Some("budget_unsupported".to_owned());
+    }
+    let escapes = evaluation.reads_args || evaluation.needs_approval;
+    let modes = token::available(prepared, evaluation.modes, escapes);
+    Ok(Decided {
         evaluation,
         modes,
         at,
-    }
+    })
 }
 
 /// Signs what an evaluation came to.

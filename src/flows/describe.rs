@@ -38,7 +38,7 @@ pub async fn describe(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Describe
     let prepared = current(deps, caller, ask).await?;
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
     let summary = connectors::summary(tool, &prepared.args);
-    let modes = decide::evaluate(deps, &prepared, ask, OrgPermit::Policy).modes;
+    let modes = decide::evaluate(deps, &prepared, ask, &OrgPermit::Policy)?.modes;
     let canonical = String::from_utf8(prepared.canonical).map_err(|_| Refusal::KeyUnavailable)?;
     Ok(Described {
         action: prepared.action,

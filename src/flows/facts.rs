@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use serde_json::Value;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     crypto::jwk::PinnedKey,
     domain::{AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch},
-    policy::{CompiledPolicies, Evaluation, OrgPermit},
+    policy::{CompiledPolicies, Evaluation, OrgPermit, PreparedFacts},
     release::{TrustedKey, verify::Ceiling},
     store::{AgentFacts, SecretKind, SecretRow, VendFacts},
 };
@@ -45,6 +45,7 @@ pub struct GrantView {
     /// As read.
     pub facts: VendFacts,
     tokens: Mutex<HashMap<String, SecretRow>>,
+    policy: OnceLock<PreparedFacts>,
 }
 
 impl GrantView {
@@ -77,18 +78,28 @@ impl AgentView {
     }
 
     /// Asks the three layers about the exact action.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When the policies in force cannot judge these facts; everything is then refused.
     pub fn evaluate(
         &self,
         prepared: &Prepared,
         claimed: Option<&Value>,
         now: Time,
-        permit: OrgPermit,
-    ) -> Evaluation {
-        match &self.policies {
-            Some(policies) => super::question::ask(policies, prepared, claimed, now, permit),
-            None => Evaluation::no_policies(),
-        }
+        permit: &OrgPermit,
+    ) -> Result<Evaluation, Refusal> {
+        let Some(policies) = &self.policies else {
+            return Err(Refusal::denied("not_permitted"));
+        };
+        let grant = &prepared.grant;
+        let facts = match grant.policy.get() {
+            Some(facts) => facts,
+            None => {
+                let facts = super::question::prepare(policies, &self.facts, &grant.facts)?;
+                grant.policy.get_or_init(|| facts)
+            }
+        };
+        Ok(super::question::ask(facts, prepared, claimed, now, permit))
     }
 }
 
@@ -161,6 +172,7 @@ impl FactsCache {
         let view = Arc::new(GrantView {
             facts,
             tokens: Mutex::default(),
+            policy: OnceLock::new(),
         });
         if held(&self.agents, &(org, agent)).is_some_and(|agent| agent.facts.epoch != view.facts.epoch) {
             // Two snapshots of two epochs must not be mixed: the older one goes.

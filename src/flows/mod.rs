@@ -19,6 +19,7 @@ pub mod record;
 pub mod refresh;
 pub mod revoke;
 pub mod sight;
+pub mod sweep;
 pub mod token;
 pub mod upstream;
 pub mod vend;

@@ -1,51 +1,76 @@
 //! The policy question: facts of ours, laid out for the engine.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use crate::{
-    domain::{
-        Time,
-        connector::{ArgSpec, HTTP_REQUEST},
+    connectors::Catalogue,
+    domain::Time,
+    policy::{
+        AgentFacts, CheckReport, CompiledPolicies, ConnectorActions, Evaluation, GrantFacts, OrgPermit,
+        Parties, PolicyFinding, PolicySources, PolicyText, PreparedFacts, Question, UserFacts, check,
     },
-    policy::{CompiledPolicies, Evaluation, Finding, OrgPermit, Question, Source, ToolFacts},
-    store::{PolicyRow, PolicyText, StoreError},
+    store::{self, PolicyRow, StoreError, VendFacts},
 };
 
 use super::{Deps, Refusal, actions::Prepared};
 
+/// Lays out who asks with what; good as long as the epoch of both views stands.
+///
+/// # Errors
+/// When the facts do not fit the policies in force: everything is then refused.
+pub fn prepare(
+    policies: &CompiledPolicies,
+    agent: &store::AgentFacts,
+    held: &VendFacts,
+) -> Result<PreparedFacts, Refusal> {
+    let parties = Parties {
+        org: agent.org.id,
+        user: UserFacts {
+            id: held.user.id,
+            email: held.user.email.clone(),
+            role: held.user.role,
+            managed_by: held.user.managed_by,
+        },
+        agent: AgentFacts {
+            id: agent.agent.id,
+            name: agent.agent.name.clone(),
+        },
+        grant: GrantFacts {
+            id: held.grant.id,
+            connector: held.grant.connector.clone(),
+            account: held.grant.account.clone(),
+            label: held.grant.label.clone(),
+            scopes: held.grant.scopes.clone(),
+        },
+    };
+    policies.prepare(&parties, &held.delegations).map_err(|error| {
+        tracing::error!(grant.id = %held.grant.id, cause = %error, "the policies cannot judge {}", held.grant.id);
+        Refusal::StoreUnavailable(Some(StoreError::Inconsistent { table: "policies" }))
+    })
+}
+
 /// Asks the three layers about the exact action.
 #[must_use]
 pub fn ask(
-    policies: &CompiledPolicies,
+    facts: &PreparedFacts,
     prepared: &Prepared,
     claimed: Option<&Value>,
     now: Time,
-    permit: OrgPermit,
+    permit: &OrgPermit,
 ) -> Evaluation {
-    let (agent, held) = (&prepared.agent.facts, &prepared.grant.facts);
     let question = Question {
-        org: agent.org.id,
-        user: held.user.id,
-        user_email: held.user.email.as_deref(),
-        user_role: held.user.role,
-        agent: agent.agent.id,
-        agent_name: &agent.agent.name,
-        grant: held.grant.id,
-        connector: &held.grant.connector,
-        account: &held.grant.account,
-        label: held.grant.label.as_deref(),
-        scopes: &held.grant.scopes,
-        tool: &prepared.action.tool,
-        category: prepared.category,
-        args: prepared.args.policy_view(),
-        delegations: &held.delegations,
+        tool: prepared.action.tool.clone(),
+        args: prepared.args.policy_view().clone(),
         now,
         live_session: false,
-        claimed,
+        admission_age_s: None,
+        approvals: BTreeSet::new(),
+        budgets: Vec::new(),
+        claimed: claimed.cloned(),
     };
-    policies.evaluate(&question, permit)
+    facts.evaluate(&question, permit)
 }
 
 /// Compiles a version that was valid when it was written.
@@ -53,7 +78,7 @@ pub fn ask(
 /// # Errors
 /// When it is not valid any more, as after a connector lost a tool: everything is then refused, loudly.
 pub fn compile(deps: &Deps, row: &PolicyRow) -> Result<CompiledPolicies, Refusal> {
-    compile_texts(deps, row.version, &row.org, &row.agent).map_err(|findings| {
+    compile_texts(&deps.catalogue, row.version, &row.org, &row.agent).map_err(|findings| {
         for finding in findings {
             tracing::error!(policy.file = %finding.file, policy.line = finding.line, cause = %finding.message,
                 "a policy in force does not compile");
@@ -67,39 +92,46 @@ pub fn compile(deps: &Deps, row: &PolicyRow) -> Result<CompiledPolicies, Refusal
 /// # Errors
 /// What is wrong with them, file by file.
 pub fn compile_texts(
-    deps: &Deps,
+    catalogue: &Catalogue,
     version: u64,
-    org: &[PolicyText],
-    agent: &[PolicyText],
-) -> Result<CompiledPolicies, Vec<Finding>> {
-    let sources = |texts: &[PolicyText]| -> Vec<Source> {
-        texts
-            .iter()
-            .map(|text| Source {
-                name: text.name.clone(),
-                text: text.text.clone(),
-            })
-            .collect()
+    org: &[store::PolicyText],
+    agent: &[store::PolicyText],
+) -> Result<CompiledPolicies, Vec<PolicyFinding>> {
+    let sources = PolicySources {
+        org: policy_texts(org),
+        agent: policy_texts(agent),
+        version: version.to_string(),
     };
-    let none: BTreeMap<String, ArgSpec> = BTreeMap::new();
-    let mut tools = Vec::new();
-    for connector in deps.catalogue.iter() {
-        for action in &connector.actions {
-            tools.push(ToolFacts {
-                connector: &connector.id,
-                tool: &action.name,
-                category: Some(action.category),
-                args: &action.args,
-            });
-        }
-        if connector.api.origin.is_some() {
-            tools.push(ToolFacts {
-                connector: &connector.id,
-                tool: HTTP_REQUEST,
-                category: None,
-                args: &none,
-            });
-        }
-    }
-    CompiledPolicies::compile(version, &sources(org), &sources(agent), &tools)
+    CompiledPolicies::compile(&sources, &actions(catalogue))
+}
+
+/// Looks at policies without putting them in force.
+#[must_use]
+pub fn look(catalogue: &Catalogue, org: &[store::PolicyText], agent: &[store::PolicyText]) -> CheckReport {
+    let sources = PolicySources {
+        org: policy_texts(org),
+        agent: policy_texts(agent),
+        version: "0".to_owned(),
+    };
+    check(&sources, &actions(catalogue))
+}
+
+fn policy_texts(texts: &[store::PolicyText]) -> Vec<PolicyText> {
+    texts
+        .iter()
+        .map(|text| PolicyText {
+            name: text.name.clone(),
+            text: text.text.clone(),
+        })
+        .collect()
+}
+
+fn actions(catalogue: &Catalogue) -> Vec<ConnectorActions<'_>> {
+    catalogue
+        .iter()
+        .map(|connector| ConnectorActions {
+            id: &connector.id,
+            actions: &connector.actions,
+        })
+        .collect()
 }

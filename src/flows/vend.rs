@@ -99,10 +99,17 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         None => None,
     };
     let permit = match &brought {
-        Some(decision) if decision.is_external() => OrgPermit::External,
+        // A registered engine's allow stands in for the organisation layer's permit, and for nothing else.
+        Some(decision) if decision.is_external() => {
+            let constraints = &decision.claims().constraints;
+            OrgPermit::External {
+                modes: constraints.modes,
+                max_ttl_s: constraints.max_ttl_s,
+            }
+        }
         _ => OrgPermit::Policy,
     };
-    let decided = decide::evaluate(deps, &prepared, ask, permit);
+    let decided = decide::evaluate(deps, &prepared, ask, &permit)?;
     if decided.evaluation.outcome != Outcome::Allow {
         return match decide::deny(deps, caller, &prepared, ask, decided, idempotency).await {
             Ok(never) => match never {},

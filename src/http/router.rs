@@ -40,7 +40,12 @@ impl Default for Options {
 }
 
 /// The application: API and pages.
-pub fn app(deps: Arc<Deps>, site: Site, options: &Options) -> Router {
+pub fn app(deps: Arc<Deps>, site: Site) -> Router {
+    app_within(deps, site, &Options::default())
+}
+
+/// The application, with deadlines of its own.
+pub fn app_within(deps: Arc<Deps>, site: Site, options: &Options) -> Router {
     let app = api(options)
         .with_state(Arc::clone(&deps))
         // The pages: `.merge(super::pages::routes(deps, …))` goes here.

@@ -1,102 +1,61 @@
-//! PLACEHOLDER
-#![expect(missing_docs)]
-use crate::domain::{connector::*, decision::*, delegation::*, grant::*, principal::*, *};
-pub enum OrgPermit {
-    Policy,
-    External,
-}
-#[derive(Debug)]
-pub struct Evaluation {
-    pub outcome: Outcome,
-    pub reason: Option<String>,
-    pub model_message: Option<String>,
-    pub layers: Layers,
-    pub modes: ModeSet,
-    pub max_ttl_s: Option<u64>,
-    pub policy: PolicyRef,
-    pub determining: Vec<String>,
-    pub reads_args: bool,
-    pub needs_approval: bool,
-}
-impl Evaluation {
-    pub fn no_policies() -> Self {
-        Self {
-            outcome: Outcome::Deny,
-            reason: Some("no_policy".into()),
-            model_message: None,
-            layers: Layers::default(),
-            modes: ModeSet::NONE,
-            max_ttl_s: None,
-            policy: PolicyRef {
-                id: "org".into(),
-                version: "0".into(),
-                digest: String::new(),
-            },
-            determining: vec![],
-            reads_args: true,
-            needs_approval: false,
-        }
-    }
-}
-#[derive(Debug)]
-pub struct Source {
-    pub name: String,
-    pub text: String,
-}
-#[derive(Debug)]
-pub struct ToolFacts<'a> {
-    pub connector: &'a ConnectorId,
-    pub tool: &'a str,
-    pub category: Option<Category>,
-    pub args: &'a std::collections::BTreeMap<String, ArgSpec>,
-}
-#[derive(Debug)]
-pub struct Finding {
-    pub file: String,
-    pub line: usize,
-    pub column: usize,
-    pub message: String,
-    pub help: Option<String>,
-}
-#[derive(Debug)]
-pub struct CompiledPolicies;
-impl CompiledPolicies {
-    pub fn compile(
-        _version: u64,
-        _org: &[Source],
-        _agent: &[Source],
-        _tools: &[ToolFacts<'_>],
-    ) -> Result<Self, Vec<Finding>> {
-        Ok(Self)
-    }
-    pub fn covers_tool(&self, _agent: AgentId, _connector: &ConnectorId, _tool: &str) -> bool {
-        true
-    }
-    pub fn evaluate(&self, _q: &Question<'_>, _permit: OrgPermit) -> Evaluation {
-        Evaluation::no_policies()
-    }
-    pub fn digest(&self) -> &str {
-        ""
-    }
-}
-#[derive(Debug)]
-pub struct Question<'a> {
-    pub org: OrgId,
-    pub user: UserId,
-    pub user_email: Option<&'a str>,
-    pub user_role: Role,
-    pub agent: AgentId,
-    pub agent_name: &'a str,
-    pub grant: GrantId,
-    pub connector: &'a ConnectorId,
-    pub account: &'a Account,
-    pub label: Option<&'a str>,
-    pub scopes: &'a ScopeSet,
-    pub tool: &'a str,
-    pub category: Option<Category>,
-    pub args: &'a serde_json::Value,
-    pub delegations: &'a [Delegation],
-    pub now: Time,
-    pub live_session: bool,
-    pub claimed: Option<&'a serde_json::Value>,
+//! Policy: may this agent do this, as this person, now? And the notary that puts the answer into claims.
+//!
+//! Three Cedar policy sets — organisation, user delegation, agent capability — are evaluated apart and intersected.
+//! Nothing is allowed by default, a forbid always wins, and any error in any set is a deny. The room is pure: no clock,
+//! no store, no network; it must never see a secret.
+//!
+//! The way through: [`CompiledPolicies::compile`] parses and checks texts once, [`CompiledPolicies::prepare`] picks the
+//! slice for one agent and grant (keep it as long as the org's epoch stands), [`PreparedFacts::evaluate`] answers one
+//! [`Question`], [`notary::claims`] turns the [`Evaluation`] into a decision to sign. `docs/policy.md` is for the people
+//! who write policies.
+
+mod cedar;
+mod check;
+mod compile;
+mod context;
+pub mod demo;
+mod evaluation;
+mod facts;
+mod finding;
+mod limits;
+pub mod notary;
+mod reads;
+mod rule;
+mod schema;
+mod shape;
+mod slice;
+#[cfg(test)]
+mod tests;
+
+pub use check::{CheckReport, RuleSummary, check};
+pub use compile::{CompiledPolicies, ConnectorActions, PolicySources, PolicyText};
+pub use evaluation::{Evaluation, Limit, OrgPermit};
+pub use facts::{
+    AgentFacts, ApprovalKind, Budget, GrantFacts, InvalidApprovalKind, Parties, Question, UserFacts,
+};
+pub use finding::{PolicyFinding, Severity};
+pub use schema::schema_text;
+pub use slice::{DelegationIndex, PreparedFacts, Unpreparable};
+
+/// Reason codes of the engine itself. Stable, safe to show to a model; `docs/policy.md` explains each.
+pub mod reason {
+    /// A policy could not be evaluated, or the facts do not fit the schema: fails closed.
+    pub const POLICY_ERROR: &str = "policy_error";
+    /// No policy of the organisation, or of the agent, permits it.
+    pub const NOT_PERMITTED: &str = "not_permitted";
+    /// The person has not let this agent do it.
+    pub const NOT_DELEGATED: &str = "not_delegated";
+    /// A forbid without a `@reason` of its own matched.
+    pub const FORBIDDEN: &str = "forbidden";
+    /// A human has to say yes first.
+    pub const APPROVAL_REQUIRED: &str = "approval_required";
+
+    /// Codes that no `@reason` may take.
+    pub(super) const RESERVED: [&str; 5] = [
+        POLICY_ERROR,
+        NOT_PERMITTED,
+        NOT_DELEGATED,
+        FORBIDDEN,
+        APPROVAL_REQUIRED,
+    ];
 }

@@ -235,6 +235,7 @@ impl Placed {
             agent,
             connector.as_ref().map(ConnectorId::as_str),
             outcome,
+            new.draft.mode.map(crate::domain::Mode::as_str),
             correlation,
             bytes,
             new.sealed.as_ref().map(|sealed| sealed.odk),
@@ -249,8 +250,8 @@ impl Placed {
 }
 
 pub(super) const INSERT: &str = "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, \
-     agent_id, connector, outcome, correlation, bytes, odk, sealed, wrapped_dek) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+     agent_id, connector, outcome, mode, correlation, bytes, odk, sealed, wrapped_dek) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
 pub(super) fn read_epoch(fields: &mut super::sql::Fields) -> Result<Epoch, StoreError> {
     let incarnation = u32::try_from(fields.int()?).map_err(|_| fields.bad())?;

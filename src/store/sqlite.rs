@@ -243,10 +243,10 @@ pub(super) mod gate {
 
     pub(in crate::store) const APPEND: &str =
         "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, agent_id, connector, outcome,
-          correlation, bytes, odk, sealed, wrapped_dek)
+          mode, correlation, bytes, odk, sealed, wrapped_dek)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
           j.value ->> 6, j.value ->> 7, j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11, j.value ->> 12,
-          j.value ->> 13, unhex(j.value ->> 14), unhex(j.value ->> 15)
+          j.value ->> 13, j.value ->> 14, unhex(j.value ->> 15), unhex(j.value ->> 16)
         FROM json_each($1) j";
 
     pub(in crate::store) const WRITERS: &str = "INSERT INTO writers (org_id, writer, seq, hash)

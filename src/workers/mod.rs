@@ -1,1 +1,93 @@
-//! Background work: outbox, sequencer, sweep.
+//! Background work: sequencing the log, revoking upstream, sweeping. Each worker looks, does what is due and looks
+//! again; what it could not do waits for the next look.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::flows::{Deps, Refusal, audit, sweep, upstream};
+
+/// Workers under way. Dropping it stops them; [`Workers::stop`] lets them finish what they hold.
+#[derive(Debug)]
+pub struct Workers {
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Workers {
+    /// Starts every worker.
+    #[must_use]
+    pub fn start(deps: &Arc<Deps>) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(every(
+            "sequencer",
+            SEQUENCE_EVERY,
+            stopped.clone(),
+            with(deps, sequence),
+        ));
+        tasks.spawn(every("outbox", OUTBOX_EVERY, stopped.clone(), with(deps, outbox)));
+        tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
+        Self { tasks, stop }
+    }
+
+    /// Asks the workers to stop and waits until each has finished what it holds.
+    pub async fn stop(mut self) {
+        // Nobody listening means that they have ended already.
+        let _ended = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn sequence(deps: Arc<Deps>) -> Result<(), Refusal> {
+    let orgs = deps.store.read().await?.orgs_to_sequence().await?;
+    for org in orgs {
+        audit::sequence(&deps, org).await?;
+    }
+    Ok(())
+}
+
+async fn outbox(deps: Arc<Deps>) -> Result<(), Refusal> {
+    upstream::fan_out(&deps).await?;
+    upstream::drain(&deps).await?;
+    Ok(())
+}
+
+async fn sweep_once(deps: Arc<Deps>) -> Result<(), Refusal> {
+    sweep::run(&deps).await.map(drop)
+}
+
+fn with<F, R>(deps: &Arc<Deps>, work: F) -> impl Fn() -> R + Send + 'static + use<F, R>
+where
+    F: Fn(Arc<Deps>) -> R + Send + 'static,
+{
+    let deps = Arc::clone(deps);
+    move || work(Arc::clone(&deps))
+}
+
+/// Works, waits, works again, until told to stop. Work under way is never cut off.
+async fn every<R>(
+    name: &'static str,
+    pause: Duration,
+    mut stopped: watch::Receiver<bool>,
+    work: impl Fn() -> R + Send,
+) where
+    R: Future<Output = Result<(), Refusal>> + Send,
+{
+    while !*stopped.borrow() {
+        if let Err(refusal) = work().await {
+            tracing::warn!(worker = name, cause = %refusal, "{name} has to wait");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = stopped.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The log grows at most this much later than its entries.
+const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
+/// Revocations reach the provider at most this much later.
+const OUTBOX_EVERY: Duration = Duration::from_millis(500);
+/// How often overdue things are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);

@@ -156,13 +156,10 @@ fn checked(deps: &Deps, toml: &str) -> Result<Document, Refusal> {
     }
     if let Some(policies) = &document.policies {
         let (org, agent) = texts(policies);
-        question::compile_texts(deps, 0, &org, &agent).map_err(|findings| {
-            let fault = |finding: crate::policy::Finding| Fault {
+        question::compile_texts(&deps.catalogue, 0, &org, &agent).map_err(|findings| {
+            let fault = |finding: crate::policy::PolicyFinding| Fault {
                 pointer: "/policies".to_owned(),
-                detail: format!(
-                    "{}:{}:{}: {}",
-                    finding.file, finding.line, finding.column, finding.message
-                ),
+                detail: finding.to_string(),
             };
             Refusal::InvalidRequest(findings.into_iter().map(fault).collect())
         })?;

@@ -1,0 +1,152 @@
+//! Composition root: builds every port and fills [`Deps`]. Alone knows all rooms.
+
+pub mod clock;
+#[cfg(feature = "dev")]
+pub mod demo;
+mod keys;
+pub mod serve;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use postern_kms::{KeyService, local::LocalKeyError};
+
+use crate::{
+    connectors::{Catalogue, CatalogueError},
+    crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
+    domain::{Clock, Randomness},
+    egress::{Egress, EgressError},
+    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights},
+    release::Gate,
+    store::{Store, StoreError},
+};
+
+/// Why Postern does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The database.
+    #[error("the database cannot be used: {0}")]
+    Store(#[from] StoreError),
+    /// Keys.
+    #[error("the keys cannot be used: {0}")]
+    Crypto(#[from] CryptoError),
+    /// The local key-encryption key.
+    #[error("the key-encryption key cannot be used: {0}")]
+    LocalKey(#[from] LocalKeyError),
+    /// A connector file.
+    #[error("a connector cannot be used: {0}")]
+    Catalogue(#[from] CatalogueError),
+    /// The outbound client.
+    #[error("the outbound client cannot be built: {0}")]
+    Egress(#[from] EgressError),
+    /// A flow.
+    #[error("{0}")]
+    Flow(#[from] Refusal),
+    /// The network or a file.
+    #[error("{what}: {cause}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// A setting that cannot be used, or a start that must not happen.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What made a database; one never opens the other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `postern dev`.
+    Dev,
+    /// `postern serve` and `postern init`.
+    Serve,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Serve => "serve",
+        }
+    }
+}
+
+/// The parts a deployment is built of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who starts.
+    pub kind: Kind,
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// Where the KEK is.
+    pub keys: Arc<dyn KeyService>,
+    /// Which KEK new data keys are wrapped under.
+    pub kek_ref: String,
+    /// In words people read.
+    pub key_words: String,
+    /// How long a plaintext data key may live.
+    pub cache_ttl: Duration,
+    /// Whether keys must be in memory that is never swapped out.
+    pub locking: Locking,
+    /// The public base URL without trailing slash.
+    pub issuer: String,
+    /// The connectors of this deployment.
+    pub catalogue: Catalogue,
+    /// The one way out.
+    pub egress: Egress,
+    /// The only source of time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Opens the database, unwraps or makes the deployment's keys, starts the gate.
+///
+/// # Errors
+/// When any part cannot be had; nothing is served then.
+pub async fn open(parts: Parts) -> Result<Arc<Deps>, AppError> {
+    let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
+    let url = format!("sqlite://{}", parts.database.display());
+    let store = Store::open(&url, Arc::clone(&parts.clock)).await?;
+    own(&store, parts.kind).await?;
+    let keyring = Keyring::new(
+        parts.keys,
+        Arc::clone(&parts.clock),
+        Arc::clone(&random),
+        parts.cache_ttl,
+    )
+    .with_locking(parts.locking);
+    let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
+    Ok(Arc::new(Deps {
+        gate: Gate::start(store.clone(), Arc::clone(&parts.clock)),
+        store,
+        clock: parts.clock,
+        random,
+        keyring: Arc::new(keyring),
+        lookup: LookupKeys {
+            api_keys: chest.mac(Purpose::ApiKeys)?,
+            sessions: chest.mac(Purpose::Sessions)?,
+            connect_state: chest.mac(Purpose::ConnectState)?,
+        },
+        notary: chest.signing(Purpose::Notary)?,
+        checkpoints: chest.signing(Purpose::Checkpoints)?,
+        catalogue: parts.catalogue,
+        egress: parts.egress,
+        facts: FactsCache::default(),
+        flights: Flights::default(),
+        issuer: parts.issuer,
+        kek_ref: parts.kek_ref,
+        key_words: parts.key_words,
+    }))
+}
+
+/// Refuses a database that the other kind of start made: no relaxation of `dev` reaches production by its files.
+async fn own(store: &Store, kind: Kind) -> Result<(), AppError> {
+    match store.meta("made_by").await? {
+        None => Ok(store.set_meta("made_by", kind.as_str()).await?),
+        Some(made_by) if made_by == kind.as_str() => Ok(()),
+        Some(made_by) => Err(AppError::Refused(format!(
+            "this database was made by `postern {made_by}` and is not opened by `postern {}`",
+            kind.as_str()
+        ))),
+    }
+}

@@ -1,0 +1,256 @@
+//! `postern serve` and `postern init`: the production start.
+
+use std::{path::Path, sync::Arc};
+
+use postern_kms::{
+    KeyService,
+    local::{LocalKeys, create_key_file, create_passphrase_file},
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    config::{Kek, Settings, StoreUrl},
+    connectors::{Catalogue, Options},
+    crypto::hardening::{self, Locking},
+    domain::connector::ConnectorId,
+    egress::{Egress, EgressPolicy},
+    flows::{Deps, found},
+    http::{
+        guard::RequestIds,
+        router,
+        routes::health::{self, Readiness},
+        security::Site,
+        server,
+    },
+    workers::Workers,
+};
+
+use super::{AppError, Kind, Parts, clock::SystemClock, open};
+
+/// Serves until a stop signal, then drains.
+///
+/// # Errors
+/// When a part cannot be had or a port cannot be bound.
+pub async fn serve(settings: Settings) -> Result<(), AppError> {
+    refuse_measurement_builds()?;
+    if !Path::new(&database(&settings)?).exists() {
+        return Err(AppError::Refused(
+            "there is no database yet; run `postern init --config FILE --org NAME --admin EMAIL` first"
+                .to_owned(),
+        ));
+    }
+    let deps = open(parts(&settings)?).await?;
+    let site = Site::new(settings.server.public_url.url())
+        .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
+    let listener = bind(settings.server.listen).await?;
+    let ops = bind(settings.server.ops_listen).await?;
+    tracing::info!(listen = %settings.server.listen, "serving {}", settings.server.public_url.issuer());
+    let limits = server::Limits {
+        connections: settings.limits.connections,
+        header_timeout: settings.limits.header_timeout,
+        body_bytes: settings.limits.body_bytes,
+        drain: settings.limits.drain,
+        ..server::Limits::default()
+    };
+    run(deps, site, listener, ops, limits).await
+}
+
+/// Makes the first org of a deployment.
+///
+/// # Errors
+/// When there is one already, or a part cannot be had.
+pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::Founded, String), AppError> {
+    refuse_measurement_builds()?;
+    create_kek(&settings)?;
+    let deps = open(parts(&settings)?).await?;
+    if !deps.store.read().await?.orgs().await?.is_empty() {
+        return Err(AppError::Refused(
+            "this database has an organisation already; nothing was changed".to_owned(),
+        ));
+    }
+    let founded = found::found(&deps, org, admin).await?;
+    let link =
+        crate::flows::login::make_link(&deps, founded.org, founded.admin, "postern init".to_owned()).await?;
+    deps.store.close().await;
+    Ok((founded, link.url))
+}
+
+/// Serves the API, the pages and the probes until a stop signal; then stops the workers and closes the database.
+pub(super) async fn run(
+    deps: Arc<Deps>,
+    site: Site,
+    listener: TcpListener,
+    ops: TcpListener,
+    limits: server::Limits,
+) -> Result<(), AppError> {
+    let io = |what: &str, cause| AppError::Io {
+        what: what.to_owned(),
+        cause,
+    };
+    let stop = server::stop_signal().map_err(|cause| io("waiting for signals", cause))?;
+    let workers = Workers::start(&deps);
+    let (ready, readiness) = watch::channel(Readiness::default());
+    let (ended, end) = watch::channel(false);
+    let wait = |mut end: watch::Receiver<bool>| async move {
+        // The sender is gone only when everything ends.
+        let _ended = end.wait_for(|ended| *ended).await;
+    };
+    let ids = RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
+    let ops_ids =
+        RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
+    let app = router::app(Arc::clone(&deps), site);
+    let ops_server = tokio::spawn(server::serve(
+        ops,
+        health::routes(readiness),
+        server::Limits::default(),
+        ops_ids,
+        wait(end.clone()),
+    ));
+    let server = tokio::spawn(server::serve(listener, app, limits, ids, wait(end)));
+    stop.await;
+    tracing::info!("stopping: no new connections, requests under way may finish");
+    ready.send_replace(Readiness {
+        obstacles: vec!["draining"],
+    });
+    ended.send_replace(true);
+    for task in [server, ops_server] {
+        task.await
+            .map_err(|_| AppError::Refused("a server ended unexpectedly".to_owned()))?;
+    }
+    workers.stop().await;
+    deps.store.close().await;
+    Ok(())
+}
+
+pub(super) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|cause| AppError::Io {
+        what: format!("cannot listen on {address}"),
+        cause,
+    })
+}
+
+fn refuse_measurement_builds() -> Result<(), AppError> {
+    if cfg!(feature = "bench") {
+        return Err(AppError::Refused(
+            "this build can leave commits out; it is for measurements only".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn database(settings: &Settings) -> Result<String, AppError> {
+    match &settings.store {
+        StoreUrl::Sqlite(path) => Ok(path.display().to_string()),
+    }
+}
+
+fn parts(settings: &Settings) -> Result<Parts, AppError> {
+    let locking = if settings.keys.allow_unlocked {
+        Locking::Preferred
+    } else {
+        Locking::Required
+    };
+    let hardened = hardening::harden_process();
+    tracing::debug!(?hardened, "hardened the process");
+    if locking == Locking::Required && !hardening::memory_is_lockable() {
+        return Err(AppError::Refused(
+            "keys cannot be locked into memory: raise RLIMIT_MEMLOCK, or set keys.allow_unlocked = true"
+                .to_owned(),
+        ));
+    }
+    let mut policy = EgressPolicy::strict();
+    let mut plain_http = Vec::new();
+    for allow in &settings.egress_allow {
+        let connector: ConnectorId = allow
+            .connector
+            .as_str()
+            .parse()
+            .map_err(|_| AppError::Refused("egress.allow: not a connector id".to_owned()))?;
+        let address = format!("{}:{}", allow.address.host, allow.address.port);
+        plain_http.push(format!("http://{address}"));
+        policy = policy
+            .allow(&connector, &address)
+            .map_err(|_| AppError::Refused(format!("egress.allow: {address} is not host:port")))?;
+    }
+    let catalogue = Catalogue::load(&Options {
+        acme_mail_origin: None,
+        dir: settings.connectors_dir.as_deref(),
+        plain_http_allowed: &plain_http,
+    })?;
+    let (keys, key_words) = kek(settings, locking)?;
+    Ok(Parts {
+        kind: Kind::Serve,
+        database: database(settings)?.into(),
+        keys,
+        kek_ref: LOCAL_KEK.to_owned(),
+        key_words,
+        cache_ttl: settings.keys.cache_ttl,
+        locking,
+        issuer: settings.server.public_url.issuer().to_owned(),
+        catalogue,
+        egress: Egress::new(policy)?,
+        clock: Arc::new(SystemClock),
+    })
+}
+
+fn kek(settings: &Settings, locking: Locking) -> Result<(Arc<dyn KeyService>, String), AppError> {
+    let keep = match locking {
+        Locking::Required => hardening::keep_locked,
+        Locking::Preferred => hardening::keep_preferably_locked,
+    };
+    let mut keys = LocalKeys::new(keep);
+    let words = match &settings.keys.kek {
+        Kek::KeyFile(path) => {
+            keys.add_key_file(LOCAL_KEK, path)?;
+            "your organisation's key, in a file on this server"
+        }
+        Kek::PassphraseFile(_) | Kek::Passphrase(_) => {
+            keys.add_passphrase(LOCAL_KEK, &passphrase(settings)?, &parameters(settings))?;
+            "your organisation's key, from a passphrase given to this server"
+        }
+    };
+    Ok((Arc::new(keys), words.to_owned()))
+}
+
+/// Makes the KEK's file where there is none yet; an existing one is never touched.
+fn create_kek(settings: &Settings) -> Result<(), AppError> {
+    std::fs::create_dir_all(&settings.data_dir).map_err(|cause| AppError::Io {
+        what: format!("cannot make {}", settings.data_dir.display()),
+        cause,
+    })?;
+    match &settings.keys.kek {
+        Kek::KeyFile(path) if !path.exists() => Ok(create_key_file(path)?),
+        Kek::KeyFile(_) => Ok(()),
+        Kek::PassphraseFile(_) | Kek::Passphrase(_) => {
+            let parameters = parameters(settings);
+            if !parameters.exists() {
+                create_passphrase_file(&passphrase(settings)?, &parameters)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn passphrase(settings: &Settings) -> Result<SecretString, AppError> {
+    match &settings.keys.kek {
+        Kek::Passphrase(text) => Ok(SecretString::from(text.expose_secret().to_owned())),
+        Kek::PassphraseFile(path) => {
+            let text = std::fs::read_to_string(path).map_err(|cause| AppError::Io {
+                what: format!("cannot read {}", path.display()),
+                cause,
+            })?;
+            Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+        Kek::KeyFile(_) => Err(AppError::Refused(
+            "the key is a file, not a passphrase".to_owned(),
+        )),
+    }
+}
+
+fn parameters(settings: &Settings) -> std::path::PathBuf {
+    settings.data_dir.join("kek.params")
+}
+
+/// The name of the one local KEK.
+pub(super) const LOCAL_KEK: &str = "local";
