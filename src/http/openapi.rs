@@ -10,30 +10,29 @@
 //! 2. Handlers carry `#[utoipa::path(…)]`. Without utoipa's `axum_extras` nothing is inferred from extractors, so the
 //!    verb, `path` (in axum's own `{id}` form), `tag`, `params`, `request_body`, `responses` and `security` are written
 //!    out. Refusals all say `body = Body, content_type = "application/problem+json"`; list those that can occur.
-//! 3. `routes()` returns the axum router of the file, and `Api` collects the same handlers for the document:
+//! 3. `routes!` lists method, path, principals and handler once; it makes the file's `TABLE` and `routes()`. `Api`
+//!    collects the same handlers for the document:
 //!
 //! ```text
 //! #[utoipa::path(
-//!     get, path = "/v1/grants/{id}", tag = "grants",
-//!     params(("id" = String, Path, description = "`grt_…`")),
-//!     security(("api_key" = []), ("session" = [])),
-//!     responses(
-//!         (status = 200, description = "The grant.", body = GrantView),
-//!         (status = 401, description = "No valid credential.", body = Body, content_type = "application/problem+json"),
-//!         (status = 404, description = "Not found.", body = Body, content_type = "application/problem+json"),
-//!     ),
+//!     get, path = "/v1/grants/{id}", tag = "grants", operation_id = "show_grant",
+//!     params(("id" = String, Path, description = "`grt_…`")), security(("api_key" = []), ("session" = [])),
+//!     responses((status = 200, description = "The grant.", body = GrantView), Refused),
 //! )]
-//! async fn show(State(deps): State<Deps>, caller: Caller, PathId(id): PathId<GrantId>) -> Result<Json, Problem> { … }
+//! async fn show(State(deps): State<Arc<Deps>>, Caller(who): Caller, PathId(id): PathId<GrantId>)
+//!     -> Result<Response, Problem> { … }
 //!
 //! #[derive(OpenApi)]
 //! #[openapi(paths(show), components(schemas(GrantView)))]
 //! pub(in crate::http) struct Api;
 //!
-//! pub(in crate::http) fn routes() -> Router<Deps> { Router::new().route("/v1/grants/{id}", get(show)) }
+//! routes! { get "/v1/grants/{id}" [Admin User Service Agent] => show; }
 //! ```
 //!
-//! Then two lines: merge `routes()` in the router, and merge `Api::openapi()` in [`document`]. Handlers named in
-//! `paths(…)` may stay private to their file. Long polls and drains go through `guard::deadline` with a time of their own.
+//! Then four lines: the module and its `TABLE` in `routes/mod.rs`, `routes()` in the router, `Api::openapi()` in
+//! [`document`]; the tests fail on a route that is in one and not in the other. Handlers may stay private to their file.
+//! `Refused`, `Gone` and `VendRefused` stand for the problems a route can answer. Long polls and drains go into
+//! the router's group with a deadline of its own.
 
 use std::collections::BTreeMap;
 
