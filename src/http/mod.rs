@@ -3,12 +3,15 @@
 //! A handler does four things: extract, call one flow, map, answer. What every answer has in common lives in
 //! [`guard`], what every connection has in common in [`server`], every "no" in [`problem`].
 
+pub mod answer;
+pub mod caller;
 pub mod cookie;
 pub mod extract;
 pub mod guard;
 pub mod openapi;
 pub mod problem;
 pub mod query;
+mod refusal;
 pub mod router;
 pub mod routes;
 pub mod security;
