@@ -83,7 +83,7 @@ fn announce_words(up: &Announcement) {
 3. Who did what, and is the log intact?
    export POSTERN_URL={url} POSTERN_API_KEY={admin_key}
    postern audit list
-   postern audit key > log.vkey && postern audit export --out log.jsonl && postern audit verify log.jsonl --key log.vkey
+   postern audit key > log.vkey && postern audit export --out log.jsonl && postern audit verify log.jsonl --public-key log.vkey
 
 4. End everything in one action:
    postern revoke --all --reason demo --dry-run
