@@ -1,0 +1,79 @@
+//! Pages for what went wrong, and the public page behind every problem type.
+
+use askama::Template;
+
+use crate::web::{Shell, Shown, parts::Icon, problems::ProblemDoc};
+
+/// A page that says what went wrong.
+#[derive(Debug, Template)]
+#[template(path = "postern/pages/error.html")]
+pub struct ErrorPage {
+    /// The frame.
+    pub shell: Shell,
+    /// What went wrong.
+    pub kind: ErrorKind,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// 400: the form could not be read.
+    BadRequest,
+    /// 403: the form's token is missing or old.
+    StaleForm,
+    /// 403: the person may not.
+    Forbidden,
+    /// 404, also for what belongs to others.
+    NotFound,
+    /// 429.
+    TooMany,
+    /// 500.
+    Internal {
+        /// What to tell an admin.
+        support: Shown,
+    },
+    /// 503: nothing was changed, sent or released.
+    Unavailable,
+}
+
+impl ErrorKind {
+    fn title(&self) -> &'static str {
+        match self {
+            Self::BadRequest => "That could not be read",
+            Self::StaleForm => "This page was open too long",
+            Self::Forbidden => "You may not see this",
+            Self::NotFound => "There is nothing here",
+            Self::TooMany => "Too many tries",
+            Self::Internal { .. } => "Something went wrong",
+            Self::Unavailable => "Not available right now",
+        }
+    }
+
+    fn icon(&self) -> Icon {
+        match self {
+            Self::Forbidden => Icon::Cross,
+            Self::TooMany | Self::Unavailable => Icon::Clock,
+            _ => Icon::Alert,
+        }
+    }
+}
+
+/// `GET /problems/{code}`, where the `type` of every problem leads (RFC 9457 §3.1.1).
+#[derive(Debug, Template)]
+#[template(path = "postern/pages/problem.html")]
+pub struct ProblemPage {
+    /// The frame.
+    pub shell: Shell,
+    /// What there is to say.
+    pub doc: &'static ProblemDoc,
+}
+
+/// `GET /problems`: all of them.
+#[derive(Debug, Template)]
+#[template(path = "postern/pages/problems.html")]
+pub struct ProblemsPage {
+    /// The frame.
+    pub shell: Shell,
+    /// All of them.
+    pub docs: &'static [ProblemDoc],
+}
