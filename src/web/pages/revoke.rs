@@ -97,6 +97,27 @@ impl What {
         }
     }
 
+    fn question(self) -> &'static str {
+        match self {
+            Self::User => "End all access of",
+            Self::Agent => "Turn off",
+            Self::Connector => "End everyone’s connections to",
+            Self::Grant => "End the connection",
+            Self::All => "End everything in",
+        }
+    }
+
+    /// What the receipt says before and after the name.
+    fn done(self) -> (&'static str, &'static str) {
+        match self {
+            Self::User => ("All access of", "has ended"),
+            Self::Agent => ("The agent", "is turned off"),
+            Self::Connector => ("Everyone’s connections to", "have ended"),
+            Self::Grant => ("The connection", "has ended"),
+            Self::All => ("Everything in", "has ended"),
+        }
+    }
+
     fn meaning(self) -> &'static str {
         match self {
             Self::User => "Ends their connections, sessions, links, and what they let agents do.",

@@ -45,6 +45,8 @@ impl OutcomeMark {
             "unconfirmed" => (Tone::Warn, "Not confirmed"),
             "unsupported" => (Tone::Plain, "Not supported"),
             "dropped" => (Tone::Warn, "Stopped"),
+            "logged_in" => (Tone::Plain, "Signed in"),
+            "logged_out" => (Tone::Plain, "Signed out"),
             "escalate" => (Tone::Warn, "Needs approval"),
             other => {
                 return Self {

@@ -83,7 +83,7 @@ fn palettes(css: &str) -> (Palette, Palette) {
                     .split_once(": #")
             })
             .map(|(name, hex)| {
-                let part = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+                let part = |at: usize| u8::from_str_radix(hex.get(at..at + 2).unwrap(), 16).unwrap();
                 (name.to_owned(), [part(0), part(2), part(4)])
             })
             .collect()

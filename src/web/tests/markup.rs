@@ -37,9 +37,9 @@ impl Markup {
             for index in &open {
                 elements[*index].text.push_str(&decoded(text));
             }
-            let end = tail.find('>').ok_or("a tag without an end")?;
-            let inside = &tail[1..end];
-            rest = &tail[end + 1..];
+            let (inside, after) = tail.split_once('>').ok_or("a tag without an end")?;
+            let inside = inside.strip_prefix('<').unwrap_or_default();
+            rest = after;
             if inside.starts_with('!') {
                 continue;
             }

@@ -159,6 +159,14 @@ impl Maker {
         )])
     }
 
+    fn act_only(&self) -> Permissions {
+        Permissions(vec![self.permission(
+            PermissionKind::Act,
+            "Send messages as you",
+            "mail.send",
+        )])
+    }
+
     fn may(&self, name: &str, categories: &[Category], raw: bool) -> AgentMay {
         AgentMay {
             agent: self.say(name),

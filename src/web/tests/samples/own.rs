@@ -277,8 +277,10 @@ pub(super) fn connect(maker: &Maker, book: &mut Book) {
         tenant: known.then(|| maker.say("Acme workspace")),
         name: maker.say("Ada Lovelace"),
         org: maker.say("Acme"),
-        granted: if known {
+        granted: if known && !reconnect {
             maker.permissions()
+        } else if known {
+            maker.few()
         } else {
             Permissions(Vec::new())
         },
@@ -288,7 +290,7 @@ pub(super) fn connect(maker: &Maker, book: &mut Book) {
         reconnect,
     };
     book.add("confirm", &confirm(Permissions(Vec::new()), true, false));
-    book.add("confirm-fewer", &confirm(maker.few(), true, true));
+    book.add("confirm-fewer", &confirm(maker.act_only(), true, true));
     book.add("confirm-unknown", &confirm(Permissions(Vec::new()), false, false));
     for (name, agent) in [
         ("connected", None),
