@@ -6,6 +6,7 @@
 
 mod agents;
 mod connects;
+mod counts;
 mod delegations;
 mod entries;
 mod facts;
@@ -30,7 +31,7 @@ pub use gate::{GateAnswer, GateItem, IdempotencyKey, Spend};
 pub use grants::{SecretKind, SecretRow};
 pub use keys::ApiKeyRow;
 pub use log::{LogRow, UnsequencedEntry};
-pub use once::{IdempotencyRecord, SessionRow};
+pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use refresh::Lease;
