@@ -23,6 +23,17 @@ pub struct LoginLink {
     pub expires_at: Time,
 }
 
+/// What a usable link offers.
+#[derive(Debug)]
+pub struct Offered {
+    /// In which org.
+    pub org: OrgRow,
+    /// To log in as whom.
+    pub user: UserRow,
+    /// Until when.
+    pub expires_at: Time,
+}
+
 /// Makes a login link for a person; the person sees the entry.
 ///
 /// # Errors
@@ -56,15 +67,17 @@ pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Res
 ///
 /// # Errors
 /// When the link is unknown, used or expired.
-pub async fn look(deps: &Deps, token: &LinkToken) -> Result<(OrgRow, UserRow), Refusal> {
+pub async fn look(deps: &Deps, token: &LinkToken) -> Result<Offered, Refusal> {
     let mut tx = deps.store.read().await?;
-    let (org, user) = tx
+    let link = tx
         .login_link(&deps.lookup.link("login", token)?)
         .await?
         .ok_or(Refusal::NotFound)?;
-    let user = tx.user(org, user).await?.ok_or(Refusal::NotFound)?;
-    let org = tx.org(org).await?.ok_or(Refusal::NotFound)?;
-    Ok((org, user))
+    Ok(Offered {
+        org: tx.org(link.org).await?.ok_or(Refusal::NotFound)?,
+        user: tx.user(link.org, link.user).await?.ok_or(Refusal::NotFound)?,
+        expires_at: link.expires_at,
+    })
 }
 
 /// Spends a link and begins a session under a fresh id.
@@ -75,7 +88,8 @@ pub async fn enter(deps: &Deps, token: &LinkToken) -> Result<LinkToken, Refusal>
     let hash = deps.lookup.link("login", token)?;
     let session = random::link_token(&*deps.random)?;
     let mut tx = deps.store.write().await?;
-    let (org, user) = tx.login_link(&hash).await?.ok_or(Refusal::NotFound)?;
+    let link = tx.login_link(&hash).await?.ok_or(Refusal::NotFound)?;
+    let (org, user) = (link.org, link.user);
     if !tx.spend_login_link(&hash).await? {
         return Err(Refusal::NotFound);
     }
@@ -138,5 +152,5 @@ impl Deps {
 }
 
 const LINK_LIFE: Duration = Duration::from_secs(600);
-/// Absolute; a session is not prolonged by use.
-const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// How long a browser session lives. Absolute; a session is not prolonged by use.
+pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);

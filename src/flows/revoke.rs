@@ -95,10 +95,16 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
         Selector::Grant(grant) => draft.grant = Some(*grant),
         Selector::All(_) => {}
     }
-    let entry = record::open(deps, EntryType::Revoke, draft)?;
-
     let mut tx = deps.store.write().await?;
     exists(&mut tx, org, &ask.selector).await?;
+    if let Selector::Grant(grant) = &ask.selector
+        && let Some(grant) = tx.grant(org, *grant).await?
+    {
+        // The person whose grant it was finds the entry in their own activity.
+        draft.user = Some(grant.user);
+        draft.connector = Some(grant.connector);
+    }
+    let entry = record::open(deps, EntryType::Revoke, draft)?;
     let counts = tx.count_selector(org, &ask.selector).await?;
     let epoch = tx.advance_epoch(org).await?;
     let row = RevocationRow {
@@ -123,6 +129,20 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
         counts,
         in_flight: Vec::new(),
     })
+}
+
+/// Calls of a revocation's selection that were sent before it took effect and have no outcome yet.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn still_in_flight(deps: &Deps, org: OrgId, row: &RevocationRow) -> Result<u64, Refusal> {
+    let mut tx = deps.store.read().await?;
+    let sent = tx.in_flight(org, row.at - OUTCOME_DUE).await?;
+    let covered = sent
+        .into_iter()
+        .filter_map(|(_, bytes)| serde_json::from_str::<Entry>(&bytes).ok())
+        .filter(|entry| entry.ts <= row.at && covers(&row.selector, entry));
+    Ok(u64::try_from(covered.count()).unwrap_or(u64::MAX))
 }
 
 /// What became of a revocation, grant by grant.

@@ -153,7 +153,7 @@ async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
     };
     row.due_at = now + backoff(row.attempts);
     let last = row.result != UpstreamResult::Pending;
-    let draft = EntryDraft {
+    let mut draft = EntryDraft {
         grant: Some(row.grant),
         connector: Some(row.connector.clone()),
         outcome: Some(row.result.as_str().to_owned()),
@@ -163,6 +163,7 @@ async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
     let mut tx = deps.store.write().await?;
     tx.put_outbox(&row).await?;
     if last {
+        draft.user = tx.grant(row.org, row.grant).await?.map(|grant| grant.user);
         tx.shred_secrets(row.org, row.grant).await?;
         tx.append_entry(row.org, record::open(deps, EntryType::UpstreamRevoke, draft)?)
             .await?;

@@ -235,7 +235,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the one `Content-Type` names `expected`; the only parameter accepted is `charset=utf-8`.
-fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
+pub(super) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return false;

@@ -9,6 +9,7 @@ pub mod cookie;
 pub mod extract;
 pub mod guard;
 pub mod openapi;
+pub mod pages;
 pub mod problem;
 pub mod query;
 mod refusal;

@@ -11,7 +11,7 @@ use axum::{
 };
 
 use super::{
-    guard,
+    guard, pages,
     problem::Problem,
     routes,
     security::{self, Site},
@@ -48,7 +48,7 @@ pub fn app(deps: Arc<Deps>, site: Site) -> Router {
 pub fn app_within(deps: Arc<Deps>, site: Site, options: &Options) -> Router {
     let app = api(options)
         .with_state(Arc::clone(&deps))
-        // The pages: `.merge(super::pages::routes(deps, …))` goes here.
+        .merge(guard::deadline(pages::routes(deps, site.clone()), options.usual))
         .fallback(nothing)
         .method_not_allowed_fallback(nothing)
         .layer(Extension(Arc::new(site.clone())));

@@ -6,6 +6,7 @@
 
 mod agents;
 mod connects;
+mod counts;
 mod delegations;
 mod entries;
 mod facts;
@@ -33,7 +34,7 @@ pub use grants::{SecretKind, SecretRow};
 pub use keys::ApiKeyRow;
 pub use listing::{DelegationFilter, GrantFilter, UpstreamTotals};
 pub use log::{LogRow, UnsequencedEntry};
-pub use once::{IdempotencyRecord, SessionRow};
+pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};

@@ -7,6 +7,17 @@ use super::{
     sql::{Tx, params},
 };
 
+/// A login link that can still be used.
+#[derive(Debug, Clone, Copy)]
+pub struct LoginLinkRow {
+    /// The tenant.
+    pub org: OrgId,
+    /// For whom.
+    pub user: UserId,
+    /// When it ends by itself.
+    pub expires_at: Time,
+}
+
 /// A browser session of a person.
 #[derive(Debug, Clone)]
 pub struct SessionRow {
@@ -58,10 +69,10 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn login_link(&mut self, hash: &[u8; 32]) -> Result<Option<(OrgId, UserId)>, StoreError> {
+    pub async fn login_link(&mut self, hash: &[u8; 32]) -> Result<Option<LoginLinkRow>, StoreError> {
         let row = self
             .row(
-                "SELECT l.org_id, l.user_id FROM login_links l
+                "SELECT l.org_id, l.user_id, l.expires_at FROM login_links l
                  WHERE l.hash = $1 AND l.spent_at IS NULL AND l.expires_at > $2
                    AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = l.org_id AND f.kind = 'user'
                                    AND f.id = l.user_id AND f.epoch >= l.made_epoch)",
@@ -70,7 +81,11 @@ impl Tx {
             .await?;
         row.map(|row| {
             let mut fields = row.fields("login_links");
-            Ok((fields.parse()?, fields.parse()?))
+            Ok(LoginLinkRow {
+                org: fields.parse()?,
+                user: fields.parse()?,
+                expires_at: fields.time()?,
+            })
         })
         .transpose()
     }

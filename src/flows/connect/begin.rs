@@ -14,7 +14,7 @@ use crate::{
     store::{ConnectRow, ConnectStatus},
 };
 
-use super::{ConnectFailure, LINK_LIFE, Visitor, all_scopes, open, unexpired};
+use super::{ConnectFailure, LINK_LIFE, Opened, Visitor, all_scopes, open, unexpired};
 
 /// What a new session is for.
 #[derive(Debug)]
@@ -153,14 +153,31 @@ async fn check_return_url(
     }
 }
 
+/// Opens the landing page of a link that can still be spent; looking does not spend it.
+///
+/// # Errors
+/// When the link is used, expired or somebody else's.
+pub async fn look<'a>(
+    deps: &'a Deps,
+    token: &LinkToken,
+    visitor: Visitor,
+) -> Result<Opened<'a>, ConnectFailure> {
+    let opened = open(deps, token, visitor).await?;
+    let session = &opened.session;
+    let swept = session.failure.as_deref() == Some(ConnectFailure::Expired.code());
+    if session.status != ConnectStatus::Pending && !swept {
+        return Err(ConnectFailure::Used);
+    }
+    unexpired(session, deps.clock.now())?;
+    Ok(opened)
+}
+
 /// Spends the link: the person goes on to the provider. Returns the secret of the binding cookie.
 ///
 /// # Errors
 /// When the link is used, expired or somebody else's.
 pub async fn go(deps: &Deps, token: &LinkToken, visitor: Visitor) -> Result<LinkToken, ConnectFailure> {
-    let opened = open(deps, token, visitor).await?;
-    let mut session = opened.session;
-    unexpired(&session, deps.clock.now())?;
+    let mut session = look(deps, token, visitor).await?.session;
     if session.status != ConnectStatus::Pending {
         return Err(ConnectFailure::Used);
     }

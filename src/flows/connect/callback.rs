@@ -196,6 +196,8 @@ async fn keep(
             .ok_or(ConnectFailure::Unknown)?;
         if grant.account.id.is_none() || grant.account.id != account.id {
             drop(tx);
+            // Kept so that the person reads which account it was.
+            session.account = Some(account);
             discard::tokens(deps, session, ConnectStatus::Exchanging, &answer, "wrong_account").await?;
             return Err(ConnectFailure::WrongAccount);
         }

@@ -1,17 +1,19 @@
 //! The person confirms account and delegation; only then is there a grant.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     domain::{
-        AgentId, DelegationId, GrantId,
-        connector::Category,
-        delegation::Delegation,
+        GrantId,
         entry::EntryType,
         grant::{Grant, GrantState},
         secret::LinkToken,
     },
-    flows::{Deps, Refusal, record},
+    flows::{
+        Deps, Refusal,
+        choices::{self, Choice},
+        record,
+    },
     release::seal,
     store::{ConnectRow, ConnectStatus, SecretKind},
 };
@@ -23,17 +25,6 @@ use super::{
     discard::{self, draft},
     open, unexpired,
 };
-
-/// What the person lets one agent do.
-#[derive(Debug, Clone)]
-pub struct Choice {
-    /// Which agent.
-    pub agent: AgentId,
-    /// What kinds of action.
-    pub categories: BTreeSet<Category>,
-    /// Whether a raw token may be released.
-    pub raw: bool,
-}
 
 /// How a confirmation ended.
 #[derive(Debug)]
@@ -207,24 +198,8 @@ async fn keep(
         tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)
             .await?;
     }
-    for choice in choices {
-        tx.agent(session.org, choice.agent)
-            .await?
-            .ok_or(ConnectFailure::Unknown)?;
-        let delegation = Delegation {
-            id: DelegationId::new(now, &*deps.random).map_err(Refusal::from)?,
-            org: grant.org,
-            user: grant.user,
-            agent: choice.agent,
-            grant: grant.id,
-            categories: choice.categories,
-            tools: BTreeSet::new(),
-            raw: choice.raw,
-            expires_at: None,
-            made_epoch: epoch.counter,
-            ended_at: None,
-        };
-        tx.replace_delegation(&delegation).await?;
+    for choice in &choices {
+        choices::put(deps, &mut tx, &grant, epoch, choice).await?;
     }
     let back = match (&session.service, &session.return_url) {
         (Some(_), Some(return_url)) => {
@@ -282,7 +257,7 @@ async fn keep(
 }
 
 /// The living grant this connection renews: the one named, or the person's own for the same account.
-async fn existing(
+pub(super) async fn existing(
     tx: &mut crate::store::Tx,
     session: &ConnectRow,
     account: Option<&str>,

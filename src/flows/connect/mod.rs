@@ -3,6 +3,7 @@
 //! Nothing is asked of a token endpoint before every check of [`callback`] has passed, and nothing is kept before the
 //! person has confirmed what came back.
 
+pub mod around;
 pub mod begin;
 pub mod callback;
 pub mod complete;

@@ -122,3 +122,15 @@ pub struct HandBackPage {
     /// `return_url?session=…&code=…`.
     pub url: OutwardUrl,
 }
+
+/// After the confirmation, when a host application has to finish but gave no address to go back to.
+#[derive(Debug, Template)]
+#[template(path = "postern/pages/waiting.html")]
+pub struct WaitingPage {
+    /// The frame.
+    pub shell: Shell,
+    /// The connector's name.
+    pub connector: Shown,
+    /// The host application's name.
+    pub host: Shown,
+}

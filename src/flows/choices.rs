@@ -1,0 +1,203 @@
+//! The boxes a person ticks for a grant: what each agent may do with it, saved together.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::{
+    domain::{
+        AgentId, DelegationId, GrantId, OrgId, UserId,
+        connector::Category,
+        delegation::Delegation,
+        entry::{EntryDraft, EntryType, Epoch},
+        grant::{Grant, GrantState},
+    },
+    store::Tx,
+};
+
+use super::{Deps, Refusal, record};
+
+/// What the person lets one agent do; no category and no raw token: nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Which agent.
+    pub agent: AgentId,
+    /// What kinds of action.
+    pub categories: BTreeSet<Category>,
+    /// Whether a raw token may be released.
+    pub raw: bool,
+}
+
+impl Choice {
+    fn allows_nothing(&self) -> bool {
+        self.categories.is_empty() && !self.raw
+    }
+
+    fn is_what_holds(&self, living: &[Delegation]) -> bool {
+        match living {
+            [] => self.allows_nothing(),
+            [one] => one.categories == self.categories && one.raw == self.raw,
+            _ => false,
+        }
+    }
+}
+
+/// Saves what the person chose for several agents, in one transaction; returns for how many it changed something.
+///
+/// # Errors
+/// When the grant is not this person's or is over, or an agent is not of this org or is disabled.
+pub async fn save(
+    deps: &Deps,
+    org: OrgId,
+    user: UserId,
+    grant: GrantId,
+    choices: &[Choice],
+) -> Result<usize, Refusal> {
+    // The key first: no key service is asked while the transaction is open.
+    let key = deps.org_key(org).await?;
+    let mut tx = deps.store.write().await?;
+    let grant = tx.grant(org, grant).await?.ok_or(Refusal::NotFound)?;
+    if grant.user != user {
+        return Err(Refusal::NotFound);
+    }
+    if let GrantState::Revoked { at } = grant.state {
+        return Err(Refusal::Revoked { grant: grant.id, at });
+    }
+    // INVARIANT: an agent may lose something by this, so it goes through the guard.
+    let epoch = tx.advance_epoch(org).await?;
+    let mut entries = Vec::new();
+    for choice in choices {
+        let Some(outcome) = put(deps, &mut tx, &grant, epoch, choice).await? else {
+            continue;
+        };
+        let draft = EntryDraft {
+            user: Some(user),
+            agent: Some(choice.agent),
+            grant: Some(grant.id),
+            connector: Some(grant.connector.clone()),
+            outcome: Some(outcome.to_owned()),
+            ..EntryDraft::default()
+        };
+        let details = record::Details {
+            note: Some(json!({"categories": choice.categories, "raw": choice.raw})),
+            ..record::Details::default()
+        };
+        let hashed = record::Hashed::default();
+        entries.push(record::sealed(
+            deps,
+            &key,
+            org,
+            EntryType::Delegation,
+            draft,
+            &hashed,
+            details,
+        )?);
+    }
+    let changed = entries.len();
+    if changed == 0 {
+        return Ok(0);
+    }
+    for entry in entries {
+        tx.append_entry(org, entry).await?;
+    }
+    tx.commit().await?;
+    Ok(changed)
+}
+
+/// Makes a choice hold; returns `made` or `ended`, or nothing if it held before. The caller holds the guard.
+///
+/// # Errors
+/// When the agent is not of this org or is disabled, or the database is unavailable.
+pub(super) async fn put(
+    deps: &Deps,
+    tx: &mut Tx,
+    grant: &Grant,
+    epoch: Epoch,
+    choice: &Choice,
+) -> Result<Option<&'static str>, Refusal> {
+    let agent = tx
+        .agent(grant.org, choice.agent)
+        .await?
+        .ok_or(Refusal::NotFound)?;
+    let now = tx.now();
+    let mut living = tx.delegations_of(grant.org, grant.id, Some(choice.agent)).await?;
+    living.retain(|delegation| delegation.is_live(now));
+    if choice.is_what_holds(&living) {
+        return Ok(None);
+    }
+    if choice.allows_nothing() {
+        for delegation in living {
+            tx.end_delegation(grant.org, delegation.id).await?;
+        }
+        return Ok(Some("ended"));
+    }
+    if agent.disabled_at.is_some() {
+        return Err(Refusal::invalid("/agent", "this agent is disabled"));
+    }
+    // What the boxes do not show, a list of tools and an end, is never widened by ticking one.
+    let before = living.pop();
+    let delegation = Delegation {
+        id: DelegationId::new(now, &*deps.random)?,
+        org: grant.org,
+        user: grant.user,
+        agent: choice.agent,
+        grant: grant.id,
+        categories: choice.categories.clone(),
+        tools: before
+            .as_ref()
+            .map(|before| before.tools.clone())
+            .unwrap_or_default(),
+        raw: choice.raw,
+        expires_at: before.and_then(|before| before.expires_at),
+        made_epoch: epoch.counter,
+        ended_at: None,
+    };
+    tx.replace_delegation(&delegation).await?;
+    Ok(Some("made"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Time;
+
+    fn choice(categories: &[Category], raw: bool) -> Choice {
+        Choice {
+            agent: AgentId::from_bytes([1; 16]),
+            categories: categories.iter().copied().collect(),
+            raw,
+        }
+    }
+
+    fn delegation(categories: &[Category], raw: bool) -> Delegation {
+        Delegation {
+            id: DelegationId::from_bytes([2; 16]),
+            org: OrgId::from_bytes([3; 16]),
+            user: UserId::from_bytes([4; 16]),
+            agent: AgentId::from_bytes([1; 16]),
+            grant: GrantId::from_bytes([5; 16]),
+            categories: categories.iter().copied().collect(),
+            tools: BTreeSet::new(),
+            raw,
+            expires_at: Some(Time::from_unix_seconds(10)),
+            made_epoch: 1,
+            ended_at: None,
+        }
+    }
+
+    #[test]
+    fn an_unchanged_choice_changes_nothing() {
+        let read = [Category::Read];
+        assert!(choice(&read, false).is_what_holds(&[delegation(&read, false)]));
+        assert!(choice(&[], false).is_what_holds(&[]));
+    }
+
+    #[test]
+    fn any_difference_is_a_change() {
+        let read = [Category::Read];
+        assert!(!choice(&read, true).is_what_holds(&[delegation(&read, false)]));
+        assert!(!choice(&[], false).is_what_holds(&[delegation(&read, false)]));
+        assert!(!choice(&read, false).is_what_holds(&[]));
+        assert!(!choice(&read, false).is_what_holds(&[delegation(&read, false), delegation(&read, false)]));
+    }
+}

@@ -1,0 +1,255 @@
+//! What admins see of their org: people, agents, and what became of a revocation. No secret, nobody's content.
+
+use crate::{
+    domain::{
+        AgentId, GrantId, OrgId, RevocationId, Time, UserId,
+        entry::{Entry, EntryType},
+        grant::{Grant, GrantState},
+    },
+    store::{AgentRow, EntryFilter, OutboxRow, RevocationRow, ServiceRow, Tx, UpstreamResult, UserRow},
+};
+
+use super::{Deps, Refusal, revoke, telling};
+
+/// A person as admins see them.
+#[derive(Debug)]
+pub struct PersonSeen {
+    /// The person.
+    pub user: UserRow,
+    /// How many living grants.
+    pub grants: u64,
+    /// The host application that manages them.
+    pub host: Option<String>,
+}
+
+/// An agent as admins see it.
+#[derive(Debug)]
+pub struct AgentSeen {
+    /// The agent.
+    pub agent: AgentRow,
+    /// How many living delegations.
+    pub delegations: u64,
+    /// When it last asked for anything.
+    pub last_asked: Option<Time>,
+}
+
+/// What there is to name in a revocation or a filter.
+#[derive(Debug)]
+pub struct Roster {
+    /// The people.
+    pub people: Vec<UserRow>,
+    /// The agents, disabled ones too.
+    pub agents: Vec<AgentRow>,
+    /// The living grants, oldest first.
+    pub grants: Vec<Grant>,
+}
+
+/// A revocation and how far it has come.
+#[derive(Debug)]
+pub struct Receipt {
+    /// The revocation.
+    pub row: RevocationRow,
+    /// Who did it, by name.
+    pub by: Option<String>,
+    /// Calls sent before it, without an outcome yet.
+    pub in_flight: u64,
+    /// The first of its grants, each with its person and what the provider said.
+    pub grants: Vec<(Option<UserRow>, Option<Grant>, OutboxRow)>,
+    /// How many grants stand where; those without a tombstone yet count as pending.
+    pub totals: Totals,
+}
+
+/// How many grants stand where at their providers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Not answered yet.
+    pub pending: u64,
+    /// The provider confirmed.
+    pub revoked: u64,
+    /// The provider has no way.
+    pub unsupported: u64,
+    /// It never confirmed.
+    pub unconfirmed: u64,
+}
+
+impl Totals {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.pending + self.revoked + self.unsupported + self.unconfirmed
+    }
+
+    fn count(&mut self, result: UpstreamResult) {
+        match result {
+            UpstreamResult::Pending => self.pending += 1,
+            UpstreamResult::Revoked => self.revoked += 1,
+            UpstreamResult::Unsupported => self.unsupported += 1,
+            UpstreamResult::Unconfirmed => self.unconfirmed += 1,
+        }
+    }
+}
+
+/// The people of the org.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn people(deps: &Deps, org: OrgId) -> Result<Vec<PersonSeen>, Refusal> {
+    let mut tx = deps.store.read().await?;
+    let counts = tx.living_grants_per_user(org).await?;
+    let services = tx.services(org).await?;
+    let users = tx.users(org, None, MOST).await?;
+    Ok(users
+        .into_iter()
+        .map(|user| PersonSeen {
+            grants: counts.get(&user.id).copied().unwrap_or_default(),
+            host: host(&services, &user),
+            user,
+        })
+        .collect())
+}
+
+/// The agents of the org.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn agents(deps: &Deps, org: OrgId) -> Result<Vec<AgentSeen>, Refusal> {
+    let mut tx = deps.store.read().await?;
+    let counts = tx.living_delegations_per_agent(org).await?;
+    let mut seen = Vec::new();
+    for agent in tx.agents(org, None, MOST).await? {
+        seen.push(AgentSeen {
+            delegations: counts.get(&agent.id).copied().unwrap_or_default(),
+            last_asked: last_asked(&mut tx, org, &agent).await?,
+            agent,
+        });
+    }
+    Ok(seen)
+}
+
+/// One person of the org.
+///
+/// # Errors
+/// When there is no such person.
+pub async fn person(deps: &Deps, org: OrgId, id: UserId) -> Result<UserRow, Refusal> {
+    let person = deps.store.read().await?.user(org, id).await?;
+    person.ok_or(Refusal::NotFound)
+}
+
+/// One agent of the org.
+///
+/// # Errors
+/// When there is no such agent.
+pub async fn agent(deps: &Deps, org: OrgId, id: AgentId) -> Result<AgentRow, Refusal> {
+    let agent = deps.store.read().await?.agent(org, id).await?;
+    agent.ok_or(Refusal::NotFound)
+}
+
+/// One grant of the org, and whose it is.
+///
+/// # Errors
+/// When there is no such grant.
+pub async fn grant(deps: &Deps, org: OrgId, id: GrantId) -> Result<(Grant, UserRow), Refusal> {
+    let mut tx = deps.store.read().await?;
+    let grant = tx.grant(org, id).await?.ok_or(Refusal::NotFound)?;
+    let user = tx.user(org, grant.user).await?.ok_or(Refusal::NotFound)?;
+    Ok((grant, user))
+}
+
+/// What there is to name.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn roster(deps: &Deps, org: OrgId) -> Result<Roster, Refusal> {
+    let mut tx = deps.store.read().await?;
+    let mut grants = tx.grants(org, None, MOST).await?;
+    grants.retain(|grant| !matches!(grant.state, GrantState::Revoked { .. }));
+    Ok(Roster {
+        people: tx.users(org, None, MOST).await?,
+        agents: tx.agents(org, None, MOST).await?,
+        grants,
+    })
+}
+
+/// What became of a revocation.
+///
+/// # Errors
+/// When there is no such revocation in this org.
+pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receipt, Refusal> {
+    let (row, first) = revoke::report(deps, org, id, None, PAGE).await?;
+    let mut totals = Totals::default();
+    let mut page = first.clone();
+    while let Some(last) = page.last().map(|row| row.grant) {
+        for row in &page {
+            totals.count(row.result);
+        }
+        page = next(deps, org, id, last).await?;
+    }
+    if !row.fanned_out {
+        totals.pending += row.counts.grants.saturating_sub(totals.all());
+    }
+    let mut tx = deps.store.read().await?;
+    let mut grants = Vec::with_capacity(first.len());
+    for outbox in first {
+        let grant = tx.grant(org, outbox.grant).await?;
+        let user = match &grant {
+            Some(grant) => tx.user(org, grant.user).await?,
+            None => None,
+        };
+        grants.push((user, grant, outbox));
+    }
+    let entries = tx.entries_about(org, &id.to_string()).await?;
+    drop(tx);
+    let by = entries
+        .iter()
+        .filter_map(|row| serde_json::from_str::<Entry>(&row.bytes).ok())
+        .find(|entry| entry.kind == EntryType::Revoke)
+        .and_then(|entry| entry.draft.on_behalf.into_iter().next());
+    let by = match by {
+        Some(id) => Some(telling::actor(deps, org, &id).await?),
+        None => None,
+    };
+    Ok(Receipt {
+        in_flight: revoke::still_in_flight(deps, org, &row).await?,
+        row,
+        by,
+        grants,
+        totals,
+    })
+}
+
+async fn next(deps: &Deps, org: OrgId, id: RevocationId, after: GrantId) -> Result<Vec<OutboxRow>, Refusal> {
+    Ok(deps
+        .store
+        .read()
+        .await?
+        .outbox_of(org, id, Some(after), MOST)
+        .await?)
+}
+
+async fn last_asked(tx: &mut Tx, org: OrgId, agent: &AgentRow) -> Result<Option<Time>, Refusal> {
+    let filter = EntryFilter {
+        agent: Some(agent.id),
+        by_agent: Some(true),
+        limit: ASKED,
+        ..EntryFilter::default()
+    };
+    let rows = tx.entries(org, &filter).await?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| serde_json::from_str::<Entry>(&row.bytes).ok())
+        .find(|entry| matches!(entry.kind, EntryType::Release | EntryType::Decision))
+        .map(|entry| entry.ts))
+}
+
+fn host(services: &[ServiceRow], user: &UserRow) -> Option<String> {
+    let id = user.managed_by?;
+    let name = services.iter().find(|service| service.id == id);
+    Some(name.map_or_else(|| id.to_string(), |service| service.name.clone()))
+}
+
+/// Rows of one list.
+const MOST: u64 = 500;
+/// Grants on a receipt.
+const PAGE: u64 = 100;
+/// Entries looked through for the last question.
+const ASKED: u64 = 20;
