@@ -49,8 +49,8 @@ pub fn app_within(deps: Arc<Deps>, site: Site, options: &Options) -> Router {
     let app = api(options)
         .with_state(Arc::clone(&deps))
         .merge(guard::deadline(pages::routes(deps, site.clone()), options.usual))
-        .fallback(nothing)
-        .method_not_allowed_fallback(nothing)
+        .fallback(pages::nothing)
+        .method_not_allowed_fallback(pages::nothing)
         .layer(Extension(Arc::new(site.clone())));
     security::require_host(security::with_headers(app, &site), site)
 }
@@ -77,10 +77,6 @@ fn api(options: &Options) -> Router<Arc<Deps>> {
     guard::deadline(usual, options.usual)
         .merge(guard::deadline(upstream, options.upstream))
         .merge(guard::deadline(waiting, options.waiting))
-}
-
-async fn nothing() -> Response {
-    Problem::not_found().into_response()
 }
 
 /// A document with its policy files inside.
