@@ -1,1 +1,3 @@
 //! Sealing, key hierarchy, signatures and the strict JSON gate.
+
+pub mod digest;
