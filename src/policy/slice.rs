@@ -1,0 +1,389 @@
+//! The slice: only the policies that can speak about one agent and one grant are evaluated.
+//!
+//! INVARIANT: a policy is left out only when its own scope rules it out, whatever the rest of it says; so a slice
+//! answers as the whole set would (a property test holds this). Cedar is linear in what it is given.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use cedar_policy::{
+    ActionConstraint, Effect, Entities, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint,
+    ResourceConstraint,
+};
+use serde_json::json;
+
+use super::{
+    compile::{Compiled, CompiledPolicies},
+    context::{self, Uids},
+    evaluation::Terms,
+    facts::{Parties, WrongFacts},
+    reads::Reads,
+    rule::Rule,
+    schema::{ConnectorTools, Vocabulary},
+};
+use crate::domain::{
+    AgentId, GrantId, Mode, ModeSet, UserId, connector::ConnectorId, delegation::Delegation,
+};
+
+/// The delegations of an org, found by whom they are about: a look-up costs the same however many there are.
+#[derive(Debug, Clone, Default)]
+pub struct DelegationIndex(HashMap<(AgentId, UserId, GrantId), Vec<Delegation>>);
+
+impl FromIterator<Delegation> for DelegationIndex {
+    fn from_iter<I: IntoIterator<Item = Delegation>>(delegations: I) -> Self {
+        let mut index = Self::default();
+        for delegation in delegations {
+            let key = (delegation.agent, delegation.user, delegation.grant);
+            index.0.entry(key).or_default().push(delegation);
+        }
+        index
+    }
+}
+
+impl DelegationIndex {
+    /// The delegations from `user` to `agent` over `grant`.
+    #[must_use]
+    pub fn of(&self, agent: AgentId, user: UserId, grant: GrantId) -> &[Delegation] {
+        self.0.get(&(agent, user, grant)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Everything about one agent and one grant that does not change from request to request. Keep it as long as the org's
+/// epoch stands, and no longer.
+#[derive(Debug, Clone)]
+pub struct PreparedFacts {
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) connector: Arc<ConnectorTools>,
+    pub(super) uids: Uids,
+    pub(super) entities: Arc<Entities>,
+    pub(super) org: Arc<Slice>,
+    pub(super) user: Arc<Slice>,
+    pub(super) agent: Arc<Slice>,
+    /// The tools whose arguments some applying policy reads.
+    pub(super) reads_args: Arc<HashSet<EntityUid>>,
+}
+
+/// The facts cannot be prepared for an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unpreparable {
+    /// The policies were compiled without this connector.
+    #[error("the policies know no such connector")]
+    UnknownConnector,
+    /// The facts do not fit the policy schema.
+    #[error("the facts do not fit the policy schema")]
+    Facts,
+}
+
+impl From<WrongFacts> for Unpreparable {
+    fn from(WrongFacts: WrongFacts) -> Self {
+        Self::Facts
+    }
+}
+
+/// A Cedar set and what is known of its policies.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) set: PolicySet,
+    pub(super) rules: HashMap<PolicyId, Arc<Rule>>,
+}
+
+impl Slice {
+    fn new<'a>(policies: impl IntoIterator<Item = &'a (Policy, Arc<Rule>)>) -> Result<Self, WrongFacts> {
+        let mut slice = Self {
+            set: PolicySet::new(),
+            rules: HashMap::new(),
+        };
+        for (policy, rule) in policies {
+            slice.set.add(policy.clone()).map_err(|_| WrongFacts)?;
+            slice.rules.insert(policy.id().clone(), Arc::clone(rule));
+        }
+        Ok(slice)
+    }
+}
+
+impl CompiledPolicies {
+    /// Picks the slice for one agent and grant and builds the entities.
+    ///
+    /// `delegations` may hold others' too; only those of exactly these parties count. Floors (revocations) are the
+    /// caller's to apply: a dead delegation must not be handed in.
+    ///
+    /// # Errors
+    /// When the connector is unknown or a fact does not fit the schema.
+    pub fn prepare(
+        &self,
+        parties: &Parties,
+        delegations: &[Delegation],
+    ) -> Result<PreparedFacts, Unpreparable> {
+        let compiled = &self.0;
+        let uids = Uids::new(&compiled.vocabulary.kinds, parties);
+        let about = About {
+            uids: &uids,
+            connector: &parties.grant.connector,
+        };
+        let org = Slice::new(compiled.org.slice(&about))?;
+        let agent = Slice::new(compiled.agent.slice(&about))?;
+        let own = delegations
+            .iter()
+            .filter(|delegation| is_between(delegation, parties));
+        self.assemble(parties, &uids, org, own, agent)
+    }
+
+    /// The same without slicing: every policy, every delegation. The yardstick of the property tests.
+    #[cfg(test)]
+    pub(super) fn prepare_whole(
+        &self,
+        parties: &Parties,
+        delegations: &[Delegation],
+    ) -> Result<PreparedFacts, Unpreparable> {
+        let uids = Uids::new(&self.0.vocabulary.kinds, parties);
+        let org = Slice::new(&self.0.org.policies)?;
+        let agent = Slice::new(&self.0.agent.policies)?;
+        self.assemble(parties, &uids, org, delegations, agent)
+    }
+
+    fn assemble<'a>(
+        &self,
+        parties: &Parties,
+        uids: &Uids,
+        org: Slice,
+        delegations: impl IntoIterator<Item = &'a Delegation>,
+        agent: Slice,
+    ) -> Result<PreparedFacts, Unpreparable> {
+        let compiled = Arc::clone(&self.0);
+        let connector = compiled
+            .vocabulary
+            .connectors
+            .get(&parties.grant.connector)
+            .map(Arc::clone)
+            .ok_or(Unpreparable::UnknownConnector)?;
+        let mut delegated = Vec::new();
+        for delegation in delegations {
+            delegated.extend(permit(delegation, &connector, &compiled.vocabulary)?);
+        }
+        let user = Slice::new(&delegated)?;
+        let entities = context::entities(uids, parties, &connector.entities)?;
+        let about = About {
+            uids,
+            connector: &parties.grant.connector,
+        };
+        let applying: Vec<&Rule> = compiled
+            .org
+            .slice(&about)
+            .chain(compiled.agent.slice(&about))
+            .map(|(_, rule)| rule.as_ref())
+            .collect();
+        let tools = connector.tools.values();
+        let reads_args = tools
+            .filter(|tool| applying.iter().any(|rule| rule.reads_args_of(tool)))
+            .map(|tool| tool.uid.clone())
+            .collect();
+        Ok(PreparedFacts {
+            connector,
+            uids: uids.clone(),
+            entities: Arc::new(entities),
+            org: Arc::new(org),
+            user: Arc::new(user),
+            agent: Arc::new(agent),
+            reads_args: Arc::new(reads_args),
+            compiled,
+        })
+    }
+}
+
+fn is_between(delegation: &Delegation, parties: &Parties) -> bool {
+    delegation.org == parties.org
+        && delegation.user == parties.user.id
+        && delegation.agent == parties.agent.id
+        && delegation.grant == parties.grant.id
+}
+
+/// A delegation as a permit; `None` when it lets nothing through. Built from ids and known names, never from text.
+fn permit(
+    delegation: &Delegation,
+    connector: &ConnectorTools,
+    vocabulary: &Vocabulary,
+) -> Result<Option<(Policy, Arc<Rule>)>, WrongFacts> {
+    if delegation.ended_at.is_some() {
+        return Ok(None);
+    }
+    let actions: Vec<EntityUid> = if delegation.tools.is_empty() {
+        let categories = delegation.categories.iter();
+        categories
+            .map(|category| vocabulary.kinds.action(category.as_str()))
+            .collect()
+    } else {
+        // `http.request` is in no category: it is delegated by name or not at all.
+        let named = delegation
+            .tools
+            .iter()
+            .filter_map(|name| connector.tools.get(name));
+        named
+            .filter(|tool| {
+                tool.category
+                    .is_none_or(|category| delegation.categories.contains(&category))
+            })
+            .map(|tool| tool.uid.clone())
+            .collect()
+    };
+    if actions.is_empty() {
+        return Ok(None);
+    }
+    let entity = |kind: &str, id: &str| json!({"type": kind, "id": id});
+    let names: Vec<_> = actions
+        .iter()
+        .map(|uid| entity("Action", uid.id().unescaped()))
+        .collect();
+    let form = json!({
+        "effect": "permit",
+        "principal": {"op": "==", "entity": entity("Agent", &delegation.agent.to_string())},
+        "action": {"op": "in", "entities": names},
+        "resource": {"op": "==", "entity": entity("Grant", &delegation.grant.to_string())},
+        "conditions": [],
+    });
+    let name = delegation.id.to_string();
+    let policy = Policy::from_json(Some(PolicyId::new(&name)), form).map_err(|_| WrongFacts)?;
+    // The person decides about raw tokens only; the other rungs are the organisation's and the agent's matter.
+    let modes = if delegation.raw {
+        ModeSet::ALL
+    } else {
+        ModeSet::ALL.without(Mode::Raw)
+    };
+    let rule = Rule {
+        name,
+        file: String::new(),
+        line: 0,
+        effect: Effect::Permit,
+        action: ActionConstraint::In(actions),
+        reads: Reads::default(),
+        reason: None,
+        message: None,
+        escalate: None,
+        terms: Terms {
+            modes,
+            ..Terms::WIDEST
+        },
+        expires_at: delegation.expires_at,
+    };
+    Ok(Some((policy, Arc::new(rule))))
+}
+
+/// Whom and what a slice is about.
+struct About<'a> {
+    uids: &'a Uids,
+    connector: &'a ConnectorId,
+}
+
+/// The policies of a layer, each filed under the narrowest thing its scope names.
+#[derive(Debug)]
+pub(super) struct Index {
+    policies: Vec<(Policy, Arc<Rule>)>,
+    scopes: Vec<Scope>,
+    by_entity: HashMap<EntityUid, Vec<usize>>,
+    by_connector: HashMap<ConnectorId, Vec<usize>>,
+    general: Vec<usize>,
+}
+
+/// What a policy's scope demands; `None`: nothing.
+#[derive(Debug)]
+struct Scope {
+    agent: Option<EntityUid>,
+    /// The entity, and whether being `in` it is enough.
+    resource: Option<(EntityUid, bool)>,
+    connectors: Option<HashSet<ConnectorId>>,
+}
+
+impl Index {
+    pub(super) fn new(policies: Vec<(Policy, Arc<Rule>)>, vocabulary: &Vocabulary) -> Self {
+        let mut index = Self {
+            scopes: policies
+                .iter()
+                .map(|(policy, _)| Scope::of(policy, vocabulary))
+                .collect(),
+            policies,
+            by_entity: HashMap::new(),
+            by_connector: HashMap::new(),
+            general: Vec::new(),
+        };
+        for (number, scope) in index.scopes.iter().enumerate() {
+            let entity = scope
+                .agent
+                .as_ref()
+                .or(scope.resource.as_ref().map(|(entity, _)| entity));
+            match (entity, &scope.connectors) {
+                (Some(entity), _) => index.by_entity.entry(entity.clone()).or_default().push(number),
+                (None, Some(connectors)) => {
+                    for connector in connectors {
+                        index
+                            .by_connector
+                            .entry(connector.clone())
+                            .or_default()
+                            .push(number);
+                    }
+                }
+                (None, None) => index.general.push(number),
+            }
+        }
+        index
+    }
+
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.policies.iter().map(|(_, rule)| rule.as_ref())
+    }
+
+    fn slice<'a>(&'a self, about: &'a About<'_>) -> impl Iterator<Item = &'a (Policy, Arc<Rule>)> {
+        let uids = about.uids;
+        [&uids.agent, &uids.user, &uids.grant]
+            .into_iter()
+            .filter_map(|uid| self.by_entity.get(uid))
+            .chain(self.by_connector.get(about.connector))
+            .chain([&self.general])
+            .flatten()
+            .filter(|number| self.scopes.get(**number).is_none_or(|scope| scope.covers(about)))
+            .filter_map(|number| self.policies.get(*number))
+    }
+}
+
+impl Scope {
+    fn of(policy: &Policy, vocabulary: &Vocabulary) -> Self {
+        // An agent is in nothing but itself, so `in` and `==` are the same for it.
+        let agent = match policy.principal_constraint() {
+            PrincipalConstraint::Eq(uid)
+            | PrincipalConstraint::In(uid)
+            | PrincipalConstraint::IsIn(_, uid) => Some(uid),
+            PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
+        };
+        let resource = match policy.resource_constraint() {
+            ResourceConstraint::Eq(uid) => Some((uid, false)),
+            ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => Some((uid, true)),
+            ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
+        };
+        let connector_of = |uid: &EntityUid| vocabulary.owner.get(uid).cloned();
+        let connectors = match policy.action_constraint() {
+            ActionConstraint::Any => None,
+            ActionConstraint::Eq(uid) => connector_of(&uid).map(|connector| HashSet::from([connector])),
+            // One category among them, and every connector is meant.
+            ActionConstraint::In(uids) => uids.iter().map(connector_of).collect(),
+        };
+        Self {
+            agent,
+            resource,
+            connectors,
+        }
+    }
+
+    fn covers(&self, about: &About<'_>) -> bool {
+        let uids = about.uids;
+        let agent = self.agent.as_ref().is_none_or(|agent| *agent == uids.agent);
+        let resource = self
+            .resource
+            .as_ref()
+            .is_none_or(|(uid, within)| *uid == uids.grant || (*within && *uid == uids.user));
+        let connector = self
+            .connectors
+            .as_ref()
+            .is_none_or(|connectors| connectors.contains(about.connector));
+        agent && resource && connector
+    }
+}

@@ -1,0 +1,144 @@
+//! The slice: what is in it, and what facts it is made of.
+
+use std::collections::BTreeSet;
+
+use cedar_policy::{Entities, PolicySet, ValidationMode, Validator};
+
+use super::fixture::{PERMIT_ALL, delegated_all, delegation, get, number, parties, world};
+use crate::{
+    domain::{
+        AgentId, DelegationId, GrantId, OrgId, ServiceId, UserId, connector::HTTP_REQUEST, decision::Outcome,
+        delegation::Delegation,
+    },
+    policy::{DelegationIndex, OrgPermit, Unpreparable},
+};
+
+#[test]
+fn entities_fit_the_schema() {
+    let compiled = world().compile(PERMIT_ALL, PERMIT_ALL).unwrap();
+    let mut sparse = parties();
+    sparse.user.email = None;
+    sparse.user.managed_by = Some(ServiceId::from_bytes(number(9)));
+    sparse.grant.account.id = None;
+    sparse.grant.account.tenant = None;
+    let mut full = parties();
+    full.grant.label = Some("work".to_owned());
+    for parties in [sparse, full] {
+        let prepared = compiled.prepare(&parties, &[]).unwrap();
+        let entities: Vec<_> = prepared.entities.iter().cloned().collect();
+        let schema = &compiled.0.vocabulary.schema;
+        Entities::from_entities(entities, Some(schema)).unwrap();
+    }
+}
+
+#[test]
+fn generated_permits_fit_the_schema() {
+    let compiled = world().compile(PERMIT_ALL, PERMIT_ALL).unwrap();
+    let named = Delegation {
+        tools: BTreeSet::from(["messages.get".to_owned(), HTTP_REQUEST.to_owned()]),
+        id: DelegationId::from_bytes(number(1)),
+        ..delegated_all()
+    };
+    let prepared = compiled.prepare(&parties(), &[delegated_all(), named]).unwrap();
+    let set: &PolicySet = &prepared.user.set;
+    assert_eq!(set.num_of_policies(), 2);
+    let validator = Validator::new(compiled.0.vocabulary.schema.clone());
+    let result = validator.validate(set, ValidationMode::Strict);
+    assert!(result.validation_passed_without_warnings(), "{result}");
+}
+
+#[test]
+fn a_delegation_between_others_does_not_count() {
+    let compiled = world().compile(PERMIT_ALL, PERMIT_ALL).unwrap();
+    let other = number(99);
+    for delegation in [
+        Delegation {
+            org: OrgId::from_bytes(other),
+            ..delegated_all()
+        },
+        Delegation {
+            user: UserId::from_bytes(other),
+            ..delegated_all()
+        },
+        Delegation {
+            agent: AgentId::from_bytes(other),
+            ..delegated_all()
+        },
+        Delegation {
+            grant: GrantId::from_bytes(other),
+            ..delegated_all()
+        },
+    ] {
+        let prepared = compiled
+            .prepare(&parties(), std::slice::from_ref(&delegation))
+            .unwrap();
+        let evaluation = prepared.evaluate(&get(), &OrgPermit::Policy);
+        assert_eq!(evaluation.outcome, Outcome::Deny, "{delegation:?}");
+    }
+}
+
+#[test]
+fn a_slice_does_not_grow_with_policies_about_others() {
+    let others: String = (100..140)
+        .map(|other| {
+            let agent = AgentId::from_bytes(number(other));
+            let grant = GrantId::from_bytes(number(other));
+            let user = UserId::from_bytes(number(other));
+            format!(
+                "permit (principal == Agent::\"{agent}\", action, resource);
+                 forbid (principal, action, resource == Grant::\"{grant}\");
+                 forbid (principal, action, resource in User::\"{user}\");
+                 forbid (principal, action in Action::\"acme-pay\", resource);\n"
+            )
+        })
+        .collect();
+    let compiled = world()
+        .compile(&format!("{PERMIT_ALL}\n{others}"), PERMIT_ALL)
+        .unwrap();
+    let prepared = compiled.prepare(&parties(), &[]).unwrap();
+    assert_eq!(prepared.org.set.num_of_policies(), 1);
+}
+
+#[test]
+fn delegations_are_found_by_whom_they_are_about() {
+    let other = Delegation {
+        agent: AgentId::from_bytes(number(99)),
+        ..delegation(1)
+    };
+    let index: DelegationIndex = [delegation(0), other.clone()].into_iter().collect();
+    let found = index.of(other.agent, other.user, other.grant);
+    assert_eq!(found, std::slice::from_ref(&other));
+    assert!(
+        index
+            .of(other.agent, UserId::from_bytes(number(99)), other.grant)
+            .is_empty()
+    );
+}
+
+#[test]
+fn an_unknown_connector_cannot_be_prepared() {
+    let compiled = world().compile(PERMIT_ALL, PERMIT_ALL).unwrap();
+    let mut parties = parties();
+    parties.grant.connector = "other".parse().unwrap();
+    assert_eq!(
+        compiled.prepare(&parties, &[]).err(),
+        Some(Unpreparable::UnknownConnector)
+    );
+}
+
+#[test]
+fn a_rule_that_decided_can_be_explained() {
+    let compiled = world()
+        .compile(
+            "// mail\n@id(\"a\") permit (principal, action, resource);",
+            PERMIT_ALL,
+        )
+        .unwrap();
+    let prepared = compiled.prepare(&parties(), &[delegated_all()]).unwrap();
+    let evaluation = prepared.evaluate(&get(), &OrgPermit::Policy);
+    let rule = compiled.explain(&evaluation.determining[0]).unwrap();
+    assert_eq!(
+        (rule.file.as_str(), rule.line, rule.forbids),
+        ("p.cedar", 2, false)
+    );
+}
