@@ -257,7 +257,9 @@ async fn usable(
         // What the tool needs and the person did not grant is asked for again, not tried.
         GrantState::Active
             if deps.binding(&grant.connector) == Some(grant.binding)
-                && known_tool(connector, &ask.tool)?.scopes().is_subset(&grant.scopes) =>
+                && known_tool(connector, &ask.tool)?
+                    .scopes()
+                    .is_subset(&grant.scopes) =>
         {
             Ok(())
         }

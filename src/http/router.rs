@@ -4,16 +4,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Router,
-    extract::DefaultBodyLimit,
-    response::{IntoResponse as _, Response},
-};
+use axum::{Extension, Router, extract::DefaultBodyLimit};
 
 use super::{
-    guard, pages,
-    problem::Problem,
-    routes,
+    guard, pages, routes,
     security::{self, Site},
 };
 use crate::flows::Deps;
