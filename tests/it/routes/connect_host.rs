@@ -6,9 +6,10 @@ use postern::{
     crypto::{lookup, random},
     domain::{GrantId, connector::Category},
     flows::{
+        choices::Choice,
         connect::{
             Visitor, begin,
-            confirm::{self, Choice, Confirmed},
+            confirm::{self, Confirmed},
         },
         sweep, upstream,
     },
