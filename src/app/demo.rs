@@ -138,7 +138,7 @@ pub async fn run_demo(
     let site = url::Url::parse(&url).ok().and_then(|url| Site::new(&url).ok());
     let site = site.ok_or_else(|| AppError::Refused("the loopback url is not an origin".to_owned()))?;
     announce(&announcement);
-    let ended = run(deps, site, listener, ops, server::Limits::default()).await;
+    let ended = run(deps, site, listener, ops, server::Limits::default(), USUAL).await;
     saver.abort();
     acme_server.abort();
     save(&acme, &home.acme())?;
@@ -452,5 +452,7 @@ fn origin(listener: &TcpListener) -> Result<String, AppError> {
     Ok(format!("http://127.0.0.1:{}", port_of(listener)?))
 }
 
+/// How long a handler may take that is neither a long poll nor a release.
+const USUAL: Duration = Duration::from_secs(15);
 /// The demo provider's connector.
 const ACME: &str = "acme-mail";

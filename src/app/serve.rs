@@ -1,6 +1,6 @@
 //! `postern serve` and `postern init`: the production start.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use postern_kms::{
     KeyService,
@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    config::{Kek, Settings, StoreUrl},
+    config::{Kek, OrgPattern, Settings, StoreUrl},
     connectors::{Catalogue, Options},
     crypto::hardening::{self, Locking},
     domain::connector::ConnectorId,
@@ -53,7 +53,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         drain: settings.limits.drain,
         ..server::Limits::default()
     };
-    run(deps, site, listener, ops, limits).await
+    run(deps, site, listener, ops, limits, settings.limits.handler_timeout).await
 }
 
 /// Makes the first org of a deployment.
@@ -83,6 +83,7 @@ pub(super) async fn run(
     listener: TcpListener,
     ops: TcpListener,
     limits: server::Limits,
+    usual: Duration,
 ) -> Result<(), AppError> {
     let io = |what: &str, cause| AppError::Io {
         what: what.to_owned(),
@@ -90,7 +91,10 @@ pub(super) async fn run(
     };
     let stop = server::stop_signal().map_err(|cause| io("waiting for signals", cause))?;
     let workers = Workers::start(&deps);
-    let (ready, readiness) = watch::channel(Readiness::default());
+    let (ready, readiness) = watch::channel(Readiness {
+        obstacles: vec!["starting"],
+    });
+    let prober = tokio::spawn(probe(Arc::clone(&deps), ready.clone()));
     let (ended, end) = watch::channel(false);
     let wait = |mut end: watch::Receiver<bool>| async move {
         // The sender is gone only when everything ends.
@@ -99,7 +103,11 @@ pub(super) async fn run(
     let ids = RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
     let ops_ids =
         RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
-    let app = router::app(Arc::clone(&deps), site);
+    let options = router::Options {
+        usual,
+        ..router::Options::default()
+    };
+    let app = router::app_within(Arc::clone(&deps), site, &options);
     let ops_server = tokio::spawn(server::serve(
         ops,
         health::routes(readiness),
@@ -110,9 +118,8 @@ pub(super) async fn run(
     let server = tokio::spawn(server::serve(listener, app, limits, ids, wait(end)));
     stop.await;
     tracing::info!("stopping: no new connections, requests under way may finish");
-    ready.send_replace(Readiness {
-        obstacles: vec!["draining"],
-    });
+    prober.abort();
+    ready.send_replace(Readiness { obstacles: vec!["draining"] });
     ended.send_replace(true);
     for task in [server, ops_server] {
         task.await
@@ -121,6 +128,25 @@ pub(super) async fn run(
     workers.stop().await;
     deps.store.close().await;
     Ok(())
+}
+
+/// Keeps readiness current: probes of load balancers then touch neither the database nor the key service.
+async fn probe(deps: Arc<Deps>, ready: watch::Sender<Readiness>) {
+    loop {
+        let mut obstacles = Vec::new();
+        if deps.store.meta("made_by").await.is_err() {
+            obstacles.push("store");
+        }
+        if deps.keyring.status().await.is_err() {
+            obstacles.push("keys");
+        }
+        ready.send_if_modified(|readiness| {
+            let changed = readiness.obstacles != obstacles;
+            readiness.obstacles = obstacles;
+            changed
+        });
+        tokio::time::sleep(PROBE_EVERY).await;
+    }
 }
 
 pub(super) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, AppError> {
@@ -162,6 +188,11 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     let mut policy = EgressPolicy::strict();
     let mut plain_http = Vec::new();
     for allow in &settings.egress_allow {
+        if allow.org != OrgPattern::Any {
+            return Err(AppError::Refused(
+                "egress.allow: an address for one org only is not there yet; write org = \"*\" or leave it out".to_owned(),
+            ));
+        }
         let connector: ConnectorId = allow
             .connector
             .as_str()
@@ -252,5 +283,7 @@ fn parameters(settings: &Settings) -> std::path::PathBuf {
     settings.data_dir.join("kek.params")
 }
 
+/// How often readiness is looked at.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// The name of the one local KEK.
 pub(super) const LOCAL_KEK: &str = "local";

@@ -25,13 +25,10 @@ pub(super) enum Audit {
         limit: usize,
     },
     /// Show one entry.
-    #[command(after_help = "Example:\n  postern audit show ent_01h2xcejqtf2nbrexx3vqjhp41 --proof")]
+    #[command(after_help = "Example:\n  postern audit show ent_01h2xcejqtf2nbrexx3vqjhp41")]
     Show {
         /// The entry.
         entry: String,
-        /// Its inclusion proof instead.
-        #[arg(long)]
-        proof: bool,
     },
     /// Print entries as they are written.
     #[command(after_help = "Example:\n  postern audit tail --agent agt_01h2xcejqtf2nbrexx3vqjhp41")]
@@ -87,14 +84,8 @@ impl Audit {
                 output.list(&entries, &COLUMNS);
                 Ok(())
             }
-            Self::Show { entry, proof } => {
-                let path = ["v1", "audit", "entries", &entry, "proof"];
-                let path = if proof {
-                    &path[..]
-                } else {
-                    path.split_last().map_or(&path[..], |(_, path)| path)
-                };
-                output.show(&client()?.get(path, &[]).await?);
+            Self::Show { entry } => {
+                output.show(&client()?.get(&["v1", "audit", "entries", &entry], &[]).await?);
                 Ok(())
             }
             Self::Tail { filter } => tail(&client()?, filter, output).await,

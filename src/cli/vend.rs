@@ -60,7 +60,7 @@ struct Question {
     #[arg(long, value_name = "FILE", conflicts_with = "args")]
     args_file: Option<PathBuf>,
     /// How it is released; without it the best rung there is.
-    #[arg(long, value_parser = ["execute", "handle", "token", "raw"])]
+    #[arg(long, value_parser = ["execute", "handle", "token"])]
     mode: Option<String>,
     /// The longest life of what is released, in seconds.
     #[arg(long, value_name = "SECONDS")]

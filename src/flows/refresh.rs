@@ -136,7 +136,10 @@ fn standing(grant: &Grant) -> Result<(), Refusal> {
 fn will_do(current: &SecretRow, want: &Want, now: Time) -> bool {
     let newer = match want {
         Want::Renewed { than } => than.is_none_or(|than| current.generation > than),
-        Want::Narrowed(_) => true,
+        Want::Narrowed(asked) => current
+            .scopes
+            .as_ref()
+            .is_some_and(|scopes| !scopes.is_empty() && scopes.is_subset(asked)),
     };
     newer && current.expires_at.is_none_or(|end| end > now + SOON)
 }
@@ -229,7 +232,11 @@ async fn settle(
         // INVARIANT: compare-and-set on generation; a later claim made this answer void.
         return Err(Refusal::ProviderUnavailable);
     }
-    tx.put_secret(grant.org, grant.id, &kind, &access).await?;
+    // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.
+    let unproven = matches!(want, Want::Narrowed(_)) && scopes.is_empty();
+    if !unproven {
+        tx.put_secret(grant.org, grant.id, &kind, &access).await?;
+    }
     if let Some(refresh) = &refresh {
         tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, refresh)
             .await?;
@@ -272,7 +279,7 @@ async fn settle(
     match want {
         _ if wider => Err(Refusal::GrantNeedsReconnect(grant.id)),
         // A narrowing that narrowed nothing is not one.
-        Want::Narrowed(_) if scopes.is_empty() => Err(Refusal::NotNarrowed),
+        Want::Narrowed(_) if unproven => Err(Refusal::NotNarrowed),
         _ => Ok(access),
     }
 }
