@@ -215,8 +215,9 @@ CREATE TABLE grants (
   PRIMARY KEY (org_id, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX grants_user ON grants (org_id, user_id, connector);
-CREATE UNIQUE INDEX grants_account ON grants (org_id, user_id, connector, account_id)
-  WHERE account_id IS NOT NULL AND state IN ('active', 'awaiting_complete', 'needs_reconnect');
+-- Not unique: one living grant per account is kept under the guard, by the transaction that connects; a grant that a
+-- floor has ended keeps its row until its tombstone is written.
+CREATE INDEX grants_account ON grants (org_id, user_id, connector, account_id) WHERE account_id IS NOT NULL;
 
 -- Sealed secrets of a grant: refresh_token, access_token, narrowed:<scope hash>.
 CREATE TABLE secrets (

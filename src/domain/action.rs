@@ -15,7 +15,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Action {
-    /// Always [`Action::TYPE`].
+    /// Always `postern.action/1`.
     pub typ: ActionType,
     /// The tenant.
     pub org: OrgId,

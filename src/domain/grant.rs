@@ -50,7 +50,7 @@ impl ReconnectReason {
     }
 }
 
-/// Where a grant stands. What follows only from a revocation's floor is computed by [`Grant::stands`].
+/// Where a grant stands. A floor that covers the grant ends it, whatever its row says; `store` applies floors when it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantState {
     /// Host-managed: kept until the host confirms who was at the browser.

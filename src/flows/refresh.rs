@@ -118,10 +118,6 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             tokio::time::sleep(POLL).await;
             continue;
         };
-        if lost_rotation(&lease, connector, now) {
-            set_reconnect(deps, &grant, ReconnectReason::RotationLost).await?;
-            return Err(Refusal::GrantNeedsReconnect(grant.id));
-        }
         let flown = ask(deps, &grant, connector, &lease, &key, &refresh_token, want).await;
         return settle(deps, &grant, connector, &lease, &seal_key, want, flown).await;
     }
@@ -143,16 +139,6 @@ fn will_do(current: &SecretRow, want: &Want, now: Time) -> bool {
         Want::Narrowed(_) => true,
     };
     newer && current.expires_at.is_none_or(|end| end > now + SOON)
-}
-
-/// An earlier holder asked and never recorded the answer. The old refresh token may be sent again only where the
-/// connector's facts allow a retry; else the rotation is lost, and said to be.
-fn lost_rotation(lease: &Lease, connector: &Connector, now: Time) -> bool {
-    let Some(since) = lease.in_doubt_since else {
-        return false;
-    };
-    connector.refresh.rotates
-        && now.since(since) >= Duration::from_secs(u64::from(connector.refresh.old_refresh_valid_s))
 }
 
 async fn ask(
@@ -206,7 +192,7 @@ async fn settle(
 ) -> Result<SecretRow, Refusal> {
     let answer = match flown {
         Ok(answer) => answer,
-        Err(failure) => return fail(deps, grant, lease, &failure).await,
+        Err(failure) => return fail(deps, grant, connector, lease, &failure).await,
     };
     let scopes = granted(grant, want, &answer);
     let generation = grant.generation + 1;
@@ -290,9 +276,20 @@ fn granted(grant: &Grant, want: &Want, answer: &Tokens) -> ScopeSet {
     })
 }
 
-async fn fail(deps: &Deps, grant: &Grant, lease: &Lease, failure: &OAuthError) -> Result<SecretRow, Refusal> {
+async fn fail(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    lease: &Lease,
+    failure: &OAuthError,
+) -> Result<SecretRow, Refusal> {
     let class = failure.class();
     let reason = match class {
+        // An earlier answer was lost and the provider rotated: the grant is lost, and that is said (I3). Asking again
+        // costs nothing: had it not rotated, the old token would have worked.
+        ErrorClass::Dead if lease.in_doubt.is_some() && connector.refresh.rotates => {
+            Some(ReconnectReason::RotationLost)
+        }
         ErrorClass::Dead => Some(ReconnectReason::RefreshTokenDead),
         ErrorClass::Consent => Some(ReconnectReason::ConsentRequired),
         ErrorClass::Config | ErrorClass::Transient | ErrorClass::Scope | ErrorClass::Unknown => None,
@@ -311,7 +308,9 @@ async fn fail(deps: &Deps, grant: &Grant, lease: &Lease, failure: &OAuthError) -
         let entry = record::open(deps, EntryType::Refresh, draft)?;
         let mut tx = deps.store.write().await?;
         // Sent and not answered stays in doubt; refused outright is answered.
-        if !failure.is_in_doubt() {
+        if failure.is_in_doubt() {
+            tx.leave_in_doubt(grant.org, grant.id, lease.fence).await?;
+        } else {
             tx.release_refresh(grant.org, grant.id, lease.fence).await?;
         }
         tx.append_entry(grant.org, entry).await?;

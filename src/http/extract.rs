@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{problem::Problem, query};
 use crate::{
-    crypto::Gate,
+    crypto::{Gate, digest},
     domain::{principal::KeyKind, secret::ApiKey},
 };
 
@@ -27,27 +27,80 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::invalid(
-                "",
-                "send the body as `Content-Type: application/json`",
-            ));
+        let bytes = json_bytes(request, state).await?;
+        through_gate(&bytes).map(Self)
+    }
+}
+
+/// As [`StrictJson`], with the SHA-256 of the body as it came: the same idempotency key belongs to the same bytes.
+#[derive(Debug)]
+pub struct DigestedJson<T> {
+    /// The body.
+    pub body: T,
+    /// Lower-case hex.
+    pub sha256: String,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for DigestedJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = json_bytes(request, state).await?;
+        Ok(Self {
+            body: through_gate(&bytes)?,
+            sha256: digest::hex(&digest::sha256(&bytes)),
+        })
+    }
+}
+
+async fn json_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::invalid(
+            "",
+            "send the body as `Content-Type: application/json`",
+        ));
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Problem::invalid("", "the body is too large")
+        } else {
+            Problem::invalid("", "the body could not be read to its end")
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::invalid("", "the body is too large")
-            } else {
-                Problem::invalid("", "the body could not be read to its end")
-            }
-        })?;
-        // How many bytes there may be is the body limit's to say, route by route.
-        let gate = Gate {
-            max_bytes: bytes.len(),
-            ..Gate::ARGS
-        };
-        gate.from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| Problem::invalid(error.pointer.as_deref().unwrap_or(""), error.to_string()))
+    })
+}
+
+fn through_gate<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // How many bytes there may be is the body limit's to say, route by route.
+    let gate = Gate {
+        max_bytes: bytes.len(),
+        ..Gate::ARGS
+    };
+    gate.from_slice(bytes)
+        .map_err(|error| Problem::invalid(error.pointer.as_deref().unwrap_or(""), error.to_string()))
+}
+
+/// Reads a member of a body in its one form, refusing with a pointer to it.
+///
+/// # Errors
+/// 400 when it has another form.
+pub fn read<T: FromStr<Err: std::fmt::Display>>(pointer: &str, text: &str) -> Result<T, Problem> {
+    text.parse()
+        .map_err(|error: T::Err| Problem::invalid(pointer, error.to_string()))
+}
+
+/// A short text of people: 1 to `most` characters, no controls.
+///
+/// # Errors
+/// 400 when it is something else.
+pub fn line(pointer: &str, text: String, most: usize) -> Result<String, Problem> {
+    let fits = (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    if fits {
+        Ok(text)
+    } else {
+        Err(Problem::invalid(
+            pointer,
+            format!("1 to {most} characters without controls"),
+        ))
     }
 }
 

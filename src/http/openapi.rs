@@ -10,39 +10,43 @@
 //! 2. Handlers carry `#[utoipa::path(…)]`. Without utoipa's `axum_extras` nothing is inferred from extractors, so the
 //!    verb, `path` (in axum's own `{id}` form), `tag`, `params`, `request_body`, `responses` and `security` are written
 //!    out. Refusals all say `body = Body, content_type = "application/problem+json"`; list those that can occur.
-//! 3. `routes()` returns the axum router of the file, and `Api` collects the same handlers for the document:
+//! 3. `routes!` lists method, path, principals and handler once; it makes the file's `TABLE` and `routes()`. `Api`
+//!    collects the same handlers for the document:
 //!
 //! ```text
 //! #[utoipa::path(
-//!     get, path = "/v1/grants/{id}", tag = "grants",
-//!     params(("id" = String, Path, description = "`grt_…`")),
-//!     security(("api_key" = []), ("session" = [])),
-//!     responses(
-//!         (status = 200, description = "The grant.", body = GrantView),
-//!         (status = 401, description = "No valid credential.", body = Body, content_type = "application/problem+json"),
-//!         (status = 404, description = "Not found.", body = Body, content_type = "application/problem+json"),
-//!     ),
+//!     get, path = "/v1/grants/{id}", tag = "grants", operation_id = "show_grant",
+//!     params(("id" = String, Path, description = "`grt_…`")), security(("api_key" = []), ("session" = [])),
+//!     responses((status = 200, description = "The grant.", body = GrantView), Refused),
 //! )]
-//! async fn show(State(deps): State<Deps>, caller: Caller, PathId(id): PathId<GrantId>) -> Result<Json, Problem> { … }
+//! async fn show(State(deps): State<Arc<Deps>>, Caller(who): Caller, PathId(id): PathId<GrantId>)
+//!     -> Result<Response, Problem> { … }
 //!
 //! #[derive(OpenApi)]
 //! #[openapi(paths(show), components(schemas(GrantView)))]
 //! pub(in crate::http) struct Api;
 //!
-//! pub(in crate::http) fn routes() -> Router<Deps> { Router::new().route("/v1/grants/{id}", get(show)) }
+//! routes! { get "/v1/grants/{id}" [Admin User Service Agent] => show; }
 //! ```
 //!
-//! Then two lines: merge `routes()` in the router, and merge `Api::openapi()` in [`document`]. Handlers named in
-//! `paths(…)` may stay private to their file. Long polls and drains go through `guard::deadline` with a time of their own.
+//! Then four lines: the module and its `TABLE` in `routes/mod.rs`, `routes()` in the router, `Api::openapi()` in
+//! [`document`]; the tests fail on a route that is in one and not in the other. Handlers may stay private to their file.
+//! `Refused`, `Gone` and `VendRefused` stand for the problems a route can answer. Long polls and drains go into
+//! the router's group with a deadline of its own.
+
+use std::collections::BTreeMap;
 
 use utoipa::{
-    Modify, OpenApi,
+    IntoResponses, Modify, OpenApi,
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        ContentBuilder, Ref, RefOr, Response, ResponseBuilder, extensions::ExtensionsBuilder, path::Operation,
+    },
 };
 
 use super::{
     cookie,
-    problem::{AccountChoice, ApprovalLink, Body, ConnectLink, FieldError, Members},
+    problem::{AccountChoice, ApprovalLink, Body, ConnectLink, FieldError, Members, PROBLEM_JSON},
     routes,
 };
 
@@ -106,10 +110,116 @@ impl Modify for SecuritySchemes {
 pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = Base::openapi();
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
-    for part in [routes::health::Api::openapi(), routes::problems::Api::openapi()] {
+    for part in [
+        routes::actions::Api::openapi(),
+        routes::vend::Api::openapi(),
+        routes::connect_sessions::Api::openapi(),
+        routes::grants::Api::openapi(),
+        routes::delegations::Api::openapi(),
+        routes::revocations::Api::openapi(),
+        routes::audit::Api::openapi(),
+        routes::agents::Api::openapi(),
+        routes::users::Api::openapi(),
+        routes::connectors::Api::openapi(),
+        routes::engines::Api::openapi(),
+        routes::policies::Api::openapi(),
+        routes::apply::Api::openapi(),
+        routes::discovery::Api::openapi(),
+        routes::health::Api::openapi(),
+        routes::problems::Api::openapi(),
+    ] {
         document.merge(part);
     }
+    name_principals(&mut document);
     document
+}
+
+/// Says of every route which principals it is for, from the same line that holds callers to it.
+fn name_principals(document: &mut utoipa::openapi::OpenApi) {
+    for line in routes::table() {
+        let names: Vec<&str> = line.who.iter().map(|who| who.as_str()).collect();
+        if let Some(operation) = operation(document, line) {
+            operation.extensions = Some(ExtensionsBuilder::new().add(PRINCIPALS, names).build());
+        }
+    }
+}
+
+fn operation<'d>(
+    document: &'d mut utoipa::openapi::OpenApi,
+    line: &routes::Line,
+) -> Option<&'d mut Operation> {
+    let item = document.paths.paths.get_mut(line.path)?;
+    match line.method {
+        "get" => item.get.as_mut(),
+        "post" => item.post.as_mut(),
+        "delete" => item.delete.as_mut(),
+        _ => None,
+    }
+}
+
+/// The extension that names a route's principals: `admin`, `user`, `service`, `agent`.
+const PRINCIPALS: &str = "x-principals";
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// The refusals every route with a credential may answer.
+pub(in crate::http) struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> Responses {
+        problems(&[
+            ("400", "The request is not of the agreed form."),
+            ("401", "No valid credential."),
+            ("403", "Not for this principal, or not from a page of ours."),
+            ("404", "Nothing there that this caller may see."),
+            (
+                "503",
+                "The store, a key or a provider is unavailable; nothing was released.",
+            ),
+        ])
+    }
+}
+
+/// The refusals of routes that work on one grant.
+pub(in crate::http) struct Gone;
+
+impl IntoResponses for Gone {
+    fn responses() -> Responses {
+        problems(&[("410", "The grant has been revoked.")])
+    }
+}
+
+/// The refusals of vend, decisions and actions (protocol §6).
+pub(in crate::http) struct VendRefused;
+
+impl IntoResponses for VendRefused {
+    fn responses() -> Responses {
+        let mut responses = Refused::responses();
+        responses.extend(problems(&[
+            ("403", "Denied, or the decision brought along does not hold."),
+            ("409", "Something is needed first: `code` says what."),
+            ("410", "The grant has been revoked."),
+            ("422", "Not by this mode."),
+            ("429", "Too many requests, or a budget is used up."),
+            ("504", "Sent, and the outcome is not known."),
+        ]));
+        responses
+    }
+}
+
+fn problems(list: &[(&str, &str)]) -> Responses {
+    list.iter()
+        .map(|(status, description)| {
+            let content = ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name("Problem")))
+                .build();
+            let response = ResponseBuilder::new()
+                .description(*description)
+                .content(PROBLEM_JSON, content)
+                .build();
+            ((*status).to_owned(), RefOr::T(response))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -127,6 +237,36 @@ mod tests {
         let document = json();
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    }
+
+    #[test]
+    fn the_document_is_the_one_reviewed() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+        let now = document().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(path, &now).unwrap();
+        }
+        let reviewed = std::fs::read_to_string(path).unwrap();
+        assert!(
+            now == reviewed,
+            "docs/openapi.json is not what the code says: run this test with UPDATE_SNAPSHOTS=1 and review the change"
+        );
+    }
+
+    #[test]
+    fn every_route_of_a_table_names_its_principals() {
+        let document = json();
+        for line in routes::table() {
+            let names = &document["paths"][line.path][line.method]["x-principals"];
+            let expected: Vec<&str> = line.who.iter().map(|who| who.as_str()).collect();
+            assert_eq!(
+                *names,
+                serde_json::json!(expected),
+                "{} {}",
+                line.method,
+                line.path
+            );
+        }
     }
 
     #[test]

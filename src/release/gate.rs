@@ -282,9 +282,9 @@ async fn run_lane(
                 }
             }
             Err(error) => {
-                for answer in answers.into_iter().take(1) {
+                // Alone in its batch: the error is its own.
+                if let Some(answer) = answers.into_iter().next() {
                     let _gone = answer.send(Err(error));
-                    break;
                 }
             }
         }

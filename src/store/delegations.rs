@@ -17,6 +17,7 @@ macro_rules! delegation_columns {
             OR (f.kind = 'agent' AND f.id = d.agent_id)))"
     };
 }
+pub(super) use delegation_columns;
 
 impl Tx {
     /// Keeps a delegation. The person's earlier ones for the same agent and grant end.
@@ -141,7 +142,7 @@ impl Tx {
     }
 }
 
-fn read(row: Row) -> Result<Delegation, StoreError> {
+pub(super) fn read(row: Row) -> Result<Delegation, StoreError> {
     let mut fields = row.fields("delegations");
     let mut delegation = Delegation {
         id: fields.parse()?,

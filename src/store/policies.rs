@@ -60,18 +60,7 @@ impl Tx {
                 params![org],
             )
             .await?;
-        row.map(|row| {
-            let mut fields = row.fields("policies");
-            let version = fields.count()?;
-            let Texts { org, agent } = fields.json()?;
-            Ok(PolicyRow {
-                version,
-                org,
-                agent,
-                digest: fields.text()?,
-            })
-        })
-        .transpose()
+        row.map(read_policies).transpose()
     }
 
     /// Puts a new version of the policies in force.
@@ -161,6 +150,18 @@ impl Tx {
 struct Texts {
     org: Vec<PolicyText>,
     agent: Vec<PolicyText>,
+}
+
+pub(super) fn read_policies(row: Row) -> Result<PolicyRow, StoreError> {
+    let mut fields = row.fields("policies");
+    let version = fields.count()?;
+    let Texts { org, agent } = fields.json()?;
+    Ok(PolicyRow {
+        version,
+        org,
+        agent,
+        digest: fields.text()?,
+    })
 }
 
 fn read_client(row: Row) -> Result<ConnectorClientRow, StoreError> {

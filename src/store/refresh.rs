@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{GrantId, OrgId, Time};
+use crate::domain::{GrantId, OrgId};
 
 use super::{
     StoreError,
@@ -14,10 +14,8 @@ use super::{
 pub struct Lease {
     /// Grows with every claim.
     pub fence: i64,
-    /// What an earlier holder had asked of the provider and never recorded the answer of.
+    /// What an earlier holder had asked of the provider and never learned the answer of.
     pub in_doubt: Option<String>,
-    /// When that was.
-    pub in_doubt_since: Option<Time>,
 }
 
 impl Tx {
@@ -35,20 +33,20 @@ impl Tx {
     ) -> Result<Option<Lease>, StoreError> {
         let row = self
             .row(
-                "SELECT fence, expires_at, intent, intent_at FROM refresh_leases WHERE org_id = $1 AND grant_id = $2",
+                "SELECT fence, expires_at, intent FROM refresh_leases WHERE org_id = $1 AND grant_id = $2",
                 params![org, grant],
             )
             .await?;
-        let (fence, in_doubt, in_doubt_since) = match row {
-            None => (0, None, None),
+        let (fence, in_doubt) = match row {
+            None => (0, None),
             Some(row) => {
                 let mut fields = row.fields("refresh_leases");
                 let (fence, expires_at) = (fields.int()?, fields.time()?);
-                let (intent, since) = (fields.opt_text()?, fields.opt_time()?);
+                let intent = fields.opt_text()?;
                 if expires_at > self.now {
                     return Ok(None);
                 }
-                (fence, intent, since)
+                (fence, intent)
             }
         };
         self.change(
@@ -63,8 +61,20 @@ impl Tx {
         Ok(Some(Lease {
             fence: fence + 1,
             in_doubt,
-            in_doubt_since,
         }))
+    }
+
+    /// Gives the lease back with its question unanswered: whoever claims it next is told.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn leave_in_doubt(&mut self, org: OrgId, grant: GrantId, fence: i64) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE refresh_leases SET expires_at = 0 WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
+            params![org, grant, fence],
+        )
+        .await
+        .map(drop)
     }
 
     /// Gives the lease back with its question answered; `false` if it was claimed by another meanwhile.

@@ -8,7 +8,7 @@ use crate::domain::{
 };
 
 use super::{
-    StoreError,
+    OutboxRow, StoreError,
     grants::{grant_columns, read_grant},
     sql::{Fields, Tx, json, params},
 };
@@ -75,64 +75,6 @@ pub struct RevocationRow {
     pub counts: SelectorCounts,
     /// Whether every grant has its tombstone and its place in the outbox.
     pub fanned_out: bool,
-}
-
-/// What the provider said to an upstream revocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UpstreamResult {
-    /// Not answered yet.
-    Pending,
-    /// The provider confirmed.
-    Revoked,
-    /// The provider has no way to revoke.
-    Unsupported,
-    /// It never confirmed; our copy is gone.
-    Unconfirmed,
-}
-
-impl UpstreamResult {
-    /// The name in JSON and storage.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Revoked => "revoked",
-            Self::Unsupported => "unsupported",
-            Self::Unconfirmed => "unconfirmed",
-        }
-    }
-
-    fn read(fields: &mut Fields) -> Result<Self, StoreError> {
-        match fields.text()?.as_str() {
-            "pending" => Ok(Self::Pending),
-            "revoked" => Ok(Self::Revoked),
-            "unsupported" => Ok(Self::Unsupported),
-            "unconfirmed" => Ok(Self::Unconfirmed),
-            _ => Err(fields.bad()),
-        }
-    }
-}
-
-/// An upstream revocation that waits, or how it ended.
-#[derive(Debug, Clone)]
-pub struct OutboxRow {
-    /// The tenant.
-    pub org: OrgId,
-    /// Whose tokens.
-    pub grant: GrantId,
-    /// On behalf of which revocation.
-    pub revocation: Option<RevocationId>,
-    /// At which connector.
-    pub connector: ConnectorId,
-    /// When to try next.
-    pub due_at: Time,
-    /// When to stop trying.
-    pub give_up_at: Time,
-    /// How often it was tried.
-    pub attempts: u64,
-    /// What came of it.
-    pub result: UpstreamResult,
 }
 
 impl Tx {
@@ -319,92 +261,6 @@ impl Tx {
         .await
     }
 
-    /// Queues an upstream revocation or writes what came of it.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn put_outbox(&mut self, row: &OutboxRow) -> Result<(), StoreError> {
-        self.change(
-            "outbox",
-            "INSERT INTO outbox (org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (org_id, grant_id) DO UPDATE SET due_at = $5, attempts = $7, result = $8",
-            params![
-                row.org,
-                row.grant,
-                row.revocation,
-                &row.connector,
-                row.due_at,
-                row.give_up_at,
-                row.attempts,
-                row.result.as_str()
-            ],
-        )
-        .await?;
-        self.execute(
-            "UPDATE grants SET upstream = $3 WHERE org_id = $1 AND id = $2",
-            params![row.org, row.grant, row.result.as_str()],
-        )
-        .await
-        .map(drop)
-    }
-
-    /// Upstream revocations that are due.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn due_outbox(&mut self, limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox
-                 WHERE result = 'pending' AND due_at <= $1 ORDER BY due_at LIMIT $2",
-                params![self.now, limit],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|row| read_outbox(row.fields("outbox")))
-            .collect()
-    }
-
-    /// What became of the grants of a revocation, in the order of their ids.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn outbox_of(
-        &mut self,
-        org: OrgId,
-        revocation: RevocationId,
-        after: Option<GrantId>,
-        limit: u64,
-    ) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox
-                 WHERE org_id = $1 AND revocation_id = $2 AND ($3 IS NULL OR grant_id > $3)
-                 ORDER BY grant_id LIMIT $4",
-                params![org, revocation, after, limit],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|row| read_outbox(row.fields("outbox")))
-            .collect()
-    }
-
-    /// What the provider said to a grant's revocation.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn outbox(&mut self, org: OrgId, grant: GrantId) -> Result<Option<OutboxRow>, StoreError> {
-        let row = self
-            .row(
-                "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox
-                 WHERE org_id = $1 AND grant_id = $2",
-                params![org, grant],
-            )
-            .await?;
-        row.map(|row| read_outbox(row.fields("outbox"))).transpose()
-    }
-
     /// Releases of the selection whose outcome is not recorded yet: calls already sent.
     ///
     /// # Errors
@@ -494,18 +350,5 @@ fn read_revocation(mut fields: Fields) -> Result<RevocationRow, StoreError> {
         at: fields.time()?,
         counts: fields.json()?,
         fanned_out: fields.flag()?,
-    })
-}
-
-fn read_outbox(mut fields: Fields) -> Result<OutboxRow, StoreError> {
-    Ok(OutboxRow {
-        org: fields.parse()?,
-        grant: fields.parse()?,
-        revocation: fields.opt_parse()?,
-        connector: fields.parse()?,
-        due_at: fields.time()?,
-        give_up_at: fields.time()?,
-        attempts: fields.count()?,
-        result: UpstreamResult::read(&mut fields)?,
     })
 }

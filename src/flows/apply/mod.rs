@@ -1,26 +1,23 @@
 //! `apply`: an org described in one document. A plan first, then the same plan done, in one transaction.
 
 mod document;
+mod work;
 
 use serde::Serialize;
 
 use crate::{
-    crypto::{OdkHandle, digest, jwk::PinnedKey},
+    crypto::{digest, jwk::PinnedKey},
     domain::{
-        AgentId, EngineId, OrgId, ServiceId, UserId,
+        OrgId,
         connector::ConnectorId,
         entry::{EntryDraft, EntryType},
-        principal::KeyKind,
-        secret::ClientSecret,
     },
-    release::seal,
-    store::{
-        AgentRow, ConnectorClientRow, EngineRow, PolicyRow, PolicyText, ServiceRow, StoreError, Tx, UserRow,
-    },
+    store::{EngineRow, PolicyText, Tx},
 };
 
-use super::{Deps, Fault, Refusal, found, question, record};
+use super::{Deps, Fault, Refusal, question, record};
 use document::{Document, EngineDoc, PoliciesDoc, parse};
+use work::Work;
 
 /// What a document would change.
 #[derive(Debug, Serialize)]
@@ -182,42 +179,6 @@ fn texts(policies: &PoliciesDoc) -> (Vec<PolicyText>, Vec<PolicyText>) {
     (named("org", &policies.org), named("agent", &policies.agent))
 }
 
-/// One thing to do.
-enum Work {
-    CreateAgent(String),
-    CreateEngine(EngineDoc),
-    UpdateEngine(EngineId, EngineDoc),
-    CreatePerson {
-        email: String,
-        role: crate::domain::principal::Role,
-    },
-    UpdateRole {
-        user: UserId,
-        email: String,
-        role: crate::domain::principal::Role,
-    },
-    CreateService {
-        name: String,
-        return_urls: Vec<String>,
-    },
-    UpdateService {
-        id: ServiceId,
-        name: String,
-        return_urls: Vec<String>,
-    },
-    PutClient {
-        connector: ConnectorId,
-        client_id: String,
-        secret: Option<String>,
-        generation: u64,
-    },
-    PutPolicies {
-        version: u64,
-        policies: PoliciesDoc,
-        digest: String,
-    },
-}
-
 /// What the document asks for that is not so yet.
 async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<Vec<Work>, Refusal> {
     let mut work = Vec::new();
@@ -307,211 +268,6 @@ fn same_engine(known: &EngineRow, engine: &EngineDoc) -> bool {
         && known.connectors == engine.connectors
         && known.tools == engine.tools
         && known.disabled_at.is_none()
-}
-
-impl Work {
-    fn describe(&self) -> Change {
-        let (change, kind, name, detail) = match self {
-            Self::CreateAgent(name) => ("create", "agent", name.clone(), "with a new key".to_owned()),
-            Self::CreateEngine(engine) | Self::UpdateEngine(_, engine) => {
-                let change = if matches!(self, Self::CreateEngine(_)) {
-                    "create"
-                } else {
-                    "update"
-                };
-                let detail = format!(
-                    "{}, may decide about {} at {}",
-                    engine.alg,
-                    engine.tools.join(", "),
-                    engine.connectors.join(", ")
-                );
-                (change, "engine", engine.name.clone(), detail)
-            }
-            Self::CreatePerson { email, role } => {
-                ("create", "person", email.clone(), role.as_str().to_owned())
-            }
-            Self::UpdateRole { email, role, .. } => (
-                "update",
-                "person",
-                email.clone(),
-                format!("role becomes {}", role.as_str()),
-            ),
-            Self::CreateService { name, return_urls } => (
-                "create",
-                "service",
-                name.clone(),
-                format!("with a new key; returns to {}", return_urls.join(", ")),
-            ),
-            Self::UpdateService {
-                name, return_urls, ..
-            } => (
-                "update",
-                "service",
-                name.clone(),
-                format!("returns to {}", return_urls.join(", ")),
-            ),
-            Self::PutClient {
-                connector,
-                client_id,
-                secret,
-                generation,
-            } => {
-                let secret = if secret.is_some() {
-                    "with a secret"
-                } else {
-                    "public, without a secret"
-                };
-                let change = if *generation == 1 { "create" } else { "update" };
-                (
-                    change,
-                    "connector",
-                    connector.to_string(),
-                    format!("client {client_id}, {secret}"),
-                )
-            }
-            Self::PutPolicies {
-                version, policies, ..
-            } => {
-                let detail = format!(
-                    "version {version}: {} for the organisation, {} for agents",
-                    policies.org.len(),
-                    policies.agent.len()
-                );
-                let change = if *version == 1 { "create" } else { "update" };
-                (change, "policies", "policies".to_owned(), detail)
-            }
-        };
-        Change {
-            change,
-            kind,
-            name,
-            detail,
-        }
-    }
-
-    async fn run(
-        self,
-        deps: &Deps,
-        tx: &mut Tx,
-        org: OrgId,
-        epoch: i64,
-        key: &OdkHandle,
-    ) -> Result<Option<NewKey>, Refusal> {
-        let now = tx.now();
-        match self {
-            Self::CreateAgent(name) => {
-                let agent = AgentRow {
-                    id: AgentId::new(now, &*deps.random)?,
-                    name,
-                    created_at: now,
-                    disabled_at: None,
-                    made_epoch: epoch,
-                };
-                tx.insert_agent(org, &agent).await?;
-                let id = agent.id.to_string();
-                let key = found::mint_key(deps, tx, org, KeyKind::Agent, id.clone()).await?;
-                return Ok(Some(NewKey {
-                    kind: "agent",
-                    name: agent.name,
-                    id,
-                    key,
-                }));
-            }
-            Self::CreateService { name, return_urls } => {
-                let service = ServiceRow {
-                    id: ServiceId::new(now, &*deps.random)?,
-                    name,
-                    return_urls,
-                    created_at: now,
-                };
-                tx.insert_service(org, &service).await?;
-                let id = service.id.to_string();
-                let key = found::mint_key(deps, tx, org, KeyKind::Service, id.clone()).await?;
-                return Ok(Some(NewKey {
-                    kind: "service",
-                    name: service.name,
-                    id,
-                    key,
-                }));
-            }
-            Self::UpdateService { id, return_urls, .. } => tx.set_return_urls(org, id, &return_urls).await?,
-            Self::CreateEngine(engine) => {
-                let id = EngineId::new(now, &*deps.random)?;
-                tx.insert_engine(org, &engine_row(id, engine, now)?).await?;
-            }
-            Self::UpdateEngine(id, engine) => tx.update_engine(org, &engine_row(id, engine, now)?).await?,
-            Self::CreatePerson { email, role } => {
-                let user = UserRow {
-                    id: UserId::new(now, &*deps.random)?,
-                    email: Some(email),
-                    role,
-                    managed_by: None,
-                    external_id: None,
-                    created_at: now,
-                };
-                tx.insert_user(org, &user).await?;
-            }
-            Self::UpdateRole { user, role, .. } => tx.set_role(org, user, role).await?,
-            Self::PutClient {
-                connector,
-                client_id,
-                secret,
-                generation,
-            } => {
-                let secret = match secret {
-                    None => None,
-                    Some(text) => Some(seal::client_secret(
-                        key,
-                        org,
-                        &connector,
-                        generation,
-                        &ClientSecret::new(text),
-                    )?),
-                };
-                let row = ConnectorClientRow {
-                    connector,
-                    client_id,
-                    generation,
-                    secret,
-                };
-                tx.put_connector_client(org, &row).await?;
-            }
-            Self::PutPolicies {
-                version,
-                policies,
-                digest,
-            } => {
-                let (org_texts, agent_texts) = texts(&policies);
-                let row = PolicyRow {
-                    version,
-                    org: org_texts,
-                    agent: agent_texts,
-                    digest,
-                };
-                tx.insert_policies(org, &row).await?;
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn engine_row(id: EngineId, engine: EngineDoc, now: crate::domain::Time) -> Result<EngineRow, Refusal> {
-    let kid = pinned(&engine)
-        .ok_or(StoreError::Inconsistent { table: "engines" })?
-        .kid()
-        .to_owned();
-    Ok(EngineRow {
-        id,
-        name: engine.name,
-        iss: engine.iss,
-        alg: engine.alg,
-        kid,
-        public_jwk: engine.public_key_jwk,
-        connectors: engine.connectors,
-        tools: engine.tools,
-        created_at: now,
-        disabled_at: None,
-    })
 }
 
 /// Agents of one org; more are not compared.

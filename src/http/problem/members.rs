@@ -51,7 +51,7 @@ pub struct Members {
     pub decision_id: Option<DecisionId>,
     /// With `decision_rejected`: why.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision_error: Option<&'static str>,
+    pub decision_error: Option<String>,
     /// With `connection_required` and `reconnect_required`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<ConnectLink>,

@@ -123,11 +123,11 @@ impl Problem {
 
     /// 403: the presented decision does not hold; `decision_error` is one of `release`'s stable names.
     #[must_use]
-    pub fn decision_rejected(decision_error: &'static str) -> Self {
+    pub fn decision_rejected(decision_error: impl Into<String>) -> Self {
         Self::with_members(
             Code::DecisionRejected,
             Members {
-                decision_error: Some(decision_error),
+                decision_error: Some(decision_error.into()),
                 ..Members::default()
             },
         )
@@ -301,6 +301,13 @@ impl Problem {
     #[must_use]
     pub fn internal(cause: impl fmt::Display) -> Self {
         Self::of(Code::Internal).caused_by(cause)
+    }
+
+    /// Names the audit entry that keeps this refusal.
+    #[must_use]
+    pub fn with_entry(mut self, entry: Option<EntryId>) -> Self {
+        self.0.members.entry_id = entry.or(self.0.members.entry_id);
+        self
     }
 
     /// Says what was wrong this time, to the caller.

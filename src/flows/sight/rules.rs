@@ -1,0 +1,75 @@
+//! What the org has laid down: engines, policies, connectors. Engines and policies are for admins; the routes say so.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    domain::{EngineId, OrgId, connector::ConnectorId},
+    flows::{Deps, Refusal},
+    store::{EngineRow, PolicyRow},
+};
+
+/// The engines of the org behind `after`.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn engines(
+    deps: &Deps,
+    org: OrgId,
+    after: Option<EngineId>,
+    limit: u64,
+) -> Result<Vec<EngineRow>, Refusal> {
+    let engines = deps.store.read().await?.engines(org).await?;
+    Ok(engines
+        .into_iter()
+        .filter(|engine| after.is_none_or(|after| engine.id > after))
+        .take(usize::try_from(limit).unwrap_or(usize::MAX))
+        .collect())
+}
+
+/// One engine of the org.
+///
+/// # Errors
+/// When there is none.
+pub async fn engine(deps: &Deps, org: OrgId, id: EngineId) -> Result<EngineRow, Refusal> {
+    let engines = deps.store.read().await?.engines(org).await?;
+    engines
+        .into_iter()
+        .find(|engine| engine.id == id)
+        .ok_or(Refusal::NotFound)
+}
+
+/// The policy versions of the org behind `after`, oldest first.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn policies(
+    deps: &Deps,
+    org: OrgId,
+    after: Option<u64>,
+    limit: u64,
+) -> Result<Vec<PolicyRow>, Refusal> {
+    let mut tx = deps.store.read().await?;
+    Ok(tx.policy_versions(org, after, limit).await?)
+}
+
+/// One policy version of the org.
+///
+/// # Errors
+/// When there is none.
+pub async fn policy(deps: &Deps, org: OrgId, version: u64) -> Result<PolicyRow, Refusal> {
+    let before = version.checked_sub(1).ok_or(Refusal::NotFound)?;
+    let found = policies(deps, org, Some(before), 1).await?;
+    found
+        .into_iter()
+        .find(|row| row.version == version)
+        .ok_or(Refusal::NotFound)
+}
+
+/// The connectors at which the org has a client.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn configured(deps: &Deps, org: OrgId) -> Result<BTreeSet<ConnectorId>, Refusal> {
+    let clients = deps.store.read().await?.connector_clients(org).await?;
+    Ok(clients.into_iter().map(|client| client.connector).collect())
+}

@@ -1,0 +1,8 @@
+use postern::release::{Gate, Release, VerifiedDecision};
+
+async fn twice(gate: &Gate, decision: VerifiedDecision, one: Release, two: Release) {
+    let _ = gate.release(decision, one).await;
+    let _ = gate.release(decision, two).await;
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use postern::domain::secret::AccessToken;
+
+fn leak(token: &AccessToken) -> String {
+    format!("{token}")
+}
+
+fn main() {}

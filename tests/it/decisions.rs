@@ -1,0 +1,238 @@
+//! I1: only a decision for exactly this action, user, agent and grant releases anything.
+
+use std::time::Duration;
+
+use postern::{
+    crypto::jose,
+    domain::{
+        GrantId,
+        decision::{DecisionClaims, Outcome, UnverifiedDecision},
+    },
+    flows::{Refusal, decide, vend},
+    release::DecisionError,
+};
+use serde_json::{Value, json};
+
+use super::harness::{World, ask};
+
+async fn decision(world: &World, grant: GrantId) -> (String, Value) {
+    let answer = decide::decide(&world.deps, world.agent, &world.read(grant))
+        .await
+        .unwrap();
+    assert_eq!(answer.outcome, Outcome::Allow);
+    let payload = answer.jws.split('.').nth(1).unwrap();
+    let payload = postern::crypto::digest::base64url_decode(payload).unwrap();
+    let claims: Value = serde_json::from_slice(&payload).unwrap();
+    (answer.jws, claims)
+}
+
+async fn present(world: &World, grant: GrantId, jws: String) -> Result<vend::Vended, Refusal> {
+    let mut ask = world.read(grant);
+    ask.decision = Some(UnverifiedDecision(jws));
+    world.vend(ask).await
+}
+
+/// Signs claims of a test's own making with the real notary key.
+fn sign(world: &World, claims: &Value) -> String {
+    let payload = serde_json::to_vec(claims).unwrap();
+    jose::sign("action-decision+jwt", &world.deps.notary, &payload).unwrap()
+}
+
+#[tokio::test]
+async fn a_decision_of_postern_releases_its_action() {
+    let (world, grant) = World::connected().await;
+    let (jws, _) = decision(&world, grant).await;
+    present(&world, grant, jws).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_mutated_claim_is_rejected() {
+    let (world, grant) = World::connected().await;
+    let (_, honest) = decision(&world, grant).await;
+    let now = honest["iat"].as_i64().unwrap();
+    let other = |prefix: &str| json!(format!("{prefix}_01h2xcejqtf2nbrexx3vqjhp41"));
+    let mutations: Vec<(&str, Value, DecisionError)> = vec![
+        ("iss", json!("https://evil.example"), DecisionError::WrongIssuer),
+        (
+            "aud",
+            json!("http://127.0.0.1:8700/orgs/org_01h2xcejqtf2nbrexx3vqjhp41"),
+            DecisionError::WrongAudience,
+        ),
+        ("aud", json!([honest["aud"]]), DecisionError::Malformed),
+        ("ver", json!(2), DecisionError::UnsupportedVersion),
+        ("ver", json!("1"), DecisionError::Malformed),
+        ("iat", json!(now + 31), DecisionError::NotYetValid),
+        ("exp", json!(now - 31), DecisionError::Expired),
+        ("exp", json!(now + 121), DecisionError::TooLong),
+        ("exp", json!(now), DecisionError::Expired),
+        ("org", other("org"), DecisionError::WrongOrg),
+        ("sub", other("usr"), DecisionError::WrongUser),
+        (
+            "act",
+            json!({"sub": "agt_01h2xcejqtf2nbrexx3vqjhp41"}),
+            DecisionError::WrongAgent,
+        ),
+        ("grant", other("grt"), DecisionError::WrongGrant),
+        ("tool", json!("messages.get"), DecisionError::WrongAction),
+        ("action_hash", json!("A".repeat(43)), DecisionError::WrongAction),
+        ("outcome", json!("deny"), DecisionError::NotAllow),
+        ("outcome", json!("escalate"), DecisionError::NotAllow),
+        ("outcome", json!("maybe"), DecisionError::Malformed),
+        ("constraints", json!({"unknown": 1}), DecisionError::Malformed),
+        (
+            "constraints",
+            json!({"cnf": {"jkt": "x"}}),
+            DecisionError::UnmetConstraint,
+        ),
+        (
+            "approvals",
+            json!([{"id": "apr_01h2xcejqtf2nbrexx3vqjhp41"}]),
+            DecisionError::UnknownApproval,
+        ),
+        ("extra", json!(1), DecisionError::Malformed),
+        ("jti", json!(7), DecisionError::Malformed),
+    ];
+    for (member, value, expected) in mutations {
+        let mut claims = honest.clone();
+        claims[member] = value.clone();
+        let refused = present(&world, grant, sign(&world, &claims)).await;
+        assert!(
+            matches!(&refused, Err(Refusal::DecisionRejected(error)) if *error == expected),
+            "{member} = {value}: {refused:?}, expected {expected:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_missing_claim_is_rejected() {
+    let (world, grant) = World::connected().await;
+    let (_, honest) = decision(&world, grant).await;
+    for member in [
+        "iss",
+        "aud",
+        "iat",
+        "exp",
+        "jti",
+        "ver",
+        "org",
+        "sub",
+        "act",
+        "grant",
+        "tool",
+        "action_hash",
+        "outcome",
+        "policy",
+    ] {
+        let mut claims = honest.clone();
+        claims.as_object_mut().unwrap().remove(member);
+        let refused = present(&world, grant, sign(&world, &claims)).await;
+        assert!(
+            matches!(refused, Err(Refusal::DecisionRejected(DecisionError::Malformed))),
+            "{member}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_flipped_character_of_the_token_is_rejected() {
+    let (world, grant) = World::connected().await;
+    let (jws, _) = decision(&world, grant).await;
+    let step = if std::env::var_os("POSTERN_LONG").is_some() {
+        1
+    } else {
+        7
+    };
+    for index in (0..jws.len()).step_by(step) {
+        let mut bytes = jws.clone().into_bytes();
+        bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
+        let refused = present(&world, grant, String::from_utf8(bytes).unwrap()).await;
+        assert!(
+            matches!(refused, Err(Refusal::DecisionRejected(_))),
+            "{index}: {refused:?}"
+        );
+    }
+    present(&world, grant, jws).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_decision_for_other_arguments_is_rejected() {
+    let (world, grant) = World::connected().await;
+    let (jws, _) = decision(&world, grant).await;
+    let mut other = ask(grant, "messages.list", json!({"limit": 4}));
+    other.decision = Some(UnverifiedDecision(jws));
+    assert!(matches!(
+        world.vend(other).await,
+        Err(Refusal::DecisionRejected(DecisionError::WrongAction))
+    ));
+}
+
+#[tokio::test]
+async fn a_decision_ends() {
+    let (world, grant) = World::connected().await;
+    let (jws, _) = decision(&world, grant).await;
+    world.later(Duration::from_secs(95));
+    assert!(matches!(
+        present(&world, grant, jws).await,
+        Err(Refusal::DecisionRejected(DecisionError::Expired))
+    ));
+}
+
+#[tokio::test]
+async fn a_decision_does_not_survive_a_revocation_that_covers_it() {
+    let (world, grant) = World::connected().await;
+    let (jws, claims) = decision(&world, grant).await;
+    world.later(Duration::from_secs(2));
+    let ask = postern::flows::revoke::Ask {
+        selector: postern::store::Selector::User(world.ben),
+        reason: "another".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    };
+    postern::flows::revoke::run(&world.deps, world.org, ask)
+        .await
+        .unwrap();
+    // A revocation of somebody else moves the epoch and leaves this decision good.
+    present(&world, grant, jws).await.unwrap();
+    drop(claims);
+}
+
+#[tokio::test]
+async fn a_token_signed_by_a_key_of_another_purpose_is_unknown() {
+    let (world, grant) = World::connected().await;
+    let (jws, _) = decision(&world, grant).await;
+    let parts: Vec<&str> = jws.split('.').collect();
+    let header = json!({"alg": "EdDSA", "kid": world.deps.checkpoints.kid(), "typ": "action-decision+jwt"});
+    let header = postern::crypto::digest::base64url(header.to_string().as_bytes());
+    let forged = format!("{header}.{}.{}", parts[1], parts[2]);
+    assert!(matches!(
+        present(&world, grant, forged).await,
+        Err(Refusal::DecisionRejected(DecisionError::UnknownKey))
+    ));
+}
+
+#[tokio::test]
+async fn a_denied_evaluation_is_signed_evidence_that_releases_nothing() {
+    let (world, grant) = World::connected().await;
+    let outside = ask(
+        grant,
+        "messages.send",
+        json!({"to": ["eve@else.example"], "subject": "s", "body": "b"}),
+    );
+    let answer = decide::decide(&world.deps, world.agent, &outside).await.unwrap();
+    assert_eq!(answer.outcome, Outcome::Deny);
+    let mut presented = outside.clone();
+    presented.decision = Some(UnverifiedDecision(answer.jws));
+    assert!(matches!(
+        world.vend(presented).await,
+        Err(Refusal::DecisionRejected(DecisionError::NotAllow))
+    ));
+}
+
+#[tokio::test]
+async fn the_claims_of_postern_are_exactly_the_contracts() {
+    let (world, grant) = World::connected().await;
+    let (_, claims) = decision(&world, grant).await;
+    let claims: DecisionClaims = serde_json::from_value(claims).unwrap();
+    assert!(claims.exp - claims.iat <= 120);
+    assert_eq!(claims.act.sub, world.agent.agent);
+}

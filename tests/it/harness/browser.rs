@@ -1,0 +1,179 @@
+//! A person's browser, without the browser: link → provider → callback → confirm.
+
+use std::collections::BTreeSet;
+
+use postern::{
+    crypto::random,
+    domain::{
+        GrantId, ScopeSet, UserId,
+        connector::Category,
+        secret::{AuthorizationCode, LinkToken},
+    },
+    egress::{OutboundRequest, operator_client},
+    flows::connect::{
+        ConnectFailure, Visitor,
+        begin::{self, Ask},
+        callback::{self, Answer},
+        confirm::{self, Choice},
+    },
+};
+use url::Url;
+
+use super::{World, acme_mail};
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Granted(GrantId),
+    Failed(ConnectFailure),
+}
+
+/// A session under way: link, cookie and what the provider sent back.
+pub struct Journey {
+    pub link: LinkToken,
+    pub cookie: LinkToken,
+    pub visitor: Visitor,
+}
+
+/// Connects Acme Mail for `user` with `account`, deciding `deny` at the provider if asked to.
+pub async fn connect_as(
+    world: &World,
+    user: UserId,
+    account: &str,
+    categories: &[Category],
+    deny: bool,
+) -> Outcome {
+    let journey = Journey::begin(world, user, None).await;
+    let answer = journey.consent(world, account, deny).await;
+    match journey.finish(world, answer, categories).await {
+        Ok(grant) => Outcome::Granted(grant),
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+impl Journey {
+    /// Makes a link and spends it.
+    pub async fn begin(world: &World, user: UserId, reconnect: Option<GrantId>) -> Self {
+        Self::begin_with(world, user, reconnect, None).await
+    }
+
+    /// The same, asking for these scopes only.
+    pub async fn begin_with(
+        world: &World,
+        user: UserId,
+        reconnect: Option<GrantId>,
+        scopes: Option<ScopeSet>,
+    ) -> Self {
+        let ask = Ask {
+            user,
+            connector: acme_mail(),
+            scopes,
+            label: None,
+            reconnect,
+            return_url: None,
+            agent: None,
+            service: None,
+        };
+        let link = begin::create(&world.deps, world.org, ask).await.unwrap();
+        let text = link.url.rsplit('/').next().unwrap();
+        let link = random::parse_link_token(text).unwrap();
+        let visitor = Visitor {
+            user: Some((world.org, user)),
+        };
+        let cookie = begin::go(&world.deps, &link, visitor).await.unwrap();
+        Self {
+            link,
+            cookie,
+            visitor,
+        }
+    }
+
+    /// What the provider sends back after the person chose an account and decided.
+    pub async fn consent(&self, world: &World, account: &str, deny: bool) -> Answer {
+        let url = begin::provider_url(&world.deps, &self.link, self.visitor)
+            .await
+            .unwrap();
+        let url = Url::parse(&url).unwrap();
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in url.query_pairs() {
+            form.append_pair(&name, &value);
+        }
+        form.append_pair("account", account);
+        form.append_pair("decision", if deny { "deny" } else { "allow" });
+        let scope = url
+            .query_pairs()
+            .find(|(name, _)| name == "scope")
+            .map(|(_, value)| value.into_owned());
+        for scope in scope.unwrap_or_default().split(' ') {
+            form.append_pair(&format!("scope.{scope}"), "on");
+        }
+        let body = Some(("application/x-www-form-urlencoded", form.finish()));
+        let (status, headers, body) = send("POST", &format!("{}/authorize", world.acme), body, &[]).await;
+        assert_eq!(status, 303, "{}", String::from_utf8_lossy(&body));
+        let back = Url::parse(headers["location"].to_str().unwrap()).unwrap();
+        let get = |wanted: &str| {
+            back.query_pairs()
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.into_owned())
+        };
+        Answer {
+            code: get("code").map(AuthorizationCode::new),
+            state: get("state"),
+            error: get("error"),
+            iss: get("iss"),
+        }
+    }
+
+    /// The callback and the person's confirmation.
+    pub async fn finish(
+        &self,
+        world: &World,
+        answer: Answer,
+        categories: &[Category],
+    ) -> Result<GrantId, ConnectFailure> {
+        self.come_back(world, answer).await?;
+        let choice = Choice {
+            agent: world.agent.agent,
+            categories: categories.iter().copied().collect::<BTreeSet<_>>(),
+            raw: false,
+        };
+        let confirmed = confirm::confirm(
+            &world.deps,
+            &self.link,
+            Some(&self.cookie),
+            self.visitor,
+            vec![choice],
+        )
+        .await?;
+        Ok(confirmed.grant)
+    }
+
+    /// The callback alone.
+    pub async fn come_back(&self, world: &World, answer: Answer) -> Result<(), ConnectFailure> {
+        let cookie = random::parse_link_token(&postern::crypto::lookup::show_link(&self.cookie)).unwrap();
+        callback::receive(&world.deps, &acme_mail(), answer, Some(cookie), self.visitor)
+            .await
+            .map(drop)
+    }
+}
+
+/// One plain request.
+pub async fn send(
+    method: &str,
+    url: &str,
+    body: Option<(&'static str, String)>,
+    headers: &[(&'static str, &str)],
+) -> (u16, http::HeaderMap, Vec<u8>) {
+    let mut request = OutboundRequest::new(method.parse().unwrap(), Url::parse(url).unwrap());
+    if let Some((kind, body)) = body {
+        request
+            .headers
+            .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+        request.body = Some(body.into_bytes().into());
+    }
+    for (name, value) in headers {
+        request.headers.insert(*name, value.parse().unwrap());
+    }
+    let answer = operator_client().unwrap().send(request).await.unwrap();
+    (answer.status, answer.headers, answer.body.to_vec())
+}

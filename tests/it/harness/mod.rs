@@ -1,0 +1,268 @@
+//! A whole Postern in a temporary directory beside a real Acme Mail, on a clock the test moves.
+
+mod browser;
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use postern::{
+    app::{self, Kind, Parts},
+    connectors::{Catalogue, Options},
+    crypto::{OsRandomness, hardening},
+    dev::acme_mail::{self, AcmeMail, RedirectUri},
+    domain::{
+        GrantId, Mode, OrgId, Time, UserId,
+        clock::FixedClock,
+        connector::{Category, ConnectorId},
+        principal::KeyKind,
+    },
+    egress::{Egress, EgressPolicy},
+    flows::{
+        Deps, Refusal,
+        actions::{Ask, Caller, Target},
+        apply, found,
+        vend::{self, Vended},
+    },
+    http::{guard::RequestIds, server},
+    policy::demo,
+    store::EntryFilter,
+};
+use postern_kms::local::{LocalKeys, create_key_file};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+pub use browser::{Journey, Outcome, connect_as};
+
+/// A running deployment. Dropping it removes its directory.
+pub struct World {
+    pub deps: Arc<Deps>,
+    pub clock: Arc<FixedClock>,
+    pub acme: String,
+    pub org: OrgId,
+    pub ada: UserId,
+    pub ben: UserId,
+    pub agent: Caller,
+    pub service_key: String,
+    pub admin_key: String,
+    pub agent_key: String,
+    pub dir: tempfile::TempDir,
+}
+
+pub const ISSUER: &str = "http://127.0.0.1:8700";
+
+impl World {
+    /// The demo organisation with the demo policies.
+    pub async fn new() -> Self {
+        Self::with_policies(demo::ORG, demo::AGENT).await
+    }
+
+    /// The demo organisation with other policies.
+    pub async fn with_policies(org_policy: &str, agent_policy: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The day does not matter; that it stands still does.
+        let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
+        let acme = start_acme(&clock).await;
+        let deps = open(dir.path(), &clock, &acme).await;
+        let founded = found::found(&deps, "Acme", "ada@acme.example").await.unwrap();
+        let document = toml::to_string(&json!({
+            "agent": [{"name": "Mail Assistant"}],
+            "person": [{"email": "ben@acme.example", "role": "member"}],
+            "service": [{"name": "Host", "return_urls": ["https://host.example/done"]}],
+            "connector": {"acme-mail": {"client_id": acme_mail::DEMO_CLIENT_ID}},
+            "policies": {"org": [org_policy], "agent": [agent_policy]},
+        }))
+        .unwrap();
+        let applied = apply::apply(&deps, founded.org, "test".to_owned(), &document)
+            .await
+            .unwrap();
+        let key = |kind: &str| applied.keys.iter().find(|key| key.kind == kind).unwrap();
+        let mut tx = deps.store.read().await.unwrap();
+        let ben = tx
+            .user_by_email(founded.org, "ben@acme.example")
+            .await
+            .unwrap()
+            .unwrap()
+            .id;
+        let (kind, parsed) = postern::crypto::api_key::parse(&key("agent").key).unwrap();
+        assert_eq!(kind, KeyKind::Agent);
+        let row = tx
+            .api_key(&deps.lookup.api_key(&parsed).unwrap())
+            .await
+            .unwrap()
+            .unwrap();
+        drop(tx);
+        let agent = Caller {
+            org: founded.org,
+            agent: row.owner.parse().unwrap(),
+            key: row.id,
+        };
+        Self {
+            clock,
+            acme,
+            org: founded.org,
+            ada: founded.admin,
+            ben,
+            agent,
+            service_key: key("service").key.clone(),
+            admin_key: founded.admin_key,
+            agent_key: key("agent").key.clone(),
+            deps,
+            dir,
+        }
+    }
+
+    /// Ada connects Acme Mail and lets the agent read and write.
+    pub async fn connected() -> (Self, GrantId) {
+        let world = Self::new().await;
+        let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+        (world, grant)
+    }
+
+    /// Somebody connects Acme Mail with the account of the same address.
+    pub async fn connect(&self, user: UserId, categories: &[Category]) -> GrantId {
+        match connect_as(self, user, "ada@acme.example", categories, false).await {
+            Outcome::Granted(grant) => grant,
+            other => panic!("not connected: {other:?}"),
+        }
+    }
+
+    /// A vend by the demo agent.
+    pub async fn vend(&self, ask: Ask) -> Result<Vended, Refusal> {
+        vend::vend(&self.deps, self.agent, ask).await
+    }
+
+    /// Reading Ada's list of messages.
+    pub fn read(&self, grant: GrantId) -> Ask {
+        ask(grant, "messages.list", json!({"limit": 3}))
+    }
+
+    /// What Acme Mail saw of one kind (`token`, `revoke`, `api` …).
+    pub async fn seen(&self, kind: &str) -> Vec<Value> {
+        let log = fetch("GET", &format!("{}/admin/log", self.acme), None).await;
+        let entries = log
+            .as_array()
+            .cloned()
+            .or_else(|| log["entries"].as_array().cloned())
+            .unwrap();
+        entries
+            .into_iter()
+            .filter(|entry| entry["kind"] == kind)
+            .collect()
+    }
+
+    /// Makes Acme Mail misbehave once.
+    pub async fn fault(&self, fault: Value) {
+        fetch("POST", &format!("{}/admin/fault", self.acme), Some(fault)).await;
+    }
+
+    /// The entries of the org, newest first.
+    pub async fn entries(&self) -> Vec<postern::domain::entry::Entry> {
+        let filter = EntryFilter {
+            limit: 500,
+            ..EntryFilter::default()
+        };
+        let entries = postern::flows::audit::entries(&self.deps, self.org, &filter)
+            .await
+            .unwrap();
+        entries.into_iter().map(|(entry, _)| entry).collect()
+    }
+
+    pub fn later(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+/// An ask with defaults.
+pub fn ask(grant: GrantId, tool: &str, args: Value) -> Ask {
+    Ask {
+        target: Target::Grant(grant),
+        tool: tool.to_owned(),
+        args,
+        mode: None,
+        ttl_s: None,
+        decision: None,
+        context: None,
+        run: None,
+        idempotency: None,
+    }
+}
+
+/// An ask for a token.
+pub fn token(ask: Ask) -> Ask {
+    Ask {
+        mode: Some(Mode::Token),
+        ..ask
+    }
+}
+
+pub fn acme_mail() -> ConnectorId {
+    "acme-mail".parse().unwrap()
+}
+
+/// Opens (again) the deployment of a directory.
+pub async fn open(dir: &std::path::Path, clock: &Arc<FixedClock>, acme: &str) -> Arc<Deps> {
+    let kek = dir.join("kek");
+    if !kek.exists() {
+        create_key_file(&kek).unwrap();
+    }
+    let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
+    keys.add_key_file("local", &kek).unwrap();
+    let address = acme.trim_start_matches("http://");
+    let policy = EgressPolicy::strict().allow(&acme_mail(), address).unwrap();
+    app::open(Parts {
+        kind: Kind::Dev,
+        database: dir.join("postern.db"),
+        keys: Arc::new(keys),
+        kek_ref: "local".to_owned(),
+        key_words: "a test key".to_owned(),
+        cache_ttl: Duration::from_secs(30),
+        locking: hardening::Locking::Preferred,
+        issuer: ISSUER.to_owned(),
+        catalogue: Catalogue::load(&Options {
+            acme_mail_origin: Some(acme),
+            ..Options::default()
+        })
+        .unwrap(),
+        egress: Egress::new(policy).unwrap(),
+        clock: Arc::clone(clock) as _,
+    })
+    .await
+    .unwrap()
+}
+
+async fn start_acme(clock: &Arc<FixedClock>) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let issuer = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let random = Arc::new(OsRandomness::new());
+    let acme = AcmeMail::new(acme_mail::Options {
+        clock: Arc::clone(clock) as _,
+        random: Arc::clone(&random) as _,
+        issuer: issuer.clone(),
+        client: acme_mail::Client {
+            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
+            name: "Postern (test)".to_owned(),
+            secret: None,
+            redirect_uris: vec![RedirectUri::Exact(format!("{ISSUER}/callback/acme-mail"))],
+        },
+    });
+    let ids = RequestIds::new(&*random).unwrap();
+    tokio::spawn(server::serve(
+        listener,
+        acme.router(),
+        server::Limits::default(),
+        ids,
+        std::future::pending(),
+    ));
+    issuer
+}
+
+/// A plain request to Acme Mail, as JSON.
+pub async fn fetch(method: &str, url: &str, body: Option<Value>) -> Value {
+    let (_, _, body) = browser::send(
+        method,
+        url,
+        body.map(|body| ("application/json", body.to_string())),
+        &[],
+    )
+    .await;
+    serde_json::from_slice(&body).unwrap_or(Value::Null)
+}

@@ -1,0 +1,149 @@
+//! Renewing tokens against a rotating authorization server with a grace of 60 s.
+
+use std::{sync::Arc, time::Duration};
+
+use postern::{
+    domain::grant::GrantState,
+    flows::{Refusal, vend},
+};
+use serde_json::json;
+
+use super::harness::World;
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_before_the_call() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(
+        world.seen("token").await.len(),
+        2,
+        "one for the code, one refresh"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_callers_of_one_expired_grant_cause_one_refresh() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    let before = world.seen("token").await.len();
+    let world = Arc::new(world);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let world = Arc::clone(&world);
+        let ask = world.read(grant);
+        tasks.spawn(async move { vend::vend(&world.deps, world.agent, ask).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(world.seen("token").await.len(), before + 1);
+}
+
+#[tokio::test]
+async fn a_token_the_provider_killed_early_is_renewed_and_the_call_resent_once() {
+    let (world, grant) = World::connected().await;
+    let url = format!("{}/admin/expire", world.acme);
+    super::harness::fetch("POST", &url, Some(json!({"account": "ada@acme.example"}))).await;
+    world.vend(world.read(grant)).await.unwrap();
+    let calls = world.seen("api").await;
+    assert_eq!(
+        calls
+            .iter()
+            .filter(|call| call["path"] == "/api/messages")
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_dead_refresh_token_asks_the_person_to_reconnect() {
+    let (world, grant) = World::connected().await;
+    let url = format!("{}/admin/disconnect", world.acme);
+    super::harness::fetch("POST", &url, Some(json!({"account": "ada@acme.example"}))).await;
+    world.later(Duration::from_secs(400));
+    let refused = world.vend(world.read(grant)).await;
+    assert!(
+        matches!(refused, Err(Refusal::ReconnectRequired(_))),
+        "{refused:?}"
+    );
+    let kept = world
+        .deps
+        .store
+        .read()
+        .await
+        .unwrap()
+        .grant(world.org, grant)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(matches!(kept.state, GrantState::NeedsReconnect { .. }));
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_damages_nothing() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "status": 503, "body": "down", "times": 1}))
+        .await;
+    assert!(matches!(
+        world.vend(world.read(grant)).await,
+        Err(Refusal::ProviderUnavailable)
+    ));
+    world.later(Duration::from_secs(61));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_rotation_is_recovered_within_the_grace() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    // The provider rotates and the answer is lost on the way.
+    world
+        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
+        .await;
+    assert!(matches!(
+        world.vend(world.read(grant)).await,
+        Err(Refusal::ProviderUnavailable)
+    ));
+    // The lease of the lost attempt has to run out first, the grace must not.
+    world.later(Duration::from_secs(45));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_rotation_past_the_grace_is_said_loudly() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(120));
+    assert!(matches!(
+        world.vend(world.read(grant)).await,
+        Err(Refusal::ReconnectRequired(_))
+    ));
+    let entries = world.entries().await;
+    assert!(
+        entries
+            .iter()
+            .any(|entry| entry.draft.reason.as_deref() == Some("rotation_lost"))
+    );
+}
+
+#[tokio::test]
+async fn narrowing_keeps_the_broad_grant() {
+    let (world, grant) = World::connected().await;
+    world
+        .vend(super::harness::token(world.read(grant)))
+        .await
+        .unwrap();
+    world.later(Duration::from_secs(400));
+    let inside = json!({"to": ["ben@acme.example"], "subject": "hi", "body": "x"});
+    world
+        .vend(super::harness::ask(grant, "messages.send", inside))
+        .await
+        .unwrap();
+}

@@ -1,0 +1,197 @@
+//! One action ends it (I2 on one replica), and the provider is told.
+
+use std::{sync::Arc, time::Duration};
+
+use postern::{
+    domain::{EntryId, GrantId, OrgId, entry::EntryType},
+    flows::{Refusal, login, revoke, upstream, vend},
+    store::{Selector, UpstreamResult},
+};
+
+use super::harness::World;
+
+async fn revoke(world: &World, selector: Selector) -> revoke::Revoked {
+    let ask = revoke::Ask {
+        selector,
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    };
+    revoke::run(&world.deps, world.org, ask).await.unwrap()
+}
+
+async fn upstream_settled(world: &World) {
+    upstream::fan_out(&world.deps).await.unwrap();
+    upstream::drain(&world.deps).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_revoke_answers_nothing_of_the_selection_is_released() {
+    for selector in selectors().await {
+        let (world, grant) = World::connected().await;
+        world.vend(world.read(grant)).await.unwrap();
+        let selector = selector(&world, grant);
+        revoke(&world, selector.clone()).await;
+        let before = world.seen("api").await.len();
+        let refused = world.vend(world.read(grant)).await;
+        assert!(
+            matches!(
+                refused,
+                Err(Refusal::Revoked { .. } | Refusal::Denied { .. } | Refusal::Unauthenticated)
+            ),
+            "{selector:?}: {refused:?}"
+        );
+        assert_eq!(world.seen("api").await.len(), before, "{selector:?}");
+    }
+}
+
+type Select = fn(&World, GrantId) -> Selector;
+
+async fn selectors() -> Vec<Select> {
+    vec![
+        |_, _| Selector::All(true),
+        |world, _| Selector::User(world.ada),
+        |world, _| Selector::Agent(world.agent.agent),
+        |_, _| Selector::Connector(super::harness::acme_mail()),
+        |_, grant| Selector::Grant(grant),
+    ]
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_and_changes_nothing() {
+    let (world, grant) = World::connected().await;
+    let counts = revoke::dry_run(&world.deps, world.org, &Selector::All(true))
+        .await
+        .unwrap();
+    assert_eq!((counts.grants, counts.delegations), (1, 1));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_provider_is_told_and_the_receipt_says_so() {
+    let (world, grant) = World::connected().await;
+    let revoked = revoke(&world, Selector::Grant(grant)).await;
+    upstream_settled(&world).await;
+    let (_, grants) = revoke::report(&world.deps, world.org, revoked.id, None, 10)
+        .await
+        .unwrap();
+    assert_eq!(
+        grants.iter().map(|row| row.result).collect::<Vec<_>>(),
+        [UpstreamResult::Revoked]
+    );
+    assert!(!world.seen("revoke").await.is_empty());
+    let secrets = world
+        .deps
+        .store
+        .read()
+        .await
+        .unwrap()
+        .secrets_of(world.org, grant)
+        .await
+        .unwrap();
+    assert!(secrets.is_empty(), "our copy is shredded on the final answer");
+}
+
+#[tokio::test]
+async fn an_upstream_revocation_is_retried_until_the_provider_answers() {
+    let (world, grant) = World::connected().await;
+    let down = serde_json::json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
+    world.fault(down).await;
+    let revoked = revoke(&world, Selector::Grant(grant)).await;
+    upstream_settled(&world).await;
+    let result = async |world: &World| {
+        let (_, grants) = revoke::report(&world.deps, world.org, revoked.id, None, 10)
+            .await
+            .unwrap();
+        grants.first().unwrap().result
+    };
+    assert_eq!(result(&world).await, UpstreamResult::Pending);
+    world.later(Duration::from_secs(10));
+    upstream::drain(&world.deps).await.unwrap();
+    assert_eq!(result(&world).await, UpstreamResult::Revoked);
+}
+
+#[tokio::test]
+async fn revoking_a_person_ends_their_session() {
+    let (world, _) = World::connected().await;
+    let link = login::make_link(&world.deps, world.org, world.ada, "test".to_owned())
+        .await
+        .unwrap();
+    let token = postern::crypto::random::parse_link_token(link.url.rsplit('/').next().unwrap()).unwrap();
+    let session = login::enter(&world.deps, &token).await.unwrap();
+    assert!(login::who(&world.deps, &session).await.unwrap().is_some());
+    revoke(&world, Selector::User(world.ada)).await;
+    assert!(login::who(&world.deps, &session).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_revocation_of_another_org_is_not_found() {
+    let (world, grant) = World::connected().await;
+    let ask = revoke::Ask {
+        selector: Selector::Grant(grant),
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    };
+    let elsewhere = OrgId::from_bytes([9; 16]);
+    assert!(revoke::run(&world.deps, elsewhere, ask).await.is_err());
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn connecting_again_after_a_revocation_works_at_once() {
+    let (world, first) = World::connected().await;
+    revoke(&world, Selector::All(true)).await;
+    let second = world
+        .connect(world.ada, &[postern::domain::connector::Category::Read])
+        .await;
+    assert_ne!(first, second, "a revoked grant never comes back");
+    world.vend(world.read(second)).await.unwrap();
+}
+
+/// I2 on one replica: vends race a revocation; no release of the selection follows the revocation's entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
+    let rounds = if std::env::var_os("POSTERN_LONG").is_some() {
+        200
+    } else {
+        8
+    };
+    for _ in 0..rounds {
+        let (world, grant) = World::connected().await;
+        let world = Arc::new(world);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let world = Arc::clone(&world);
+            tasks.spawn(async move {
+                for _ in 0..4 {
+                    let _any = vend::vend(&world.deps, world.agent, world.read(grant)).await;
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        revoke(&world, Selector::Grant(grant)).await;
+        while tasks.join_next().await.is_some() {}
+        postern::flows::audit::sequence(&world.deps, world.org)
+            .await
+            .unwrap();
+        let log = postern::flows::audit::log_page(&world.deps, world.org, 0, 10_000)
+            .await
+            .unwrap();
+        let kinds: Vec<(EntryId, EntryType)> = log
+            .iter()
+            .map(|(_, bytes)| serde_json::from_str::<postern::domain::entry::Entry>(bytes).unwrap())
+            .map(|entry| (entry.id, entry.kind))
+            .collect();
+        let revoked = kinds
+            .iter()
+            .position(|(_, kind)| *kind == EntryType::Revoke)
+            .unwrap();
+        let late = kinds
+            .iter()
+            .skip(revoked)
+            .filter(|(_, kind)| *kind == EntryType::Release)
+            .count();
+        assert_eq!(late, 0);
+    }
+}
