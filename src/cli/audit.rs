@@ -189,7 +189,7 @@ async fn export(client: &Client, out: &PathBuf, output: &mut Output) -> Result<(
         .sync_all()
         .map_err(failed)?;
     output.note(&format!(
-        "written to {}; next: postern audit verify {0} --key KEY",
+        "written to {}; next: postern audit verify {0} --public-key KEY",
         out.display()
     ));
     Ok(())

@@ -15,7 +15,7 @@ use crate::audit::{Checkpoint, Report, VerifierKey, cap_bytes, verify};
 /// What to verify.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Example:\n  postern audit verify export.jsonl --key log.vkey --checkpoint kept.txt\n\n\
+    after_help = "Example:\n  postern audit verify export.jsonl --public-key log.vkey --checkpoint kept.txt\n\n\
     Exit codes: 0 verified, 1 something is wrong with the log, 2 it could not be checked."
 )]
 pub struct AuditVerifyArgs {
@@ -23,7 +23,7 @@ pub struct AuditVerifyArgs {
     pub export: PathBuf,
     /// The log's public key: a file that holds it, or the key itself (`name+id+base64`)
     #[arg(long, value_name = "FILE|KEY")]
-    pub key: String,
+    pub public_key: String,
     /// A checkpoint of this log that you kept: the export must build on it
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
@@ -98,7 +98,7 @@ pub fn run(args: &AuditVerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
 }
 
 fn check(args: &AuditVerifyArgs) -> Result<Report, Unusable> {
-    let key = read_key(&args.key)?;
+    let key = read_key(&args.public_key)?;
     let kept = match &args.checkpoint {
         Some(path) => {
             let note = read_small("the checkpoint", path)?;
@@ -206,13 +206,13 @@ mod tests {
 
     fn run_on(
         export: PathBuf,
-        key: &str,
+        public_key: &str,
         checkpoint: Option<PathBuf>,
         json: bool,
     ) -> (VerifyExit, String, String) {
         let args = AuditVerifyArgs {
             export,
-            key: key.to_owned(),
+            public_key: public_key.to_owned(),
             checkpoint,
             json,
         };

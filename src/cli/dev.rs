@@ -47,61 +47,62 @@ fn announce_json(up: &Announcement) {
     }
 }
 
-/// What to open, and a command for each next step.
+/// What to open, and a command for each next step. The `curl` lines work as they stand, in any shell.
 fn announce_words(up: &Announcement) {
-    let (agent, key) = up
-        .agents
-        .first()
-        .map_or(("", ""), |agent| (agent.name.as_str(), agent.key.as_str()));
-    let (ada, ben) = match up.users.as_slice() {
-        [ada, .., ben] => (ada, ben),
-        _ => return,
+    let (Some(agent), [ada, .., ben]) = (up.agents.first(), up.users.as_slice()) else {
+        return;
     };
     let vend = |tool: &str, args: &str| {
         format!(
-            "curl -s {url}/v1/vend -H \"Authorization: Bearer $AGENT\" -H 'Content-Type: application/json' \\\n    -d '{{\"connector\":\"acme-mail\",\"user\":\"{user}\",\"tool\":\"{tool}\",\"args\":{args}}}'",
+            "curl -s {url}/v1/vend -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n     -d '{{\"connector\":\"acme-mail\",\"user\":\"{user}\",\"tool\":\"{tool}\",\"args\":{args}}}'",
             url = up.url,
+            key = agent.key,
             user = ada.id,
         )
     };
     print_line(&format!(
         "Postern is up at {url}, Acme Mail at {acme}. Nothing here leaves this machine.
 
-1. Open this link as Ada (admin), then Connections, then connect Acme Mail:
-   {ada}
-   The same for Ben (member): {ben}
+1. Open this link as Ada (admin), then connect Acme Mail:
+   {ada_link}
+   The same for Ben (member):
+   {ben_link}
 
-2. The agent \"{agent}\" asks as Ada. Its key:
-   export AGENT={key}
-   Read her mail:
+2. The agent \"{agent}\" asks as Ada. Read her mail:
    {list}
    Send inside the company:
    {inside}
    Send outside, which the policy denies:
    {outside}
 
-3. Who did what, and is the log intact?
-   export POSTERN_URL={url} POSTERN_API_KEY={admin_key}
-   postern audit list
-   postern audit key > log.vkey && postern audit export --out log.jsonl && postern audit verify log.jsonl --key log.vkey
+3. Who did what?
+   curl -s '{url}/v1/audit/entries?limit=5' -H 'Authorization: Bearer {admin_key}'
 
-4. End everything in one action:
-   postern revoke --all --reason demo --dry-run
-   postern revoke --all --reason demo --yes
+4. End everything at Acme Mail in one action; first, what that would be:
+   curl -s {url}/v1/revocations -H 'Authorization: Bearer {admin_key}' -H 'Content-Type: application/json' \\
+     -d '{{\"selector\":{{\"connector\":\"acme-mail\"}},\"reason\":\"demo\",\"dry_run\":true}}'
+
+For more, in a second terminal:
+   export POSTERN_URL={url} POSTERN_API_KEY={admin_key} ADMIN_KEY={admin_key} AGENT_KEY={agent_key} ADA={ada_id}
+   postern audit key > log.vkey && postern audit export --out log.jsonl
+   postern audit verify log.jsonl --public-key log.vkey
 
 What Acme Mail saw: {acme}/admin/log    Probes: {ops}/readyz    Stop with Ctrl-C.",
         url = up.url,
         acme = up.demo_provider,
-        ada = ada.login_url,
-        ben = ben.login_url,
+        ada_link = ada.login_url,
+        ben_link = ben.login_url,
+        agent = agent.name,
+        agent_key = agent.key,
+        ada_id = ada.id,
         list = vend("messages.list", "{\"limit\":3}"),
         inside = vend(
             "messages.send",
-            "{\"to\":[\"ben@acme.example\"],\"subject\":\"Hello\",\"body\":\"From the agent.\"}"
+            "{\"to\":[\"ben@acme.example\"],\"subject\":\"Lunch\",\"body\":\"At noon?\"}"
         ),
         outside = vend(
             "messages.send",
-            "{\"to\":[\"eve@else.example\"],\"subject\":\"Hello\",\"body\":\"From the agent.\"}"
+            "{\"to\":[\"other@else.example\"],\"subject\":\"Lunch\",\"body\":\"At noon?\"}"
         ),
         admin_key = up.admin_key,
         ops = up.ops_url,

@@ -70,7 +70,13 @@ async fn ran(
                     authorization.to_owned(),
                     body,
                 ));
-                answer(uri.path())
+                // Only the log's pages differ by their query.
+                let paged = uri.path() == "/v1/audit/log";
+                answer(if paged {
+                    uri.path_and_query().unwrap().as_str()
+                } else {
+                    uri.path()
+                })
             }
         },
     );
@@ -162,7 +168,10 @@ fn no_flag_takes_a_key() {
             let secret = ["key", "token", "secret", "password"]
                 .iter()
                 .any(|word| name.ends_with(word));
-            assert!(!secret || name == "idempotency_key", "{name}");
+            assert!(
+                !secret || matches!(name, "idempotency_key" | "public_key"),
+                "{name}"
+            );
         }
         command.get_subcommands().for_each(check);
     }
@@ -382,27 +391,52 @@ async fn a_server_that_is_not_there_is_a_plain_failure_with_a_hint() {
     assert!(error.to_string().contains("is it running"), "{error}");
 }
 
-#[tokio::test]
-async fn an_export_is_a_checkpoint_and_entries_and_is_never_overwritten() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("x.jsonl");
-    let line = ["audit", "export", "--out", out.to_str().unwrap()];
-    let answer = |path: &str| match path {
-        "/v1/audit/checkpoint" => "note\n".into_response(),
-        _ => ok(json!({"items": [{"id": "ent_1"}], "next": null}))(""),
-    };
-    assert_eq!(ran(&line, &KEY, answer).await.exit, 0);
-    let text = std::fs::read_to_string(&out).unwrap();
-    let lines: Vec<Value> = text
+/// A log as the API shows it: its checkpoint, and pages of two entries.
+fn log_of(fixture: &str) -> impl Fn(&str) -> Response + Clone + Send + Sync + 'static {
+    let lines: Vec<Value> = fixture
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
+    let note = lines.last().unwrap()["checkpoint"].as_str().unwrap().to_owned();
+    let entries: Vec<String> = lines
+        .iter()
+        .filter_map(|line| line.get("entry"))
+        .map(|entry| String::from_utf8(crate::crypto::jcs::canonicalize(entry).unwrap()).unwrap())
+        .collect();
+    move |path: &str| {
+        if path == "/v1/audit/checkpoint" {
+            return note.clone().into_response();
+        }
+        let start: usize = path
+            .split("start=")
+            .nth(1)
+            .unwrap()
+            .split('&')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let page: Vec<Value> = entries
+            .iter()
+            .enumerate()
+            .skip(start)
+            .take(2)
+            .map(|(index, entry)| json!({"index": index, "entry": entry}))
+            .collect();
+        ok(json!({"entries": page}))("")
+    }
+}
+
+#[tokio::test]
+async fn an_export_verifies_and_is_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.jsonl");
+    let line = ["audit", "export", "--out", out.to_str().unwrap()];
+    let answer = log_of(include_str!("../../tests/vectors/audit_export.jsonl"));
+    assert_eq!(ran(&line, &KEY, answer.clone()).await.exit, 0);
     assert_eq!(
-        lines,
-        [
-            json!({"postern_audit_export": 1, "checkpoint": "note\n"}),
-            json!({"id": "ent_1"})
-        ]
+        std::fs::read_to_string(&out).unwrap(),
+        include_str!("../../tests/vectors/audit_export.jsonl")
     );
     assert_eq!(ran(&line, &KEY, answer).await.exit, 1);
 }

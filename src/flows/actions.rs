@@ -254,7 +254,15 @@ async fn usable(
     connector: &Connector,
 ) -> Result<(), Refusal> {
     match grant.state {
-        GrantState::Active if deps.binding(&grant.connector) == Some(grant.binding) => Ok(()),
+        // What the tool needs and the person did not grant is asked for again, not tried.
+        GrantState::Active
+            if deps.binding(&grant.connector) == Some(grant.binding)
+                && known_tool(connector, &ask.tool)?
+                    .scopes()
+                    .is_subset(&grant.scopes) =>
+        {
+            Ok(())
+        }
         GrantState::Revoked { at } => Err(Refusal::Revoked { grant: grant.id, at }),
         GrantState::AwaitingComplete { .. } => Err(Refusal::NotFound),
         _ => Err(reconnect_required(deps, caller, ask, grant, connector).await),

@@ -8,10 +8,10 @@ use crate::{
     crypto::{digest, jose},
     domain::{
         DecisionId, EntryId, Mode, ModeSet, Time,
-        decision::{Actor, Constraints, DecisionClaims, Outcome, UnverifiedDecision, own_jti},
+        decision::{DecisionClaims, Outcome, UnverifiedDecision, own_jti},
         entry::{EntryDecision, EntryDraft, EntryType},
     },
-    policy::{Evaluation, OrgPermit},
+    policy::{Evaluation, OrgPermit, notary},
     release::{DecisionError, Expected, GateRefusal, Statement, TrustedKey, VerifiedDecision, verify},
     store::{IdempotencyKey, NewEntry},
 };
@@ -138,37 +138,24 @@ pub fn sign(
     decided: &Decided,
     id: DecisionId,
 ) -> Result<(String, DecisionClaims), Refusal> {
-    let action = &prepared.action;
-    let iat = decided.at.unix_seconds();
-    let claims = DecisionClaims {
-        iss: deps.issuer.clone(),
-        aud: verify::audience(&deps.issuer, action.org),
-        iat,
-        exp: iat + DECISION_LIFE_S,
-        jti: own_jti(id),
-        ver: 1,
-        org: action.org,
-        sub: action.user,
-        act: Actor {
-            sub: action.agent,
-            run: ask.run.clone(),
-        },
-        grant: action.grant,
-        tool: action.tool.clone(),
-        action_hash: digest::base64url(&prepared.hash.0),
-        outcome: decided.evaluation.outcome,
-        constraints: Constraints {
-            max_ttl_s: Some(decided.evaluation.max_ttl_s.unwrap_or(DEFAULT_TTL_S)),
-            modes: Some(decided.modes),
-            scopes: Some(prepared.scopes.clone()),
-            cnf: None,
-        },
-        policy: decided.evaluation.policy.clone(),
-        layers: decided.evaluation.layers,
+    let occasion = notary::Occasion {
+        issuer: &deps.issuer,
+        id,
+        action: &prepared.action,
+        action_hash: &digest::base64url(&prepared.hash.0),
+        run: ask.run.clone(),
+        scopes: Some(prepared.scopes.clone()),
+        cnf: None,
         approvals: Vec::new(),
         context_digest: ask.context.as_ref().map(context_digest).transpose()?,
         live_session: false,
+        now: decided.at,
+        life: notary::DEFAULT_LIFE,
     };
+    let mut claims = notary::claims(&decided.evaluation, occasion);
+    // What the connector and the grant leave of what policy and person allow.
+    claims.constraints.modes = Some(decided.modes);
+    claims.constraints.max_ttl_s.get_or_insert(DEFAULT_TTL_S);
     let payload = crate::crypto::jcs::canonicalize(&claims)?;
     let jws =
         jose::sign(verify::DECISION_TYPE, &deps.notary, &payload).map_err(|_| Refusal::KeyUnavailable)?;
@@ -376,7 +363,5 @@ pub fn choose(asked: Option<Mode>, modes: ModeSet) -> Result<Mode, Refusal> {
 
 /// How often facts are read again before giving up (architecture §3).
 pub const ATTEMPTS: usize = 3;
-/// The life of Postern's own decisions, seconds; at most 120 (protocol §4).
-const DECISION_LIFE_S: i64 = 60;
 /// The longest life of a released token unless a policy says otherwise, seconds.
 const DEFAULT_TTL_S: u64 = 3600;

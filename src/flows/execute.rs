@@ -51,8 +51,14 @@ pub async fn run(
         Ok(answer) if is_dead(prepared, &answer) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
             match again(deps, prepared, receipt, ready, tool).await {
-                Some(resent) => resent,
-                None => Ok(answer),
+                Ok(resent) => resent,
+                Err(refusal) => {
+                    outcome_entry(deps, prepared, entry, "failed", Some(answer.status)).await;
+                    if keyed {
+                        finish(deps, prepared.action.org, entry, 409, "reconnect_required").await;
+                    }
+                    return Err(refusal);
+                }
             }
         }
         sent => sent,
@@ -110,16 +116,23 @@ async fn again(
     receipt: &AuditReceipt,
     ready: &Ready,
     tool: Tool<'_>,
-) -> Option<Result<InboundResponse, EgressError>> {
+) -> Result<Result<InboundResponse, EgressError>, Refusal> {
     let grant = &prepared.grant.facts.grant;
     let want = Want::Renewed {
         than: Some(ready.row.generation),
     };
-    let row = refresh::ensure(deps, grant, want).await.ok()?;
+    let row = refresh::ensure(deps, grant, want).await?;
     prepared.grant.keep_token(&ready.kind, row.clone());
-    let key = deps.key_of(grant.org, row.sealed.odk).await.ok()?;
-    let token = open::renewed_access_token(receipt, &key, grant, &row).ok()?;
-    Some(send(deps, prepared, tool, &token).await)
+    let key = deps.key_of(grant.org, row.sealed.odk).await?;
+    let token =
+        open::renewed_access_token(receipt, &key, grant, &row).map_err(|_| Refusal::KeyUnavailable)?;
+    let resent = send(deps, prepared, tool, &token).await;
+    if resent.as_ref().is_ok_and(|answer| is_dead(prepared, answer)) {
+        // A fresh token is dead too: only the person can mend that.
+        refresh::give_up(deps, grant).await?;
+        return Err(Refusal::GrantNeedsReconnect(grant.id));
+    }
+    Ok(resent)
 }
 
 /// A release that opened nothing says so in the log.

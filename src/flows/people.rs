@@ -65,5 +65,20 @@ pub async fn host_user(
     Ok(user.id)
 }
 
+/// The person a host application calls `external_id`, if there is one.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn known_host_user(
+    deps: &Deps,
+    org: OrgId,
+    service: ServiceId,
+    external_id: &str,
+) -> Result<Option<UserId>, Refusal> {
+    let mut tx = deps.store.read().await?;
+    let known = tx.user_by_external_id(org, service, external_id).await?;
+    Ok(known.map(|user| user.id))
+}
+
 /// Characters in a host application's name for a person.
 const LONGEST: usize = 200;

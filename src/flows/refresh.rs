@@ -252,6 +252,14 @@ async fn settle(
         return Err(Refusal::Revoked { grant: grant.id, at });
     }
     now_grant.generation = generation;
+    // Wider than the person consented to: kept apart, neither vends nor refreshes (protocol §2).
+    let wider = !scopes.is_subset(&now_grant.scopes);
+    if wider {
+        tx.advance_epoch(grant.org).await?;
+        now_grant.state = GrantState::Quarantined {
+            until: tx.now() + QUARANTINE,
+        };
+    }
     if kind == SecretKind::AccessToken {
         now_grant.access_expires_at = answer.expires_at;
     } else if connector.refresh.kills_old_access {
@@ -262,6 +270,7 @@ async fn settle(
     tx.append_entry(grant.org, entry).await?;
     tx.commit().await?;
     match want {
+        _ if wider => Err(Refusal::GrantNeedsReconnect(grant.id)),
         // A narrowing that narrowed nothing is not one.
         Want::Narrowed(_) if scopes.is_empty() => Err(Refusal::NotNarrowed),
         _ => Ok(access),
@@ -322,6 +331,21 @@ async fn fail(
     Err(Refusal::GrantNeedsReconnect(grant.id))
 }
 
+/// The provider calls even a fresh token dead.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn give_up(deps: &Deps, grant: &Grant) -> Result<(), Refusal> {
+    let current = deps
+        .store
+        .read()
+        .await?
+        .grant(grant.org, grant.id)
+        .await?
+        .ok_or(Refusal::NotFound)?;
+    set_reconnect(deps, &current, ReconnectReason::RefreshTokenDead).await
+}
+
 async fn set_reconnect(deps: &Deps, grant: &Grant, reason: ReconnectReason) -> Result<(), Refusal> {
     set_reconnect_if_unchanged(deps, grant, reason, None).await
 }
@@ -358,6 +382,8 @@ async fn set_reconnect_if_unchanged(
     Ok(())
 }
 
+/// How long a grant wider than consented to is kept apart.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A token that ends sooner than this is renewed first.
 const SOON: Duration = Duration::from_secs(30);
 /// How long a lease may be held: longer than the slowest provider is waited for.

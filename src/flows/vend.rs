@@ -128,9 +128,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
     let rung = rung(ask, &decided, &verified)?;
     let ready = match make_ready(deps, &prepared, rung.mode, &verified).await {
         Err(Refusal::GrantNeedsReconnect(_)) => {
-            deps.facts.forget(caller.org);
-            let grant = &prepared.grant.facts.grant;
-            return Err(actions::reconnect_required(deps, caller, ask, grant, &prepared.connector).await);
+            return Err(reconnect(deps, caller, ask, &prepared).await);
         }
         Err(Refusal::NotNarrowed) => {
             return Err(Refusal::ModeUnavailable(decided.modes.without(Mode::Token)));
@@ -151,6 +149,19 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         rung,
         ready,
         idempotency,
+    )
+    .await
+}
+
+/// The grant needs its person: a link that works.
+async fn reconnect(deps: &Deps, caller: Caller, ask: &Ask, prepared: &Prepared) -> Refusal {
+    deps.facts.forget(caller.org);
+    actions::reconnect_required(
+        deps,
+        caller,
+        ask,
+        &prepared.grant.facts.grant,
+        &prepared.connector,
     )
     .await
 }
@@ -250,7 +261,10 @@ async fn release(
     };
     let entry = receipt.entry();
     if rung.mode == Mode::Execute {
-        let answer = execute::run(deps, &prepared, &receipt, &ready, keyed).await?;
+        let answer = match execute::run(deps, &prepared, &receipt, &ready, keyed).await {
+            Err(Refusal::GrantNeedsReconnect(_)) => return Err(reconnect(deps, caller, ask, &prepared).await),
+            other => other?,
+        };
         return Ok(Try::Done(Box::new(Vended::Executed {
             answer,
             decision,

@@ -4,16 +4,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Router,
-    extract::DefaultBodyLimit,
-    response::{IntoResponse as _, Response},
-};
+use axum::{Extension, Router, extract::DefaultBodyLimit};
 
 use super::{
-    guard,
-    problem::Problem,
-    routes,
+    guard, pages, routes,
     security::{self, Site},
 };
 use crate::flows::Deps;
@@ -48,9 +42,9 @@ pub fn app(deps: Arc<Deps>, site: Site) -> Router {
 pub fn app_within(deps: Arc<Deps>, site: Site, options: &Options) -> Router {
     let app = api(options)
         .with_state(Arc::clone(&deps))
-        // The pages: `.merge(super::pages::routes(deps, …))` goes here.
-        .fallback(nothing)
-        .method_not_allowed_fallback(nothing)
+        .merge(guard::deadline(pages::routes(deps, site.clone()), options.usual))
+        .fallback(pages::nothing)
+        .method_not_allowed_fallback(pages::nothing)
         .layer(Extension(Arc::new(site.clone())));
     security::require_host(security::with_headers(app, &site), site)
 }
@@ -77,10 +71,6 @@ fn api(options: &Options) -> Router<Arc<Deps>> {
     guard::deadline(usual, options.usual)
         .merge(guard::deadline(upstream, options.upstream))
         .merge(guard::deadline(waiting, options.waiting))
-}
-
-async fn nothing() -> Response {
-    Problem::not_found().into_response()
 }
 
 /// A document with its policy files inside.

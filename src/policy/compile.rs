@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator, ffi::DetailedError};
 
 use super::{
-    finding::{PolicyFinding, Severity, position},
+    finding::{PolicyFinding, Severity, merged, position},
     limits,
     reads::{self, Reads},
     rule::{Annotations, Refused, Rule},
@@ -71,6 +71,17 @@ impl CompiledPolicies {
         sources: &PolicySources,
         connectors: &[ConnectorActions<'_>],
     ) -> Result<Self, Vec<PolicyFinding>> {
+        limits::on_a_deep_stack(|| Self::compile_here(sources, connectors)).unwrap_or_else(|| {
+            let fix = "try again; if it stays, simplify the policies";
+            let problem = "the policies could not be compiled";
+            Err(vec![PolicyFinding::at("policies", "", 0, problem, fix)])
+        })
+    }
+
+    fn compile_here(
+        sources: &PolicySources,
+        connectors: &[ConnectorActions<'_>],
+    ) -> Result<Self, Vec<PolicyFinding>> {
         let vocabulary = vocabulary(connectors)?;
         let mut findings = Vec::new();
         let org = compile_layer("org", &sources.org, &vocabulary, &mut findings);
@@ -133,7 +144,7 @@ fn compile_layer(
         .iter()
         .map(|file| (file.name.as_str(), file.text.as_str()))
         .collect();
-    findings.extend(validate(&policies, &texts, vocabulary));
+    findings.extend(merged(validate(&policies, &texts, vocabulary)));
     policies
 }
 
@@ -213,7 +224,10 @@ fn rule(
         return refuse("the policy has too many parts", "split it into smaller ones");
     }
     let Some(reads) = reads::reads(policy) else {
-        return refuse("the policy cannot be looked into", "write it in a simpler way");
+        return refuse(
+            "the policy nests too deep",
+            "split it, or use sets and `contains`",
+        );
     };
     check_reads(policy.effect(), &annotations, reads).map_err(|refused| vec![refused])?;
     let id = annotations.id.clone().unwrap_or_else(|| number.to_string());

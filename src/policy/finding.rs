@@ -70,6 +70,10 @@ impl PolicyFinding {
         }
     }
 
+    fn place(&self) -> (&str, usize, usize, Severity) {
+        (&self.file, self.line, self.column, self.severity)
+    }
+
     /// What Cedar found: its words, its place, its advice. `start` is where the policy begins.
     pub(super) fn from_cedar(
         file: &str,
@@ -94,6 +98,24 @@ impl PolicyFinding {
             fix: detail.help,
         }
     }
+}
+
+/// Makes one finding of those at one place: an open scope repeats a mistake for every tool it covers.
+pub(super) fn merged(mut findings: Vec<PolicyFinding>) -> Vec<PolicyFinding> {
+    findings.sort();
+    let mut merged: Vec<PolicyFinding> = Vec::new();
+    for finding in findings {
+        match merged.last_mut() {
+            Some(last) if last.place() == finding.place() => {
+                last.fix = Some(
+                    "it is wrong for several tools of the scope: narrow the action, or ask with `has` first"
+                        .to_owned(),
+                );
+            }
+            _ => merged.push(finding),
+        }
+    }
+    merged
 }
 
 /// Line and column, both from 1, of a byte offset.

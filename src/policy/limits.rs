@@ -14,6 +14,10 @@ pub(super) const MAX_DEPTH: usize = 32;
 /// How many parts the expression of a policy may have.
 pub(super) const MAX_PARTS: usize = 600;
 
+/// How deep the JSON form of an expression may nest; an operator is two levels. What compiles must be evaluated on a
+/// worker's 2 MiB stack, also in a debug build (50 KiB a level); Cedar gives up where it ends, and that is a deny.
+pub(super) const MAX_EXPRESSION_DEPTH: usize = 64;
+
 /// Checks the bare text; an offset and what is wrong there.
 pub(super) fn check_text(text: &str) -> Result<(), (usize, String)> {
     if text.len() > MAX_FILE {
@@ -66,6 +70,18 @@ pub(super) fn is_small(policy: &Policy) -> bool {
         .count()
         <= MAX_PARTS
 }
+
+/// Runs `work` where recursion over everything within these bounds fits; `None` when there is no thread to be had, or
+/// `work` panicked. Cedar's parser and validator recurse along chains of operators.
+pub(super) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        thread.spawn_scoped(scope, work).ok()?.join().ok()
+    })
+}
+
+/// Only what is used of it is ever memory.
+const STACK: usize = 128 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

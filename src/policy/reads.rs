@@ -3,6 +3,8 @@
 use cedar_policy::Policy;
 use serde_json::Value;
 
+use super::limits::MAX_EXPRESSION_DEPTH;
+
 /// The parts of the context a policy reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Reads {
@@ -13,14 +15,17 @@ pub(super) struct Reads {
     pub(super) whole: bool,
 }
 
-/// Finds out what `policy` reads; `None` when its form is not known, which must count as everything.
+/// Finds out what `policy` reads; `None` when its form is not known or too deep, which must count as everything.
 pub(super) fn reads(policy: &Policy) -> Option<Reads> {
     let form = policy.to_json().ok()?;
     let mut reads = Reads::default();
-    let mut open: Vec<&Value> = vec![form.get("conditions")?];
-    while let Some(value) = open.pop() {
+    let mut open: Vec<(usize, &Value)> = vec![(0, form.get("conditions")?)];
+    while let Some((depth, value)) = open.pop() {
+        if depth > MAX_EXPRESSION_DEPTH {
+            return None;
+        }
         match value {
-            Value::Array(items) => open.extend(items),
+            Value::Array(items) => open.extend(items.iter().map(|item| (depth + 1, item))),
             Value::Object(members) => {
                 if let Some(attribute) = context_attribute(value) {
                     match attribute {
@@ -32,7 +37,7 @@ pub(super) fn reads(policy: &Policy) -> Option<Reads> {
                 } else if members.get("Var").is_some_and(|name| name == "context") {
                     reads.whole = true;
                 } else {
-                    open.extend(members.values());
+                    open.extend(members.values().map(|member| (depth + 1, member)));
                 }
             }
             _ => {}

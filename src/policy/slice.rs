@@ -127,7 +127,7 @@ impl CompiledPolicies {
         let own = delegations
             .iter()
             .filter(|delegation| is_between(delegation, parties));
-        self.assemble(parties, uids.clone(), org, own, agent)
+        self.assemble(parties, &uids, org, own, agent)
     }
 
     /// Whether the agent layer could permit this tool to this agent for any arguments and grant: what an agent must
@@ -135,13 +135,11 @@ impl CompiledPolicies {
     #[must_use]
     pub fn covers_tool(&self, agent: AgentId, connector: &ConnectorId, tool: &str) -> bool {
         let compiled = &self.0;
-        let tool = compiled
-            .vocabulary
-            .connectors
-            .get(connector)
-            .and_then(|known| known.tools.get(tool));
+        let known = compiled.vocabulary.connectors.get(connector);
         let agent = context::agent_uid(&compiled.vocabulary.kinds, agent);
-        tool.is_some_and(|tool| compiled.agent.may_permit(&agent, tool))
+        known
+            .and_then(|known| known.tools.get(tool))
+            .is_some_and(|tool| compiled.agent.may_permit(&agent, tool))
     }
 
     /// The same without slicing: every policy, every delegation. The yardstick of the property tests.
@@ -154,13 +152,13 @@ impl CompiledPolicies {
         let uids = Uids::new(&self.0.vocabulary.kinds, parties);
         let org = Slice::new(&self.0.org.policies)?;
         let agent = Slice::new(&self.0.agent.policies)?;
-        self.assemble(parties, uids, org, delegations, agent)
+        self.assemble(parties, &uids, org, delegations, agent)
     }
 
     fn assemble<'a>(
         &self,
         parties: &Parties,
-        uids: Uids,
+        uids: &Uids,
         org: Slice,
         delegations: impl IntoIterator<Item = &'a Delegation>,
         agent: Slice,
@@ -177,25 +175,31 @@ impl CompiledPolicies {
             delegated.extend(permit(delegation, &connector, &compiled.vocabulary)?);
         }
         let user = Slice::new(&delegated)?;
-        let entities = context::entities(&uids, parties, &connector.entities)?;
-        let reads_args = connector
-            .tools
-            .values()
-            .filter(|tool| {
-                let mut rules = org.rules.values().chain(agent.rules.values());
-                rules.any(|rule| rule.reads_args_of(tool))
-            })
+        let entities = context::entities(uids, parties, &connector.entities)?;
+        let about = About {
+            uids,
+            connector: &parties.grant.connector,
+        };
+        let applying: Vec<&Rule> = compiled
+            .org
+            .slice(&about)
+            .chain(compiled.agent.slice(&about))
+            .map(|(_, rule)| rule.as_ref())
+            .collect();
+        let tools = connector.tools.values();
+        let reads_args = tools
+            .filter(|tool| applying.iter().any(|rule| rule.reads_args_of(tool)))
             .map(|tool| tool.uid.clone())
             .collect();
         Ok(PreparedFacts {
-            compiled,
             connector,
-            uids,
+            uids: uids.clone(),
             entities: Arc::new(entities),
             org: Arc::new(org),
             user: Arc::new(user),
             agent: Arc::new(agent),
             reads_args: Arc::new(reads_args),
+            compiled,
         })
     }
 }

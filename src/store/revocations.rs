@@ -106,9 +106,15 @@ impl Tx {
                         OR ($2 = 'connector' AND d.grant_id IN
                           (SELECT id FROM grants WHERE org_id = $1 AND connector = $3)))),
                    (SELECT count(*) FROM sessions s WHERE s.org_id = $1 AND s.expires_at > $4
+                      AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = $1 AND f.kind = 'user'
+                        AND f.id = s.user_id AND f.epoch >= s.made_epoch)
                       AND $2 = 'user' AND s.user_id = $3),
                    (SELECT count(*) FROM connect_sessions c WHERE c.org_id = $1 AND c.expires_at > $4
                       AND c.status NOT IN ('completed', 'failed')
+                      AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = $1 AND f.epoch >= c.made_epoch
+                        AND ((f.kind = 'all') OR (f.kind = 'user' AND f.id = c.user_id)
+                          OR (f.kind = 'connector' AND f.id = c.connector)
+                          OR (f.kind = 'agent' AND f.id = c.agent_id)))
                       AND ($2 = 'all' OR ($2 = 'user' AND c.user_id = $3) OR ($2 = 'connector' AND c.connector = $3)
                         OR ($2 = 'agent' AND c.agent_id = $3))),
                    (SELECT count(*) FROM agents a WHERE a.org_id = $1 AND a.disabled_at IS NULL

@@ -33,7 +33,7 @@ describe('revoking in a browser', { concurrency: false }, () => {
     ada = await browser.person(dev.url, [dev.demo_provider]);
     await signIn(ada, await dev.loginUrl(dev.ada));
     await ada.page.goto(`${dev.url}/admin/revoke`);
-    await ada.page.getByRole('radio', { name: /one person/i }).check();
+    await ada.page.getByRole('radio', { name: /^one person/i }).check();
     await ada.page.getByRole('combobox', { name: /one person/i }).selectOption(dev.ben.id);
     await ada.page.getByRole('textbox', { name: /reason/i }).fill('laptop <b>lost</b>');
     await ada.page.getByRole('button', { name: /show what would end/i }).click();

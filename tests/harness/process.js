@@ -50,12 +50,15 @@ export async function startAndRead(command, args, { dir, env = {}, cwd = dir, ti
     });
     exited.then(({ code, signal }) => reject(new Error(`${name} ended before it was ready (${signal ?? `exit ${code}`}):\n${tail(dir)}`)));
   });
-  const late = sleep(timeoutMs, null, { ref: false }).then(() => {
+  const waiting = new AbortController();
+  const late = sleep(timeoutMs, null, { ref: false, signal: waiting.signal }).then(() => {
     child.kill('SIGKILL');
     throw new Error(`${name} was not ready within ${timeoutMs} ms:\n${tail(dir)}`);
   });
-  const answer = await Promise.race([first, late]);
   late.catch(() => {});
+  const answer = await Promise.race([first, late]);
+  // What is ready is no longer late.
+  waiting.abort();
   first.catch(() => {});
   return { answer, pid: child.pid, exited, stop: () => stop(child, exited), dir };
 }

@@ -345,7 +345,7 @@ async fn only_the_browser_that_came_back_confirms() {
     let answer = journey.consent(&world, "ada@acme.example", false).await;
     journey.come_back(&world, answer).await.unwrap();
     let other = random::link_token(&*world.deps.random).unwrap();
-    let choice = confirm::Choice {
+    let choice = postern::flows::choices::Choice {
         agent: world.agent.agent,
         categories: BTreeSet::new(),
         raw: false,

@@ -11,6 +11,7 @@
 )]
 
 mod audit;
+mod canary;
 mod connect;
 mod decisions;
 mod gate;
@@ -18,5 +19,7 @@ mod harness;
 mod idempotency;
 mod layering;
 mod refresh;
+mod restart;
 mod revoke;
+mod routes;
 mod vend;

@@ -195,3 +195,23 @@ async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
         assert_eq!(late, 0);
     }
 }
+
+#[tokio::test]
+async fn what_has_ended_is_counted_by_no_later_revocation() {
+    let (world, _) = World::connected().await;
+    super::harness::log_in(&world.deps, world.org, world.ada).await;
+    super::harness::Journey::begin(&world, world.ada, None).await;
+    let first = revoke(&world, Selector::User(world.ada)).await.counts;
+    assert_eq!(
+        (first.grants, first.delegations, first.sessions, first.connects),
+        (1, 1, 1, 1)
+    );
+    let again = revoke::dry_run(&world.deps, world.org, &Selector::User(world.ada))
+        .await
+        .unwrap();
+    assert_eq!(again, postern::store::SelectorCounts::default());
+    let all = revoke::dry_run(&world.deps, world.org, &Selector::All(true))
+        .await
+        .unwrap();
+    assert_eq!((all.grants, all.delegations, all.connects), (0, 0, 0));
+}

@@ -1,7 +1,7 @@
 // The README's quickstart does what it says, within the minute it promises. The build is not part of the minute.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 
@@ -46,6 +46,10 @@ test('the quickstart of README.md works as it stands', { timeout: 180_000 }, asy
         return /http:\/\/127\.0\.0\.1:\d+\/login\/\S+/.test(plain(printed));
       }, 60_000);
       output = printed;
+    } else if (kind === 'exports') {
+      const pasted = plain(printed).split('\n').find((line) => /^\s*export POSTERN_URL=/.test(line));
+      assert.ok(pasted, 'the server printed no export line');
+      appendFileSync(state, `${pasted.trim()}\n`);
     } else if (kind === 'connect') {
       const [, login] = /(http:\/\/127\.0\.0\.1:\d+\/login\/\S+)/.exec(plain(printed));
       browser ??= await openBrowser();

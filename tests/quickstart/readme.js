@@ -5,6 +5,7 @@
 //   <!-- quickstart -->           runs to its end in the same shell as the blocks before it, and must succeed
 // A comment of its own stands for something a person does:
 //   <!-- quickstart: connect -->  opens the printed login link, presses what there is to press, connects Acme Mail
+//   <!-- quickstart: exports -->  pastes the `export` line that the server printed
 //   <!-- quickstart: printed -->  runs the `curl` commands that the server printed, in order
 // After a block, <!-- quickstart: expect TEXT --> demands that its output holds TEXT.
 
@@ -19,7 +20,7 @@ export function quickstart(markdown) {
     if (kind === 'expect') {
       if (steps.length === 0 || !rest) throw new Error(`README.md:${index + 1}: an expectation after nothing, or of nothing`);
       steps.at(-1).expect.push(rest);
-    } else if (kind === 'connect' || kind === 'printed') {
+    } else if (['connect', 'exports', 'printed'].includes(kind)) {
       steps.push({ kind, line: index + 1, expect: [] });
     } else if (kind === 'run' || kind === 'serve') {
       let open = index + 1;

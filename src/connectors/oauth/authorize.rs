@@ -128,8 +128,9 @@ fn rename(mut url: Url, from: &str, to: &str) -> Url {
 
 /// Checks the `iss` of a callback (RFC 9207 §2.4) by simple string comparison.
 ///
-/// Where the file knows no issuer there is nothing to compare with; the redirect URI, which is the connector's own,
-/// keeps answers of different servers apart (RFC 9700 §4.4.2.2).
+/// Where the file knows no issuer an `iss` cannot be compared, so an answer that carries one is refused (RFC 9207 §2.4:
+/// such answers SHOULD be discarded); without one, the redirect URI, which is the connector's own, keeps answers of
+/// different servers apart (RFC 9700 §4.4.2.2).
 ///
 /// # Errors
 /// [`AuthorizeError::WrongIssuer`].
@@ -138,7 +139,7 @@ pub fn check_issuer(connector: &Connector, iss: Option<&str>) -> Result<(), Auth
     let believed = match (&server.issuer, iss) {
         (Some(issuer), Some(iss)) => bool::from(issuer.as_bytes().ct_eq(iss.as_bytes())),
         (Some(_), None) => !server.iss_required,
-        (None, _) => true,
+        (None, iss) => iss.is_none(),
     };
     if believed {
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::{domain::principal::Role, flows::Refusal};
+use crate::{crypto::Gate, domain::principal::Role, flows::Refusal};
 
 /// An org, as far as the document says.
 #[derive(Debug, Deserialize)]
@@ -35,6 +35,8 @@ pub(super) struct EngineDoc {
     pub(super) name: String,
     pub(super) iss: String,
     pub(super) alg: String,
+    /// RFC 7517, as JSON text or as a table.
+    #[serde(deserialize_with = "jwk")]
     pub(super) public_key_jwk: serde_json::Value,
     pub(super) connectors: Vec<String>,
     pub(super) tools: Vec<String>,
@@ -79,6 +81,15 @@ pub(super) struct PoliciesDoc {
     pub(super) org: Vec<String>,
     #[serde(default, deserialize_with = "one_or_more")]
     pub(super) agent: Vec<String>,
+}
+
+fn jwk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => Gate::STRICT
+            .check(text.as_bytes())
+            .map_err(|error| serde::de::Error::custom(format!("not a JWK: {error}"))),
+        table => Ok(table),
+    }
 }
 
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

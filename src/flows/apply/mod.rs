@@ -3,6 +3,8 @@
 mod document;
 mod work;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::{
@@ -144,6 +146,17 @@ fn checked(deps: &Deps, toml: &str) -> Result<Document, Refusal> {
                     "not a public Ed25519 or P-256 key for this alg (EdDSA or ES256)",
                 )
             })?;
+        // INVARIANT: the notary's key has one owner; under an engine's name Postern's own decisions would not hold.
+        let taken = |key: &PinnedKey| {
+            let notary = deps.notary.public();
+            key.kid() == notary.kid() || key.key() == notary.key()
+        };
+        if pinned(engine).is_some_and(|key| taken(&key)) {
+            return Err(Refusal::invalid(
+                &format!("/engine/{index}/public_key_jwk"),
+                "this is Postern's own key, or has its name",
+            ));
+        }
         if engine.iss == deps.issuer {
             return Err(Refusal::invalid(
                 &format!("/engine/{index}/iss"),
@@ -189,7 +202,21 @@ async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<Vec<Work
         }
     }
     let engines = tx.engines(org).await?;
+    let mut kids: BTreeMap<String, String> = engines
+        .iter()
+        .map(|known| (known.kid.clone(), known.name.clone()))
+        .collect();
     for engine in document.engine {
+        if let Some(key) = pinned(&engine)
+            && let Some(owner) = kids.insert(key.kid().to_owned(), engine.name.clone())
+            && owner != engine.name
+        {
+            // A decision names its key by `kid` alone: one owner per org (protocol §4).
+            return Err(Refusal::invalid(
+                "/engine/public_key_jwk",
+                "another engine has this key, or a key of this name",
+            ));
+        }
         match engines.iter().find(|known| known.name == engine.name) {
             None => work.push(Work::CreateEngine(engine)),
             Some(known) if same_engine(known, &engine) => {}

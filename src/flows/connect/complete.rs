@@ -11,7 +11,8 @@ use crate::{
 
 use super::discard::draft;
 
-/// Activates the grant of a session whose code and person match; anything else discards it.
+/// Activates the grant of a session whose code and person match; anything else discards it. `user` is `None` when the
+/// host application named somebody nobody knows.
 ///
 /// # Errors
 /// When there is no such session for this service. A wrong code or person ends the session and its tokens.
@@ -21,7 +22,7 @@ pub async fn complete(
     service: ServiceId,
     id: ConnectSessionId,
     code: &LinkToken,
-    user: UserId,
+    user: Option<UserId>,
 ) -> Result<GrantId, Refusal> {
     let mut tx = deps.store.write().await?;
     let now = tx.now();
@@ -37,7 +38,7 @@ pub async fn complete(
     }
     let right = session.code_hash == Some(deps.code_hash(code)?)
         && session.code_expires.is_some_and(|end| now < end)
-        && session.user == user;
+        && user == Some(session.user);
     if !right {
         drop(tx);
         // Any mismatch discards the grant and revokes its tokens upstream (protocol §2).

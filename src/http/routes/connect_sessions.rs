@@ -306,9 +306,16 @@ async fn finish(
     let Principal::Service { org, service, .. } = who else {
         return Err(wrong_principal());
     };
-    let user = managed(&deps, org, service, &request.user).await?;
+    let Completion { code, user } = request;
+    let user = match user {
+        PersonRef::Id(id) => Some(read("/user", &id)?),
+        // Nobody is made here: whoever is not known is a mismatch like any other.
+        PersonRef::External(person) => {
+            people::known_host_user(&deps, org, service, &person.external_id).await?
+        }
+    };
     // A code of another form is a mismatch like any other: it ends the session, so nobody can go on guessing.
-    let code = LinkToken::new(line("/code", request.code, 256)?);
+    let code = LinkToken::new(code);
     let grant = to_its_end(async move {
         let done: Result<GrantId, Refusal> = complete::complete(&deps, org, service, id, &code, user).await;
         done

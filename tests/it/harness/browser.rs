@@ -10,11 +10,14 @@ use postern::{
         secret::{AuthorizationCode, LinkToken},
     },
     egress::{OutboundRequest, operator_client},
-    flows::connect::{
-        ConnectFailure, Visitor,
-        begin::{self, Ask},
-        callback::{self, Answer},
-        confirm::{self, Choice},
+    flows::{
+        choices::Choice,
+        connect::{
+            ConnectFailure, Visitor,
+            begin::{self, Ask},
+            callback::{self, Answer},
+            confirm,
+        },
     },
 };
 use url::Url;

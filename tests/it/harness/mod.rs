@@ -1,11 +1,12 @@
 //! A whole Postern in a temporary directory beside a real Acme Mail, on a clock the test moves.
 
+mod api;
 mod browser;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use postern::{
-    app::{self, Kind, Parts},
+    app::{self, AppError, Kind, Parts},
     connectors::{Catalogue, Options},
     crypto::{OsRandomness, hardening},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
@@ -24,12 +25,13 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
-    store::EntryFilter,
+    store::{EntryFilter, StoreError},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+pub use api::{Answer, Api, Member, Proof, log_in};
 pub use browser::{Journey, Outcome, connect_as};
 
 /// A running deployment. Dropping it removes its directory.
@@ -166,6 +168,52 @@ impl World {
         entries.into_iter().map(|(entry, _)| entry).collect()
     }
 
+    /// The process dies without a word and starts again on the same directory.
+    pub async fn restarted(self) -> Self {
+        let Self {
+            deps,
+            clock,
+            acme,
+            dir,
+            ..
+        } = self;
+        drop(deps);
+        // Its tasks let go of the database a moment later.
+        for _ in 0..500 {
+            match open_as(Kind::Dev, dir.path(), &clock, &acme).await {
+                Ok(deps) => {
+                    return Self {
+                        deps,
+                        clock,
+                        acme,
+                        dir,
+                        org: self.org,
+                        ada: self.ada,
+                        ben: self.ben,
+                        agent: self.agent,
+                        service_key: self.service_key,
+                        admin_key: self.admin_key,
+                        agent_key: self.agent_key,
+                    };
+                }
+                Err(AppError::Store(StoreError::Locked)) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("not opened again: {error}"),
+            }
+        }
+        panic!("the database stays locked");
+    }
+
+    /// Changes rows behind Postern's back.
+    pub async fn raw_sql(&self, sql: &'static str) {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.dir.path().join("postern.db"));
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        let changed = sqlx::query(sql).execute(&pool).await.unwrap();
+        assert!(changed.rows_affected() > 0, "{sql}");
+        pool.close().await;
+    }
+
     pub fn later(&self, by: Duration) {
         self.clock.advance(by);
     }
@@ -200,6 +248,16 @@ pub fn acme_mail() -> ConnectorId {
 
 /// Opens (again) the deployment of a directory.
 pub async fn open(dir: &std::path::Path, clock: &Arc<FixedClock>, acme: &str) -> Arc<Deps> {
+    open_as(Kind::Dev, dir, clock, acme).await.unwrap()
+}
+
+/// Opens the deployment of a directory as `dev` or as `serve` would, if it can be opened.
+pub async fn open_as(
+    kind: Kind,
+    dir: &std::path::Path,
+    clock: &Arc<FixedClock>,
+    acme: &str,
+) -> Result<Arc<Deps>, AppError> {
     let kek = dir.join("kek");
     if !kek.exists() {
         create_key_file(&kek).unwrap();
@@ -209,7 +267,7 @@ pub async fn open(dir: &std::path::Path, clock: &Arc<FixedClock>, acme: &str) ->
     let address = acme.trim_start_matches("http://");
     let policy = EgressPolicy::strict().allow(&acme_mail(), address).unwrap();
     app::open(Parts {
-        kind: Kind::Dev,
+        kind,
         database: dir.join("postern.db"),
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
@@ -226,7 +284,6 @@ pub async fn open(dir: &std::path::Path, clock: &Arc<FixedClock>, acme: &str) ->
         clock: Arc::clone(clock) as _,
     })
     .await
-    .unwrap()
 }
 
 async fn start_acme(clock: &Arc<FixedClock>) -> String {

@@ -1,0 +1,165 @@
+//! The process dies without a word and starts again on the same directory; nobody else may.
+
+use std::time::Duration;
+
+use postern::app::{AppError, Kind};
+use postern::store::StoreError;
+use serde_json::{Value, json};
+
+use super::harness::{Proof, World, log_in, open_as};
+
+fn list(grant: impl ToString) -> Value {
+    json!({"grant": grant.to_string(), "tool": "messages.list", "args": {}})
+}
+
+#[tokio::test]
+async fn a_grant_still_gives_after_a_restart() {
+    let (world, grant) = World::connected().await;
+    let world = world.restarted().await;
+    let answer = world
+        .api()
+        .post(&world.as_agent(), "/v1/vend", &list(grant))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_grant_is_refreshed_after_a_restart() {
+    let (world, grant) = World::connected().await;
+    let world = world.restarted().await;
+    world.later(Duration::from_secs(3700));
+    let answer = world
+        .api()
+        .post(&world.as_agent(), "/v1/vend", &list(grant))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn every_kind_of_key_is_known_after_a_restart() {
+    let world = World::new().await.restarted().await;
+    for proof in [world.as_admin(), world.as_service(), world.as_agent()] {
+        let answer = world.api().get(&proof, "/v1/grants").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_browser_session_survives_a_restart() {
+    let world = World::new().await;
+    let ada = log_in(&world.deps, world.org, world.ada).await;
+    let world = world.restarted().await;
+    assert_eq!(world.api().get(&ada, "/v1/users").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_revocation_holds_after_a_restart() {
+    let (world, grant) = World::connected().await;
+    let body = json!({"selector": {"grant": grant}, "reason": "test"});
+    let revoked = world
+        .api()
+        .post(&world.as_admin(), "/v1/revocations", &body)
+        .await;
+    assert_eq!(revoked.status, 200, "{}", revoked.text());
+    let world = world.restarted().await;
+    let answer = world
+        .api()
+        .post(&world.as_agent(), "/v1/vend", &list(grant))
+        .await;
+    assert_eq!(answer.status, 410, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_decision_that_was_spent_stays_spent_after_a_restart() {
+    let (world, grant) = World::connected().await;
+    let asked = world
+        .api()
+        .post(&world.as_agent(), "/v1/decisions", &list(grant))
+        .await;
+    let mut body = list(grant);
+    body["decision"] = asked.json()["decision"].clone();
+    let first = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    let world = world.restarted().await;
+    let again = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "decision_spent"));
+}
+
+#[tokio::test]
+async fn a_decision_that_was_not_spent_is_good_after_a_restart() {
+    let (world, grant) = World::connected().await;
+    let asked = world
+        .api()
+        .post(&world.as_agent(), "/v1/decisions", &list(grant))
+        .await;
+    let mut body = list(grant);
+    body["decision"] = asked.json()["decision"].clone();
+    let world = world.restarted().await;
+    let answer = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_remembered_after_a_restart() {
+    let (world, grant) = World::connected().await;
+    let mut body = list(grant);
+    body["idempotency_key"] = json!("once");
+    let first = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    let world = world.restarted().await;
+    let again = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "already_released"));
+    assert_eq!(again.json()["entry_id"], first.json()["entry_id"]);
+}
+
+#[tokio::test]
+async fn the_notarys_key_and_the_logs_key_are_the_same_after_a_restart() {
+    let world = World::new().await;
+    let keys = async |world: &World| {
+        let notary = world
+            .api()
+            .get(&Proof::Nothing, "/.well-known/postern/decision-keys")
+            .await;
+        let log = world.api().get(&world.as_admin(), "/v1/audit/key").await;
+        assert_eq!((notary.status, log.status), (200, 200));
+        (notary.text(), log.text())
+    };
+    let before = keys(&world).await;
+    let world = world.restarted().await;
+    assert_eq!(keys(&world).await, before);
+}
+
+#[tokio::test]
+async fn a_second_deployment_on_the_same_database_is_refused_while_the_first_lives() {
+    let (world, grant) = World::connected().await;
+    let second = open_as(Kind::Dev, world.dir.path(), &world.clock, &world.acme).await;
+    assert!(
+        matches!(second, Err(AppError::Store(StoreError::Locked))),
+        "{second:?}"
+    );
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_made_by_dev_is_not_opened_by_serve() {
+    let (world, grant) = World::connected().await;
+    let world = world.restarted().await;
+    let World {
+        deps,
+        dir,
+        clock,
+        acme,
+        ..
+    } = world;
+    drop(deps);
+    for _ in 0..500 {
+        match open_as(Kind::Serve, dir.path(), &clock, &acme).await {
+            Err(AppError::Store(StoreError::Locked)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(AppError::Refused(words)) => {
+                assert!(words.contains("made by `postern dev`"), "{words}");
+                return;
+            }
+            other => panic!("{grant}: {other:?}"),
+        }
+    }
+    panic!("the database stays locked");
+}

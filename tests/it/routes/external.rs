@@ -1,0 +1,435 @@
+//! A registered engine: its allow stands in for the organisation's permit, within its ceiling, and for nothing else.
+//!
+//! The engine is played by implementations of Ed25519 and ECDSA that Postern does not use.
+
+use ed25519_dalek::Signer as _;
+use postern::{
+    crypto::digest::base64url,
+    domain::{GrantId, connector::Category},
+};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, ISSUER, World};
+
+/// No permit at all: only an engine can allow anything.
+const NO_PERMIT: &str = r#"
+@id("recipients-inside-company")
+@reason("recipient_outside_company")
+forbid (principal, action == Action::"acme-mail:messages.send", resource)
+unless { resource.owner has domain && [resource.owner.domain].containsAll(context.args.to.domains) };
+"#;
+
+const ENGINE: &str = "https://engine.example";
+
+enum Key {
+    Ed25519(ed25519_dalek::SigningKey),
+    P256(p256::ecdsa::SigningKey),
+}
+
+impl Key {
+    fn ed25519(seed: u8) -> Self {
+        Self::Ed25519(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]))
+    }
+
+    fn p256(seed: u8) -> Self {
+        Self::P256(p256::ecdsa::SigningKey::from_slice(&[seed; 32]).unwrap())
+    }
+
+    fn alg(&self) -> &'static str {
+        match self {
+            Self::Ed25519(_) => "EdDSA",
+            Self::P256(_) => "ES256",
+        }
+    }
+
+    fn jwk(&self, kid: &str) -> Value {
+        match self {
+            Self::Ed25519(key) => {
+                let x = base64url(key.verifying_key().as_bytes());
+                json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid})
+            }
+            Self::P256(key) => {
+                let point = key.verifying_key().to_encoded_point(false);
+                let (x, y) = (base64url(point.x().unwrap()), base64url(point.y().unwrap()));
+                json!({"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kid})
+            }
+        }
+    }
+
+    fn sign_as(&self, alg: &str, kid: &str, claims: &Value) -> String {
+        let header = json!({"typ": "action-decision+jwt", "alg": alg, "kid": kid}).to_string();
+        let input = format!(
+            "{}.{}",
+            base64url(header.as_bytes()),
+            base64url(claims.to_string().as_bytes())
+        );
+        let signature = match self {
+            Self::Ed25519(key) => key.sign(input.as_bytes()).to_bytes().to_vec(),
+            Self::P256(key) => {
+                let signature: p256::ecdsa::Signature = key.sign(input.as_bytes());
+                signature.to_bytes().to_vec()
+            }
+        };
+        format!("{input}.{}", base64url(&signature))
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        self.sign_as(self.alg(), "house-1", claims)
+    }
+}
+
+fn engine(name: &str, key: &Key, kid: &str, connectors: &[&str], tools: &[&str]) -> Value {
+    json!({
+        "name": name, "iss": ENGINE, "alg": key.alg(), "public_key_jwk": key.jwk(kid),
+        "connectors": connectors, "tools": tools,
+    })
+}
+
+/// A deployment whose only way to a permit is this engine.
+async fn world_with(key: &Key, connectors: &[&str], tools: &[&str]) -> (World, GrantId) {
+    let world = World::with_policies(NO_PERMIT, postern::policy::demo::AGENT).await;
+    let grant = world
+        .connect(
+            world.ada,
+            &[Category::Read, Category::Write, Category::Destructive],
+        )
+        .await;
+    world
+        .apply(&json!({"engine": [engine("House", key, "house-1", connectors, tools)]}))
+        .await;
+    (world, grant)
+}
+
+fn list(grant: GrantId) -> Value {
+    json!({"grant": grant, "tool": "messages.list", "args": {"limit": 3}})
+}
+
+fn send(grant: GrantId, to: &str) -> Value {
+    json!({"grant": grant, "tool": "messages.send", "args": {"to": [to], "subject": "s", "body": "b"}})
+}
+
+/// The claims of an allow for this request, made as an engine makes them: from `/v1/actions`.
+async fn allow(world: &World, request: &Value, jti: &str) -> Value {
+    let described = world.api().post(&world.as_agent(), "/v1/actions", request).await;
+    assert_eq!(described.status, 200, "{}", described.text());
+    let described = described.json();
+    let action = &described["action"];
+    let now = world.deps.clock.now().unix_seconds();
+    json!({
+        "iss": ENGINE, "aud": format!("{ISSUER}/orgs/{}", world.org), "iat": now, "exp": now + 60, "jti": jti, "ver": 1,
+        "org": action["org"], "sub": action["user"], "act": {"sub": action["agent"]}, "grant": action["grant"],
+        "tool": action["tool"], "action_hash": described["action_hash"], "outcome": "allow",
+        "policy": {"id": "house", "version": "7", "digest": format!("sha256:{}", "0".repeat(64))},
+    })
+}
+
+async fn present(world: &World, request: &Value, jws: String) -> Answer {
+    let mut body = request.clone();
+    body["decision"] = json!(jws);
+    world.api().post(&world.as_agent(), "/v1/vend", &body).await
+}
+
+fn rejected(answer: &Answer) -> String {
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (403, "decision_rejected"),
+        "{}",
+        answer.text()
+    );
+    answer.json()["decision_error"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_engines_allow_stands_in_for_the_permit_of_the_organisation() {
+    for key in [Key::ed25519(7), Key::p256(7)] {
+        let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+        let request = list(grant);
+        let without = world.api().post(&world.as_agent(), "/v1/vend", &request).await;
+        assert_eq!(without.status, 403, "{}", without.text());
+        let claims = allow(&world, &request, "one").await;
+        let answer = present(&world, &request, key.sign(&claims)).await;
+        assert_eq!(answer.status, 200, "{}: {}", key.alg(), answer.text());
+    }
+}
+
+#[tokio::test]
+async fn the_entry_of_such_a_release_names_the_engine_and_its_decision() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    let claims = allow(&world, &request, "evidence-4711").await;
+    let answer = present(&world, &request, key.sign(&claims)).await.json();
+    let entries = world.entries().await;
+    let entry = entries
+        .iter()
+        .find(|entry| json!(entry.id) == answer["entry_id"])
+        .unwrap();
+    let decision = entry.draft.decision.as_ref().unwrap();
+    assert_eq!(
+        (decision.iss.as_str(), decision.jti.as_str()),
+        (ENGINE, "evidence-4711")
+    );
+}
+
+#[tokio::test]
+async fn a_forbid_of_the_organisation_denies_what_an_engine_allows() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = send(grant, "eve@else.example");
+    let claims = allow(&world, &request, "one").await;
+    let answer = present(&world, &request, key.sign(&claims)).await;
+    assert_eq!(
+        (answer.status, answer.json()["reason"].as_str().unwrap()),
+        (403, "recipient_outside_company")
+    );
+}
+
+#[tokio::test]
+async fn what_the_person_did_not_delegate_is_denied_although_an_engine_allows_it() {
+    let key = Key::ed25519(7);
+    let world = World::with_policies(NO_PERMIT, postern::policy::demo::AGENT).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    world
+        .apply(&json!({"engine": [engine("House", &key, "house-1", &["acme-mail"], &["*"])]}))
+        .await;
+    let request = send(grant, "ben@acme.example");
+    let claims = allow(&world, &request, "one").await;
+    let answer = present(&world, &request, key.sign(&claims)).await;
+    assert_eq!(
+        (answer.status, answer.json()["reason"].as_str().unwrap()),
+        (403, "not_delegated")
+    );
+}
+
+#[tokio::test]
+async fn what_the_agent_is_not_capable_of_is_denied_although_an_engine_allows_it() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let delete = json!({"grant": grant, "tool": "messages.delete", "args": {"id": "msg-ada-1"}});
+    let mut claims = allow(&world, &list(grant), "one").await;
+    claims["tool"] = json!("messages.delete");
+    let answer = present(&world, &delete, key.sign(&claims)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "denied"));
+}
+
+#[tokio::test]
+async fn an_engine_decides_nothing_outside_its_ceiling() {
+    let key = Key::ed25519(7);
+    for (connectors, tools) in [(&["acme-mail"][..], &["messages.get"][..]), (&["slack"], &["*"])] {
+        let (world, grant) = world_with(&key, connectors, tools).await;
+        let request = list(grant);
+        let claims = allow(&world, &request, "one").await;
+        let answer = present(&world, &request, key.sign(&claims)).await;
+        assert_eq!(rejected(&answer), "outside_ceiling", "{connectors:?} {tools:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_disabled_engine_decides_nothing() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    let claims = allow(&world, &request, "one").await;
+    let mut tx = world.deps.store.write().await.unwrap();
+    let engines = tx.engines(world.org).await.unwrap();
+    tx.advance_epoch(world.org).await.unwrap();
+    tx.disable_engine(world.org, engines[0].id).await.unwrap();
+    tx.commit().await.unwrap();
+    let answer = present(&world, &request, key.sign(&claims)).await;
+    assert_eq!(rejected(&answer), "unknown_key");
+}
+
+#[tokio::test]
+async fn a_key_nobody_registered_decides_nothing() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    let claims = allow(&world, &request, "one").await;
+    let other = Key::ed25519(8);
+    let answer = present(&world, &request, other.sign_as("EdDSA", "house-2", &claims)).await;
+    assert_eq!(rejected(&answer), "unknown_key");
+    let answer = present(&world, &request, other.sign(&claims)).await;
+    assert_eq!(rejected(&answer), "bad_signature");
+}
+
+#[tokio::test]
+async fn an_engine_of_another_organisation_decides_nothing_here() {
+    let key = Key::ed25519(7);
+    let world = World::with_policies(NO_PERMIT, postern::policy::demo::AGENT).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let neighbours = world.neighbours().await;
+    let body = json!({"toml": toml::to_string(&json!({"engine": [engine("House", &key, "house-1", &["acme-mail"], &["*"])]})).unwrap()});
+    let registered = world.api().post(&neighbours[0].proof, "/v1/apply", &body).await;
+    assert_eq!(registered.status, 200, "{}", registered.text());
+    let request = list(grant);
+    let claims = allow(&world, &request, "one").await;
+    let answer = present(&world, &request, key.sign(&claims)).await;
+    assert_eq!(rejected(&answer), "unknown_key");
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_its_own_algorithm_only() {
+    for (key, other) in [(Key::ed25519(7), "ES256"), (Key::p256(7), "EdDSA")] {
+        let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+        let request = list(grant);
+        let claims = allow(&world, &request, "one").await;
+        let answer = present(&world, &request, key.sign_as(other, "house-1", &claims)).await;
+        assert_eq!(rejected(&answer), "wrong_algorithm");
+        for unknown in ["none", "HS256", "RS256", "eddsa"] {
+            let answer = present(&world, &request, key.sign_as(unknown, "house-1", &claims)).await;
+            assert!(
+                ["wrong_algorithm", "malformed"].contains(&rejected(&answer).as_str()),
+                "{unknown}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_engine_does_not_speak_in_posterns_name_nor_in_another_engines() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    for iss in [ISSUER, "https://other.example"] {
+        let mut claims = allow(&world, &request, "one").await;
+        claims["iss"] = json!(iss);
+        let answer = present(&world, &request, key.sign(&claims)).await;
+        assert_eq!(rejected(&answer), "wrong_issuer", "{iss}");
+    }
+}
+
+#[tokio::test]
+async fn posterns_issuer_cannot_be_registered_as_an_engines() {
+    let key = Key::ed25519(7);
+    let world = World::new().await;
+    let mut engine = engine("House", &key, "house-1", &["acme-mail"], &["*"]);
+    engine["iss"] = json!(ISSUER);
+    let body = json!({"toml": toml::to_string(&json!({"engine": [engine]})).unwrap()});
+    let answer = world.api().post(&world.as_admin(), "/v1/apply", &body).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (400, "invalid_request"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[tokio::test]
+async fn posterns_own_key_cannot_be_registered_as_an_engines() {
+    let world = World::new().await;
+    let keys = world
+        .api()
+        .get(
+            &crate::harness::Proof::Nothing,
+            "/.well-known/postern/decision-keys",
+        )
+        .await
+        .json();
+    let notary = keys["keys"][0].clone();
+    let jwk = json!({"kty": notary["kty"], "crv": notary["crv"], "x": notary["x"], "kid": notary["kid"]});
+    let taken_name = Key::ed25519(7).jwk(notary["kid"].as_str().unwrap());
+    for jwk in [jwk, taken_name] {
+        let engine = json!({"name": "Twin", "iss": ENGINE, "alg": "EdDSA", "public_key_jwk": jwk, "connectors": ["acme-mail"], "tools": ["*"]});
+        let body = json!({"toml": toml::to_string(&json!({"engine": [engine]})).unwrap()});
+        let answer = world.api().post(&world.as_admin(), "/v1/apply", &body).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn two_engines_never_share_a_key_or_the_name_of_one() {
+    let key = Key::ed25519(7);
+    let world = World::new().await;
+    let (first, twin) = (
+        engine("House", &key, "house-1", &["acme-mail"], &["*"]),
+        engine("Twin", &Key::p256(7), "house-1", &["acme-mail"], &["*"]),
+    );
+    let apply = async |engines: &Value| {
+        let body = json!({"toml": toml::to_string(&json!({"engine": engines})).unwrap()});
+        world.api().post(&world.as_admin(), "/v1/apply", &body).await
+    };
+    let together = apply(&json!([first, twin])).await;
+    assert_eq!(together.status, 400, "{}", together.text());
+    assert_eq!(apply(&json!([first])).await.status, 200);
+    let later = apply(&json!([twin])).await;
+    assert_eq!(later.status, 400, "{}", later.text());
+    assert_eq!(
+        apply(&json!([first])).await.status,
+        200,
+        "the same again is no twin"
+    );
+}
+
+#[tokio::test]
+async fn a_decision_of_an_engine_releases_once() {
+    let key = Key::p256(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    let jws = key.sign(&allow(&world, &request, "one").await);
+    let first = present(&world, &request, jws.clone()).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    let again = present(&world, &request, jws).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "decision_spent"));
+    assert_eq!(again.json()["entry_id"], first.json()["entry_id"]);
+}
+
+#[tokio::test]
+async fn another_signature_over_the_same_decision_releases_nothing_more() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    let mut claims = allow(&world, &request, "one").await;
+    assert_eq!(present(&world, &request, key.sign(&claims)).await.status, 200);
+    claims["exp"] = json!(claims["exp"].as_i64().unwrap() - 1);
+    let again = present(&world, &request, key.sign(&claims)).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "decision_spent"));
+}
+
+#[tokio::test]
+async fn the_constraints_of_an_engine_only_narrow() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    for (modes, status) in [
+        (json!(["execute"]), 200),
+        (json!(["token"]), 422),
+        (json!([]), 422),
+    ] {
+        let mut claims = allow(&world, &request, &modes.to_string()).await;
+        claims["constraints"] = json!({"modes": modes});
+        let mut body = request.clone();
+        body["mode"] = json!("execute");
+        let answer = present(&world, &body, key.sign(&claims)).await;
+        assert_eq!(answer.status, status, "{modes}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn an_engine_cannot_open_a_mode_that_person_and_agent_do_not_give() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let mut body = send(grant, "ben@acme.example");
+    body["mode"] = json!("token");
+    let mut claims = allow(&world, &body, "one").await;
+    claims["constraints"] = json!({"modes": ["execute", "handle", "token", "raw"]});
+    let answer = present(&world, &body, key.sign(&claims)).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (422, "mode_unavailable"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[tokio::test]
+async fn a_deny_or_an_escalation_of_an_engine_releases_nothing() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    for outcome in ["deny", "escalate"] {
+        let mut claims = allow(&world, &request, outcome).await;
+        claims["outcome"] = json!(outcome);
+        let answer = present(&world, &request, key.sign(&claims)).await;
+        assert_eq!(rejected(&answer), "not_allow", "{outcome}");
+    }
+}

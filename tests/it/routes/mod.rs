@@ -1,0 +1,8 @@
+//! The API over its real router: who may, what comes back, in which order it is refused.
+
+mod connect_host;
+mod external;
+mod matrix;
+mod order;
+mod tenants;
+mod vend;
