@@ -106,11 +106,6 @@ async fn check(
     }
     unexpired(&session, deps.clock.now())?;
     let connector = deps.catalogue.get(context).ok_or(ConnectFailure::NotConfigured)?;
-    // RFC 9207 §2.4: an `iss` from a server not known to send one is discarded. Without this, an answer of another
-    // server, misdirected to this connector's address, would be exchanged here: its code would reach a stranger.
-    if connector.server.issuer.is_none() && answer.iss.is_some() {
-        return Err(ConnectFailure::Security("iss"));
-    }
     // RFC 9207 §2.4: the issuer must be the one that was asked; where it is announced it must be there.
     oauth::check_issuer(connector, answer.iss.as_deref()).map_err(|_| ConnectFailure::Security("iss"))?;
     Ok(session)
