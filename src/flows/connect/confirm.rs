@@ -9,11 +9,7 @@ use crate::{
         grant::{Grant, GrantState},
         secret::LinkToken,
     },
-    flows::{
-        Deps, Refusal,
-        choices::{self, Choice},
-        record,
-    },
+    flows::{Deps, Refusal, choices, record},
     release::seal,
     store::{ConnectRow, ConnectStatus, SecretKind},
 };
@@ -25,6 +21,8 @@ use super::{
     discard::{self, draft},
     open, unexpired,
 };
+
+pub use crate::flows::choices::Choice;
 
 /// How a confirmation ended.
 #[derive(Debug)]

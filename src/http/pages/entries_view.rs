@@ -27,10 +27,14 @@ pub(super) fn line(deps: &Deps, told: &Told, for_admin: bool) -> EntryLine {
         EntryType::Revoke => told.why.clone().filter(|_| for_admin),
         _ => draft.reason.clone(),
     };
+    let by_themself = draft
+        .user
+        .is_some_and(|user| draft.on_behalf.first().is_some_and(|by| *by == user.to_string()));
     let facts = EntryFacts {
         user: told.user.as_deref().map(Shown::new),
         agent: told.agent.as_deref().map(Shown::new),
-        by: told.by.as_deref().map(Shown::new),
+        // Who did it to themself is named once.
+        by: told.by.as_deref().filter(|_| !by_themself).map(Shown::new),
         connector: draft
             .connector
             .as_ref()

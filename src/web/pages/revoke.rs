@@ -123,7 +123,7 @@ impl What {
             Self::User => "Ends their connections, sessions, links, and what they let agents do.",
             Self::Agent => "Turns it off and ends what people let it do. Connections stay.",
             Self::Connector => "Ends everyone’s connections to it that exist now.",
-            Self::Grant => "Ends one person’s connection to one account.",
+            Self::Grant => "Ends a single connection to one account, and nothing else.",
             Self::All => "Ends every connection of the organisation that exists now.",
         }
     }
