@@ -104,6 +104,22 @@ pub struct Parts {
 /// # Errors
 /// When any part cannot be had; nothing is served then.
 pub async fn open(parts: Parts) -> Result<Arc<Deps>, AppError> {
+    open_with(parts, Gate::start).await
+}
+
+/// The same with a gate that commits nothing: what a release costs without its durability.
+///
+/// # Errors
+/// As [`open`].
+#[cfg(feature = "bench")]
+pub async fn open_without_commit(parts: Parts) -> Result<Arc<Deps>, AppError> {
+    open_with(parts, Gate::start_without_commit).await
+}
+
+async fn open_with(
+    parts: Parts,
+    gate: impl FnOnce(Store, Arc<dyn Clock>) -> Gate,
+) -> Result<Arc<Deps>, AppError> {
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
     let url = format!("sqlite://{}", parts.database.display());
     let store = Store::open(&url, Arc::clone(&parts.clock)).await?;
@@ -117,7 +133,7 @@ pub async fn open(parts: Parts) -> Result<Arc<Deps>, AppError> {
     .with_locking(parts.locking);
     let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
     Ok(Arc::new(Deps {
-        gate: Gate::start(store.clone(), Arc::clone(&parts.clock)),
+        gate: gate(store.clone(), Arc::clone(&parts.clock)),
         store,
         clock: parts.clock,
         random,

@@ -82,7 +82,13 @@ async fn ready(deps: &Arc<Deps>, prepared: &Prepared, want: Want, narrowed: bool
             row
         }
     };
-    let key = deps.key_of(grant.org, row.sealed.odk).await?;
+    let current = &prepared.agent.facts.odk;
+    let key = if row.sealed.odk == current.id {
+        // A data key's row is never changed but by moving it under another KEK: the one among the facts will do.
+        deps.unwrapped(current).await?
+    } else {
+        deps.key_of(grant.org, row.sealed.odk).await?
+    };
     Ok(Ready {
         kind,
         row,

@@ -68,6 +68,8 @@ fn api(options: &Options) -> Router<Arc<Deps>> {
         .merge(routes::connect_sessions::routes())
         .merge(routes::grants::routes())
         .merge(routes::revocations::routes());
+    #[cfg(feature = "bench")]
+    let upstream = upstream.merge(routes::bench::routes());
     guard::deadline(usual, options.usual)
         .merge(guard::deadline(upstream, options.upstream))
         .merge(guard::deadline(waiting, options.waiting))

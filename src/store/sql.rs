@@ -7,7 +7,7 @@ use crate::domain::{
 
 use super::{StoreError, sqlite};
 
-/// A transaction. Dropping it without [`Tx::commit`] discards its connection and with it everything done.
+/// A transaction. Dropping it without [`Tx::commit`] undoes everything done.
 #[derive(Debug)]
 pub struct Tx {
     pub(super) connection: sqlite::Connection,

@@ -60,7 +60,17 @@ impl Engine {
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         migrations().run(&writer).await.map_err(StoreError::Migration)?;
-        let readers = pool(4).connect_with(options.read_only(true)).await?;
+        // A reader comes back with its snapshot still open and gives it up before the next one gets the connection.
+        // Opening a file anew for every read costs more than all the rest of a vend (docs/benchmarks.md).
+        let readers = pool(4)
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    // Whatever else happened in it, a connection without a transaction to end is closed.
+                    Ok(sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok())
+                })
+            })
+            .connect_with(options.read_only(true))
+            .await?;
         Ok(Self {
             readers,
             writer,
@@ -69,7 +79,9 @@ impl Engine {
     }
 
     pub(super) async fn begin_read(&self, now: Time) -> Result<Tx, StoreError> {
-        let connection = Connection::begin(&self.readers, "BEGIN").await?;
+        let mut connection = Connection::begin(&self.readers, "BEGIN").await?;
+        // The pool of readers ends what is left open; there is nothing to undo.
+        connection.clean = true;
         Ok(Tx {
             connection,
             now,
@@ -92,7 +104,7 @@ impl Engine {
     }
 }
 
-/// A connection inside a transaction. Unless it is committed, it is closed when dropped and never reused.
+/// A connection inside a transaction. Unless it is committed, a writing one is closed when dropped and never reused.
 #[derive(Debug)]
 pub(super) struct Connection {
     connection: PoolConnection<Sqlite>,
@@ -140,7 +152,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if !self.clean {
-            // INVARIANT: a connection with an open transaction never goes back to the pool.
+            // INVARIANT: a connection with an open transaction never goes back to the pool of writers.
             self.connection.close_on_drop();
         }
     }
@@ -253,3 +265,6 @@ pub(super) mod gate {
         SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ pub mod actions;
 pub mod agents;
 pub mod apply;
 pub mod audit;
+#[cfg(feature = "bench")]
+pub(in crate::http) mod bench;
 pub mod connect_sessions;
 pub mod connectors;
 pub mod delegations;

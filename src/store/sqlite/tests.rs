@@ -1,0 +1,69 @@
+use super::*;
+
+const NOW: Time = Time::from_unix_seconds(0);
+
+async fn engine() -> (tempfile::TempDir, Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(&dir.path().join("test.db")).await.unwrap();
+    (dir, engine)
+}
+
+/// Waits until every reader has come back to its pool.
+async fn all_back(engine: &Engine) {
+    while engine.readers.size() == 0 || engine.readers.num_idle() < engine.readers.size() as usize {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn mark(tx: &mut Tx) -> Option<Row> {
+    let mut rows = tx
+        .rows("SELECT value FROM meta WHERE name = 'mark'", Vec::new())
+        .await
+        .unwrap();
+    rows.pop()
+}
+
+#[tokio::test]
+async fn a_reader_that_is_dropped_is_used_again() {
+    let (_dir, engine) = engine().await;
+    let mut first = engine.begin_read(NOW).await.unwrap();
+    first.rows("PRAGMA cache_size = 77", Vec::new()).await.unwrap();
+    drop(first);
+    all_back(&engine).await;
+    let mut second = engine.begin_read(NOW).await.unwrap();
+    let row = second.rows("PRAGMA cache_size", Vec::new()).await.unwrap().pop();
+    assert_eq!(row.unwrap().fields("pragma").int().unwrap(), 77);
+}
+
+#[tokio::test]
+async fn a_reader_that_comes_back_has_given_its_snapshot_up() {
+    let (_dir, engine) = engine().await;
+    for _ in 0..8 {
+        let mut old = engine.begin_read(NOW).await.unwrap();
+        assert!(mark(&mut old).await.is_none());
+    }
+    all_back(&engine).await;
+    let mut writer = engine.begin_write(NOW, "r1/test").await.unwrap();
+    writer
+        .execute("INSERT INTO meta (name, value) VALUES ('mark', 'x')", Vec::new())
+        .await
+        .unwrap();
+    writer.commit().await.unwrap();
+    for _ in 0..8 {
+        let mut new = engine.begin_read(NOW).await.unwrap();
+        assert!(mark(&mut new).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_is_dropped_leaves_nothing_behind() {
+    let (_dir, engine) = engine().await;
+    let mut writer = engine.begin_write(NOW, "r1/test").await.unwrap();
+    writer
+        .execute("INSERT INTO meta (name, value) VALUES ('mark', 'x')", Vec::new())
+        .await
+        .unwrap();
+    drop(writer);
+    let mut next = engine.begin_write(NOW, "r1/test").await.unwrap();
+    assert!(mark(&mut next).await.is_none());
+}
