@@ -119,7 +119,9 @@ pub(super) async fn run(
     stop.await;
     tracing::info!("stopping: no new connections, requests under way may finish");
     prober.abort();
-    ready.send_replace(Readiness { obstacles: vec!["draining"] });
+    ready.send_replace(Readiness {
+        obstacles: vec!["draining"],
+    });
     ended.send_replace(true);
     for task in [server, ops_server] {
         task.await

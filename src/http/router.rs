@@ -42,7 +42,10 @@ pub fn app(deps: Arc<Deps>, site: Site) -> Router {
 pub fn app_within(deps: Arc<Deps>, site: Site, options: &Options) -> Router {
     let app = api(options)
         .with_state(Arc::clone(&deps))
-        .merge(guard::deadline(pages::routes(deps, site.clone()), options.upstream))
+        .merge(guard::deadline(
+            pages::routes(deps, site.clone()),
+            options.upstream,
+        ))
         .fallback(pages::nothing)
         .method_not_allowed_fallback(pages::nothing)
         .layer(Extension(Arc::new(site.clone())));
