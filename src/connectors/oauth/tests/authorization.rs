@@ -159,9 +159,11 @@ fn the_issuer_of_a_callback_is_compared_as_it_stands() {
         check_issuer(&gmail, Some("https://evil.example")),
         Err(AuthorizeError::WrongIssuer)
     );
+    // Slack's file names none: an answer that carries one cannot be believed (RFC 9207 §2.4).
+    assert_eq!(check_issuer(&connector("slack"), None), Ok(()));
     assert_eq!(
         check_issuer(&connector("slack"), Some("https://slack.com")),
-        Ok(())
+        Err(AuthorizeError::WrongIssuer)
     );
 }
 
