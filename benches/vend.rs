@@ -8,7 +8,7 @@ mod stages;
 #[path = "world/mod.rs"]
 mod world;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use postern::{
     app::{self, AppError, Parts},
@@ -44,7 +44,7 @@ fn main() -> Done<()> {
     let without = runtime.block_on(Served::start(app::open_without_commit))?;
     without.load("/v1/vend", 1, Duration::from_millis(300))?;
 
-    let time = Duration::from_millis(if short() { 250 } else { 2_000 });
+    let time = Duration::from_millis(if short() { 250 } else { 1_500 });
     for connections in [1_usize, 64] {
         let mut rounds: [Vec<load::Seen>; 4] = Default::default();
         for _ in 0..PAIRS {

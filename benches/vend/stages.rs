@@ -1,4 +1,4 @@
-//! Processor time of a vend, stage by stage: the process's clock over many calls of one stage, nothing else running.
+//! Processor time of a vend, stage by stage: the process's clock over many calls of one stage, no load, workers running.
 
 use std::{hint::black_box, time::Instant};
 

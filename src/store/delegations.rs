@@ -84,17 +84,27 @@ impl Tx {
         grant: GrantId,
         agent: Option<AgentId>,
     ) -> Result<Vec<Delegation>, StoreError> {
-        let rows = self
-            .rows(
-                concat!(
+        // Two texts, not one with "or any agent": only so does the agent narrow the index.
+        let rows = match agent {
+            Some(agent) => {
+                let sql = concat!(
+                    "SELECT ",
+                    delegation_columns!(),
+                    " FROM delegations d WHERE d.org_id = $1 AND d.grant_id = $2 AND d.agent_id = $3
+                       AND d.ended_at IS NULL ORDER BY d.id"
+                );
+                self.rows(sql, params![org, grant, agent]).await?
+            }
+            None => {
+                let sql = concat!(
                     "SELECT ",
                     delegation_columns!(),
                     " FROM delegations d WHERE d.org_id = $1 AND d.grant_id = $2
-                       AND ($3 IS NULL OR d.agent_id = $3) AND d.ended_at IS NULL ORDER BY d.id"
-                ),
-                params![org, grant, agent],
-            )
-            .await?;
+                       AND d.ended_at IS NULL ORDER BY d.id"
+                );
+                self.rows(sql, params![org, grant]).await?
+            }
+        };
         let mut living = Vec::with_capacity(rows.len());
         for row in rows {
             let delegation = read(row)?;

@@ -201,13 +201,18 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 }
 
 fn migrations() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "house".into(),
-        MigrationType::Simple,
-        sqlx::SqlStr::from_static(include_str!("../../migrations/sqlite/0001_house.sql")),
-        false,
-    )])
+    let migration = |version, name: &'static str, text| {
+        let text = sqlx::SqlStr::from_static(text);
+        Migration::new(version, name.into(), MigrationType::Simple, text, false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "house", include_str!("../../migrations/sqlite/0001_house.sql")),
+        migration(
+            2,
+            "planner",
+            include_str!("../../migrations/sqlite/0002_planner.sql"),
+        ),
+    ])
 }
 
 /// The statements of the gate's batch: one JSON parameter carries all rows.

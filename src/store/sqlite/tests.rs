@@ -67,3 +67,51 @@ async fn a_writer_that_is_dropped_leaves_nothing_behind() {
     let mut next = engine.begin_write(NOW, "r1/test").await.unwrap();
     assert!(mark(&mut next).await.is_none());
 }
+
+/// How the planner means to find rows, for a reader and for the writer that made the database.
+async fn plans(sql: &'static str) -> Vec<String> {
+    let (_dir, engine) = engine().await;
+    let mut plans = Vec::new();
+    for mut tx in [
+        engine.begin_read(NOW).await.unwrap(),
+        engine.begin_write(NOW, "r1/test").await.unwrap(),
+    ] {
+        let row = tx.rows(sql, Vec::new()).await.unwrap().swap_remove(0);
+        let mut fields = row.fields("plan");
+        for _ in 0..3 {
+            fields.int().unwrap();
+        }
+        plans.push(fields.text().unwrap());
+    }
+    plans
+}
+
+#[tokio::test]
+async fn the_delegations_of_a_grant_are_not_looked_for_among_all_of_the_org() {
+    for plan in plans(
+        "EXPLAIN QUERY PLAN SELECT id, user_id FROM delegations
+         WHERE org_id = '1' AND grant_id = '2' AND agent_id = '3' AND ended_at IS NULL ORDER BY id",
+    )
+    .await
+    {
+        assert!(
+            plan.contains("delegations_grant (org_id=? AND grant_id=? AND agent_id=?)"),
+            "{plan}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_grants_of_a_person_are_not_looked_for_among_all_of_the_org() {
+    for plan in plans(
+        "EXPLAIN QUERY PLAN SELECT id, label FROM grants
+         WHERE org_id = '1' AND user_id = '2' AND connector = '3' ORDER BY id",
+    )
+    .await
+    {
+        assert!(
+            plan.contains("grants_user (org_id=? AND user_id=? AND connector=?)"),
+            "{plan}"
+        );
+    }
+}
