@@ -20,6 +20,7 @@ use crate::{
 use super::{
     AccountChoice, ConnectLink, Deps, Fault, Refusal,
     connect::begin,
+    decide::ATTEMPTS,
     facts::{AgentView, GrantView},
 };
 
@@ -101,11 +102,7 @@ pub struct Prepared {
 /// # Errors
 /// The first refusal that applies.
 pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared, Refusal> {
-    let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
-    if agent.facts.agent.disabled_at.is_some() {
-        return Err(Refusal::Unauthenticated);
-    }
-    let grant = select(deps, caller, ask, &agent).await?;
+    let (agent, grant) = same_epoch(deps, caller, ask).await?;
     let connector = Arc::clone(known_connector(deps, &grant.facts.grant.connector)?);
     let tool = known_tool(&connector, &ask.tool)?;
     let args = connectors::validate(&connector, tool, &ask.args).map_err(|errors| {
@@ -146,6 +143,26 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
         category,
         scopes,
     })
+}
+
+/// Both views, read at one epoch: the gate compares one epoch only, so facts of two must never meet.
+async fn same_epoch(
+    deps: &Deps,
+    caller: Caller,
+    ask: &Ask,
+) -> Result<(Arc<AgentView>, Arc<GrantView>), Refusal> {
+    for _attempt in 0..ATTEMPTS {
+        let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
+        if agent.facts.agent.disabled_at.is_some() {
+            return Err(Refusal::Unauthenticated);
+        }
+        let grant = select(deps, caller, ask, &agent).await?;
+        if agent.facts.epoch == grant.facts.epoch {
+            return Ok((agent, grant));
+        }
+        deps.facts.forget(caller.org);
+    }
+    Err(Refusal::StoreUnavailable(None))
 }
 
 fn known_connector<'a>(deps: &'a Deps, id: &ConnectorId) -> Result<&'a Arc<Connector>, Refusal> {

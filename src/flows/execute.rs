@@ -46,7 +46,7 @@ pub async fn run(
     };
     // The action was prepared from this very tool.
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
-    let sent = send(deps, prepared, tool, &token).await;
+    let sent = send(deps, prepared, tool, receipt, &token).await;
     let sent = match sent {
         Ok(answer) if is_dead(prepared, &answer) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
@@ -94,8 +94,13 @@ async fn send(
     deps: &Deps,
     prepared: &Prepared,
     tool: Tool<'_>,
+    receipt: &AuditReceipt,
     token: &AccessToken,
 ) -> Result<InboundResponse, EgressError> {
+    // Every send, resends included, needs a live receipt.
+    if receipt.live().is_err() {
+        return Err(EgressError::Setup);
+    }
     // INVARIANT: the request is rendered from the action that was decided, nothing else.
     let rendered =
         connectors::render(&prepared.connector, tool, &prepared.args).map_err(|_| EgressError::Setup)?;
@@ -126,7 +131,7 @@ async fn again(
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
     let token =
         open::renewed_access_token(receipt, &key, grant, &row).map_err(|_| Refusal::KeyUnavailable)?;
-    let resent = send(deps, prepared, tool, &token).await;
+    let resent = send(deps, prepared, tool, receipt, &token).await;
     if resent.as_ref().is_ok_and(|answer| is_dead(prepared, answer)) {
         // A fresh token is dead too: only the person can mend that.
         refresh::give_up(deps, grant).await?;

@@ -92,6 +92,10 @@ impl AgentView {
             return Err(Refusal::denied("not_permitted"));
         };
         let grant = &prepared.grant;
+        // INVARIANT: what is laid out for policy is of one epoch, as the gate will ask for one.
+        if self.facts.epoch != grant.facts.epoch {
+            return Err(Refusal::StoreUnavailable(None));
+        }
         let facts = match grant.policy.get() {
             Some(facts) => facts,
             None => {

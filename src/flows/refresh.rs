@@ -226,10 +226,11 @@ async fn settle(
 
     let mut tx = deps.store.write().await?;
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
-    if !tx.release_refresh(grant.org, grant.id, lease.fence).await?
-        || now_grant.generation != grant.generation
-    {
-        // INVARIANT: compare-and-set on generation; a later claim made this answer void.
+    let ours = tx.release_refresh(grant.org, grant.id, lease.fence).await?;
+    if !ours || now_grant.generation != grant.generation {
+        // INVARIANT: compare-and-set on generation; a later claim or a reconnect made this answer void.
+        tracing::warn!(grant.id = %grant.id, "the renewed token of {} came too late and is dropped", grant.id);
+        tx.commit().await?;
         return Err(Refusal::ProviderUnavailable);
     }
     // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.
@@ -324,7 +325,7 @@ async fn fail(
         let entry = record::open(deps, EntryType::Refresh, draft)?;
         let mut tx = deps.store.write().await?;
         // Sent and not answered stays in doubt; refused outright is answered.
-        if failure.is_in_doubt() {
+        if failure.is_in_doubt() || lease.in_doubt.is_some() {
             tx.leave_in_doubt(grant.org, grant.id, lease.fence).await?;
         } else {
             tx.release_refresh(grant.org, grant.id, lease.fence).await?;

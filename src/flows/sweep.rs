@@ -66,9 +66,16 @@ async fn write_unknown(deps: &Deps, org: OrgId, id: EntryId, bytes: &str) -> Res
 async fn quarantine(deps: &Deps) -> Result<u64, Refusal> {
     let over = deps.store.read().await?.quarantine_over(BATCH).await?;
     let mut ended = 0;
-    for mut grant in over {
+    for seen in over {
         let mut tx = deps.store.write().await?;
         let now = tx.now();
+        // Read again in the transaction that buries it: it may have been reconnected meanwhile.
+        let Some(mut grant) = tx.grant(seen.org, seen.id).await? else {
+            continue;
+        };
+        if !matches!(grant.state, GrantState::Quarantined { until } if until <= now) {
+            continue;
+        }
         grant.state = GrantState::Revoked { at: now };
         let outbox = OutboxRow {
             org: grant.org,

@@ -11,7 +11,7 @@ use crate::{
         secret::ClientSecret,
     },
     release::open::{self, Ended},
-    store::{OutboxRow, SecretKind, UpstreamResult},
+    store::{OutboxRow, SecretKind, SecretRow, UpstreamResult},
 };
 
 use super::{Deps, Refusal, record};
@@ -141,6 +141,7 @@ pub async fn drain(deps: &Arc<Deps>) -> Result<usize, Refusal> {
 
 /// One try; `true` if the answer is final.
 async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
+    let asked = newest(deps, &row).await?;
     let answer = ask(deps, &row).await;
     let now = deps.clock.now();
     row.attempts += 1;
@@ -161,6 +162,16 @@ async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
         ..EntryDraft::default()
     };
     let mut tx = deps.store.write().await?;
+    // INVARIANT: a token that came while the provider was asked is asked about too, before anything is final.
+    let held = tx.secrets_of(row.org, row.grant).await?;
+    let newer = |secret: &(SecretKind, SecretRow)| asked.is_some_and(|asked| secret.1.generation > asked);
+    let last = if last && held.iter().any(newer) {
+        row.result = UpstreamResult::Pending;
+        row.due_at = now;
+        false
+    } else {
+        last
+    };
     tx.put_outbox(&row).await?;
     if last {
         draft.user = tx.grant(row.org, row.grant).await?.map(|grant| grant.user);
@@ -170,6 +181,12 @@ async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
     }
     tx.commit().await?;
     Ok(last)
+}
+
+/// The newest generation among the tokens the provider is about to be asked to end.
+async fn newest(deps: &Deps, row: &OutboxRow) -> Result<Option<u64>, Refusal> {
+    let held = deps.store.read().await?.secrets_of(row.org, row.grant).await?;
+    Ok(held.iter().map(|(_, secret)| secret.generation).max())
 }
 
 /// The refresh token first: it is the one that could make more.

@@ -10,7 +10,7 @@ use crate::{
         secret::AccessToken,
     },
     policy::OrgPermit,
-    release::{GateRefusal, Release, VerifiedDecision, open},
+    release::{DecisionError, GateRefusal, Release, VerifiedDecision, open},
     store::IdempotencyKey,
 };
 
@@ -202,6 +202,21 @@ async fn make_ready(
     verified: &VerifiedDecision,
 ) -> Result<Ready, Refusal> {
     if mode != Mode::Token {
+        // An engine's scopes narrow every mode: what is used or released must lie within them.
+        let used = if mode == Mode::Raw {
+            &prepared.grant.facts.grant.scopes
+        } else {
+            &prepared.scopes
+        };
+        let within = verified
+            .claims()
+            .constraints
+            .scopes
+            .as_ref()
+            .is_none_or(|most| used.is_subset(most));
+        if verified.is_external() && !within {
+            return Err(Refusal::DecisionRejected(DecisionError::UnmetConstraint));
+        }
         return token::wide(deps, prepared).await;
     }
     // The decision's scopes only narrow what the tool needs; an empty list means none.
@@ -279,6 +294,10 @@ async fn release(
     };
     if keyed {
         execute::finish(deps, caller.org, entry, 200, "released").await;
+    }
+    // Waiting for anything since the token was opened counts: nothing leaves on a dead receipt.
+    if let Err(dead) = receipt.live() {
+        return Err(execute::dropped(deps, &prepared, entry, false, &dead.into()).await);
     }
     Ok(Try::Done(Box::new(Vended::Token {
         token,

@@ -273,7 +273,9 @@ pub(super) async fn existing(
         .grants_of(session.org, session.user, Some(&session.connector))
         .await?;
     Ok(grants.into_iter().find(|grant| {
-        grant.account.id.as_deref() == Some(account) && !matches!(grant.state, GrantState::Revoked { .. })
+        grant.account.id.as_deref() == Some(account)
+            // One in quarantine runs its course: its tokens are wider than consented to and end at the provider.
+            && !matches!(grant.state, GrantState::Revoked { .. } | GrantState::Quarantined { .. })
     }))
 }
 

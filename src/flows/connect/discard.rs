@@ -154,6 +154,9 @@ pub async fn grant(
             },
         };
         tx.put_outbox(&outbox).await?;
+        if !upstream::can_revoke(connector) {
+            tx.shred_secrets(grant.org, grant.id).await?;
+        }
     }
     session.status = ConnectStatus::Failed;
     session.failure = Some(code.to_owned());
