@@ -1,6 +1,8 @@
 //! `postern dev`: a demo organisation, two people, one agent, an example policy and the Acme Mail provider, all on
 //! loopback. The only start that acts without the API, and none of its relaxations is reachable from `serve`.
 
+mod keys;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -15,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::{
     connectors::{Catalogue, Options},
     crypto::{
-        OsRandomness,
+        OsRandomness, digest,
         hardening::{self, Locking},
     },
     dev::acme_mail::{self, AcmeMail, RedirectUri},
@@ -25,6 +27,8 @@ use crate::{
     http::{guard::RequestIds, security::Site, server},
     policy::demo,
 };
+
+use keys::{DemoKeys, keep_keys, kept_keys};
 
 use super::{
     AppError, Kind, Parts,
@@ -78,13 +82,10 @@ pub struct DemoUser {
     pub login_url: String,
 }
 
-/// What a kept data directory remembers besides the database: the demo's keys, so that a second start is the same.
+/// What a kept data directory remembers in the clear besides the database.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     org: String,
-    admin_key: String,
-    service_key: String,
-    agents: Vec<DemoAgent>,
     acme_port: u16,
 }
 
@@ -115,15 +116,16 @@ pub async fn run_demo(
 
     let acme = provider(&home, &acme_url, &url)?;
     let deps = open(parts(&home, &url, &acme_url)?).await?;
-    let kept = match kept {
-        Some(kept) => kept,
+    let (kept, keys) = match kept {
+        Some(kept) => (kept, kept_keys(&deps).await?),
         None => {
-            let kept = furnish(&deps, port_of(&acme_listener)?).await?;
+            let (kept, keys) = furnish(&deps, port_of(&acme_listener)?).await?;
+            keep_keys(&deps, &keys).await?;
             home.keep(&kept)?;
-            kept
+            (kept, keys)
         }
     };
-    let announcement = announcement(&deps, kept, url.clone(), ops_url, acme_url).await?;
+    let announcement = announcement(&deps, kept, keys, url.clone(), ops_url, acme_url).await?;
 
     let acme_ids =
         RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
@@ -165,7 +167,7 @@ impl Home {
                 OsRandomness::new()
                     .fill(&mut name)
                     .map_err(|_| AppError::Refused("no randomness".to_owned()))?;
-                std::env::temp_dir().join(format!("postern-dev-{}", crate::crypto::digest::hex(&name)))
+                std::env::temp_dir().join(format!("postern-dev-{}", digest::hex(&name)))
             }
         };
         let mut builder = std::fs::DirBuilder::new();
@@ -206,7 +208,6 @@ impl Home {
             .map_err(|_| AppError::Refused(format!("{} is not a demo's file", path.display())))
     }
 
-    /// The demo's own keys are kept in the clear beside its data, and only there: that is what a demo is.
     fn keep(&self, kept: &Kept) -> Result<(), AppError> {
         if self.temporary {
             return Ok(());
@@ -277,7 +278,7 @@ fn provider(home: &Home, acme_url: &str, url: &str) -> Result<AcmeMail, AppError
 }
 
 /// Makes the demo organisation by the same flows that `init` and `apply` use.
-async fn furnish(deps: &Deps, acme_port: u16) -> Result<Kept, AppError> {
+async fn furnish(deps: &Deps, acme_port: u16) -> Result<(Kept, DemoKeys), AppError> {
     let founded = found::found(deps, "Acme", "ada@acme.example").await?;
     let document = Document {
         agent: vec![Named {
@@ -307,8 +308,7 @@ async fn furnish(deps: &Deps, acme_port: u16) -> Result<Kept, AppError> {
     let toml = toml::to_string(&document).map_err(|_| AppError::Refused("the demo document".to_owned()))?;
     let applied = apply::apply(deps, founded.org, "postern dev".to_owned(), &toml).await?;
     let key_of = |kind: &'static str| applied.keys.iter().filter(move |key| key.kind == kind);
-    Ok(Kept {
-        org: founded.org.to_string(),
+    let keys = DemoKeys {
         admin_key: founded.admin_key,
         service_key: key_of("service")
             .map(|key| key.key.clone())
@@ -321,13 +321,20 @@ async fn furnish(deps: &Deps, acme_port: u16) -> Result<Kept, AppError> {
                 key: key.key.clone(),
             })
             .collect(),
-        acme_port,
-    })
+    };
+    Ok((
+        Kept {
+            org: founded.org.to_string(),
+            acme_port,
+        },
+        keys,
+    ))
 }
 
 async fn announcement(
     deps: &Deps,
     kept: Kept,
+    keys: DemoKeys,
     url: String,
     ops_url: String,
     demo_provider: String,
@@ -353,9 +360,9 @@ async fn announcement(
         ops_url,
         demo_provider,
         org: kept.org,
-        admin_key: kept.admin_key,
-        service_key: kept.service_key,
-        agents: kept.agents,
+        admin_key: keys.admin_key,
+        service_key: keys.service_key,
+        agents: keys.agents,
         users,
     })
 }
