@@ -97,9 +97,10 @@ pub struct EntryPage {
 }
 
 /// How to check the log without trusting this server.
-const VERIFY_COMMANDS: [&str; 2] = [
-    "postern audit export > entries.jsonl",
-    "postern audit verify entries.jsonl",
+const VERIFY_COMMANDS: [&str; 3] = [
+    "postern audit key > log.vkey",
+    "postern audit export --out log.jsonl",
+    "postern audit verify log.jsonl --public-key log.vkey",
 ];
 
 /// One member of an entry.
