@@ -62,13 +62,9 @@ impl World {
         let key = applied.keys.iter().find(|key| key.kind == "agent");
         let agent_key = key.ok_or("no agent key")?.key.clone();
         let (_, parsed) = api_key::parse(&agent_key).ok_or("not a key")?;
-        let row = deps
-            .store
-            .read()
-            .await?
-            .api_key(&deps.lookup.api_key(&parsed)?)
-            .await?
-            .ok_or("the key is unknown")?;
+        let hash = deps.lookup.api_key(&parsed)?;
+        let row = deps.store.read_by(&hash).await?.api_key(&hash).await?;
+        let row = row.ok_or("the key is unknown")?;
         let agent = Caller {
             org: founded.org,
             agent: row.owner.parse().map_err(failed)?,

@@ -25,19 +25,26 @@ impl Chest {
         kek_ref: &str,
         clock: &dyn Clock,
     ) -> Result<Self, AppError> {
-        let record = store.read().await?.current_odk(None).await?;
-        let record = match record {
+        let record = match store.read_deployment().await?.current_odk(None).await? {
             Some(record) => record,
             None => {
-                let record = keyring.create_odk(None, kek_ref).await?;
-                let mut tx = store.write().await?;
-                tx.insert_odk(&record).await?;
+                let made = keyring.create_odk(None, kek_ref).await?;
+                let mut tx = store.write_deployment().await?;
+                // Another replica may have been faster; then its key is everybody's.
+                let record = match tx.current_odk(None).await? {
+                    Some(record) => record,
+                    None => {
+                        tx.insert_odk(&made).await?;
+                        made
+                    }
+                };
                 tx.commit().await?;
                 record
             }
         };
         let odk = keyring.odk(&record).await?;
-        let mut records = store.read().await?.instance_keys().await?;
+        let mut tx = store.write_deployment().await?;
+        let mut records = tx.instance_keys().await?;
         records.retain(|record| record.retired_at.is_none());
         for purpose in NEEDED {
             if records.iter().any(|record| record.purpose == purpose) {
@@ -49,11 +56,10 @@ impl Chest {
             } else {
                 instance::generate_mac_key(purpose, &odk, now)?.1
             };
-            let mut tx = store.write().await?;
             tx.insert_instance_key(&record).await?;
-            tx.commit().await?;
             records.push(record);
         }
+        tx.commit().await?;
         Ok(Self { odk, records })
     }
 

@@ -64,7 +64,7 @@ pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::
     refuse_measurement_builds()?;
     create_kek(&settings)?;
     let deps = open(parts(&settings)?).await?;
-    if !deps.store.read().await?.orgs().await?.is_empty() {
+    if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
         return Err(AppError::Refused(
             "this database has an organisation already; nothing was changed".to_owned(),
         ));

@@ -203,7 +203,7 @@ async fn select(
             known_tool(connector, &ask.tool)?;
             let grants = deps
                 .store
-                .read()
+                .read(caller.org)
                 .await?
                 .grants_of(caller.org, *user, Some(id))
                 .await?;
@@ -322,7 +322,7 @@ async fn link(
     connector: &Connector,
     reconnect: Option<&Grant>,
 ) -> Result<ConnectLink, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(caller.org).await?;
     if tx.user(caller.org, user).await?.is_none() {
         return Err(Refusal::NotFound);
     }

@@ -21,7 +21,7 @@ pub async fn entries(
     org: OrgId,
     filter: &EntryFilter,
 ) -> Result<Vec<(Entry, Option<Details>)>, Refusal> {
-    let rows = deps.store.read().await?.entries(org, filter).await?;
+    let rows = deps.store.read(org).await?.entries(org, filter).await?;
     let mut entries = Vec::with_capacity(rows.len());
     for row in rows {
         entries.push(record::read(deps, &row).await?);
@@ -40,7 +40,7 @@ pub async fn entry(
 ) -> Result<(EntryRow, Entry, Option<Details>), Refusal> {
     let row = deps
         .store
-        .read()
+        .read(org)
         .await?
         .entry(org, id)
         .await?
@@ -57,7 +57,7 @@ pub async fn checkpoint(deps: &Deps, org: OrgId) -> Result<String, Refusal> {
     sequence(deps, org).await?;
     let row = deps
         .store
-        .read()
+        .read(org)
         .await?
         .log_head(org)
         .await?
@@ -75,7 +75,7 @@ pub async fn log_page(
     start: u64,
     limit: u64,
 ) -> Result<Vec<(u64, String)>, Refusal> {
-    Ok(deps.store.read().await?.log_page(org, start, limit).await?)
+    Ok(deps.store.read(org).await?.log_page(org, start, limit).await?)
 }
 
 /// The public key of the org's log, as a C2SP verifier key.
@@ -100,7 +100,7 @@ fn key(deps: &Deps, org: OrgId) -> Result<VerifierKey, Refusal> {
 pub async fn sequence(deps: &Deps, org: OrgId) -> Result<usize, Refusal> {
     let mut placed = 0;
     loop {
-        let mut tx = deps.store.write().await?;
+        let mut tx = deps.store.write(org).await?;
         let waiting = tx.unsequenced(org, BATCH).await?;
         if waiting.is_empty() {
             return Ok(placed);

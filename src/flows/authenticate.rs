@@ -20,7 +20,7 @@ use super::{Deps, Refusal, login};
 pub async fn by_key(deps: &Deps, claimed: KeyKind, key: &ApiKey) -> Result<Principal, Refusal> {
     // SECURITY: keys are looked up by keyed hash, so no comparison of secrets can be timed.
     let hash = deps.lookup.api_key(key)?;
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read_by(&hash).await?;
     let row = tx.api_key(&hash).await?.ok_or(Refusal::Unauthenticated)?;
     if row.revoked_at.is_some() || row.kind != claimed {
         return Err(Refusal::Unauthenticated);
@@ -35,6 +35,7 @@ pub async fn by_key(deps: &Deps, claimed: KeyKind, key: &ApiKey) -> Result<Princ
         }
         KeyKind::Agent => {
             let agent = row.owner.parse().map_err(|_| inconsistent())?;
+            tx.enter(org).await?;
             let known = tx.agent(org, agent).await?.ok_or(Refusal::Unauthenticated)?;
             if known.disabled_at.is_some() {
                 return Err(Refusal::Unauthenticated);

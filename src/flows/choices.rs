@@ -55,7 +55,7 @@ pub async fn save(
 ) -> Result<usize, Refusal> {
     // The key first: no key service is asked while the transaction is open.
     let key = deps.org_key(org).await?;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     let grant = tx.grant(org, grant).await?.ok_or(Refusal::NotFound)?;
     if grant.user != user {
         return Err(Refusal::NotFound);

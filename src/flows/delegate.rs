@@ -41,7 +41,7 @@ pub struct Ask {
 pub async fn make(deps: &Deps, org: OrgId, user: UserId, ask: Ask) -> Result<Delegation, Refusal> {
     // The key first: no key service is asked while the transaction is open.
     let key = deps.org_key(org).await?;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     let now = tx.now();
     // INVARIANT: an earlier delegation may be narrowed by this one, so it goes through the guard.
     let epoch = tx.advance_epoch(org).await?;
@@ -120,7 +120,7 @@ pub async fn end(
     owner: Option<UserId>,
     by: String,
 ) -> Result<Delegation, Refusal> {
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     let now = tx.now();
     tx.advance_epoch(org).await?;
     let mut delegation = tx.delegation(org, id).await?.ok_or(Refusal::NotFound)?;

@@ -193,7 +193,7 @@ async fn append(
 /// Records how the call of an idempotency key ended.
 pub(super) async fn finish(deps: &Deps, org: OrgId, entry: EntryId, status: u16, code: &str) {
     let done = async {
-        let mut tx = deps.store.write().await?;
+        let mut tx = deps.store.write(org).await?;
         tx.finish_idempotency(org, entry, status, code).await?;
         tx.commit().await
     };

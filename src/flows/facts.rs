@@ -124,7 +124,7 @@ impl FactsCache {
         if let Some(view) = held(&self.agents, &(org, agent)) {
             return Ok(view);
         }
-        let mut tx = deps.store.read().await?;
+        let mut tx = deps.store.read(org).await?;
         let facts = tx
             .agent_facts(org, agent)
             .await?
@@ -170,7 +170,7 @@ impl FactsCache {
         if let Some(view) = held(&self.grants, &(org, agent, grant)) {
             return Ok(Some(view));
         }
-        let Some(facts) = deps.store.read().await?.vend_facts(org, agent, grant).await? else {
+        let Some(facts) = deps.store.read(org).await?.vend_facts(org, agent, grant).await? else {
             return Ok(None);
         };
         let view = Arc::new(GrantView {
@@ -191,7 +191,7 @@ impl FactsCache {
     /// # Errors
     /// When the database is unavailable.
     pub async fn is_current(&self, deps: &Deps, org: OrgId) -> Result<bool, Refusal> {
-        let epoch = deps.store.read().await?.epoch(org).await?;
+        let epoch = deps.store.read(org).await?.epoch(org).await?;
         let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         let agents_fit = agents

@@ -51,7 +51,7 @@ pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded
         ..EntryDraft::default()
     };
     let entry = record::open(deps, EntryType::Admin, draft)?;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org.id).await?;
     tx.insert_org(&org, u32::from_be_bytes(incarnation)).await?;
     tx.insert_odk(&odk).await?;
     tx.insert_user(org.id, &admin).await?;

@@ -9,7 +9,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         secret::LinkToken,
     },
-    store::{OrgRow, UserRow},
+    store::{LoginLinkRow, OrgRow, Tx, UserRow},
 };
 
 use super::{Deps, Refusal, record};
@@ -47,7 +47,7 @@ pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Res
         ..EntryDraft::default()
     };
     let entry = record::open(deps, EntryType::Session, draft)?;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     let person = tx.user(org, user).await?.ok_or(Refusal::NotFound)?;
     if person.managed_by.is_some() {
         return Err(Refusal::NotFound);
@@ -68,11 +68,7 @@ pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Res
 /// # Errors
 /// When the link is unknown, used or expired.
 pub async fn look(deps: &Deps, token: &LinkToken) -> Result<Offered, Refusal> {
-    let mut tx = deps.store.read().await?;
-    let link = tx
-        .login_link(&deps.lookup.link("login", token)?)
-        .await?
-        .ok_or(Refusal::NotFound)?;
+    let (mut tx, link) = find(deps, &deps.lookup.link("login", token)?).await?;
     Ok(Offered {
         org: tx.org(link.org).await?.ok_or(Refusal::NotFound)?,
         user: tx.user(link.org, link.user).await?.ok_or(Refusal::NotFound)?,
@@ -87,10 +83,11 @@ pub async fn look(deps: &Deps, token: &LinkToken) -> Result<Offered, Refusal> {
 pub async fn enter(deps: &Deps, token: &LinkToken) -> Result<LinkToken, Refusal> {
     let hash = deps.lookup.link("login", token)?;
     let session = random::link_token(&*deps.random)?;
-    let mut tx = deps.store.write().await?;
-    let link = tx.login_link(&hash).await?.ok_or(Refusal::NotFound)?;
+    let (tx, link) = find(deps, &hash).await?;
+    drop(tx);
     let (org, user) = (link.org, link.user);
-    if !tx.spend_login_link(&hash).await? {
+    let mut tx = deps.store.write(org).await?;
+    if !tx.spend_login_link(org, &hash).await? {
         return Err(Refusal::NotFound);
     }
     let draft = EntryDraft {
@@ -107,15 +104,25 @@ pub async fn enter(deps: &Deps, token: &LinkToken) -> Result<LinkToken, Refusal>
     Ok(session)
 }
 
+/// The link with this keyed hash, in a snapshot that goes on in its org.
+async fn find(deps: &Deps, hash: &[u8; 32]) -> Result<(Tx, LoginLinkRow), Refusal> {
+    let mut tx = deps.store.read_by(hash).await?;
+    let link = tx.login_link(hash).await?.ok_or(Refusal::NotFound)?;
+    tx.enter(link.org).await?;
+    Ok((tx, link))
+}
+
 /// Whose session a cookie is.
 ///
 /// # Errors
 /// When the database is unavailable.
 pub async fn who(deps: &Deps, session: &LinkToken) -> Result<Option<(OrgRow, UserRow)>, Refusal> {
-    let mut tx = deps.store.read().await?;
-    let Some(row) = tx.session(&deps.lookup.session(session)?).await? else {
+    let hash = deps.lookup.session(session)?;
+    let mut tx = deps.store.read_by(&hash).await?;
+    let Some(row) = tx.session(&hash).await? else {
         return Ok(None);
     };
+    tx.enter(row.org).await?;
     let (Some(org), Some(user)) = (tx.org(row.org).await?, tx.user(row.org, row.user).await?) else {
         return Ok(None);
     };
@@ -128,14 +135,15 @@ pub async fn who(deps: &Deps, session: &LinkToken) -> Result<Option<(OrgRow, Use
 /// When the database is unavailable.
 pub async fn leave(deps: &Deps, session: &LinkToken) -> Result<(), Refusal> {
     let hash = deps.lookup.session(session)?;
-    let mut tx = deps.store.write().await?;
-    if let Some(row) = tx.session(&hash).await? {
+    let known = deps.store.read_by(&hash).await?.session(&hash).await?;
+    if let Some(row) = known {
+        let mut tx = deps.store.write(row.org).await?;
         let draft = EntryDraft {
             user: Some(row.user),
             outcome: Some("logout".to_owned()),
             ..EntryDraft::default()
         };
-        tx.delete_session(&hash).await?;
+        tx.delete_session(row.org, &hash).await?;
         tx.append_entry(row.org, record::open(deps, EntryType::Session, draft)?)
             .await?;
         tx.commit().await?;

@@ -83,7 +83,7 @@ impl Deps {
     /// # Errors
     /// When the database or the key service is unavailable.
     pub async fn org_key(&self, org: OrgId) -> Result<OdkHandle, Refusal> {
-        let record = self.store.read().await?.current_odk(Some(org)).await?;
+        let record = self.store.read(org).await?.current_odk(Some(org)).await?;
         self.unwrapped(&record.ok_or(StoreError::Inconsistent { table: "odks" })?)
             .await
     }
@@ -93,7 +93,7 @@ impl Deps {
     /// # Errors
     /// When the database or the key service is unavailable.
     pub async fn key_of(&self, org: OrgId, odk: KeyId) -> Result<OdkHandle, Refusal> {
-        let record = self.store.read().await?.odk(Some(org), odk).await?;
+        let record = self.store.read(org).await?.odk(Some(org), odk).await?;
         self.unwrapped(&record.ok_or(StoreError::Inconsistent { table: "odks" })?)
             .await
     }

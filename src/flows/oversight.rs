@@ -94,7 +94,7 @@ impl Totals {
 /// # Errors
 /// When the database is unavailable.
 pub async fn people(deps: &Deps, org: OrgId) -> Result<Vec<PersonSeen>, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let counts = tx.living_grants_per_user(org).await?;
     let services = tx.services(org).await?;
     let users = tx.users(org, None, MOST).await?;
@@ -113,7 +113,7 @@ pub async fn people(deps: &Deps, org: OrgId) -> Result<Vec<PersonSeen>, Refusal>
 /// # Errors
 /// When the database is unavailable.
 pub async fn agents(deps: &Deps, org: OrgId) -> Result<Vec<AgentSeen>, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let counts = tx.living_delegations_per_agent(org).await?;
     let mut seen = Vec::new();
     for agent in tx.agents(org, None, MOST).await? {
@@ -131,7 +131,7 @@ pub async fn agents(deps: &Deps, org: OrgId) -> Result<Vec<AgentSeen>, Refusal> 
 /// # Errors
 /// When there is no such person.
 pub async fn person(deps: &Deps, org: OrgId, id: UserId) -> Result<UserRow, Refusal> {
-    let person = deps.store.read().await?.user(org, id).await?;
+    let person = deps.store.read(org).await?.user(org, id).await?;
     person.ok_or(Refusal::NotFound)
 }
 
@@ -140,7 +140,7 @@ pub async fn person(deps: &Deps, org: OrgId, id: UserId) -> Result<UserRow, Refu
 /// # Errors
 /// When there is no such agent.
 pub async fn agent(deps: &Deps, org: OrgId, id: AgentId) -> Result<AgentRow, Refusal> {
-    let agent = deps.store.read().await?.agent(org, id).await?;
+    let agent = deps.store.read(org).await?.agent(org, id).await?;
     agent.ok_or(Refusal::NotFound)
 }
 
@@ -149,7 +149,7 @@ pub async fn agent(deps: &Deps, org: OrgId, id: AgentId) -> Result<AgentRow, Ref
 /// # Errors
 /// When there is no such grant.
 pub async fn grant(deps: &Deps, org: OrgId, id: GrantId) -> Result<(Grant, UserRow), Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let grant = tx.grant(org, id).await?.ok_or(Refusal::NotFound)?;
     let user = tx.user(org, grant.user).await?.ok_or(Refusal::NotFound)?;
     Ok((grant, user))
@@ -160,7 +160,7 @@ pub async fn grant(deps: &Deps, org: OrgId, id: GrantId) -> Result<(Grant, UserR
 /// # Errors
 /// When the database is unavailable.
 pub async fn roster(deps: &Deps, org: OrgId) -> Result<Roster, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let mut grants = tx.grants(org, None, MOST).await?;
     grants.retain(|grant| !matches!(grant.state, GrantState::Revoked { .. }));
     Ok(Roster {
@@ -187,7 +187,7 @@ pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receip
     if !row.fanned_out {
         totals.pending += row.counts.grants.saturating_sub(totals.all());
     }
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let mut grants = Vec::with_capacity(first.len());
     for outbox in first {
         let grant = tx.grant(org, outbox.grant).await?;
@@ -220,7 +220,7 @@ pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receip
 async fn next(deps: &Deps, org: OrgId, id: RevocationId, after: GrantId) -> Result<Vec<OutboxRow>, Refusal> {
     Ok(deps
         .store
-        .read()
+        .read(org)
         .await?
         .outbox_of(org, id, Some(after), MOST)
         .await?)

@@ -69,7 +69,7 @@ pub struct Detail {
 /// # Errors
 /// When the database is unavailable.
 pub async fn connections(deps: &Deps, org: OrgId, user: UserId) -> Result<Connections, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let mut grants = tx.grants_of(org, user, None).await?;
     let mut ended = 0;
     grants.retain(|grant| {
@@ -96,7 +96,7 @@ pub async fn connections(deps: &Deps, org: OrgId, user: UserId) -> Result<Connec
 /// # Errors
 /// When there is none, or it is another's: the answer is the same.
 pub async fn connection(deps: &Deps, org: OrgId, user: UserId, id: GrantId) -> Result<Detail, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let grant = owned(&mut tx, org, user, id).await?;
     let mut agents = tx.agents(org, None, MOST_AGENTS).await?;
     let uses = latest(&mut tx, org, user, Some(&grant.connector)).await?;
@@ -124,7 +124,7 @@ pub async fn connection(deps: &Deps, org: OrgId, user: UserId, id: GrantId) -> R
 /// # Errors
 /// When there is none, or it is another's: the answer is the same.
 pub async fn own_grant(deps: &Deps, org: OrgId, user: UserId, id: GrantId) -> Result<Connection, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let grant = owned(&mut tx, org, user, id).await?;
     seen(&mut tx, grant, &[], &[]).await
 }

@@ -32,14 +32,14 @@ pub async fn host_user(
     }
     let known = deps
         .store
-        .read()
+        .read(org)
         .await?
         .user_by_external_id(org, service, external_id)
         .await?;
     if let Some(user) = known {
         return Ok(user.id);
     }
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     // Another call may have made the person since.
     if let Some(user) = tx.user_by_external_id(org, service, external_id).await? {
         return Ok(user.id);
@@ -75,7 +75,7 @@ pub async fn known_host_user(
     service: ServiceId,
     external_id: &str,
 ) -> Result<Option<UserId>, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let known = tx.user_by_external_id(org, service, external_id).await?;
     Ok(known.map(|user| user.id))
 }

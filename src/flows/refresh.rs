@@ -84,7 +84,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
     let _landed = flight.lock().await;
     for _attempt in 0..ATTEMPTS {
         // Read again under the lock: whoever flew before us may have brought what we want.
-        let mut tx = deps.store.read().await?;
+        let mut tx = deps.store.read(seen.org).await?;
         let grant = tx.grant(seen.org, seen.id).await?.ok_or(Refusal::NotFound)?;
         let current = tx.secret(seen.org, seen.id, &want.kind()).await?;
         let refresh_token = tx.secret(seen.org, seen.id, &SecretKind::RefreshToken).await?;
@@ -102,7 +102,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
         let key = deps.key_of(grant.org, refresh_token.sealed.odk).await?;
         let seal_key = deps.org_key(grant.org).await?;
         let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
-        let mut tx = deps.store.write().await?;
+        let mut tx = deps.store.write(grant.org).await?;
         let lease = tx
             .claim_refresh(
                 grant.org,
@@ -224,7 +224,7 @@ async fn settle(
     };
     let entry = record::open(deps, EntryType::Refresh, draft)?;
 
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(grant.org).await?;
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
     let ours = tx.release_refresh(grant.org, grant.id, lease.fence).await?;
     if !ours || now_grant.generation != grant.generation {
@@ -323,7 +323,7 @@ async fn fail(
             ..EntryDraft::default()
         };
         let entry = record::open(deps, EntryType::Refresh, draft)?;
-        let mut tx = deps.store.write().await?;
+        let mut tx = deps.store.write(grant.org).await?;
         // Sent and not answered stays in doubt; refused outright is answered.
         if failure.is_in_doubt() || lease.in_doubt.is_some() {
             tx.leave_in_doubt(grant.org, grant.id, lease.fence).await?;
@@ -346,7 +346,7 @@ async fn fail(
 pub async fn give_up(deps: &Deps, grant: &Grant) -> Result<(), Refusal> {
     let current = deps
         .store
-        .read()
+        .read(grant.org)
         .await?
         .grant(grant.org, grant.id)
         .await?
@@ -373,7 +373,7 @@ async fn set_reconnect_if_unchanged(
         ..EntryDraft::default()
     };
     let entry = record::open(deps, EntryType::Refresh, draft)?;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(grant.org).await?;
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
     if let Some(fence) = fence {
         tx.release_refresh(grant.org, grant.id, fence).await?;

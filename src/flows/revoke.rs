@@ -46,7 +46,7 @@ pub struct Revoked {
 /// # Errors
 /// When the selection names nothing in this org.
 pub async fn dry_run(deps: &Deps, org: OrgId, selector: &Selector) -> Result<SelectorCounts, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     exists(&mut tx, org, selector).await?;
     Ok(tx.count_selector(org, selector).await?)
 }
@@ -95,7 +95,7 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
         Selector::Grant(grant) => draft.grant = Some(*grant),
         Selector::All(_) => {}
     }
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     exists(&mut tx, org, &ask.selector).await?;
     if let Selector::Grant(grant) = &ask.selector
         && let Some(grant) = tx.grant(org, *grant).await?
@@ -136,7 +136,7 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
 /// # Errors
 /// When the database is unavailable.
 pub async fn still_in_flight(deps: &Deps, org: OrgId, row: &RevocationRow) -> Result<u64, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let sent = tx.in_flight(org, row.at - OUTCOME_DUE).await?;
     let covered = sent
         .into_iter()
@@ -156,7 +156,7 @@ pub async fn report(
     after: Option<GrantId>,
     limit: u64,
 ) -> Result<(RevocationRow, Vec<OutboxRow>), Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let row = tx.revocation(org, id).await?.ok_or(Refusal::NotFound)?;
     let grants = tx.outbox_of(org, id, after, limit).await?;
     Ok((row, grants))
@@ -175,7 +175,12 @@ async fn exists(tx: &mut crate::store::Tx, org: OrgId, selector: &Selector) -> R
 
 /// Releases of the selection that were sent and have no outcome yet.
 async fn in_flight(deps: &Deps, org: OrgId, selector: &Selector, at: Time) -> Result<Vec<EntryId>, Refusal> {
-    let rows = deps.store.read().await?.in_flight(org, at - OUTCOME_DUE).await?;
+    let rows = deps
+        .store
+        .read(org)
+        .await?
+        .in_flight(org, at - OUTCOME_DUE)
+        .await?;
     Ok(rows
         .into_iter()
         .filter_map(|(_, bytes)| serde_json::from_str::<Entry>(&bytes).ok())

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::{
-        EntryId, OrgId,
+        EntryId, GrantId, OrgId,
         entry::{Entry, EntryDraft, EntryType},
         grant::GrantState,
     },
@@ -18,32 +18,52 @@ use super::{Deps, Refusal, connect::discard, record, upstream};
 /// # Errors
 /// When the database is unavailable; what was done stays done.
 pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
-    let mut ended = u64::try_from(discard::overdue(deps).await?).unwrap_or(u64::MAX);
-    ended += unknown_outcomes(deps).await?;
-    ended += quarantine(deps).await?;
-    let mut tx = deps.store.write().await?;
-    ended += tx.sweep_spent().await?;
-    tx.commit().await?;
     deps.keyring.sweep();
+    let mut due = deps.store.due().await?;
+    let before = due.now() - OUTCOME_DUE;
+    let connects = due.connects(BATCH).await?;
+    let outcomes = due.outcomes(before, BATCH).await?;
+    let quarantines = due.quarantines(BATCH).await?;
+    let orgs = due.orgs_to_sweep().await?;
+    drop(due);
+    let mut ended = 0;
+    for (org, id) in connects {
+        ended += counted(org, discard::overdue(deps, org, id).await);
+    }
+    for (org, id) in outcomes {
+        ended += counted(org, unknown_outcome(deps, org, id).await);
+    }
+    for (org, id) in quarantines {
+        ended += counted(org, quarantine_over(deps, org, id).await);
+    }
+    for org in orgs {
+        ended += counted(org, spent(deps, org).await);
+    }
     Ok(ended)
 }
 
-/// A call that was sent and whose outcome nobody recorded is `unknown` after five minutes.
-async fn unknown_outcomes(deps: &Deps) -> Result<u64, Refusal> {
-    let mut tx = deps.store.read().await?;
-    let before = tx.now() - OUTCOME_DUE;
-    let overdue = tx.outcomes_overdue(before, BATCH).await?;
-    drop(tx);
-    let mut written = 0;
-    for (org, id, bytes) in overdue {
-        write_unknown(deps, org, id, &bytes).await?;
-        written += 1;
-    }
-    Ok(written)
+/// What cannot be ended waits for the next look; it must not hold up what is due beside it, nor another org's.
+fn counted(org: OrgId, done: Result<u64, Refusal>) -> u64 {
+    done.unwrap_or_else(|refusal| {
+        tracing::warn!(org.id = %org, cause = %refusal, "something overdue in {org} has to wait");
+        0
+    })
 }
 
-async fn write_unknown(deps: &Deps, org: OrgId, id: EntryId, bytes: &str) -> Result<(), Refusal> {
-    let release: Option<Entry> = serde_json::from_str(bytes).ok();
+async fn spent(deps: &Deps, org: OrgId) -> Result<u64, Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    let gone = tx.sweep_spent(org).await?;
+    tx.commit().await?;
+    Ok(gone)
+}
+
+/// A call that was sent and whose outcome nobody recorded is `unknown` after five minutes.
+async fn unknown_outcome(deps: &Deps, org: OrgId, id: EntryId) -> Result<u64, Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    let Some(row) = tx.entry(org, id).await? else {
+        return Ok(0);
+    };
+    let release: Option<Entry> = serde_json::from_str(&row.bytes).ok();
     let draft = EntryDraft {
         user: release.as_ref().and_then(|entry| entry.draft.user),
         agent: release.as_ref().and_then(|entry| entry.draft.agent),
@@ -55,53 +75,48 @@ async fn write_unknown(deps: &Deps, org: OrgId, id: EntryId, bytes: &str) -> Res
         correlation: Some(id.to_string()),
         ..EntryDraft::default()
     };
-    let mut tx = deps.store.write().await?;
     tx.finish_idempotency(org, id, 504, "outcome_unknown").await?;
     tx.append_entry(org, record::open(deps, EntryType::Outcome, draft)?)
         .await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    Ok(1)
 }
 
 /// A grant that was wider than asked and that nobody reconnected is ended at the provider.
-async fn quarantine(deps: &Deps) -> Result<u64, Refusal> {
-    let over = deps.store.read().await?.quarantine_over(BATCH).await?;
-    let mut ended = 0;
-    for seen in over {
-        let mut tx = deps.store.write().await?;
-        let now = tx.now();
-        // Read again in the transaction that buries it: it may have been reconnected meanwhile.
-        let Some(mut grant) = tx.grant(seen.org, seen.id).await? else {
-            continue;
-        };
-        if !matches!(grant.state, GrantState::Quarantined { until } if until <= now) {
-            continue;
-        }
-        grant.state = GrantState::Revoked { at: now };
-        let outbox = OutboxRow {
-            org: grant.org,
-            grant: grant.id,
-            revocation: None,
-            connector: grant.connector.clone(),
-            due_at: now,
-            give_up_at: now + upstream::GIVE_UP,
-            attempts: 0,
-            result: UpstreamResult::Pending,
-        };
-        tx.bury_grant(&grant, &outbox).await?;
-        let draft = EntryDraft {
-            user: Some(grant.user),
-            grant: Some(grant.id),
-            connector: Some(grant.connector.clone()),
-            outcome: Some("discarded".to_owned()),
-            reason: Some("quarantine_over".to_owned()),
-            ..EntryDraft::default()
-        };
-        tx.append_entry(grant.org, record::open(deps, EntryType::Connect, draft)?)
-            .await?;
-        tx.commit().await?;
-        ended += 1;
+async fn quarantine_over(deps: &Deps, org: OrgId, id: GrantId) -> Result<u64, Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    let now = tx.now();
+    // Read in the transaction that buries it: it may have been reconnected meanwhile.
+    let Some(mut grant) = tx.grant(org, id).await? else {
+        return Ok(0);
+    };
+    if !matches!(grant.state, GrantState::Quarantined { until } if until <= now) {
+        return Ok(0);
     }
-    Ok(ended)
+    grant.state = GrantState::Revoked { at: now };
+    let outbox = OutboxRow {
+        org,
+        grant: id,
+        revocation: None,
+        connector: grant.connector.clone(),
+        due_at: now,
+        give_up_at: now + upstream::GIVE_UP,
+        attempts: 0,
+        result: UpstreamResult::Pending,
+    };
+    tx.bury_grant(&grant, &outbox).await?;
+    let draft = EntryDraft {
+        user: Some(grant.user),
+        grant: Some(id),
+        connector: Some(grant.connector.clone()),
+        outcome: Some("discarded".to_owned()),
+        reason: Some("quarantine_over".to_owned()),
+        ..EntryDraft::default()
+    };
+    tx.append_entry(org, record::open(deps, EntryType::Connect, draft)?)
+        .await?;
+    tx.commit().await?;
+    Ok(1)
 }
 
 /// A release without an outcome after this long is `unknown`.

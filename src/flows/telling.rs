@@ -37,7 +37,7 @@ pub async fn tell(
     entries: Vec<(Entry, Option<Details>)>,
 ) -> Result<Vec<Told>, Refusal> {
     let mut names = Names {
-        tx: deps.store.read().await?,
+        tx: deps.store.read(org).await?,
         org,
         known: HashMap::new(),
     };
@@ -76,7 +76,7 @@ pub async fn tell(
 /// When the database is unavailable.
 pub async fn actor(deps: &Deps, org: OrgId, id: &str) -> Result<String, Refusal> {
     let mut names = Names {
-        tx: deps.store.read().await?,
+        tx: deps.store.read(org).await?,
         org,
         known: HashMap::new(),
     };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     connectors::oauth::{Client, OAuth, RevokeOutcome, TokenToEnd},
     domain::{
-        OrgId,
+        GrantId, OrgId,
         connector::{Connector, ConnectorId, RevokeHow},
         entry::{EntryDraft, EntryType},
         secret::ClientSecret,
@@ -23,7 +23,7 @@ use super::{Deps, Refusal, record};
 pub async fn client(deps: &Deps, org: OrgId, connector: &ConnectorId) -> Result<OrgClient, Refusal> {
     let row = deps
         .store
-        .read()
+        .read(org)
         .await?
         .connector_client(org, connector)
         .await?
@@ -73,10 +73,13 @@ pub fn can_revoke(connector: &Connector) -> bool {
 /// When the database is unavailable; what was done stays done, the rest follows on the next call.
 pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
     let mut queued = 0;
-    let pending = deps.store.read().await?.revocations_to_fan_out().await?;
-    for (org, revocation) in pending {
+    let pending = deps.store.due().await?.revocations(BATCH).await?;
+    for (org, id) in pending {
+        let Some(revocation) = deps.store.read(org).await?.revocation(org, id).await? else {
+            continue;
+        };
         loop {
-            let mut tx = deps.store.write().await?;
+            let mut tx = deps.store.write(org).await?;
             let grants = tx.grants_to_bury(org, &revocation, CHUNK).await?;
             for grant in &grants {
                 let can = deps
@@ -121,11 +124,11 @@ pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
 /// # Errors
 /// When the database is unavailable.
 pub async fn drain(deps: &Arc<Deps>) -> Result<usize, Refusal> {
-    let due = deps.store.read().await?.due_outbox(BATCH).await?;
+    let due = deps.store.due().await?.outbox(BATCH).await?;
     let mut tasks = tokio::task::JoinSet::new();
-    for row in due {
+    for (org, grant) in due {
         let deps = Arc::clone(deps);
-        tasks.spawn(async move { settle(&deps, row).await });
+        tasks.spawn(async move { settle(&deps, org, grant).await });
     }
     let mut finished = 0;
     while let Some(done) = tasks.join_next().await {
@@ -140,7 +143,10 @@ pub async fn drain(deps: &Arc<Deps>) -> Result<usize, Refusal> {
 }
 
 /// One try; `true` if the answer is final.
-async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
+async fn settle(deps: &Deps, org: OrgId, grant: GrantId) -> Result<bool, Refusal> {
+    let Some(mut row) = deps.store.read(org).await?.outbox(org, grant).await? else {
+        return Ok(false);
+    };
     let asked = newest(deps, &row).await?;
     let answer = ask(deps, &row).await;
     let now = deps.clock.now();
@@ -161,7 +167,7 @@ async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
         correlation: row.revocation.map(|id| id.to_string()),
         ..EntryDraft::default()
     };
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(row.org).await?;
     // INVARIANT: a token that came while the provider was asked is asked about too, before anything is final.
     let held = tx.secrets_of(row.org, row.grant).await?;
     let newer = |secret: &(SecretKind, SecretRow)| asked.is_some_and(|asked| secret.1.generation > asked);
@@ -185,13 +191,18 @@ async fn settle(deps: &Deps, mut row: OutboxRow) -> Result<bool, Refusal> {
 
 /// The newest generation among the tokens the provider is about to be asked to end.
 async fn newest(deps: &Deps, row: &OutboxRow) -> Result<Option<u64>, Refusal> {
-    let held = deps.store.read().await?.secrets_of(row.org, row.grant).await?;
+    let held = deps
+        .store
+        .read(row.org)
+        .await?
+        .secrets_of(row.org, row.grant)
+        .await?;
     Ok(held.iter().map(|(_, secret)| secret.generation).max())
 }
 
 /// The refresh token first: it is the one that could make more.
 async fn ask(deps: &Deps, row: &OutboxRow) -> Result<RevokeOutcome, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(row.org).await?;
     let grant = tx.grant(row.org, row.grant).await?.ok_or(Refusal::NotFound)?;
     let secrets = tx.secrets_of(row.org, row.grant).await?;
     drop(tx);

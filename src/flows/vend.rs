@@ -324,7 +324,7 @@ fn idempotency_key(deps: &Deps, caller: Caller, ask: &Ask) -> Option<Idempotency
 /// What an earlier call with this key came to.
 async fn recorded(deps: &Deps, caller: Caller, key: Option<&IdempotencyKey>) -> Result<(), Refusal> {
     let Some(key) = key else { return Ok(()) };
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(caller.org).await?;
     let Some(record) = tx
         .idempotency(caller.org, &key.principal, key.route, &key.key)
         .await?

@@ -253,25 +253,6 @@ impl Tx {
         row.map(read).transpose()
     }
 
-    /// Sessions past their time that are not at an end: their tokens have to be revoked upstream.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn overdue_connects(&mut self, limit: u64) -> Result<Vec<ConnectRow>, StoreError> {
-        let rows = self
-            .rows(
-                concat!(
-                    "SELECT ",
-                    connect_columns!(),
-                    " FROM connect_sessions c WHERE c.expires_at < $1
-                       AND c.status NOT IN ('completed', 'failed') ORDER BY c.expires_at LIMIT $2"
-                ),
-                params![self.now, limit],
-            )
-            .await?;
-        rows.into_iter().map(read).collect()
-    }
-
     /// How many links an agent had made for a person since `since`.
     ///
     /// # Errors

@@ -32,22 +32,6 @@ pub struct LogRow {
 }
 
 impl Tx {
-    /// Orgs with entries that wait for their place.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn orgs_to_sequence(&mut self) -> Result<Vec<OrgId>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT DISTINCT org_id FROM entries WHERE log_index IS NULL ORDER BY org_id LIMIT 1000",
-                params![],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|row| row.fields("entries").parse())
-            .collect()
-    }
-
     /// The entries that wait, in the order of the log: epoch, writer, number.
     ///
     /// # Errors

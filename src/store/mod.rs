@@ -8,6 +8,7 @@ mod agents;
 mod connects;
 mod counts;
 mod delegations;
+mod due;
 mod entries;
 mod facts;
 mod gate;
@@ -26,6 +27,7 @@ mod sqlite;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use connects::{ConnectRow, ConnectStatus};
+pub use due::Due;
 pub use entries::{EntryFilter, EntryRow, NewEntry};
 pub use facts::{AgentFacts, VendFacts};
 pub(crate) use gate::Durability;
@@ -44,7 +46,7 @@ pub use sql::Tx;
 
 use std::{path::Path, sync::Arc};
 
-use crate::domain::{Clock, Time};
+use crate::domain::{Clock, OrgId, Time};
 
 /// What can go wrong in the database.
 #[derive(Debug, thiserror::Error)]
@@ -115,19 +117,56 @@ impl Store {
         })
     }
 
-    /// A snapshot for reading.
+    /// A snapshot of one org for reading.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn read(&self) -> Result<Tx, StoreError> {
+    pub async fn read(&self, _org: OrgId) -> Result<Tx, StoreError> {
         self.engine.begin_read(self.clock.now()).await
     }
 
-    /// The one writing transaction; others wait in order.
+    /// A snapshot in which a key, session or link is looked for by its keyed hash, before anybody knows its org;
+    /// [`Tx::enter`] goes on in that org.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn write(&self) -> Result<Tx, StoreError> {
+    pub async fn read_by(&self, _hash: &[u8; 32]) -> Result<Tx, StoreError> {
+        self.engine.begin_read(self.clock.now()).await
+    }
+
+    /// A snapshot of what belongs to the deployment and to no org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn read_deployment(&self) -> Result<Tx, StoreError> {
+        self.engine.begin_read(self.clock.now()).await
+    }
+
+    /// A look at what waits for the workers, across orgs.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn due(&self) -> Result<Due, StoreError> {
+        self.engine.begin_read(self.clock.now()).await.map(Due)
+    }
+
+    /// The one writing transaction of an org outside the gate; others of the same org wait in order.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn write(&self, _org: OrgId) -> Result<Tx, StoreError> {
+        self.write_cold().await
+    }
+
+    /// The one writing transaction over what belongs to the deployment.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn write_deployment(&self) -> Result<Tx, StoreError> {
+        self.write_cold().await
+    }
+
+    async fn write_cold(&self) -> Result<Tx, StoreError> {
         self.engine
             .begin_write(self.clock.now(), &format!("{}/cold", self.replica))
             .await
@@ -151,7 +190,7 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let mut tx = self.read().await?;
+        let mut tx = self.read_deployment().await?;
         let row = tx
             .row("SELECT value FROM meta WHERE name = $1", sql::params![name])
             .await?;
@@ -163,7 +202,7 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn set_meta(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
+        let mut tx = self.write_deployment().await?;
         tx.execute(
             "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
             sql::params![name, value],
@@ -179,6 +218,14 @@ impl Store {
 }
 
 impl Tx {
+    /// Goes on in an org, in the same snapshot.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn enter(&mut self, _org: OrgId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The database's time, taken when the transaction began.
     #[must_use]
     pub fn now(&self) -> Time {

@@ -94,11 +94,12 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn spend_login_link(&mut self, hash: &[u8; 32]) -> Result<bool, StoreError> {
+    pub async fn spend_login_link(&mut self, org: OrgId, hash: &[u8; 32]) -> Result<bool, StoreError> {
         let changed = self
             .execute(
-                "UPDATE login_links SET spent_at = $2 WHERE hash = $1 AND spent_at IS NULL AND expires_at > $2",
-                params![hash, self.now],
+                "UPDATE login_links SET spent_at = $3
+                 WHERE org_id = $1 AND hash = $2 AND spent_at IS NULL AND expires_at > $3",
+                params![org, hash, self.now],
             )
             .await?;
         Ok(changed == 1)
@@ -154,10 +155,13 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn delete_session(&mut self, hash: &[u8; 32]) -> Result<(), StoreError> {
-        self.execute("DELETE FROM sessions WHERE hash = $1", params![hash])
-            .await
-            .map(drop)
+    pub async fn delete_session(&mut self, org: OrgId, hash: &[u8; 32]) -> Result<(), StoreError> {
+        self.execute(
+            "DELETE FROM sessions WHERE org_id = $1 AND hash = $2",
+            params![org, hash],
+        )
+        .await
+        .map(drop)
     }
 
     /// What is known of an idempotency key of this caller on this route.
@@ -209,24 +213,20 @@ impl Tx {
         .map(drop)
     }
 
-    /// Removes what has outlived its purpose: spent decisions, idempotency keys, links and sessions.
+    /// Removes what has outlived its purpose in the org: spent decisions, idempotency keys, links and sessions.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn sweep_spent(&mut self) -> Result<u64, StoreError> {
-        let now = self.now;
-        let mut gone = self
-            .execute("DELETE FROM spent WHERE keep_until < $1", params![now])
-            .await?;
-        gone += self
-            .execute("DELETE FROM idempotency WHERE keep_until < $1", params![now])
-            .await?;
-        gone += self
-            .execute("DELETE FROM login_links WHERE expires_at < $1", params![now])
-            .await?;
-        gone += self
-            .execute("DELETE FROM sessions WHERE expires_at < $1", params![now])
-            .await?;
+    pub async fn sweep_spent(&mut self, org: OrgId) -> Result<u64, StoreError> {
+        let mut gone = 0;
+        for sql in [
+            "DELETE FROM spent WHERE org_id = $1 AND keep_until < $2",
+            "DELETE FROM idempotency WHERE org_id = $1 AND keep_until < $2",
+            "DELETE FROM login_links WHERE org_id = $1 AND expires_at < $2",
+            "DELETE FROM sessions WHERE org_id = $1 AND expires_at < $2",
+        ] {
+            gone += self.execute(sql, params![org, self.now]).await?;
+        }
         Ok(gone)
     }
 }

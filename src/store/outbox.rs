@@ -98,23 +98,6 @@ impl Tx {
         .map(drop)
     }
 
-    /// Upstream revocations that are due.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn due_outbox(&mut self, limit: u64) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox
-                 WHERE result = 'pending' AND due_at <= $1 ORDER BY due_at LIMIT $2",
-                params![self.now, limit],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|row| read_outbox(row.fields("outbox")))
-            .collect()
-    }
-
     /// What became of the grants of a revocation, in the order of their ids.
     ///
     /// # Errors

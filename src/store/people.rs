@@ -82,20 +82,6 @@ impl Tx {
         row.map(read_org).transpose()
     }
 
-    /// Every org: for workers and local commands only.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn orgs(&mut self) -> Result<Vec<OrgRow>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT org_id, name, agents_may_ask FROM orgs ORDER BY org_id",
-                params![],
-            )
-            .await?;
-        rows.into_iter().map(read_org).collect()
-    }
-
     /// Adds a person; `Exists` if the address or host id is taken.
     ///
     /// # Errors

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AgentId, EntryId, GrantId, OrgId, RevocationId, Time, UserId, connector::ConnectorId, entry::Epoch,
-    grant::Grant,
+    AgentId, GrantId, OrgId, RevocationId, Time, UserId, connector::ConnectorId, entry::Epoch, grant::Grant,
 };
 
 use super::{
@@ -191,27 +190,6 @@ impl Tx {
             .transpose()
     }
 
-    /// Revocations whose fan-out is not finished.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn revocations_to_fan_out(&mut self) -> Result<Vec<(OrgId, RevocationRow)>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT org_id, id, selector, reason, epoch, at, counts, fanned_out FROM revocations
-                 WHERE fanned_out = 0 ORDER BY at LIMIT 100",
-                params![],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|row| {
-                let mut fields = row.fields("revocations");
-                let org = fields.parse()?;
-                Ok((org, read_revocation(fields)?))
-            })
-            .collect()
-    }
-
     /// Grants covered by a revocation that have no tombstone yet.
     ///
     /// # Errors
@@ -289,56 +267,6 @@ impl Tx {
             .collect()
     }
 }
-
-impl Tx {
-    /// Calls that were sent before `before` and have no outcome: org, entry, canonical JSON.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn outcomes_overdue(
-        &mut self,
-        before: Time,
-        limit: u64,
-    ) -> Result<Vec<(OrgId, EntryId, String)>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT e.org_id, e.id, e.bytes FROM entries e
-                 WHERE e.kind = 'release' AND e.mode = 'execute' AND e.ts < $1 AND e.ts > $2
-                   AND NOT EXISTS (SELECT 1 FROM entries o WHERE o.org_id = e.org_id AND o.correlation = e.id
-                                   AND o.kind IN ('outcome', 'dropped'))
-                 ORDER BY e.ts LIMIT $3",
-                params![before, before - LOOK_BACK, limit],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|row| {
-                let mut fields = row.fields("entries");
-                Ok((fields.parse()?, fields.parse()?, fields.text()?))
-            })
-            .collect()
-    }
-
-    /// Grants whose time in quarantine is over, floors applied.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn quarantine_over(&mut self, limit: u64) -> Result<Vec<Grant>, StoreError> {
-        let rows = self
-            .rows(
-                concat!(
-                    "SELECT ",
-                    grant_columns!(),
-                    " FROM grants g WHERE g.state = 'quarantined' AND g.state_at < $1 ORDER BY g.state_at LIMIT $2"
-                ),
-                params![self.now, limit],
-            )
-            .await?;
-        rows.into_iter().map(read_grant).collect()
-    }
-}
-
-/// How far back the sweeper looks for calls without an outcome.
-const LOOK_BACK: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 fn revoked_at(grant: &Grant) -> Option<Time> {
     match grant.state {

@@ -40,9 +40,12 @@ impl Workers {
 }
 
 async fn sequence(deps: Arc<Deps>) -> Result<(), Refusal> {
-    let orgs = deps.store.read().await?.orgs_to_sequence().await?;
+    let orgs = deps.store.due().await?.orgs_to_sequence().await?;
     for org in orgs {
-        audit::sequence(&deps, org).await?;
+        // One org's broken log must not hold up the others'.
+        if let Err(refusal) = audit::sequence(&deps, org).await {
+            tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} has to wait");
+        }
     }
     Ok(())
 }

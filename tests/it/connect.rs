@@ -29,7 +29,7 @@ async fn the_honest_path_makes_a_grant_of_the_right_account() {
     let grant = world
         .deps
         .store
-        .read()
+        .read(world.org)
         .await
         .unwrap()
         .grant(world.org, grant)
@@ -238,7 +238,7 @@ async fn wider_scopes_than_asked_are_quarantined() {
     let grants = world
         .deps
         .store
-        .read()
+        .read(world.org)
         .await
         .unwrap()
         .grants_of(world.org, world.ada, None)

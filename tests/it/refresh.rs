@@ -70,7 +70,7 @@ async fn a_dead_refresh_token_asks_the_person_to_reconnect() {
     let kept = world
         .deps
         .store
-        .read()
+        .read(world.org)
         .await
         .unwrap()
         .grant(world.org, grant)

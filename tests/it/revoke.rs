@@ -83,7 +83,7 @@ async fn the_provider_is_told_and_the_receipt_says_so() {
     let secrets = world
         .deps
         .store
-        .read()
+        .read(world.org)
         .await
         .unwrap()
         .secrets_of(world.org, grant)

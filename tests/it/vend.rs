@@ -157,7 +157,7 @@ async fn somebody_who_has_not_connected_gets_a_link_with_the_tools_scopes_only()
     let session = world
         .deps
         .store
-        .read()
+        .read(world.org)
         .await
         .unwrap()
         .connect(world.org, link.session)

@@ -35,7 +35,7 @@ fn keys_place() -> AadParts<'static> {
 }
 
 async fn deployment_key(deps: &Deps) -> Result<OdkHandle, AppError> {
-    let record = deps.store.read().await?.current_odk(None).await?;
+    let record = deps.store.read_deployment().await?.current_odk(None).await?;
     let record = record.ok_or_else(|| AppError::Refused("the deployment has no data key".to_owned()))?;
     Ok(deps.keyring.odk(&record).await?)
 }

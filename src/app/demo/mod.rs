@@ -345,7 +345,7 @@ async fn announcement(
         .map_err(|_| AppError::Refused("demo.json names no org".to_owned()))?;
     let mut users = Vec::new();
     for email in ["ada@acme.example", "ben@acme.example"] {
-        let user = deps.store.read().await?.user_by_email(org, email).await?;
+        let user = deps.store.read(org).await?.user_by_email(org, email).await?;
         let user = user.ok_or_else(|| AppError::Refused(format!("{email} is missing from this demo")))?;
         let link = login::make_link(deps, org, user.id, "postern dev".to_owned()).await?;
         users.push(DemoUser {

@@ -69,7 +69,7 @@ pub struct NewKey {
 /// When the document does not hold.
 pub async fn plan(deps: &Deps, org: OrgId, toml: &str) -> Result<Plan, Refusal> {
     let document = checked(deps, toml)?;
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let work = compare(&mut tx, org, document).await?;
     Ok(Plan {
         changes: work.iter().map(Work::describe).collect(),
@@ -89,7 +89,7 @@ pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Ap
         outcome: Some("applied".to_owned()),
         ..EntryDraft::default()
     };
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     let work = compare(&mut tx, org, document).await?;
     let changes: Vec<Change> = work.iter().map(Work::describe).collect();
     if changes.is_empty() {

@@ -30,7 +30,7 @@ pub struct Around {
 pub async fn look(deps: &Deps, opened: &Opened<'_>) -> Result<Around, Refusal> {
     let session = &opened.session;
     let org = session.org;
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let host = match session.service.or(opened.user.managed_by) {
         None => None,
         Some(id) => tx

@@ -63,7 +63,7 @@ pub async fn create(deps: &Deps, org: OrgId, ask: Ask) -> Result<ConnectLink, Re
         }
     };
     let token = random::link_token(&*deps.random)?;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     let user = tx.user(org, ask.user).await?.ok_or(Refusal::NotFound)?;
     if tx.connector_client(org, &ask.connector).await?.is_none() {
         return Err(Refusal::invalid(
@@ -192,7 +192,7 @@ pub async fn go(deps: &Deps, token: &LinkToken, visitor: Visitor) -> Result<Link
     let sealed = seal::verifier(&key, &place(&session, &row, VERIFIER), &verifier).map_err(Refusal::from)?;
     session.verifier = Some(sealed);
     session.status = ConnectStatus::Spent;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(session.org).await?;
     if !tx.move_connect(ConnectStatus::Pending, &session).await? {
         return Err(ConnectFailure::Used);
     }
@@ -216,7 +216,7 @@ pub async fn provider_url(
         return Err(ConnectFailure::Used);
     }
     let verifier = open_verifier(deps, session).await?;
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(session.org).await?;
     let client = tx
         .connector_client(session.org, &session.connector)
         .await?

@@ -75,12 +75,14 @@ async fn check(
     visitor: Visitor,
 ) -> Result<ConnectRow, ConnectFailure> {
     let state = answer.state.as_deref().ok_or(ConnectFailure::Security("state"))?;
-    let mut tx = deps.store.read().await?;
+    let hash = deps.state_hash(state)?;
+    let mut tx = deps.store.read_by(&hash).await?;
     // RFC 6749 §10.12: `state` is known …
     let session = tx
-        .connect_by_state(&deps.state_hash(state)?)
+        .connect_by_state(&hash)
         .await?
         .ok_or(ConnectFailure::Security("state"))?;
+    tx.enter(session.org).await?;
     let user = tx
         .user(session.org, session.user)
         .await?
@@ -128,7 +130,7 @@ async fn exchange(
         .ok_or(ConnectFailure::NotConfigured)?;
     let mut session = session;
     session.status = ConnectStatus::Exchanging;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(session.org).await?;
     // INVARIANT: `state` is spent before the token request; a second callback finds nothing to spend.
     if !tx.move_connect(ConnectStatus::Spent, &session).await? {
         return Err(ConnectFailure::Used);
@@ -188,7 +190,7 @@ async fn keep(
     answer: Tokens,
     account: Account,
 ) -> Result<ConnectRow, ConnectFailure> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(session.org).await?;
     if let Some(reconnect) = session.reconnect {
         let grant = tx
             .grant(session.org, reconnect)
@@ -225,7 +227,7 @@ async fn keep(
     session.granted = Some(granted);
     session.status = ConnectStatus::Confirming;
     session.expires_at = deps.clock.now() + LINK_LIFE;
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(session.org).await?;
     if !tx.move_connect(ConnectStatus::Exchanging, &session).await? {
         return Err(ConnectFailure::Used);
     }

@@ -24,7 +24,7 @@ pub async fn complete(
     code: &LinkToken,
     user: Option<UserId>,
 ) -> Result<GrantId, Refusal> {
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(org).await?;
     let now = tx.now();
     let mut session = tx.connect(org, id).await?.ok_or(Refusal::NotFound)?;
     if session.service != Some(service) {
@@ -77,7 +77,7 @@ pub async fn complete(
 /// # Errors
 /// When the database is unavailable.
 pub async fn abandon(deps: &Deps, mut session: ConnectRow, code: &str) -> Result<(), Refusal> {
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(session.org).await?;
     let now = tx.now();
     let entry = record::open(
         deps,

@@ -129,7 +129,7 @@ async fn keep(
         .binding(&session.connector)
         .ok_or(ConnectFailure::NotConfigured)?;
 
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(session.org).await?;
     let now = tx.now();
     // Through the guard: a revocation that covered the session ended it, and a later one covers the grant.
     let epoch = tx.advance_epoch(session.org).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     domain::{
-        GrantId, ScopeSet,
+        ConnectSessionId, GrantId, OrgId, ScopeSet,
         entry::{EntryDraft, EntryType},
         grant::{Account, Grant, GrantState},
     },
@@ -42,7 +42,7 @@ pub async fn fail(
     let entry = record::open(deps, EntryType::Connect, draft(&session, None, "failed", code))?;
     session.status = ConnectStatus::Failed;
     session.failure = Some(code.to_owned());
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(session.org).await?;
     if tx.move_connect(from, &session).await? {
         tx.append_entry(session.org, entry).await?;
         tx.commit().await?;
@@ -102,7 +102,7 @@ pub async fn grant(
             )
         }
     };
-    let mut tx = deps.store.write().await?;
+    let mut tx = deps.store.write(session.org).await?;
     let epoch = tx.epoch(session.org).await?.ok_or(Refusal::NotFound)?;
     let grant = Grant {
         id: GrantId::new(now, &*deps.random)?,
@@ -177,30 +177,28 @@ pub async fn grant(
     Ok(grant.id)
 }
 
-/// Ends what is past its time: abandoned confirmations and completions. Returns how many.
+/// Ends a session past its time: an unused link, an abandoned confirmation or completion. Returns how many it ended.
 ///
 /// # Errors
-/// When the database is unavailable.
-pub async fn overdue(deps: &Deps) -> Result<usize, Refusal> {
-    let overdue = deps.store.read().await?.overdue_connects(BATCH).await?;
-    let count = overdue.len();
-    for session in overdue {
-        let from = session.status;
-        match (&session.tokens, from) {
-            (Some(sealed), ConnectStatus::Confirming) => {
-                let key = deps.key_of(session.org, sealed.odk).await?;
-                let row = session.id.to_string();
-                let answer = seal::open_pending(&key, &place(&session, &row, PENDING), sealed)
-                    .map_err(|_| Refusal::KeyUnavailable)?;
-                tokens(deps, session, from, &answer, "expired").await?;
-            }
-            (_, ConnectStatus::AwaitingComplete) => {
-                super::complete::abandon(deps, session, "expired").await?
-            }
-            _ => fail(deps, session, from, "expired").await?,
+/// When the database or the key service is unavailable.
+pub async fn overdue(deps: &Deps, org: OrgId, id: ConnectSessionId) -> Result<u64, Refusal> {
+    let Some(session) = deps.store.read(org).await?.connect(org, id).await? else {
+        return Ok(0);
+    };
+    let from = session.status;
+    match (&session.tokens, from) {
+        (_, ConnectStatus::Completed | ConnectStatus::Failed) => return Ok(0),
+        (Some(sealed), ConnectStatus::Confirming) => {
+            let key = deps.key_of(org, sealed.odk).await?;
+            let row = session.id.to_string();
+            let answer = seal::open_pending(&key, &place(&session, &row, PENDING), sealed)
+                .map_err(|_| Refusal::KeyUnavailable)?;
+            tokens(deps, session, from, &answer, "expired").await?;
         }
+        (_, ConnectStatus::AwaitingComplete) => super::complete::abandon(deps, session, "expired").await?,
+        _ => fail(deps, session, from, "expired").await?,
     }
-    Ok(count)
+    Ok(1)
 }
 
 /// The entry of a session's end.
@@ -224,4 +222,3 @@ pub(super) fn draft(session: &ConnectRow, grant: Option<GrantId>, outcome: &str,
 
 /// How long a grant wider than asked is kept apart (protocol §2).
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
-const BATCH: u64 = 50;

@@ -133,8 +133,9 @@ pub async fn open<'a>(
     visitor: Visitor,
 ) -> Result<Opened<'a>, ConnectFailure> {
     let hash = deps.link_hash(token)?;
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read_by(&hash).await?;
     let session = tx.connect_by_link(&hash).await?.ok_or(ConnectFailure::Unknown)?;
+    tx.enter(session.org).await?;
     let user = tx
         .user(session.org, session.user)
         .await?
@@ -204,7 +205,7 @@ pub async fn progress(
     loop {
         let session = deps
             .store
-            .read()
+            .read(org)
             .await?
             .connect(org, id)
             .await?

@@ -84,7 +84,7 @@ pub async fn grants(
         Principal::Agent { agent, .. } => filter.agent = Some(*agent),
         Principal::Admin { .. } => {}
     }
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(who.org()).await?;
     let grants = tx.grants_seen(who.org(), &filter).await?;
     let mut seen = Vec::with_capacity(grants.len());
     for grant in grants {
@@ -98,7 +98,7 @@ pub async fn grants(
 /// # Errors
 /// When there is none the caller may see.
 pub async fn grant(deps: &Deps, who: &Principal, id: GrantId) -> Result<SeenGrant, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(who.org()).await?;
     let grant = visible_grant(&mut tx, who, id).await?;
     with_upstream(&mut tx, grant).await
 }
@@ -110,7 +110,7 @@ pub async fn grant(deps: &Deps, who: &Principal, id: GrantId) -> Result<SeenGran
 pub async fn own_grant(deps: &Deps, who: &Principal, id: GrantId) -> Result<Grant, Refusal> {
     let grant = deps
         .store
-        .read()
+        .read(who.org())
         .await?
         .grant(who.org(), id)
         .await?
@@ -179,7 +179,7 @@ pub async fn delegations(
     }
     Ok(deps
         .store
-        .read()
+        .read(who.org())
         .await?
         .delegations_seen(who.org(), &filter)
         .await?)
@@ -192,7 +192,7 @@ pub async fn delegations(
 pub async fn delegation(deps: &Deps, who: &Principal, id: DelegationId) -> Result<Delegation, Refusal> {
     let delegation = deps
         .store
-        .read()
+        .read(who.org())
         .await?
         .delegation(who.org(), id)
         .await?
@@ -223,7 +223,7 @@ pub async fn connect_session(
     let org = who.org();
     let session = deps
         .store
-        .read()
+        .read(org)
         .await?
         .connect(org, id)
         .await?
@@ -260,7 +260,7 @@ pub async fn revocation(
             Refusal::Denied { .. } => Refusal::NotFound,
             other => other,
         })?;
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     let mut totals = tx.upstream_totals(org, id).await?;
     if !row.fanned_out {
         let known = totals.pending + totals.revoked + totals.unsupported + totals.unconfirmed;

@@ -19,7 +19,7 @@ pub async fn users(
     limit: u64,
 ) -> Result<Vec<UserRow>, Refusal> {
     let org = who.org();
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     match who {
         _ if is_admin(who) => Ok(tx.users(org, after, limit).await?),
         Principal::User { user, .. } if after.is_none_or(|after| after < *user) => {
@@ -37,7 +37,7 @@ pub async fn users(
 pub async fn user(deps: &Deps, who: &Principal, id: UserId) -> Result<UserRow, Refusal> {
     let person = deps
         .store
-        .read()
+        .read(who.org())
         .await?
         .user(who.org(), id)
         .await?
@@ -62,7 +62,7 @@ pub async fn agents(
     limit: u64,
 ) -> Result<Vec<AgentRow>, Refusal> {
     let org = who.org();
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     match who {
         Principal::Agent { agent, .. } if after.is_none_or(|after| after < *agent) => {
             Ok(tx.agent(org, *agent).await?.into_iter().collect())
@@ -85,6 +85,6 @@ pub async fn agent(deps: &Deps, who: &Principal, id: AgentId) -> Result<AgentRow
     if !seen {
         return Err(Refusal::NotFound);
     }
-    let agent = deps.store.read().await?.agent(who.org(), id).await?;
+    let agent = deps.store.read(who.org()).await?.agent(who.org(), id).await?;
     agent.ok_or(Refusal::NotFound)
 }

@@ -18,7 +18,7 @@ pub async fn engines(
     after: Option<EngineId>,
     limit: u64,
 ) -> Result<Vec<EngineRow>, Refusal> {
-    let engines = deps.store.read().await?.engines(org).await?;
+    let engines = deps.store.read(org).await?.engines(org).await?;
     Ok(engines
         .into_iter()
         .filter(|engine| after.is_none_or(|after| engine.id > after))
@@ -31,7 +31,7 @@ pub async fn engines(
 /// # Errors
 /// When there is none.
 pub async fn engine(deps: &Deps, org: OrgId, id: EngineId) -> Result<EngineRow, Refusal> {
-    let engines = deps.store.read().await?.engines(org).await?;
+    let engines = deps.store.read(org).await?.engines(org).await?;
     engines
         .into_iter()
         .find(|engine| engine.id == id)
@@ -48,7 +48,7 @@ pub async fn policies(
     after: Option<u64>,
     limit: u64,
 ) -> Result<Vec<PolicyRow>, Refusal> {
-    let mut tx = deps.store.read().await?;
+    let mut tx = deps.store.read(org).await?;
     Ok(tx.policy_versions(org, after, limit).await?)
 }
 
@@ -70,6 +70,6 @@ pub async fn policy(deps: &Deps, org: OrgId, version: u64) -> Result<PolicyRow, 
 /// # Errors
 /// When the database is unavailable.
 pub async fn configured(deps: &Deps, org: OrgId) -> Result<BTreeSet<ConnectorId>, Refusal> {
-    let clients = deps.store.read().await?.connector_clients(org).await?;
+    let clients = deps.store.read(org).await?.connector_clients(org).await?;
     Ok(clients.into_iter().map(|client| client.connector).collect())
 }

@@ -220,7 +220,7 @@ impl World {
         let mallory = self
             .deps
             .store
-            .read()
+            .read(founded.org)
             .await
             .unwrap()
             .user_by_email(founded.org, "mallory@other.example")

@@ -77,7 +77,7 @@ impl World {
             .await
             .unwrap();
         let key = |kind: &str| applied.keys.iter().find(|key| key.kind == kind).unwrap();
-        let mut tx = deps.store.read().await.unwrap();
+        let mut tx = deps.store.read(founded.org).await.unwrap();
         let ben = tx
             .user_by_email(founded.org, "ben@acme.example")
             .await
@@ -86,11 +86,10 @@ impl World {
             .id;
         let (kind, parsed) = postern::crypto::api_key::parse(&key("agent").key).unwrap();
         assert_eq!(kind, KeyKind::Agent);
-        let row = tx
-            .api_key(&deps.lookup.api_key(&parsed).unwrap())
-            .await
-            .unwrap()
-            .unwrap();
+        drop(tx);
+        let hash = deps.lookup.api_key(&parsed).unwrap();
+        let mut tx = deps.store.read_by(&hash).await.unwrap();
+        let row = tx.api_key(&hash).await.unwrap().unwrap();
         drop(tx);
         let agent = Caller {
             org: founded.org,

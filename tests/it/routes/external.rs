@@ -230,7 +230,7 @@ async fn a_disabled_engine_decides_nothing() {
     let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
     let request = list(grant);
     let claims = allow(&world, &request, "one").await;
-    let mut tx = world.deps.store.write().await.unwrap();
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
     let engines = tx.engines(world.org).await.unwrap();
     tx.advance_epoch(world.org).await.unwrap();
     tx.disable_engine(world.org, engines[0].id).await.unwrap();
