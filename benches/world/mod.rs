@@ -26,6 +26,7 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
+    store::{Keyed, Location, TimeSource},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::json;
@@ -63,7 +64,10 @@ impl World {
         let agent_key = key.ok_or("no agent key")?.key.clone();
         let (_, parsed) = api_key::parse(&agent_key).ok_or("not a key")?;
         let hash = deps.lookup.api_key(&parsed)?;
-        let row = deps.store.read_by(&hash).await?.api_key(&hash).await?;
+        let found = deps.store.find(Keyed::ApiKey(&hash)).await?;
+        let (org, mut tx) = found.ok_or("the key is unknown")?;
+        let row = tx.api_key(org, &hash).await?;
+        drop(tx);
         let row = row.ok_or("the key is unknown")?;
         let agent = Caller {
             org: founded.org,
@@ -106,7 +110,8 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
         .map_err(failed)?;
     Ok(Parts {
         kind: Kind::Dev,
-        database: dir.join("postern.db"),
+        database: Location::Sqlite(dir.join("postern.db")),
+        time: TimeSource::Database,
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a key of this bench".to_owned(),

@@ -8,6 +8,7 @@ use postern_kms::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, sync::watch};
+use url::Url;
 
 use crate::{
     config::{Kek, OrgPattern, Settings, StoreUrl},
@@ -23,6 +24,7 @@ use crate::{
         security::Site,
         server,
     },
+    store::{self, Location, PostgresSettings, TimeSource},
     workers::Workers,
 };
 
@@ -34,7 +36,9 @@ use super::{AppError, Kind, Parts, clock::SystemClock, open};
 /// When a part cannot be had or a port cannot be bound.
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
     refuse_measurement_builds()?;
-    if !Path::new(&database(&settings)?).exists() {
+    if let StoreUrl::Sqlite(path) = &settings.store.url
+        && !path.exists()
+    {
         return Err(AppError::Refused(
             "there is no database yet; run `postern init --config FILE --org NAME --admin EMAIL` first"
                 .to_owned(),
@@ -167,10 +171,47 @@ fn refuse_measurement_builds() -> Result<(), AppError> {
     Ok(())
 }
 
-fn database(settings: &Settings) -> Result<String, AppError> {
-    match &settings.store {
-        StoreUrl::Sqlite(path) => Ok(path.display().to_string()),
+fn database(settings: &Settings) -> Result<Location, AppError> {
+    match &settings.store.url {
+        StoreUrl::Sqlite(path) => Ok(Location::Sqlite(path.clone())),
+        StoreUrl::Postgres(url) => postgres(settings, url).map(Location::Postgres),
     }
+}
+
+fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError> {
+    let password = match (&settings.store.password, &settings.store.password_file) {
+        (Some(password), _) => Some(password.clone()),
+        (None, Some(file)) => Some(secret_line(file)?),
+        // The database may know the role by its certificate, or the environment may say it in libpq's own way.
+        (None, None) => None,
+    };
+    Ok(PostgresSettings {
+        url: url.to_string(),
+        password,
+        connections: u32::try_from(settings.store.connections).unwrap_or(u32::MAX),
+        pooler: settings.store.pooler,
+    })
+}
+
+/// Brings a PostgreSQL schema up to date, logged in as the role `owner`; returns how many migrations were missing.
+///
+/// # Errors
+/// When the store is SQLite, which brings itself up to date, or a migration fails.
+pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError> {
+    let StoreUrl::Postgres(url) = &settings.store.url else {
+        return Err(AppError::Refused(
+            "a SQLite database is brought up to date when it is opened; there is nothing to migrate".to_owned(),
+        ));
+    };
+    let mut url = url.clone();
+    if url.set_username(owner).is_err() {
+        return Err(AppError::Refused("the store url can name no role".to_owned()));
+    }
+    let owner = PostgresSettings {
+        password: settings.store.owner_password.clone(),
+        ..postgres(settings, &url)?
+    };
+    Ok(store::migrate(&owner).await?)
 }
 
 fn parts(settings: &Settings) -> Result<Parts, AppError> {
@@ -214,7 +255,8 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     let (keys, key_words) = kek(settings, locking)?;
     Ok(Parts {
         kind: Kind::Serve,
-        database: database(settings)?.into(),
+        database: database(settings)?,
+        time: TimeSource::Database,
         keys,
         kek_ref: LOCAL_KEK.to_owned(),
         key_words,
@@ -268,17 +310,20 @@ fn create_kek(settings: &Settings) -> Result<(), AppError> {
 fn passphrase(settings: &Settings) -> Result<SecretString, AppError> {
     match &settings.keys.kek {
         Kek::Passphrase(text) => Ok(SecretString::from(text.expose_secret().to_owned())),
-        Kek::PassphraseFile(path) => {
-            let text = std::fs::read_to_string(path).map_err(|cause| AppError::Io {
-                what: format!("cannot read {}", path.display()),
-                cause,
-            })?;
-            Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
-        }
+        Kek::PassphraseFile(path) => secret_line(path),
         Kek::KeyFile(_) => Err(AppError::Refused(
             "the key is a file, not a passphrase".to_owned(),
         )),
     }
+}
+
+/// The secret a file holds, without the line's end.
+fn secret_line(path: &Path) -> Result<SecretString, AppError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| AppError::Io {
+        what: format!("cannot read {}", path.display()),
+        cause,
+    })?;
+    Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn parameters(settings: &Settings) -> std::path::PathBuf {

@@ -24,6 +24,7 @@ mod doctor;
 mod exit;
 mod grants;
 mod init;
+mod migrate;
 mod output;
 mod policy;
 mod revoke;
@@ -89,6 +90,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Make the first organisation and its admin key.
     Init(init::Init),
+    /// Bring a PostgreSQL schema up to date.
+    Migrate(migrate::Migrate),
     /// Bring an organisation to the state a file describes.
     Apply(apply::Apply),
     /// Get a link with which a person connects an app.
@@ -188,6 +191,7 @@ async fn run_verb(
         Verb::Dev(_) => Ok(()),
         Verb::Serve(_) => Ok(()),
         Verb::Init(verb) => verb.run(env, output).await,
+        Verb::Migrate(verb) => verb.run(env, output).await,
         Verb::Apply(verb) => verb.run(&client()?, env, output).await,
         Verb::Connect(verb) => verb.run(&client()?, output).await,
         Verb::Vend(verb) => verb.run(&client()?, output).await,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    ConfigError, EgressAllow, Kek, Keys, Limits, Log, Server, Settings,
+    ConfigError, Database, EgressAllow, Kek, Keys, Limits, Log, Server, Settings,
     environment::Environment,
     values::{self, Invalid},
 };
@@ -44,6 +44,10 @@ struct RawServer {
 #[serde(deny_unknown_fields)]
 struct RawStore {
     url: Option<Spanned<String>>,
+    password_file: Option<Spanned<String>>,
+    connections: Option<Spanned<u32>>,
+    #[serde(default)]
+    pooler: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -158,7 +162,16 @@ impl<'t> File<'t> {
         };
         Ok(Settings {
             server,
-            store: self.must(env, "store", "url", store.url.as_ref())?,
+            store: Database {
+                url: self.must(env, "store", "url", store.url.as_ref())?,
+                password_file: self
+                    .maybe::<values::Dir>(env, "store", "password_file", store.password_file.as_ref())?
+                    .map(|file| file.0),
+                password: env.store_password(),
+                owner_password: env.store_owner_password(),
+                connections: self.count(store.connections.as_ref(), 2..=1000, 16)?,
+                pooler: store.pooler,
+            },
             data_dir: self.must::<values::Dir>(env, "data", "dir", data.dir.as_ref())?.0,
             keys: Keys {
                 kek: self.kek(keys.kek.as_ref(), env)?,

@@ -40,6 +40,8 @@ fn the_example_file_shows_every_key() {
         "ops_listen",
         "public_url",
         "url",
+        "password_file",
+        "pooler",
         "dir",
         "kek",
         "cache_ttl",

@@ -87,14 +87,27 @@ fn is_loopback(url: &Url) -> bool {
 pub enum StoreUrl {
     /// An embedded database in a file.
     Sqlite(PathBuf),
+    /// A PostgreSQL server.
+    Postgres(Url),
 }
 
 impl FromStr for StoreUrl {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let fix = "write it as `sqlite:///var/lib/postern/postern.db`";
-        // SECURITY: the text may hold a password one day, so it never goes into the message.
+        // SECURITY: the text may hold a password, so it never goes into the message.
+        let fix = "write it as `sqlite:///var/lib/postern/postern.db`, or as \
+                   `postgres://postern@db.example/postern?sslmode=verify-full` with the password in `password_file`";
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let url = Url::parse(text).map_err(|_| Invalid::new("the store URL is not a URL", fix))?;
+            if url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password") {
+                return Err(Invalid::new("the store URL holds a password", fix));
+            }
+            if url.username().is_empty() {
+                return Err(Invalid::new("the store URL names no role", fix));
+            }
+            return Ok(Self::Postgres(url));
+        }
         let path = text
             .strip_prefix("sqlite://")
             .ok_or_else(|| Invalid::new("the store URL is of a kind this build does not have", fix))?;

@@ -107,7 +107,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             .claim_refresh(
                 grant.org,
                 grant.id,
-                deps.store.replica(),
+                &deps.store.replica(),
                 &want.kind().to_string(),
                 LEASE,
             )

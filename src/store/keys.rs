@@ -26,6 +26,34 @@ pub struct ApiKeyRow {
     pub revoked_at: Option<Time>,
 }
 
+/// Something a caller holds, by the keyed hash it is known under.
+#[derive(Debug, Clone, Copy)]
+pub enum Keyed<'a> {
+    /// An API key.
+    ApiKey(&'a [u8; 32]),
+    /// The cookie of a browser session.
+    Session(&'a [u8; 32]),
+    /// A login link.
+    LoginLink(&'a [u8; 32]),
+    /// The link of a connect session.
+    ConnectLink(&'a [u8; 32]),
+    /// The `state` of a connect session.
+    ConnectState(&'a [u8; 32]),
+}
+
+impl<'a> Keyed<'a> {
+    /// The statement that finds its org, and the hash.
+    pub(super) fn look_up(self) -> (&'static str, &'a [u8; 32]) {
+        match self {
+            Self::ApiKey(hash) => ("SELECT org_id FROM api_keys WHERE hash = $1", hash),
+            Self::Session(hash) => ("SELECT org_id FROM sessions WHERE hash = $1", hash),
+            Self::LoginLink(hash) => ("SELECT org_id FROM login_links WHERE hash = $1", hash),
+            Self::ConnectLink(hash) => ("SELECT org_id FROM connect_sessions WHERE link_hash = $1", hash),
+            Self::ConnectState(hash) => ("SELECT org_id FROM connect_sessions WHERE state_hash = $1", hash),
+        }
+    }
+}
+
 impl Tx {
     /// The data key new secrets of the org (`None`: of the deployment) are sealed under.
     ///
@@ -122,11 +150,11 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn api_key(&mut self, hash: &[u8; 32]) -> Result<Option<ApiKeyRow>, StoreError> {
+    pub async fn api_key(&mut self, org: OrgId, hash: &[u8; 32]) -> Result<Option<ApiKeyRow>, StoreError> {
         let row = self
             .row(
-                "SELECT org_id, id, kind, owner_id, revoked_at FROM api_keys WHERE hash = $1",
-                params![hash],
+                "SELECT org_id, id, kind, owner_id, revoked_at FROM api_keys WHERE org_id = $1 AND hash = $2",
+                params![org, hash],
             )
             .await?;
         row.map(|row| {

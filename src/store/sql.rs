@@ -5,12 +5,12 @@ use crate::domain::{
     KeyId, OrgId, RevocationId, ServiceId, Time, UserId, connector::ConnectorId,
 };
 
-use super::{StoreError, sqlite};
+use super::{StoreError, engine::Connection};
 
 /// A transaction. Dropping it without [`Tx::commit`] undoes everything done.
 #[derive(Debug)]
 pub struct Tx {
-    pub(super) connection: sqlite::Connection,
+    pub(super) connection: Connection,
     pub(super) now: Time,
     pub(super) writer: String,
 }

@@ -26,6 +26,7 @@ use crate::{
     flows::{Deps, apply, found, login},
     http::{guard::RequestIds, security::Site, server},
     policy::demo,
+    store::{Location, TimeSource},
 };
 
 use keys::{DemoKeys, keep_keys, kept_keys};
@@ -245,7 +246,8 @@ fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
         .map_err(|_| AppError::Refused("the demo provider has no address".to_owned()))?;
     Ok(Parts {
         kind: Kind::Dev,
-        database: home.database(),
+        database: Location::Sqlite(home.database()),
+        time: TimeSource::Database,
         keys: Arc::new(keys),
         kek_ref: LOCAL_KEK.to_owned(),
         key_words: "a demo key in a file on this machine".to_owned(),

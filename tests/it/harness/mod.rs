@@ -2,6 +2,7 @@
 
 mod api;
 mod browser;
+pub mod database;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
-    store::{EntryFilter, StoreError},
+    store::{EntryFilter, Keyed, Location, StoreError, TimeSource},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
@@ -47,6 +48,7 @@ pub struct World {
     pub admin_key: String,
     pub agent_key: String,
     pub dir: tempfile::TempDir,
+    pub location: Location,
 }
 
 pub const ISSUER: &str = "http://127.0.0.1:8700";
@@ -60,10 +62,27 @@ impl World {
     /// The demo organisation with other policies.
     pub async fn with_policies(org_policy: &str, agent_policy: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let location = database::location(dir.path()).await;
+        Self::in_place(dir, location, org_policy, agent_policy).await
+    }
+
+    /// The demo organisation on SQLite, whatever the other tests run over.
+    pub async fn on_sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let location = database::sqlite(dir.path());
+        Self::in_place(dir, location, demo::ORG, demo::AGENT).await
+    }
+
+    async fn in_place(
+        dir: tempfile::TempDir,
+        location: Location,
+        org_policy: &str,
+        agent_policy: &str,
+    ) -> Self {
         // The day does not matter; that it stands still does.
         let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
         let acme = start_acme(&clock).await;
-        let deps = open(dir.path(), &clock, &acme).await;
+        let deps = open_as(Kind::Dev, dir.path(), &location, &clock, &acme).await.unwrap();
         let founded = found::found(&deps, "Acme", "ada@acme.example").await.unwrap();
         let document = toml::to_string(&json!({
             "agent": [{"name": "Mail Assistant"}],
@@ -88,8 +107,8 @@ impl World {
         assert_eq!(kind, KeyKind::Agent);
         drop(tx);
         let hash = deps.lookup.api_key(&parsed).unwrap();
-        let mut tx = deps.store.read_by(&hash).await.unwrap();
-        let row = tx.api_key(&hash).await.unwrap().unwrap();
+        let (org, mut tx) = deps.store.find(Keyed::ApiKey(&hash)).await.unwrap().unwrap();
+        let row = tx.api_key(org, &hash).await.unwrap().unwrap();
         drop(tx);
         let agent = Caller {
             org: founded.org,
@@ -108,6 +127,7 @@ impl World {
             agent_key: key("agent").key.clone(),
             deps,
             dir,
+            location,
         }
     }
 
@@ -174,18 +194,20 @@ impl World {
             clock,
             acme,
             dir,
+            location,
             ..
         } = self;
         drop(deps);
         // Its tasks let go of the database a moment later.
         for _ in 0..500 {
-            match open_as(Kind::Dev, dir.path(), &clock, &acme).await {
+            match open_as(Kind::Dev, dir.path(), &location, &clock, &acme).await {
                 Ok(deps) => {
                     return Self {
                         deps,
                         clock,
                         acme,
                         dir,
+                        location,
                         org: self.org,
                         ada: self.ada,
                         ben: self.ben,
@@ -205,12 +227,14 @@ impl World {
     }
 
     /// Changes rows behind Postern's back.
-    pub async fn raw_sql(&self, sql: &'static str) {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.dir.path().join("postern.db"));
-        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-        let changed = sqlx::query(sql).execute(&pool).await.unwrap();
-        assert!(changed.rows_affected() > 0, "{sql}");
-        pool.close().await;
+    pub async fn raw_sql(&self, sql: &str) {
+        let changed = database::raw_sql(&self.location, sql).await;
+        assert!(changed > 0, "{sql}");
+    }
+
+    /// Another replica over the same database, if it lets one in.
+    pub async fn replica(&self) -> Result<Arc<Deps>, AppError> {
+        open_as(Kind::Dev, self.dir.path(), &self.location, &self.clock, &self.acme).await
     }
 
     pub fn later(&self, by: Duration) {
@@ -245,15 +269,11 @@ pub fn acme_mail() -> ConnectorId {
     "acme-mail".parse().unwrap()
 }
 
-/// Opens (again) the deployment of a directory.
-pub async fn open(dir: &std::path::Path, clock: &Arc<FixedClock>, acme: &str) -> Arc<Deps> {
-    open_as(Kind::Dev, dir, clock, acme).await.unwrap()
-}
-
 /// Opens the deployment of a directory as `dev` or as `serve` would, if it can be opened.
 pub async fn open_as(
     kind: Kind,
     dir: &std::path::Path,
+    location: &Location,
     clock: &Arc<FixedClock>,
     acme: &str,
 ) -> Result<Arc<Deps>, AppError> {
@@ -267,7 +287,8 @@ pub async fn open_as(
     let policy = EgressPolicy::strict().allow(&acme_mail(), address).unwrap();
     app::open(Parts {
         kind,
-        database: dir.join("postern.db"),
+        database: location.clone(),
+        time: TimeSource::Process,
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a test key".to_owned(),
