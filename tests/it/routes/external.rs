@@ -433,3 +433,19 @@ async fn a_deny_or_an_escalation_of_an_engine_releases_nothing() {
         assert_eq!(rejected(&answer), "not_allow", "{outcome}");
     }
 }
+
+#[tokio::test]
+async fn a_decision_of_an_engine_that_older_facts_do_not_know_counts() {
+    let key = Key::ed25519(7);
+    let world = World::with_policies(NO_PERMIT, postern::policy::demo::AGENT).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let request = list(grant);
+    let jws = key.sign(&allow(&world, &request, "one").await);
+    let without = world.api().post(&world.as_agent(), "/v1/vend", &request).await;
+    assert_eq!(without.status, 403, "{}", without.text());
+    world
+        .apply(&json!({"engine": [engine("House", &key, "house-1", &["acme-mail"], &["*"])]}))
+        .await;
+    let answer = present(&world, &request, jws).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
