@@ -10,6 +10,7 @@ use postern::{
     domain::{
         GrantId, Mode, UserId,
         connector::{Category, ConnectorId},
+        principal::KeyOwner,
         secret::AuthorizationCode,
     },
     egress::{Egress, EgressPolicy, OutboundRequest, operator_client},
@@ -69,9 +70,12 @@ impl World {
             .api_key(&deps.lookup.api_key(&parsed)?)
             .await?
             .ok_or("the key is unknown")?;
+        let KeyOwner::Agent(agent) = row.owner else {
+            return Err("not an agent's key".into());
+        };
         let agent = Caller {
             org: founded.org,
-            agent: row.owner.parse().map_err(failed)?,
+            agent,
             key: row.id,
         };
         let grant = connect(&deps, &acme, agent, founded.admin).await?;

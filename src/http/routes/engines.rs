@@ -10,10 +10,10 @@ use utoipa::{OpenApi, ToSchema};
 use super::routes;
 use crate::{
     domain::{EngineId, Time},
-    flows::{Deps, sight},
+    flows::{Deps, engines, sight},
     http::{
         Problem,
-        answer::{self, Listing, Page},
+        answer::{self, Listing, Page, to_its_end},
         caller::Admin,
         extract::{PathId, StrictQuery},
         openapi::Refused,
@@ -104,11 +104,27 @@ async fn show(
     answer::ok(&EngineView::from(sight::engine(&deps, org, id).await?))
 }
 
+/// Disables an engine: its decisions are refused at once. `apply` with its table registers it again.
+#[utoipa::path(
+    delete, path = "/v1/engines/{id}", tag = "govern", operation_id = "disable_engine",
+    params(("id" = String, Path, description = "`eng_…`")), security(("api_key" = []), ("session" = [])),
+    responses((status = 200, description = "The engine, disabled.", body = EngineView), Refused),
+)]
+async fn disable(
+    State(deps): State<Arc<Deps>>,
+    Admin { org, by }: Admin,
+    PathId(id): PathId<EngineId>,
+) -> Result<Response, Problem> {
+    let disabled = to_its_end(async move { engines::disable(&deps, org, id, by).await }).await?;
+    answer::ok(&EngineView::from(disabled))
+}
+
 #[derive(OpenApi)]
-#[openapi(paths(list, show), components(schemas(EngineView, Page<EngineView>)))]
+#[openapi(paths(list, show, disable), components(schemas(EngineView, Page<EngineView>)))]
 pub(in crate::http) struct Api;
 
 routes! {
     get "/v1/engines" [Admin] => list;
     get "/v1/engines/{id}" [Admin] => show;
+    delete "/v1/engines/{id}" [Admin] => disable;
 }
