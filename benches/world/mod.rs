@@ -10,6 +10,7 @@ use postern::{
     domain::{
         GrantId, Mode, UserId,
         connector::{Category, ConnectorId},
+        principal::KeyOwner,
         secret::AuthorizationCode,
     },
     egress::{Egress, EgressPolicy, OutboundRequest, operator_client},
@@ -65,9 +66,12 @@ impl World {
         let hash = deps.lookup.api_key(&parsed)?;
         let row = deps.store.read_by(&hash).await?.api_key(&hash).await?;
         let row = row.ok_or("the key is unknown")?;
+        let KeyOwner::Agent(agent) = row.owner else {
+            return Err("not an agent's key".into());
+        };
         let agent = Caller {
             org: founded.org,
-            agent: row.owner.parse().map_err(failed)?,
+            agent,
             key: row.id,
         };
         let grant = connect(&deps, &acme, agent, founded.admin).await?;

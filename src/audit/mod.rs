@@ -1,5 +1,5 @@
 //! The audit log: how entries are encoded, ordered, folded into one Merkle log per org, signed, exported, checked
-//! offline, filtered and told in human words.
+//! offline and filtered.
 //!
 //! Pure: no database, no network, no clock. `docs/audit-log.md` describes every format byte by byte. What it must
 //! never do: change, skip or repair an entry.
@@ -14,7 +14,6 @@ pub mod merkle;
 pub mod note;
 pub mod sequencer;
 pub mod verify;
-pub mod words;
 
 #[cfg(test)]
 mod corpus;

@@ -2,12 +2,9 @@
 //!
 //! Whatever is wrong with a key, the refusal is the same (invariant I14).
 
-use crate::{
-    domain::{
-        principal::{KeyKind, Principal},
-        secret::{ApiKey, LinkToken},
-    },
-    store::StoreError,
+use crate::domain::{
+    principal::{KeyKind, KeyOwner, Principal},
+    secret::{ApiKey, LinkToken},
 };
 
 use super::{Deps, Refusal, login};
@@ -22,19 +19,14 @@ pub async fn by_key(deps: &Deps, claimed: KeyKind, key: &ApiKey) -> Result<Princ
     let hash = deps.lookup.api_key(key)?;
     let mut tx = deps.store.read_by(&hash).await?;
     let row = tx.api_key(&hash).await?.ok_or(Refusal::Unauthenticated)?;
-    if row.revoked_at.is_some() || row.kind != claimed {
+    if row.revoked_at.is_some() || row.owner.kind() != claimed {
         return Err(Refusal::Unauthenticated);
     }
     let (org, key) = (row.org, row.id);
-    let inconsistent = || Refusal::from(StoreError::Inconsistent { table: "api_keys" });
-    match row.kind {
-        KeyKind::Admin => Ok(Principal::Admin { org, key }),
-        KeyKind::Service => {
-            let service = row.owner.parse().map_err(|_| inconsistent())?;
-            Ok(Principal::Service { org, service, key })
-        }
-        KeyKind::Agent => {
-            let agent = row.owner.parse().map_err(|_| inconsistent())?;
+    match row.owner {
+        KeyOwner::Admin => Ok(Principal::Admin { org, key }),
+        KeyOwner::Service(service) => Ok(Principal::Service { org, service, key }),
+        KeyOwner::Agent(agent) => {
             tx.enter(org).await?;
             let known = tx.agent(org, agent).await?.ok_or(Refusal::Unauthenticated)?;
             if known.disabled_at.is_some() {

@@ -84,18 +84,17 @@ async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, 
 async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
     let prepared = match actions::prepare(deps, caller, ask).await {
         Ok(prepared) => prepared,
-        // What is refused on cached facts must be refused on current ones too.
-        Err(refusal) if deps.facts.is_current(deps, caller.org).await? => return Err(refusal),
-        Err(_) => return Ok(Try::Again),
+        Err(refusal) => return refused(deps, caller, refusal).await,
     };
     let idempotency = idempotency_key(deps, caller, ask);
     recorded(deps, caller, idempotency.as_ref()).await?;
 
     // A decision brought along is checked before anything is evaluated (protocol §6).
     let brought = match &ask.decision {
-        Some(unverified) => {
-            Some(decide::check(deps, &prepared, unverified).map_err(Refusal::DecisionRejected)?)
-        }
+        Some(unverified) => match decide::check(deps, &prepared, unverified) {
+            Ok(decision) => Some(decision),
+            Err(error) => return refused(deps, caller, Refusal::DecisionRejected(error)).await,
+        },
         None => None,
     };
     let permit = match &brought {
@@ -125,7 +124,10 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
             decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?
         }
     };
-    let rung = rung(ask, &decided, &verified)?;
+    let rung = match rung(ask, &decided, &verified) {
+        Ok(rung) => rung,
+        Err(refusal) => return refused(deps, caller, refusal).await,
+    };
     let ready = match make_ready(deps, &prepared, rung.mode, &verified).await {
         Err(Refusal::GrantNeedsReconnect(_)) => {
             return Err(reconnect(deps, caller, ask, &prepared).await);
@@ -151,6 +153,15 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         idempotency,
     )
     .await
+}
+
+/// What is refused on cached facts must be refused on current ones too.
+async fn refused(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
+    if deps.facts.is_current(deps, caller.org).await? {
+        Err(refusal)
+    } else {
+        Ok(Try::Again)
+    }
 }
 
 /// The grant needs its person: a link that works.

@@ -11,10 +11,10 @@ use postern::{
     crypto::{OsRandomness, hardening},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
-        GrantId, Mode, OrgId, Time, UserId,
+        AgentId, GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
-        principal::KeyKind,
+        principal::{KeyKind, KeyOwner},
     },
     egress::{Egress, EgressPolicy},
     flows::{
@@ -25,7 +25,7 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
-    store::{EntryFilter, StoreError},
+    store::{ApiKeyRow, EntryFilter, StoreError},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ impl World {
         drop(tx);
         let agent = Caller {
             org: founded.org,
-            agent: row.owner.parse().unwrap(),
+            agent: agent_of(&row),
             key: row.id,
         };
         Self {
@@ -215,6 +215,13 @@ impl World {
 
     pub fn later(&self, by: Duration) {
         self.clock.advance(by);
+    }
+}
+
+fn agent_of(key: &ApiKeyRow) -> AgentId {
+    match key.owner {
+        KeyOwner::Agent(agent) => agent,
+        other => panic!("not an agent's key: {other:?}"),
     }
 }
 
