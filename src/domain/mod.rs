@@ -12,6 +12,7 @@ pub mod mode;
 pub mod principal;
 pub mod scope;
 pub mod secret;
+pub mod text;
 
 pub use action::Action;
 pub use clock::{Clock, Randomness, RandomnessUnavailable, Time};
