@@ -1,6 +1,6 @@
 //! What time does by itself: sessions, quarantines and calls that come to no end get one.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::{
     domain::{
@@ -11,7 +11,7 @@ use crate::{
     store::{OutboxRow, UpstreamResult},
 };
 
-use super::{Deps, Refusal, connect::discard, record, upstream};
+use super::{Deps, Refusal, connect::discard, record, revoke::OUTCOME_DUE, upstream};
 
 /// Ends what is overdue; returns how many things it ended.
 ///
@@ -104,6 +104,4 @@ async fn quarantine(deps: &Deps) -> Result<u64, Refusal> {
     Ok(ended)
 }
 
-/// A release without an outcome after this long is `unknown`.
-const OUTCOME_DUE: Duration = Duration::from_secs(300);
 const BATCH: u64 = 100;
