@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use url::{Host, Url};
 
-use crate::domain::OrgId;
+use crate::domain::{OrgId, loopback::is_loopback};
 
 /// What is wrong with a value and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,15 +70,6 @@ impl FromStr for PublicUrl {
             ("http", false) => Err(refuse("the public URL is plain http and not loopback")),
             _ => Err(refuse("the public URL is neither https nor http")),
         }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod delegation;
 pub mod entry;
 pub mod grant;
 pub mod id;
+pub mod loopback;
 pub mod mode;
 pub mod principal;
 pub mod scope;

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::{crypto::Gate, domain::principal::Role, flows::Refusal};
+use crate::{
+    crypto::Gate,
+    domain::{loopback::is_loopback, principal::Role},
+    flows::Refusal,
+};
 
 /// An org, as far as the document says.
 #[derive(Debug, Deserialize)]
@@ -156,12 +160,6 @@ fn is_return_url(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;
     };
-    let loopback = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    let scheme = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+    let scheme = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
     scheme && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
 }
