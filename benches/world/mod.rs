@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, sync::Arc, time::Dur
 use postern::{
     app::{AppError, Kind, Parts, clock::SystemClock},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, api_key, hardening, random},
+    crypto::{OsRandomness, hardening, lookup::show_api_key, random},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
         GrantId, Mode, UserId,
@@ -60,13 +60,12 @@ impl World {
         }))?;
         let applied = apply::apply(&deps, founded.org, "bench".to_owned(), &document).await?;
         let key = applied.keys.iter().find(|key| key.kind == "agent");
-        let agent_key = key.ok_or("no agent key")?.key.clone();
-        let (_, parsed) = api_key::parse(&agent_key).ok_or("not a key")?;
+        let agent_key = &key.ok_or("no agent key")?.key;
         let row = deps
             .store
             .read()
             .await?
-            .api_key(&deps.lookup.api_key(&parsed)?)
+            .api_key(&deps.lookup.api_key(agent_key)?)
             .await?
             .ok_or("the key is unknown")?;
         let agent = Caller {
@@ -74,6 +73,7 @@ impl World {
             agent: row.owner.parse().map_err(failed)?,
             key: row.id,
         };
+        let agent_key = show_api_key(agent_key);
         let grant = connect(&deps, &acme, agent, founded.admin).await?;
         let world = Self {
             deps,

@@ -1,11 +1,12 @@
 //! Founding an org: its data key, its first admin, the admin key.
 
 use crate::{
-    crypto::{api_key, lookup},
+    crypto::api_key,
     domain::{
         KeyId, OrgId, UserId,
         entry::{EntryDraft, EntryType},
         principal::{KeyKind, Role},
+        secret::ApiKey,
     },
     store::{ApiKeyRow, OrgRow, Tx, UserRow},
 };
@@ -19,8 +20,8 @@ pub struct Founded {
     pub org: OrgId,
     /// Its first admin.
     pub admin: UserId,
-    /// The admin key's text, shown this once.
-    pub admin_key: String,
+    /// The admin key, shown this once.
+    pub admin_key: ApiKey,
 }
 
 /// Makes an org with its data key, one admin and one admin key.
@@ -65,14 +66,14 @@ pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded
     })
 }
 
-/// Mints an API key inside a transaction; its text is in the answer and nowhere else.
+/// Mints an API key inside a transaction; it is in the answer and nowhere else.
 pub(super) async fn mint_key(
     deps: &Deps,
     tx: &mut Tx,
     org: OrgId,
     kind: KeyKind,
     owner: String,
-) -> Result<String, Refusal> {
+) -> Result<ApiKey, Refusal> {
     let key = api_key::mint(kind, &*deps.random)?;
     let row = ApiKeyRow {
         org,
@@ -82,5 +83,5 @@ pub(super) async fn mint_key(
         revoked_at: None,
     };
     tx.insert_api_key(&row, &deps.lookup.api_key(&key)?).await?;
-    Ok(lookup::show_api_key(&key))
+    Ok(key)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     crypto::Gate,
-    domain::{loopback::is_loopback, principal::Role},
+    domain::{loopback::is_loopback, principal::Role, secret::ClientSecret},
     flows::Refusal,
 };
 
@@ -61,20 +61,12 @@ pub(super) struct ServiceDoc {
     pub(super) return_urls: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClientDoc {
     pub(super) client_id: String,
-    #[serde(default)]
-    pub(super) client_secret: Option<String>,
-}
-
-impl std::fmt::Debug for ClientDoc {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientDoc")
-            .field("client_id", &self.client_id)
-            .finish_non_exhaustive()
-    }
+    #[serde(default, deserialize_with = "client_secret")]
+    pub(super) client_secret: Option<ClientSecret>,
 }
 
 /// Policy texts: one or several a layer.
@@ -94,6 +86,10 @@ fn jwk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, 
             .map_err(|error| serde::de::Error::custom(format!("not a JWK: {error}"))),
         table => Ok(table),
     }
+}
+
+fn client_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ClientSecret>, D::Error> {
+    String::deserialize(deserializer).map(|text| Some(ClientSecret::new(text)))
 }
 
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

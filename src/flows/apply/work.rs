@@ -45,7 +45,7 @@ pub(super) enum Work {
     PutClient {
         connector: ConnectorId,
         client_id: String,
-        secret: Option<String>,
+        secret: Option<ClientSecret>,
         generation: u64,
     },
     PutPolicies {
@@ -208,13 +208,7 @@ impl Work {
             } => {
                 let secret = match secret {
                     None => None,
-                    Some(text) => Some(seal::client_secret(
-                        key,
-                        org,
-                        &connector,
-                        generation,
-                        &ClientSecret::new(text),
-                    )?),
+                    Some(secret) => Some(seal::client_secret(key, org, &connector, generation, &secret)?),
                 };
                 let row = ConnectorClientRow {
                     connector,

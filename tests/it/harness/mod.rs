@@ -8,13 +8,12 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use postern::{
     app::{self, AppError, Kind, Parts},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening},
+    crypto::{OsRandomness, hardening, lookup::show_api_key},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
         GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
-        principal::KeyKind,
     },
     egress::{Egress, EgressPolicy},
     flows::{
@@ -84,10 +83,8 @@ impl World {
             .unwrap()
             .unwrap()
             .id;
-        let (kind, parsed) = postern::crypto::api_key::parse(&key("agent").key).unwrap();
-        assert_eq!(kind, KeyKind::Agent);
         let row = tx
-            .api_key(&deps.lookup.api_key(&parsed).unwrap())
+            .api_key(&deps.lookup.api_key(&key("agent").key).unwrap())
             .await
             .unwrap()
             .unwrap();
@@ -104,9 +101,9 @@ impl World {
             ada: founded.admin,
             ben,
             agent,
-            service_key: key("service").key.clone(),
-            admin_key: founded.admin_key,
-            agent_key: key("agent").key.clone(),
+            service_key: show_api_key(&key("service").key),
+            admin_key: show_api_key(&founded.admin_key),
+            agent_key: show_api_key(&key("agent").key),
             deps,
             dir,
         }
