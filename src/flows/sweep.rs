@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{
-    domain::{
-        EntryId, OrgId,
-        entry::{Entry, EntryDraft, EntryType},
-        grant::GrantState,
-    },
-    store::{OutboxRow, UpstreamResult},
+use crate::domain::{
+    EntryId, OrgId,
+    entry::{Entry, EntryDraft, EntryType},
+    grant::GrantState,
 };
 
 use super::{Deps, Refusal, connect::discard, record, revoke::OUTCOME_DUE, upstream};
@@ -77,17 +74,7 @@ async fn quarantine(deps: &Deps) -> Result<u64, Refusal> {
             continue;
         }
         grant.state = GrantState::Revoked { at: now };
-        let outbox = OutboxRow {
-            org: grant.org,
-            grant: grant.id,
-            revocation: None,
-            connector: grant.connector.clone(),
-            due_at: now,
-            give_up_at: now + upstream::GIVE_UP,
-            attempts: 0,
-            result: UpstreamResult::Pending,
-        };
-        tx.bury_grant(&grant, &outbox).await?;
+        tx.bury_grant(&grant, &upstream::outbox_row(&grant, now)).await?;
         let draft = EntryDraft {
             user: Some(grant.user),
             grant: Some(grant.id),
