@@ -138,30 +138,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for StrictQuery<T>
     }
 }
 
-/// A form body (`application/x-www-form-urlencoded`), as strict as [`StrictQuery`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StrictForm<T>(pub T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictForm<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !has_media_type(request.headers(), "application/x-www-form-urlencoded") {
-            return Err(Problem::invalid(
-                "",
-                "send the form as `application/x-www-form-urlencoded`",
-            ));
-        }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|_| Problem::invalid("", "the form is too large or could not be read"))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| Problem::invalid("", "the form is not UTF-8"))?;
-        query::parse(text)
-            .map(Self)
-            .map_err(|error| Problem::invalid(error.pointer(), error.to_string()))
-    }
-}
-
 /// `Authorization: Bearer ps…_…` (RFC 6750 §2.1): what kind of key it claims to be, and the key, not yet checked.
 ///
 /// As `Option<BearerKey>`: `None` without the header, 401 when the header is there but is not one of our keys.

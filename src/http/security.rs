@@ -54,12 +54,6 @@ impl Site {
         })
     }
 
-    /// RFC 6454 §6.2.
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
     /// Whether browsers reach it by https; decides cookie names and HSTS.
     #[must_use]
     pub fn is_https(&self) -> bool {
