@@ -1,3 +1,5 @@
+//! Verbs, run against a server that answers as told.
+
 use std::{
     io::Write,
     sync::{Arc, Mutex},

@@ -1,3 +1,5 @@
+//! Hosts, form tokens, redirects and headers.
+
 use axum::{body::Body, routing::get};
 use tower::ServiceExt as _;
 
