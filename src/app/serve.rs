@@ -13,7 +13,6 @@ use crate::{
     config::{Kek, OrgPattern, Settings, StoreUrl},
     connectors::{Catalogue, Options},
     crypto::hardening::{self, Locking},
-    domain::connector::ConnectorId,
     egress::{Egress, EgressPolicy},
     flows::{Deps, found},
     http::{
@@ -181,7 +180,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     };
     let hardened = hardening::harden_process();
     tracing::debug!(?hardened, "hardened the process");
-    if locking == Locking::Required && !hardening::memory_is_lockable() {
+    if locking == Locking::Required && !hardened.lockable {
         return Err(AppError::Refused(
             "keys cannot be locked into memory: raise RLIMIT_MEMLOCK, or set keys.allow_unlocked = true"
                 .to_owned(),
@@ -195,15 +194,10 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
                 "egress.allow: an address for one org only is not there yet; write org = \"*\" or leave it out".to_owned(),
             ));
         }
-        let connector: ConnectorId = allow
-            .connector
-            .as_str()
-            .parse()
-            .map_err(|_| AppError::Refused("egress.allow: not a connector id".to_owned()))?;
         let address = format!("{}:{}", allow.address.host, allow.address.port);
         plain_http.push(format!("http://{address}"));
         policy = policy
-            .allow(&connector, &address)
+            .allow(&allow.connector, &address)
             .map_err(|_| AppError::Refused(format!("egress.allow: {address} is not host:port")))?;
     }
     let catalogue = Catalogue::load(&Options {

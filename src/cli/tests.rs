@@ -1,3 +1,5 @@
+//! Verbs, run against a server that answers as told.
+
 use std::{
     io::Write,
     sync::{Arc, Mutex},
@@ -511,4 +513,18 @@ async fn an_export_verifies_and_is_never_overwritten() {
         include_str!("../../tests/vectors/audit_export.jsonl")
     );
     assert_eq!(ran(&line, &KEY, answer).await.exit, 1);
+}
+
+#[tokio::test]
+async fn an_export_of_a_page_that_holds_no_entry_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.jsonl");
+    let log = log_of(include_str!("../../tests/vectors/audit_export.jsonl"));
+    let answer = move |path: &str| match path {
+        "/v1/audit/checkpoint" => log(path),
+        _ => ok(json!({"entries": [{"index": 0}, {"index": 1}]}))(""),
+    };
+    let run = ran(&["audit", "export", "--out", out.to_str().unwrap()], &KEY, answer).await;
+    assert_eq!(run.exit, 1);
+    assert!(run.messages.contains("no entry"), "{}", run.messages);
 }

@@ -130,7 +130,7 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
         args: args.canonical().clone(),
     };
     let canonical = crate::crypto::jcs::canonicalize(&action)?;
-    let hash = ActionHash(digest::sha256(&canonical));
+    let hash = digest::action_hash(&canonical);
     let (category, scopes) = (tool.category(), tool.scopes());
     Ok(Prepared {
         agent,

@@ -1,11 +1,11 @@
 //! Founding an org: its data key, its first admin, the admin key.
 
 use crate::{
-    crypto::lookup,
     domain::{
         OrgId, UserId,
         entry::{EntryDraft, EntryType},
         principal::{KeyOwner, Role},
+        secret::ApiKey,
     },
     store::{OrgRow, UserRow},
 };
@@ -19,8 +19,8 @@ pub struct Founded {
     pub org: OrgId,
     /// Its first admin.
     pub admin: UserId,
-    /// The admin key's text, shown this once.
-    pub admin_key: String,
+    /// The admin key, shown this once.
+    pub admin_key: ApiKey,
 }
 
 /// Makes an org with its data key, one admin and one admin key.
@@ -61,6 +61,6 @@ pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded
     Ok(Founded {
         org: org.id,
         admin: admin.id,
-        admin_key: lookup::show_api_key(&admin_key.key),
+        admin_key: admin_key.key,
     })
 }

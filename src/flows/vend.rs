@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    connectors::FilteredResponse,
     domain::{
         DecisionId, EntryId, Mode, ScopeSet, Time,
         decision::{Outcome, UnverifiedDecision},
@@ -18,7 +19,7 @@ use super::{
     Deps, Refusal,
     actions::{self, Ask, Caller, Prepared},
     decide::{self, ATTEMPTS, Decided, Denied},
-    execute::{self, Executed},
+    execute,
     token::{self, Ready},
 };
 
@@ -28,7 +29,7 @@ pub enum Vended {
     /// Postern made the call.
     Executed {
         /// What came back.
-        answer: Executed,
+        answer: FilteredResponse,
         /// The decision it rests on.
         decision: String,
         /// The entry that precedes it.

@@ -45,7 +45,7 @@ pub(super) enum Work {
     PutClient {
         connector: ConnectorId,
         client_id: String,
-        secret: Option<String>,
+        secret: Option<ClientSecret>,
         generation: u64,
     },
     PutPolicies {
@@ -161,7 +161,7 @@ impl Work {
                     kind: "agent",
                     name: agent.name,
                     id: agent.id.to_string(),
-                    key: lookup::show_api_key(&made.key),
+                    key: made.key,
                 }));
             }
             Self::CreateService { name, return_urls } => {
@@ -177,7 +177,7 @@ impl Work {
                     kind: "service",
                     name: service.name,
                     id: service.id.to_string(),
-                    key: lookup::show_api_key(&made.key),
+                    key: made.key,
                 }));
             }
             Self::UpdateService { id, return_urls, .. } => tx.set_return_urls(org, id, &return_urls).await?,
@@ -206,13 +206,7 @@ impl Work {
             } => {
                 let secret = match secret {
                     None => None,
-                    Some(text) => Some(seal::client_secret(
-                        key,
-                        org,
-                        &connector,
-                        generation,
-                        &ClientSecret::new(text),
-                    )?),
+                    Some(secret) => Some(seal::client_secret(key, org, &connector, generation, &secret)?),
                 };
                 let row = ConnectorClientRow {
                     connector,

@@ -8,13 +8,13 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use postern::{
     app::{self, AppError, Kind, Parts},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening},
+    crypto::{OsRandomness, hardening, lookup::show_api_key},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
         AgentId, GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
-        principal::{KeyKind, KeyOwner},
+        principal::KeyOwner,
     },
     egress::{Egress, EgressPolicy},
     flows::{
@@ -84,10 +84,8 @@ impl World {
             .unwrap()
             .unwrap()
             .id;
-        let (kind, parsed) = postern::crypto::api_key::parse(&key("agent").key).unwrap();
-        assert_eq!(kind, KeyKind::Agent);
         drop(tx);
-        let hash = deps.lookup.api_key(&parsed).unwrap();
+        let hash = deps.lookup.api_key(&key("agent").key).unwrap();
         let mut tx = deps.store.read_by(&hash).await.unwrap();
         let row = tx.api_key(&hash).await.unwrap().unwrap();
         drop(tx);
@@ -103,9 +101,9 @@ impl World {
             ada: founded.admin,
             ben,
             agent,
-            service_key: key("service").key.clone(),
-            admin_key: founded.admin_key,
-            agent_key: key("agent").key.clone(),
+            service_key: show_api_key(&key("service").key),
+            admin_key: show_api_key(&founded.admin_key),
+            agent_key: show_api_key(&key("agent").key),
             deps,
             dir,
         }
