@@ -8,7 +8,7 @@
 //! - [`store`]: the only room that names `sqlx`
 //! - [`audit`]: entry encoding, Merkle log, checkpoints, offline verification
 //! - [`connectors`]: connector files, OAuth, rendering actions into requests
-//! - [`policy`]: Cedar evaluation and the notary that signs decisions
+//! - [`policy`]: Cedar evaluation and what a decision says
 //! - [`release`]: verify, gate, open: the only way anything leaves
 //! - [`flows`]: connect, decide, vend, execute, refresh, revoke
 //! - [`web`]: templates of the pages people see

@@ -14,7 +14,6 @@ use crate::{
     config::{Kek, OrgPattern, Settings, StoreUrl},
     connectors::{Catalogue, Options},
     crypto::hardening::{self, Locking},
-    domain::connector::ConnectorId,
     egress::{Egress, EgressPolicy},
     flows::{Deps, found},
     http::{
@@ -200,7 +199,8 @@ fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError
 pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError> {
     let StoreUrl::Postgres(url) = &settings.store.url else {
         return Err(AppError::Refused(
-            "a SQLite database is brought up to date when it is opened; there is nothing to migrate".to_owned(),
+            "a SQLite database is brought up to date when it is opened; there is nothing to migrate"
+                .to_owned(),
         ));
     };
     let mut url = url.clone();
@@ -222,7 +222,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     };
     let hardened = hardening::harden_process();
     tracing::debug!(?hardened, "hardened the process");
-    if locking == Locking::Required && !hardening::memory_is_lockable() {
+    if locking == Locking::Required && !hardened.lockable {
         return Err(AppError::Refused(
             "keys cannot be locked into memory: raise RLIMIT_MEMLOCK, or set keys.allow_unlocked = true"
                 .to_owned(),
@@ -236,15 +236,10 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
                 "egress.allow: an address for one org only is not there yet; write org = \"*\" or leave it out".to_owned(),
             ));
         }
-        let connector: ConnectorId = allow
-            .connector
-            .as_str()
-            .parse()
-            .map_err(|_| AppError::Refused("egress.allow: not a connector id".to_owned()))?;
         let address = format!("{}:{}", allow.address.host, allow.address.port);
         plain_http.push(format!("http://{address}"));
         policy = policy
-            .allow(&connector, &address)
+            .allow(&allow.connector, &address)
             .map_err(|_| AppError::Refused(format!("egress.allow: {address} is not host:port")))?;
     }
     let catalogue = Catalogue::load(&Options {

@@ -21,9 +21,12 @@ mod connect;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
+mod ending;
+mod engines;
 mod exit;
 mod grants;
 mod init;
+mod keys;
 mod migrate;
 mod output;
 mod policy;
@@ -109,6 +112,12 @@ enum Verb {
     /// The people of the organisation.
     #[command(subcommand)]
     Users(users::Users),
+    /// The API keys of the organisation.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// The policy engines of the organisation.
+    #[command(subcommand)]
+    Engines(engines::Engines),
     /// Look at policies.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -199,6 +208,8 @@ async fn run_verb(
         Verb::Grants(verb) => verb.run(&client()?, output).await,
         Verb::Agents(verb) => verb.run(&client()?, output).await,
         Verb::Users(verb) => verb.run(&client()?, output).await,
+        Verb::Keys(verb) => verb.run(&client()?, output).await,
+        Verb::Engines(verb) => verb.run(&client()?, output).await,
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,

@@ -153,13 +153,6 @@ impl<'t> File<'t> {
             )?,
             public_url: self.must(env, "server", "public_url", server.public_url.as_ref())?,
         };
-        let defaults = Limits {
-            connections: 1024,
-            header_timeout: Duration::from_secs(5),
-            handler_timeout: Duration::from_secs(15),
-            body_bytes: 64 * 1024,
-            drain: Duration::from_secs(10),
-        };
         Ok(Settings {
             server,
             store: Database {
@@ -202,8 +195,8 @@ impl<'t> File<'t> {
                     .0,
             },
             limits: Limits {
-                connections: self.count(limits.connections.as_ref(), 16..=1_000_000, defaults.connections)?,
-                body_bytes: self.count(limits.body_bytes.as_ref(), 4096..=1_048_576, defaults.body_bytes)?,
+                connections: self.count(limits.connections.as_ref(), 16..=1_000_000, 1024)?,
+                body_bytes: self.count(limits.body_bytes.as_ref(), 4096..=1_048_576, 64 * 1024)?,
                 header_timeout: self.span(env, "header_timeout", limits.header_timeout.as_ref(), "5s")?,
                 handler_timeout: self.span(env, "handler_timeout", limits.handler_timeout.as_ref(), "15s")?,
                 drain: self.span(env, "drain", limits.drain.as_ref(), "10s")?,

@@ -12,11 +12,13 @@ use std::{
 
 use secrecy::SecretString;
 
+use crate::domain::connector::ConnectorId;
+
 mod environment;
 mod file;
 mod values;
 
-pub use values::{ConnectorPattern, HostPort, LogFormat, OrgPattern, PublicUrl, StoreUrl};
+pub use values::{HostPort, LogFormat, OrgPattern, PublicUrl, StoreUrl};
 
 /// Everything `postern serve` is told.
 #[derive(Debug)]
@@ -94,8 +96,8 @@ pub enum Kek {
 pub struct EgressAllow {
     /// Whose.
     pub org: OrgPattern,
-    /// For which connector.
-    pub connector: ConnectorPattern,
+    /// For which connector. There is no `*`: an address is opened for one purpose.
+    pub connector: ConnectorId,
     /// The address.
     pub address: HostPort,
 }

@@ -1,3 +1,5 @@
+//! What a configuration file and the environment may say.
+
 use secrecy::ExposeSecret as _;
 
 use super::*;

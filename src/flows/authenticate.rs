@@ -4,10 +4,10 @@
 
 use crate::{
     domain::{
-        principal::{KeyKind, Principal},
+        principal::{KeyKind, KeyOwner, Principal},
         secret::{ApiKey, LinkToken},
     },
-    store::{Keyed, StoreError},
+    store::Keyed,
 };
 
 use super::{Deps, Refusal, login};
@@ -23,19 +23,14 @@ pub async fn by_key(deps: &Deps, claimed: KeyKind, key: &ApiKey) -> Result<Princ
     let found = deps.store.find(Keyed::ApiKey(&hash)).await?;
     let (org, mut tx) = found.ok_or(Refusal::Unauthenticated)?;
     let row = tx.api_key(org, &hash).await?.ok_or(Refusal::Unauthenticated)?;
-    if row.revoked_at.is_some() || row.kind != claimed {
+    if row.revoked_at.is_some() || row.owner.kind() != claimed {
         return Err(Refusal::Unauthenticated);
     }
     let key = row.id;
-    let inconsistent = || Refusal::from(StoreError::Inconsistent { table: "api_keys" });
-    match row.kind {
-        KeyKind::Admin => Ok(Principal::Admin { org, key }),
-        KeyKind::Service => {
-            let service = row.owner.parse().map_err(|_| inconsistent())?;
-            Ok(Principal::Service { org, service, key })
-        }
-        KeyKind::Agent => {
-            let agent = row.owner.parse().map_err(|_| inconsistent())?;
+    match row.owner {
+        KeyOwner::Admin => Ok(Principal::Admin { org, key }),
+        KeyOwner::Service(service) => Ok(Principal::Service { org, service, key }),
+        KeyOwner::Agent(agent) => {
             let known = tx.agent(org, agent).await?.ok_or(Refusal::Unauthenticated)?;
             if known.disabled_at.is_some() {
                 return Err(Refusal::Unauthenticated);

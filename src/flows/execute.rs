@@ -24,9 +24,6 @@ use super::{
     token::Ready,
 };
 
-/// What came back from the provider, filtered.
-pub type Executed = FilteredResponse;
-
 /// Opens the token, sends the rendered request, filters the answer and appends the outcome.
 ///
 /// # Errors
@@ -37,7 +34,7 @@ pub async fn run(
     receipt: &AuditReceipt,
     ready: &Ready,
     keyed: bool,
-) -> Result<Executed, Refusal> {
+) -> Result<FilteredResponse, Refusal> {
     let entry = receipt.entry();
     let grant = &prepared.grant.facts.grant;
     let token = match open::access_token(receipt, &ready.key, grant, &ready.kind) {
@@ -46,9 +43,8 @@ pub async fn run(
     };
     // The action was prepared from this very tool.
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
-    let sent = send(deps, prepared, tool, receipt, &token).await;
-    let sent = match sent {
-        Ok(answer) if is_dead(prepared, &answer) => {
+    let sent = match send(deps, prepared, tool, receipt, token).await {
+        Ok(Answered { answer, .. }) if is_dead(prepared, &answer) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
             match again(deps, prepared, receipt, ready, tool).await {
                 Ok(resent) => resent,
@@ -64,7 +60,7 @@ pub async fn run(
         sent => sent,
     };
     match sent {
-        Ok(answer) => {
+        Ok(Answered { answer, token }) => {
             let filtered = connectors::filter(tool, &answer, &token);
             let outcome = if filtered.success { "ok" } else { "failed" };
             outcome_entry(deps, prepared, entry, outcome, Some(answer.status)).await;
@@ -90,13 +86,19 @@ pub async fn run(
     }
 }
 
+/// An answer and the token its request carried: each is filtered for the echo of the token it answers to.
+struct Answered {
+    answer: InboundResponse,
+    token: AccessToken,
+}
+
 async fn send(
     deps: &Deps,
     prepared: &Prepared,
     tool: Tool<'_>,
     receipt: &AuditReceipt,
-    token: &AccessToken,
-) -> Result<InboundResponse, EgressError> {
+    token: AccessToken,
+) -> Result<Answered, EgressError> {
     // Every send, resends included, needs a live receipt.
     if receipt.live().is_err() {
         return Err(EgressError::Setup);
@@ -104,10 +106,12 @@ async fn send(
     // INVARIANT: the request is rendered from the action that was decided, nothing else.
     let rendered =
         connectors::render(&prepared.connector, tool, &prepared.args).map_err(|_| EgressError::Setup)?;
-    let request = rendered.with_token(&prepared.connector, token);
-    deps.egress
+    let request = rendered.with_token(&prepared.connector, &token);
+    let answer = deps
+        .egress
         .send(&Purpose::connector(&prepared.connector.id), request)
-        .await
+        .await?;
+    Ok(Answered { answer, token })
 }
 
 fn is_dead(prepared: &Prepared, answer: &InboundResponse) -> bool {
@@ -121,7 +125,7 @@ async fn again(
     receipt: &AuditReceipt,
     ready: &Ready,
     tool: Tool<'_>,
-) -> Result<Result<InboundResponse, EgressError>, Refusal> {
+) -> Result<Result<Answered, EgressError>, Refusal> {
     let grant = &prepared.grant.facts.grant;
     let want = Want::Renewed {
         than: Some(ready.row.generation),
@@ -131,8 +135,11 @@ async fn again(
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
     let token =
         open::renewed_access_token(receipt, &key, grant, &row).map_err(|_| Refusal::KeyUnavailable)?;
-    let resent = send(deps, prepared, tool, receipt, &token).await;
-    if resent.as_ref().is_ok_and(|answer| is_dead(prepared, answer)) {
+    let resent = send(deps, prepared, tool, receipt, token).await;
+    if resent
+        .as_ref()
+        .is_ok_and(|resent| is_dead(prepared, &resent.answer))
+    {
         // A fresh token is dead too: only the person can mend that.
         refresh::give_up(deps, grant).await?;
         return Err(Refusal::GrantNeedsReconnect(grant.id));

@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     connectors::oauth::{Client, OAuth, RevokeOutcome, TokenToEnd},
     domain::{
-        GrantId, OrgId,
+        GrantId, OrgId, Time,
         connector::{Connector, ConnectorId, RevokeHow},
         entry::{EntryDraft, EntryType},
+        grant::Grant,
         secret::ClientSecret,
     },
     release::open::{self, Ended},
@@ -67,6 +68,20 @@ pub fn can_revoke(connector: &Connector) -> bool {
     connector.revoke.how != RevokeHow::None
 }
 
+/// The place in the outbox of a grant that ended now.
+pub(super) fn outbox_row(grant: &Grant, now: Time) -> OutboxRow {
+    OutboxRow {
+        org: grant.org,
+        grant: grant.id,
+        revocation: None,
+        connector: grant.connector.clone(),
+        due_at: now,
+        give_up_at: now + GIVE_UP,
+        attempts: 0,
+        result: UpstreamResult::Pending,
+    }
+}
+
 /// Writes tombstones for what was revoked and queues every grant; returns how many were queued.
 ///
 /// # Errors
@@ -86,20 +101,11 @@ pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
                     .catalogue
                     .get(&grant.connector)
                     .is_some_and(|connector| can_revoke(connector));
-                let outbox = OutboxRow {
-                    org,
-                    grant: grant.id,
-                    revocation: Some(revocation.id),
-                    connector: grant.connector.clone(),
-                    due_at: tx.now(),
-                    give_up_at: tx.now() + GIVE_UP,
-                    attempts: 0,
-                    result: if can {
-                        UpstreamResult::Pending
-                    } else {
-                        UpstreamResult::Unsupported
-                    },
-                };
+                let mut outbox = outbox_row(grant, tx.now());
+                outbox.revocation = Some(revocation.id);
+                if !can {
+                    outbox.result = UpstreamResult::Unsupported;
+                }
                 tx.bury_grant(grant, &outbox).await?;
                 if !can {
                     tx.shred_secrets(org, grant.id).await?;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    connectors::FilteredResponse,
     domain::{
         DecisionId, EntryId, Mode, ScopeSet, Time,
         decision::{Outcome, UnverifiedDecision},
@@ -18,7 +19,7 @@ use super::{
     Deps, Refusal,
     actions::{self, Ask, Caller, Prepared},
     decide::{self, ATTEMPTS, Decided, Denied},
-    execute::{self, Executed},
+    execute,
     token::{self, Ready},
 };
 
@@ -28,7 +29,7 @@ pub enum Vended {
     /// Postern made the call.
     Executed {
         /// What came back.
-        answer: Executed,
+        answer: FilteredResponse,
         /// The decision it rests on.
         decision: String,
         /// The entry that precedes it.
@@ -84,18 +85,17 @@ async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, 
 async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
     let prepared = match actions::prepare(deps, caller, ask).await {
         Ok(prepared) => prepared,
-        // What is refused on cached facts must be refused on current ones too.
-        Err(refusal) if deps.facts.is_current(deps, caller.org).await? => return Err(refusal),
-        Err(_) => return Ok(Try::Again),
+        Err(refusal) => return refused(deps, caller, refusal).await,
     };
     let idempotency = idempotency_key(deps, caller, ask);
     recorded(deps, caller, idempotency.as_ref()).await?;
 
     // A decision brought along is checked before anything is evaluated (protocol §6).
     let brought = match &ask.decision {
-        Some(unverified) => {
-            Some(decide::check(deps, &prepared, unverified).map_err(Refusal::DecisionRejected)?)
-        }
+        Some(unverified) => match decide::check(deps, &prepared, unverified) {
+            Ok(decision) => Some(decision),
+            Err(error) => return refused(deps, caller, Refusal::DecisionRejected(error)).await,
+        },
         None => None,
     };
     let permit = match &brought {
@@ -125,7 +125,10 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
             decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?
         }
     };
-    let rung = rung(ask, &decided, &verified)?;
+    let rung = match rung(ask, &decided, &verified) {
+        Ok(rung) => rung,
+        Err(refusal) => return refused(deps, caller, refusal).await,
+    };
     let ready = match make_ready(deps, &prepared, rung.mode, &verified).await {
         Err(Refusal::GrantNeedsReconnect(_)) => {
             return Err(reconnect(deps, caller, ask, &prepared).await);
@@ -151,6 +154,15 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         idempotency,
     )
     .await
+}
+
+/// What is refused on cached facts must be refused on current ones too.
+async fn refused(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
+    if deps.facts.is_current(deps, caller.org).await? {
+        Err(refusal)
+    } else {
+        Ok(Try::Again)
+    }
 }
 
 /// The grant needs its person: a link that works.

@@ -346,7 +346,10 @@ fn fail(answers: Vec<Answer>, error: StoreError) {
     for answer in answers {
         // An error of its own has only the one that is alone in its batch; the others hear of the same outage, or that
         // their batch was in somebody's way.
-        let error = outage.clone().map(StoreError::Unavailable).or_else(|| error.take());
+        let error = outage
+            .clone()
+            .map(StoreError::Unavailable)
+            .or_else(|| error.take());
         tell(answer, Err(error.unwrap_or(StoreError::Conflict)));
     }
 }

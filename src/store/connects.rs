@@ -196,7 +196,11 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn connect_by_link(&mut self, org: OrgId, hash: &[u8; 32]) -> Result<Option<ConnectRow>, StoreError> {
+    pub async fn connect_by_link(
+        &mut self,
+        org: OrgId,
+        hash: &[u8; 32],
+    ) -> Result<Option<ConnectRow>, StoreError> {
         let row = self
             .row(
                 concat!(
@@ -214,7 +218,11 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn connect_by_state(&mut self, org: OrgId, hash: &[u8; 32]) -> Result<Option<ConnectRow>, StoreError> {
+    pub async fn connect_by_state(
+        &mut self,
+        org: OrgId,
+        hash: &[u8; 32],
+    ) -> Result<Option<ConnectRow>, StoreError> {
         let row = self
             .row(
                 concat!(

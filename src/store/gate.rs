@@ -299,8 +299,11 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let asks = json(&asks);
-        tx.execute(self.sql.take_idempotency, vec![asks.clone(), Value::from(tx.now())])
-            .await?;
+        tx.execute(
+            self.sql.take_idempotency,
+            vec![asks.clone(), Value::from(tx.now())],
+        )
+        .await?;
         let mut lost = HashMap::new();
         for row in tx.rows(self.sql.idempotency_losers, vec![asks]).await? {
             let mut fields = row.fields("idempotency");
@@ -403,11 +406,8 @@ impl<'a> Batch<'a> {
                 .filter(|(org, _)| touched.contains(*org))
                 .map(|(org, head)| (*org, head.seq, digest::hex(&head.hash)))
                 .collect();
-            tx.execute(
-                self.sql.writers,
-                vec![json(&writers), Value::from(&tx.writer)],
-            )
-            .await?;
+            tx.execute(self.sql.writers, vec![json(&writers), Value::from(&tx.writer)])
+                .await?;
         }
         Ok(answers)
     }

@@ -5,8 +5,14 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 macro_rules! history {
     ($dialect:literal) => {
         [
-            ("house", include_str!(concat!("../../migrations/", $dialect, "/0001_house.sql"))),
-            ("planner", include_str!(concat!("../../migrations/", $dialect, "/0002_planner.sql"))),
+            (
+                "house",
+                include_str!(concat!("../../migrations/", $dialect, "/0001_house.sql")),
+            ),
+            (
+                "planner",
+                include_str!(concat!("../../migrations/", $dialect, "/0002_planner.sql")),
+            ),
         ]
     };
 }
@@ -40,6 +46,9 @@ mod tests {
     #[test]
     fn the_latest_number_is_that_of_the_newest_migration() {
         assert_eq!(sqlite().iter().last().map(|newest| newest.version), Some(LATEST));
-        assert_eq!(postgres().iter().last().map(|newest| newest.version), Some(LATEST));
+        assert_eq!(
+            postgres().iter().last().map(|newest| newest.version),
+            Some(LATEST)
+        );
     }
 }

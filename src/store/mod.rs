@@ -89,7 +89,9 @@ pub enum StoreError {
     #[error("the database is on another host: add sslmode=verify-full (and sslrootcert=…) to its url")]
     Unverified,
     /// The role owns the tables, is a superuser or may bypass row-level security.
-    #[error("the database role could step around row-level security: log in as a member of postern_app and postern_due that owns nothing")]
+    #[error(
+        "the database role could step around row-level security: log in as a member of postern_app and postern_due that owns nothing"
+    )]
     Role,
     /// The schema is older or newer than this build.
     #[error("the database schema is of another version: run `postern migrate`")]
@@ -126,7 +128,9 @@ impl StoreError {
     #[must_use]
     pub fn outage(&self) -> Option<Arc<sqlx::Error>> {
         match self {
-            Self::Unavailable(cause) if !matches!(**cause, sqlx::Error::Database(_)) => Some(Arc::clone(cause)),
+            Self::Unavailable(cause) if !matches!(**cause, sqlx::Error::Database(_)) => {
+                Some(Arc::clone(cause))
+            }
             _ => None,
         }
     }
@@ -251,7 +255,11 @@ impl Store {
         // The hot lane and everything else are two writers of the log.
         let lane = if mode == Mode::Gate { "hot" } else { "cold" };
         let writer = format!("{}/{lane}", self.replica());
-        Ok(Tx { connection, now, writer })
+        Ok(Tx {
+            connection,
+            now,
+            writer,
+        })
     }
 
     /// The value of a named mark of the whole database.

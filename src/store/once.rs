@@ -69,7 +69,11 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn login_link(&mut self, org: OrgId, hash: &[u8; 32]) -> Result<Option<LoginLinkRow>, StoreError> {
+    pub async fn login_link(
+        &mut self,
+        org: OrgId,
+        hash: &[u8; 32],
+    ) -> Result<Option<LoginLinkRow>, StoreError> {
         let row = self
             .row(
                 "SELECT l.org_id, l.user_id, l.expires_at FROM login_links l

@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Store, StoreError,
-    engine::Engine,
-    sql::params,
-};
+use super::{Store, StoreError, engine::Engine, sql::params};
 use crate::domain::Randomness;
 
 /// This process among the replicas.
@@ -95,8 +91,11 @@ impl Store {
         let done = async {
             let mut tx = self.write_deployment().await?;
             let token = self.replica.token.as_slice();
-            tx.execute("UPDATE replicas SET expires_at = 0 WHERE token = $1", params![token])
-                .await?;
+            tx.execute(
+                "UPDATE replicas SET expires_at = 0 WHERE token = $1",
+                params![token],
+            )
+            .await?;
             tx.commit().await
         };
         if let Err(error) = done.await {

@@ -59,7 +59,10 @@ impl Engine {
                 .test_before_acquire(false)
         };
         let writer = pool(1).connect_with(options.clone()).await?;
-        migrations::sqlite().run(&writer).await.map_err(StoreError::Migration)?;
+        migrations::sqlite()
+            .run(&writer)
+            .await
+            .map_err(StoreError::Migration)?;
         // A reader comes back with its snapshot still open and gives it up before the next one gets the connection.
         // Opening a file anew for every read costs more than all the rest of a vend (docs/benchmarks.md).
         let readers = pool(4)

@@ -6,7 +6,7 @@ use crate::{
         secret::LinkToken,
     },
     flows::{Deps, Refusal, record, upstream},
-    store::{ConnectRow, ConnectStatus, OutboxRow, UpstreamResult},
+    store::{ConnectRow, ConnectStatus},
 };
 
 use super::discard::draft;
@@ -94,17 +94,7 @@ pub async fn abandon(deps: &Deps, mut session: ConnectRow, code: &str) -> Result
         && let Some(mut grant) = tx.grant(session.org, id).await?
     {
         grant.state = GrantState::Revoked { at: now };
-        let outbox = OutboxRow {
-            org: session.org,
-            grant: id,
-            revocation: None,
-            connector: session.connector.clone(),
-            due_at: now,
-            give_up_at: now + upstream::GIVE_UP,
-            attempts: 0,
-            result: UpstreamResult::Pending,
-        };
-        tx.bury_grant(&grant, &outbox).await?;
+        tx.bury_grant(&grant, &upstream::outbox_row(&grant, now)).await?;
     }
     tx.append_entry(session.org, entry).await?;
     tx.commit().await?;

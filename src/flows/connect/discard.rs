@@ -10,7 +10,7 @@ use crate::{
     },
     flows::{Deps, Refusal, record, upstream},
     release::seal::{self, Tokens},
-    store::{ConnectRow, ConnectStatus, OutboxRow, SecretKind, UpstreamResult},
+    store::{ConnectRow, ConnectStatus, SecretKind, UpstreamResult},
 };
 
 use super::{begin::place, callback::PENDING};
@@ -139,22 +139,13 @@ pub async fn grant(
             .await?;
     }
     if matches!(state, GrantState::Revoked { .. }) {
-        let outbox = OutboxRow {
-            org: grant.org,
-            grant: grant.id,
-            revocation: None,
-            connector: grant.connector.clone(),
-            due_at: now,
-            give_up_at: now + upstream::GIVE_UP,
-            attempts: 0,
-            result: if upstream::can_revoke(connector) {
-                UpstreamResult::Pending
-            } else {
-                UpstreamResult::Unsupported
-            },
-        };
+        let can = upstream::can_revoke(connector);
+        let mut outbox = upstream::outbox_row(&grant, now);
+        if !can {
+            outbox.result = UpstreamResult::Unsupported;
+        }
         tx.put_outbox(&outbox).await?;
-        if !upstream::can_revoke(connector) {
+        if !can {
             tx.shred_secrets(grant.org, grant.id).await?;
         }
     }

@@ -135,7 +135,10 @@ pub async fn open<'a>(
     let hash = deps.link_hash(token)?;
     let found = deps.store.find(Keyed::ConnectLink(&hash)).await?;
     let (org, mut tx) = found.ok_or(ConnectFailure::Unknown)?;
-    let session = tx.connect_by_link(org, &hash).await?.ok_or(ConnectFailure::Unknown)?;
+    let session = tx
+        .connect_by_link(org, &hash)
+        .await?
+        .ok_or(ConnectFailure::Unknown)?;
     let user = tx
         .user(session.org, session.user)
         .await?

@@ -33,7 +33,10 @@ pub async fn raw_sql(location: &Location, sql: &str) -> u64 {
         }
         Location::Postgres(settings) => {
             let mut connection = superuser(&name_of(settings)).await;
-            let done = sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+            let done = sqlx::query(AssertSqlSafe(sql))
+                .execute(&mut connection)
+                .await
+                .unwrap();
             done.rows_affected()
         }
     }
@@ -44,7 +47,12 @@ pub async fn contents(location: &Location) -> Vec<(String, Vec<u8>)> {
     match location {
         Location::Sqlite(path) => [path.clone(), path.with_extension("db-wal")]
             .into_iter()
-            .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap_or_default()))
+            .map(|path| {
+                (
+                    path.display().to_string(),
+                    std::fs::read(&path).unwrap_or_default(),
+                )
+            })
             .collect(),
         Location::Postgres(settings) => {
             let mut connection = superuser(&name_of(settings)).await;
@@ -76,7 +84,11 @@ async fn postgres(server: &str, dir: &Path) -> PostgresSettings {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let template = TEMPLATE.get_or_init(|| template(server)).await;
     let name: String = dir.file_name().unwrap().to_string_lossy().to_lowercase();
-    let name = format!("w_{}_{}", std::process::id(), name.replace(|c: char| !c.is_ascii_alphanumeric(), ""));
+    let name = format!(
+        "w_{}_{}",
+        std::process::id(),
+        name.replace(|c: char| !c.is_ascii_alphanumeric(), "")
+    );
     let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
     sqlx::raw_sql(AssertSqlSafe(create))
         .execute(&mut superuser("postgres").await)
@@ -94,7 +106,10 @@ async fn template(server: &str) -> String {
         format!("CREATE DATABASE {name} OWNER postern_owner"),
     ];
     for sql in statements {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .unwrap();
     }
     postern::store::migrate(&settings(server, "postern_owner", &name))
         .await

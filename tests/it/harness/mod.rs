@@ -9,13 +9,13 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use postern::{
     app::{self, AppError, Kind, Parts},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening},
+    crypto::{OsRandomness, hardening, lookup::show_api_key},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
-        GrantId, Mode, OrgId, Time, UserId,
+        AgentId, GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
-        principal::KeyKind,
+        principal::KeyOwner,
     },
     egress::{Egress, EgressPolicy},
     flows::{
@@ -26,7 +26,7 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
-    store::{EntryFilter, Keyed, Location, StoreError, TimeSource},
+    store::{ApiKeyRow, EntryFilter, Keyed, Location, StoreError, TimeSource},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
@@ -82,7 +82,9 @@ impl World {
         // The day does not matter; that it stands still does.
         let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
         let acme = start_acme(&clock).await;
-        let deps = open_as(Kind::Dev, dir.path(), &location, &clock, &acme).await.unwrap();
+        let deps = open_as(Kind::Dev, dir.path(), &location, &clock, &acme)
+            .await
+            .unwrap();
         let founded = found::found(&deps, "Acme", "ada@acme.example").await.unwrap();
         let document = toml::to_string(&json!({
             "agent": [{"name": "Mail Assistant"}],
@@ -103,16 +105,14 @@ impl World {
             .unwrap()
             .unwrap()
             .id;
-        let (kind, parsed) = postern::crypto::api_key::parse(&key("agent").key).unwrap();
-        assert_eq!(kind, KeyKind::Agent);
         drop(tx);
-        let hash = deps.lookup.api_key(&parsed).unwrap();
+        let hash = deps.lookup.api_key(&key("agent").key).unwrap();
         let (org, mut tx) = deps.store.find(Keyed::ApiKey(&hash)).await.unwrap().unwrap();
         let row = tx.api_key(org, &hash).await.unwrap().unwrap();
         drop(tx);
         let agent = Caller {
             org: founded.org,
-            agent: row.owner.parse().unwrap(),
+            agent: agent_of(&row),
             key: row.id,
         };
         Self {
@@ -122,9 +122,9 @@ impl World {
             ada: founded.admin,
             ben,
             agent,
-            service_key: key("service").key.clone(),
-            admin_key: founded.admin_key,
-            agent_key: key("agent").key.clone(),
+            service_key: show_api_key(&key("service").key),
+            admin_key: show_api_key(&founded.admin_key),
+            agent_key: show_api_key(&key("agent").key),
             deps,
             dir,
             location,
@@ -234,11 +234,25 @@ impl World {
 
     /// Another replica over the same database, if it lets one in.
     pub async fn replica(&self) -> Result<Arc<Deps>, AppError> {
-        open_as(Kind::Dev, self.dir.path(), &self.location, &self.clock, &self.acme).await
+        open_as(
+            Kind::Dev,
+            self.dir.path(),
+            &self.location,
+            &self.clock,
+            &self.acme,
+        )
+        .await
     }
 
     pub fn later(&self, by: Duration) {
         self.clock.advance(by);
+    }
+}
+
+fn agent_of(key: &ApiKeyRow) -> AgentId {
+    match key.owner {
+        KeyOwner::Agent(agent) => agent,
+        other => panic!("not an agent's key: {other:?}"),
     }
 }
 
