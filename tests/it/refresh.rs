@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use postern::{
-    domain::grant::GrantState,
+    domain::grant::{GrantState, ReconnectReason},
     flows::{Refusal, vend},
 };
 use serde_json::json;
@@ -130,6 +130,29 @@ async fn a_lost_rotation_past_the_grace_is_said_loudly() {
         entries
             .iter()
             .any(|entry| entry.draft.reason.as_deref() == Some("rotation_lost"))
+    );
+}
+
+#[tokio::test]
+async fn a_provider_that_throttles_does_not_settle_an_earlier_doubt() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    // First the provider rotates and its answer is lost; then it answers that it did nothing.
+    world
+        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world
+        .fault(json!({"next": "token", "status": 429, "body": "slow down", "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(120));
+    world.vend(world.read(grant)).await.unwrap_err();
+    assert_eq!(
+        world.grant(grant).await.state,
+        GrantState::NeedsReconnect {
+            reason: ReconnectReason::RotationLost
+        }
     );
 }
 
