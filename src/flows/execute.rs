@@ -11,7 +11,7 @@ use crate::{
     },
     egress::{EgressError, InboundResponse, Purpose},
     release::{
-        AuditReceipt,
+        AuditReceipt, DeadReceipt,
         open::{self, OpenError},
     },
 };
@@ -51,6 +51,8 @@ pub async fn run(
         Ok(answer) if is_dead(prepared, &answer) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
             match again(deps, prepared, receipt, ready, tool).await {
+                // No time was left: what the provider said to the first call stands.
+                Ok(Err(EgressError::TooLate)) => Ok(answer),
                 Ok(resent) => resent,
                 Err(refusal) => {
                     outcome_entry(deps, prepared, entry, "failed", Some(answer.status)).await;
@@ -80,6 +82,10 @@ pub async fn run(
             }
             Err(Refusal::OutcomeUnknown { entry })
         }
+        Err(EgressError::TooLate) => {
+            dropped(deps, prepared, entry, keyed, &DeadReceipt.into()).await;
+            Err(Refusal::ProviderUnavailable)
+        }
         Err(_) => {
             outcome_entry(deps, prepared, entry, "not_sent", None).await;
             if keyed {
@@ -97,14 +103,12 @@ async fn send(
     receipt: &AuditReceipt,
     token: &AccessToken,
 ) -> Result<InboundResponse, EgressError> {
-    // Every send, resends included, needs a live receipt.
-    if receipt.live().is_err() {
-        return Err(EgressError::Setup);
-    }
     // INVARIANT: the request is rendered from the action that was decided, nothing else.
     let rendered =
         connectors::render(&prepared.connector, tool, &prepared.args).map_err(|_| EgressError::Setup)?;
-    let request = rendered.with_token(&prepared.connector, token);
+    let mut request = rendered.with_token(&prepared.connector, token);
+    // Every send, resends included, begins on a live receipt or not at all.
+    request.begin_by = Some(receipt.begin_by());
     deps.egress
         .send(&Purpose::connector(&prepared.connector.id), request)
         .await

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     domain::{Clock, EntryId, GrantId, OrgId, Time, entry::Epoch},
+    egress::BeginBy,
     store::{
         Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind, SecretRow,
         Spend, Store, StoreError,
@@ -80,15 +81,21 @@ impl AuditReceipt {
         &self.decision
     }
 
-    /// Whether anything may still leave; every send, resends included, asks this first.
+    /// The last moment at which a send may begin; every send, resends included, carries it.
+    #[must_use]
+    pub fn begin_by(&self) -> BeginBy {
+        BeginBy::new(Arc::clone(&self.clock), self.dies)
+    }
+
+    /// Whether anything may still be opened or handed over.
     ///
     /// # Errors
     /// When more than five seconds, suspension included, have passed since the commit.
     pub fn live(&self) -> Result<(), DeadReceipt> {
-        if self.clock.since_boot() < self.dies {
-            Ok(())
-        } else {
+        if self.begin_by().has_passed() {
             Err(DeadReceipt)
+        } else {
+            Ok(())
         }
     }
 
