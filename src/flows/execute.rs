@@ -10,6 +10,7 @@ use crate::{
         secret::AccessToken,
     },
     egress::{EgressError, InboundResponse, Purpose},
+    failpoints::Failpoint,
     release::{
         AuditReceipt, DeadReceipt,
         open::{self, OpenError},
@@ -44,6 +45,7 @@ pub async fn run(
         Ok(token) => token,
         Err(error) => return Err(dropped(deps, prepared, entry, keyed, &error).await),
     };
+    Failpoint::ExecuteOpened.reached();
     // The action was prepared from this very tool.
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
     let sent = send(deps, prepared, tool, receipt, &token).await;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     domain::{Clock, EntryId, GrantId, OrgId, Time, entry::Epoch},
     egress::BeginBy,
+    failpoints::Failpoint,
     store::{
         Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind, SecretRow,
         Spend, Store, StoreError,
@@ -192,6 +193,7 @@ impl Gate {
             entry: release.entry,
         };
         let (at, secret, committed) = self.pass(item).await?;
+        Failpoint::GateCommitted.reached();
         let dies = committed + RECEIPT_LIFE;
         Ok(AuditReceipt {
             entry,
