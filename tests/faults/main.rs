@@ -11,3 +11,4 @@
 mod browser;
 mod pause;
 mod process;
+mod storage;

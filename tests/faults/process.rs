@@ -8,7 +8,9 @@ use std::{
 };
 
 use postern::{domain::secret::ApiKey, egress::Credential, failpoints::Failpoint};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, prlimit, waitpid,
+};
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, request};
@@ -24,7 +26,14 @@ impl Dev {
     /// Starts the demo and waits until it answers.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_postern"))
+        // A write that a limit forbids is to fail as one to a full disk does; by default its signal ends the process.
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                "trap '' XFSZ; exec \"$@\"",
+                "sh",
+                env!("CARGO_BIN_EXE_postern"),
+            ])
             .args(["dev", "--json", "--port", "0", "--data"])
             .arg(dir.path().join("data"))
             .env("POSTERN_FAILPOINT", dir.path().join("order"))
@@ -81,6 +90,21 @@ impl Dev {
         kill_process(self.pid(), Signal::CONT).unwrap();
     }
 
+    /// From now on every write to a file fails.
+    pub(crate) fn forbid_writing(&self) {
+        self.limit_files(Some(0));
+    }
+
+    /// Files may be written again.
+    pub(crate) fn allow_writing(&self) {
+        self.limit_files(None);
+    }
+
+    fn limit_files(&self, current: Option<u64>) {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current, maximum }).unwrap();
+    }
+
     /// The agent asks for Ada's messages; more members may be given.
     pub(crate) fn read(&self, more: &Value) -> impl Future<Output = (u16, Value)> + Send + 'static {
         let mut body = json!({
@@ -101,6 +125,12 @@ impl Dev {
         let (status, answer) = call("GET", &url, key, None).await;
         assert_eq!(status, 200, "{answer}");
         answer["items"].as_array().unwrap().clone()
+    }
+
+    /// How many releases are recorded.
+    pub(crate) async fn releases(&self) -> usize {
+        let entries = self.entries().await;
+        entries.iter().filter(|entry| entry["type"] == "release").count()
     }
 
     /// How many requests of one kind Acme Mail has received.
