@@ -3,6 +3,7 @@
 //! The map of the house; `ARCHITECTURE.md` says which room may use which.
 //!
 //! - [`domain`]: ground floor, pure values and rules; no I/O
+//! - [`failpoints`]: named places where tests of faults stop or kill the process; empty in every released build
 //! - [`crypto`]: sealing, key hierarchy, signatures, strict JSON
 //! - [`egress`]: the one outbound HTTP client
 //! - [`store`]: the only room that names `sqlx`
@@ -28,6 +29,7 @@ pub mod crypto;
 pub mod dev;
 pub mod domain;
 pub mod egress;
+pub mod failpoints;
 pub mod flows;
 pub mod http;
 pub mod policy;

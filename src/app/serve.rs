@@ -34,7 +34,7 @@ use super::{AppError, Kind, Parts, clock::SystemClock, open};
 /// # Errors
 /// When a part cannot be had or a port cannot be bound.
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
-    refuse_measurement_builds()?;
+    refuse_test_builds()?;
     if let StoreUrl::Sqlite(path) = &settings.store.url
         && !path.exists()
     {
@@ -64,7 +64,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 /// # Errors
 /// When there is one already, or a part cannot be had.
 pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::Founded, String), AppError> {
-    refuse_measurement_builds()?;
+    refuse_test_builds()?;
     create_kek(&settings)?;
     let deps = open(parts(&settings)?).await?;
     if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
@@ -161,10 +161,15 @@ pub(super) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, A
     })
 }
 
-fn refuse_measurement_builds() -> Result<(), AppError> {
+fn refuse_test_builds() -> Result<(), AppError> {
     if cfg!(feature = "bench") {
         return Err(AppError::Refused(
             "this build can leave commits out; it is for measurements only".to_owned(),
+        ));
+    }
+    if cfg!(feature = "failpoints") {
+        return Err(AppError::Refused(
+            "this build can be told to stop at any place; it is for tests only".to_owned(),
         ));
     }
     Ok(())

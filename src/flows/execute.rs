@@ -10,8 +10,9 @@ use crate::{
         secret::AccessToken,
     },
     egress::{EgressError, InboundResponse, Purpose},
+    failpoints::Failpoint,
     release::{
-        AuditReceipt,
+        AuditReceipt, DeadReceipt,
         open::{self, OpenError},
     },
 };
@@ -41,15 +42,18 @@ pub async fn run(
         Ok(token) => token,
         Err(error) => return Err(dropped(deps, prepared, entry, keyed, &error).await),
     };
+    Failpoint::ExecuteOpened.reached();
     // The action was prepared from this very tool.
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
     let sent = match send(deps, prepared, tool, receipt, token).await {
-        Ok(Answered { answer, .. }) if is_dead(prepared, &answer) => {
+        Ok(first) if is_dead(prepared, &first.answer) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
             match again(deps, prepared, receipt, ready, tool).await {
+                // No time was left: what the provider said to the first call stands.
+                Ok(Err(EgressError::TooLate)) => Ok(first),
                 Ok(resent) => resent,
                 Err(refusal) => {
-                    outcome_entry(deps, prepared, entry, "failed", Some(answer.status)).await;
+                    outcome_entry(deps, prepared, entry, "failed", Some(first.answer.status)).await;
                     if keyed {
                         finish(deps, prepared.action.org, entry, 409, "reconnect_required").await;
                     }
@@ -76,6 +80,10 @@ pub async fn run(
             }
             Err(Refusal::OutcomeUnknown { entry })
         }
+        Err(EgressError::TooLate) => {
+            dropped(deps, prepared, entry, keyed, &DeadReceipt.into()).await;
+            Err(Refusal::ProviderUnavailable)
+        }
         Err(_) => {
             outcome_entry(deps, prepared, entry, "not_sent", None).await;
             if keyed {
@@ -99,14 +107,12 @@ async fn send(
     receipt: &AuditReceipt,
     token: AccessToken,
 ) -> Result<Answered, EgressError> {
-    // Every send, resends included, needs a live receipt.
-    if receipt.live().is_err() {
-        return Err(EgressError::Setup);
-    }
     // INVARIANT: the request is rendered from the action that was decided, nothing else.
     let rendered =
         connectors::render(&prepared.connector, tool, &prepared.args).map_err(|_| EgressError::Setup)?;
-    let request = rendered.with_token(&prepared.connector, &token);
+    let mut request = rendered.with_token(&prepared.connector, &token);
+    // Every send, resends included, begins on a live receipt or not at all.
+    request.begin_by = Some(receipt.begin_by());
     let answer = deps
         .egress
         .send(&Purpose::connector(&prepared.connector.id), request)

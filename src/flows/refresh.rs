@@ -19,6 +19,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         grant::{Grant, GrantState, ReconnectReason},
     },
+    failpoints::Failpoint,
     release::{
         open,
         seal::{self, Tokens},
@@ -27,6 +28,8 @@ use crate::{
 };
 
 use super::{Deps, Refusal, record, upstream};
+
+mod late;
 
 /// One refresh per grant at a time in this process; others wait for it and then find its result.
 #[derive(Debug, Default)]
@@ -118,7 +121,9 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             tokio::time::sleep(POLL).await;
             continue;
         };
+        Failpoint::RefreshClaimed.reached();
         let flown = ask(deps, &grant, connector, &lease, &key, &refresh_token, want).await;
+        Failpoint::RefreshAnswered.reached();
         return settle(deps, &grant, connector, &lease, &seal_key, want, flown).await;
     }
     Err(Refusal::ProviderUnavailable)
@@ -229,8 +234,7 @@ async fn settle(
     let ours = tx.release_refresh(grant.org, grant.id, lease.fence).await?;
     if !ours || now_grant.generation != grant.generation {
         // INVARIANT: compare-and-set on generation; a later claim or a reconnect made this answer void.
-        tracing::warn!(grant.id = %grant.id, "the renewed token of {} came too late and is dropped", grant.id);
-        tx.commit().await?;
+        late::discard(deps, tx, grant, &now_grant, connector, key, &answer).await?;
         return Err(Refusal::ProviderUnavailable);
     }
     // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.
@@ -277,6 +281,7 @@ async fn settle(
     tx.update_grant(&now_grant).await?;
     tx.append_entry(grant.org, entry).await?;
     tx.commit().await?;
+    Failpoint::RefreshKept.reached();
     match want {
         _ if wider => Err(Refusal::GrantNeedsReconnect(grant.id)),
         // A narrowing that narrowed nothing is not one.

@@ -4,15 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     connectors::oauth::{Client, OAuth, RevokeOutcome, TokenToEnd},
+    crypto::OdkHandle,
     domain::{
         GrantId, OrgId, Time,
         connector::{Connector, ConnectorId, RevokeHow},
         entry::{EntryDraft, EntryType},
-        grant::Grant,
+        grant::{Grant, GrantState},
         secret::ClientSecret,
     },
-    release::open::{self, Ended},
-    store::{OutboxRow, SecretKind, SecretRow, UpstreamResult},
+    release::{
+        open::{self, Ended},
+        seal::{self, Tokens},
+    },
+    store::{OutboxRow, SecretKind, SecretRow, Tx, UpstreamResult},
 };
 
 use super::{Deps, Refusal, record};
@@ -80,6 +84,49 @@ pub(super) fn outbox_row(grant: &Grant, now: Time) -> OutboxRow {
         attempts: 0,
         result: UpstreamResult::Pending,
     }
+}
+
+/// Keeps tokens for which there is no living grant under a grant of their own; one that has ended is queued.
+///
+/// # Errors
+/// When the key or the database is unavailable.
+pub async fn keep_apart(
+    tx: &mut Tx,
+    key: &OdkHandle,
+    grant: &Grant,
+    connector: &Connector,
+    answer: &Tokens,
+) -> Result<(), Refusal> {
+    tx.insert_grant(grant).await?;
+    let kind = SecretKind::AccessToken;
+    let access = seal::access_token(
+        key,
+        grant,
+        &kind,
+        grant.generation,
+        &answer.access_token,
+        None,
+        answer.expires_at,
+    )?;
+    tx.put_secret(grant.org, grant.id, &kind, &access).await?;
+    if let Some(token) = &answer.refresh_token {
+        let refresh = seal::refresh_token(key, grant, grant.generation, token)?;
+        tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)
+            .await?;
+    }
+    if !matches!(grant.state, GrantState::Revoked { .. }) {
+        return Ok(());
+    }
+    let can = can_revoke(connector);
+    let mut outbox = outbox_row(grant, tx.now());
+    if !can {
+        outbox.result = UpstreamResult::Unsupported;
+    }
+    tx.put_outbox(&outbox).await?;
+    if !can {
+        tx.shred_secrets(grant.org, grant.id).await?;
+    }
+    Ok(())
 }
 
 /// Writes tombstones for what was revoked and queues every grant; returns how many were queued.

@@ -10,6 +10,7 @@ use crate::{
         entry::EntryType,
         secret::AccessToken,
     },
+    failpoints::Failpoint,
     policy::OrgPermit,
     release::{DecisionError, GateRefusal, Release, VerifiedDecision, open},
     store::IdempotencyKey,
@@ -304,6 +305,7 @@ async fn release(
         Ok(token) => token,
         Err(error) => return Err(execute::dropped(deps, &prepared, entry, keyed, &error).await),
     };
+    Failpoint::TokenOpened.reached();
     if keyed {
         execute::finish(deps, caller.org, entry, 200, "released").await;
     }

@@ -9,6 +9,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     domain::{Clock, EntryId, GrantId, OrgId, Time, entry::Epoch},
+    egress::BeginBy,
+    failpoints::Failpoint,
     store::{
         Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind, SecretRow,
         Spend, Store, StoreError,
@@ -80,15 +82,21 @@ impl AuditReceipt {
         &self.decision
     }
 
-    /// Whether anything may still leave; every send, resends included, asks this first.
+    /// The last moment at which a send may begin; every send, resends included, carries it.
+    #[must_use]
+    pub fn begin_by(&self) -> BeginBy {
+        BeginBy::new(Arc::clone(&self.clock), self.dies)
+    }
+
+    /// Whether anything may still be opened or handed over.
     ///
     /// # Errors
     /// When more than five seconds, suspension included, have passed since the commit.
     pub fn live(&self) -> Result<(), DeadReceipt> {
-        if self.clock.since_boot() < self.dies {
-            Ok(())
-        } else {
+        if self.begin_by().has_passed() {
             Err(DeadReceipt)
+        } else {
+            Ok(())
         }
     }
 
@@ -193,6 +201,7 @@ impl Gate {
             entry: release.entry,
         };
         let (at, secret, committed) = self.pass(item).await?;
+        Failpoint::GateCommitted.reached();
         let dies = committed + RECEIPT_LIFE;
         Ok(AuditReceipt {
             entry,

@@ -1,6 +1,16 @@
 //! PostgreSQL with several replicas: what one decides, spends, renews or revokes holds on all of them.
 
-use std::{collections::HashSet, future::Future, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use postern::{
     domain::{
@@ -123,6 +133,10 @@ async fn race(count: usize) {
     let (world, mut grant, replicas) = replicated(count).await;
     let (mut released, mut refused) = (0, 0);
     for round in 0..rounds {
+        for deps in &replicas {
+            vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
+        }
+        let under_way = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         for caller in 0..16 {
             let (deps, agent, ask) = (
@@ -130,11 +144,15 @@ async fn race(count: usize) {
                 world.agent,
                 world.read(grant),
             );
+            let under_way = Arc::clone(&under_way);
             tasks.spawn(async move {
                 let mut done = (0, 0);
-                for _ in 0..4 {
+                for _ in 0..8 {
                     match vend::vend(&deps, agent, ask.clone()).await {
-                        Ok(_) => done.0 += 1,
+                        Ok(_) => {
+                            under_way.fetch_add(1, Ordering::Relaxed);
+                            done.0 += 1;
+                        }
                         Err(Refusal::Revoked { .. } | Refusal::StoreUnavailable(None)) => done.1 += 1,
                         Err(other) => panic!("{other:?}"),
                     }
@@ -142,7 +160,9 @@ async fn race(count: usize) {
                 done
             });
         }
-        tokio::time::sleep(Duration::from_millis(5 + round % 40)).await;
+        while under_way.load(Ordering::Relaxed) < 8 + round % 32 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let revoked = revoke::run(&replicas[count - 1], world.org, everything())
             .await
             .unwrap();
@@ -224,16 +244,15 @@ async fn the_log_of_many_writers_is_one_log() {
     audit::checkpoint(&world.deps, world.org).await.unwrap();
 }
 
-/// Polls `work` at most `polls` times and drops it; `true` if it had come to its end.
-async fn dropped_after<F: Future>(work: F, polls: usize) -> bool {
+/// Lets `work` wait at most `polls` times and drops it then; what came of it, if it had come to its end.
+async fn dropped_after<F: Future>(work: F, polls: usize) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut left = polls;
     std::future::poll_fn(move |context| match work.as_mut().poll(context) {
-        Poll::Ready(_) => Poll::Ready(true),
-        Poll::Pending if left == 0 => Poll::Ready(false),
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
         Poll::Pending => {
             left -= 1;
-            context.waker().wake_by_ref();
             Poll::Pending
         }
     })
@@ -264,12 +283,13 @@ async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
             .await
             .unwrap();
         assert!(epoch.is_some());
-        if done {
+        if let Some(done) = done {
+            done.unwrap();
             break;
         }
-        polls = polls * 5 / 4 + 1;
+        polls += 1;
     }
-    assert!(polls > 3);
+    assert!(polls > 3, "{polls}");
     let Location::Postgres(settings) = &world.location else {
         panic!()
     };

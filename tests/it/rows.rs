@@ -15,7 +15,11 @@ async fn world() -> (World, PgConnection) {
     let Location::Postgres(settings) = &world.location else {
         panic!()
     };
-    let connection = PgConnection::connect(&settings.url).await.unwrap();
+    let mut connection = PgConnection::connect(&settings.url).await.unwrap();
+    sqlx::raw_sql("SET ROLE postern_app")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     (world, connection)
 }
 
@@ -58,6 +62,22 @@ async fn a_session_that_names_no_org_sees_nothing() {
         "orgs", "grants", "secrets", "entries", "users", "api_keys", "epochs",
     ] {
         assert_eq!(count(&mut connection, table).await, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn the_login_role_itself_may_do_nothing() {
+    let (_world, mut connection) = world().await;
+    sqlx::raw_sql("RESET ROLE")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for sql in [
+        "SELECT 1 FROM grants",
+        "SELECT 1 FROM meta",
+        "INSERT INTO meta VALUES ('a', 'b')",
+    ] {
+        assert_eq!(code_of(&mut connection, sql).await, "42501", "{sql}");
     }
 }
 
@@ -140,7 +160,12 @@ async fn a_role_that_could_step_around_the_policies_is_refused() {
     let Location::Postgres(settings) = world.location.clone() else {
         panic!()
     };
-    for role in ["postgres", "postern_owner"] {
+    let mut connection = database::superuser("postgres").await;
+    sqlx::raw_sql("CREATE ROLE postern_heir LOGIN IN ROLE postern_app, postern_due")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for role in ["postgres", "postern_owner", "postern_heir"] {
         world.location = Location::Postgres(database::settings(role, &database::name_of(&settings)).await);
         let refused = world.replica().await;
         assert!(

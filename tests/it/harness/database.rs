@@ -89,7 +89,7 @@ pub async fn postgres(dir: &Path) -> Location {
     let template = TEMPLATE.get_or_init(template).await;
     let own: String = dir.file_name().unwrap().to_string_lossy().to_lowercase();
     let name = format!("w{}", own.replace(|c: char| !c.is_ascii_alphanumeric(), ""));
-    let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
+    let create = format!("CREATE DATABASE {name} TEMPLATE {template} OWNER postern_owner");
     sqlx::raw_sql(AssertSqlSafe(create))
         .execute(&mut superuser("postgres").await)
         .await
@@ -110,7 +110,7 @@ async fn template() -> String {
     postern::store::migrate(&settings("postern_owner", &name).await)
         .await
         .unwrap();
-    sqlx::raw_sql("CREATE ROLE postern LOGIN IN ROLE postern_app, postern_due")
+    sqlx::raw_sql("CREATE ROLE postern LOGIN NOINHERIT IN ROLE postern_app, postern_due")
         .execute(&mut connection)
         .await
         .unwrap();
@@ -149,7 +149,7 @@ pub async fn settings(role: &str, database: &str) -> PostgresSettings {
     PostgresSettings {
         url: url.into(),
         password: None,
-        connections: 8,
+        connections: 16,
         pooler: false,
     }
 }
