@@ -10,7 +10,7 @@ use crate::{
     store::Keyed,
 };
 
-use super::{Deps, Refusal, login};
+use super::{Deps, Refusal, actions::Caller, login};
 
 /// The principal a key belongs to.
 ///
@@ -37,6 +37,28 @@ pub async fn by_key(deps: &Deps, claimed: KeyKind, key: &ApiKey) -> Result<Princ
             }
             Ok(Principal::Agent { org, agent, key })
         }
+    }
+}
+
+/// The agent a key belongs to, from memory if it came before.
+///
+/// SECURITY: for calls only that go on to the agent's facts, which hold its living keys, and then pass the gate, which
+/// holds those facts to the org's epoch: a key that was revoked since is refused there, whatever is remembered here.
+///
+/// # Errors
+/// [`Refusal::Unauthenticated`] as [`by_key`].
+pub async fn remembered_agent(deps: &Deps, key: &ApiKey) -> Result<Caller, Refusal> {
+    let hash = deps.lookup.api_key(key)?;
+    if let Some(caller) = deps.facts.caller(&hash) {
+        return Ok(caller);
+    }
+    match by_key(deps, KeyKind::Agent, key).await? {
+        Principal::Agent { org, agent, key } => {
+            let caller = Caller { org, agent, key };
+            deps.facts.keep_caller(hash, caller);
+            Ok(caller)
+        }
+        _ => Err(Refusal::Unauthenticated),
     }
 }
 

@@ -18,11 +18,15 @@ use crate::{
     store::{AgentFacts, SecretKind, SecretRow, VendFacts},
 };
 
-use super::{Deps, Refusal, actions::Prepared};
+use super::{
+    Deps, Refusal,
+    actions::{Caller, Prepared},
+};
 
 /// Views of agents and grants, by epoch.
 #[derive(Debug, Default)]
 pub struct FactsCache {
+    callers: Mutex<HashMap<[u8; 32], Caller>>,
     agents: Mutex<HashMap<(OrgId, AgentId), Arc<AgentView>>>,
     grants: Mutex<HashMap<(OrgId, AgentId, GrantId), Arc<GrantView>>>,
     policies: Mutex<HashMap<(OrgId, u64), Arc<CompiledPolicies>>>,
@@ -116,6 +120,22 @@ impl Prepared {
 }
 
 impl FactsCache {
+    /// The agent that came with a key of this keyed hash before, since the org was last known to have moved on.
+    #[must_use]
+    pub fn caller(&self, hash: &[u8; 32]) -> Option<Caller> {
+        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        callers.get(hash).copied()
+    }
+
+    /// Remembers whose key it is.
+    pub fn keep_caller(&self, hash: [u8; 32], caller: Caller) {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() >= MOST {
+            callers.clear();
+        }
+        callers.insert(hash, caller);
+    }
+
     /// The agent's view; read if there is none.
     ///
     /// # Errors
@@ -207,6 +227,10 @@ impl FactsCache {
 
     /// Forgets what was read of an org; compiled policies stay, they are keyed by version.
     pub fn forget(&self, org: OrgId) {
+        self.callers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, caller| caller.org != org);
         self.agents
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -15,7 +15,7 @@ use crate::{
     crypto::random,
     domain::{
         OrgId, UserId,
-        principal::{Principal, Role},
+        principal::{KeyKind, Principal, Role},
     },
     flows::{self, Deps, actions, authenticate, sight},
 };
@@ -124,6 +124,28 @@ impl FromRequestParts<Arc<Deps>> for Agent {
         match Caller::from_request_parts(parts, deps).await?.0 {
             Principal::Agent { org, agent, key } => Ok(Self(flows::actions::Caller { org, agent, key })),
             _ => Err(wrong_principal()),
+        }
+    }
+}
+
+/// A calling agent whose key may be remembered: for routes that go through the gate (`authenticate::remembered_agent`).
+#[derive(Debug, Clone, Copy)]
+pub struct GatedAgent(pub actions::Caller);
+
+impl FromRequestParts<Arc<Deps>> for GatedAgent {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, deps: &Arc<Deps>) -> Result<Self, Problem> {
+        let bearer =
+            <BearerKey as OptionalFromRequestParts<Arc<Deps>>>::from_request_parts(parts, deps).await?;
+        match bearer {
+            Some(BearerKey { claimed_kind, key }) if claimed_kind == KeyKind::Agent => {
+                Ok(Self(authenticate::remembered_agent(deps, &key).await?))
+            }
+            // Nobody, or somebody else: told as on every other route.
+            _ => Agent::from_request_parts(parts, deps)
+                .await
+                .map(|Agent(caller)| Self(caller)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     flows::Deps,
     http::{
         Problem, answer,
-        caller::{Agent, Allowed, Who},
+        caller::{Allowed, GatedAgent, Who},
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{
 struct Nothing {}
 
 /// Takes the same body as a vend from the same caller, and throws it away.
-async fn authenticated(Agent(_): Agent, body: Bytes) -> Result<Response, Problem> {
+async fn authenticated(GatedAgent(_): GatedAgent, body: Bytes) -> Result<Response, Problem> {
     drop(body);
     answer::ok(&Nothing {})
 }

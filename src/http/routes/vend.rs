@@ -15,7 +15,7 @@ use crate::{
         Deps,
         vend::{self, Vended},
     },
-    http::{Problem, answer, caller::Agent, extract::DigestedJson, openapi::VendRefused},
+    http::{Problem, answer, caller::GatedAgent, extract::DigestedJson, openapi::VendRefused},
 };
 
 /// What a vend released.
@@ -70,7 +70,7 @@ enum VendAnswer<'a> {
 )]
 async fn vend_action(
     State(deps): State<Arc<Deps>>,
-    Agent(caller): Agent,
+    GatedAgent(caller): GatedAgent,
     request: DigestedJson<ActionRequest>,
 ) -> Result<Response, Problem> {
     let ask = request.ask()?;
