@@ -1,5 +1,15 @@
 //! A deployment as `postern dev` makes it, with one Acme Mail grant connected by the real flows.
 
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the tests' own way to a PostgreSQL server; a measurement that has none stops"
+)]
+#[path = "../../tests/it/harness/database.rs"]
+mod database;
+
 use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use postern::{
@@ -53,7 +63,8 @@ impl World {
     {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let acme = start_acme(url).await?;
-        let deps = open(parts(dir.path(), url, &acme)?).await?;
+        let location = database::location(dir.path()).await;
+        let deps = open(parts(dir.path(), location, url, &acme)?).await?;
         let founded = found::found(&deps, "Acme", "ada@acme.example").await?;
         let document = toml::to_string(&json!({
             "agent": [{"name": "Mail Assistant"}],
@@ -104,7 +115,7 @@ impl World {
     }
 }
 
-fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
+fn parts(dir: &Path, location: Location, url: &str, acme: &str) -> Done<Parts> {
     let kek = dir.join("kek");
     create_key_file(&kek)?;
     let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
@@ -114,7 +125,7 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
         .map_err(failed)?;
     Ok(Parts {
         kind: Kind::Dev,
-        database: Location::Sqlite(dir.join("postern.db")),
+        database: location,
         time: TimeSource::Database,
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),

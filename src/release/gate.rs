@@ -270,7 +270,7 @@ impl Gate {
 async fn run_lane(lane: Lane, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        let mut begun = lane.clock.since_boot();
+        let begun = lane.clock.since_boot();
         let (items, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|one| (one.item, one.answer)).unzip();
         match lane.store.run_gate(&items, lane.durability).await {
             Ok(done) => lane.settle(items, answers, done, begun),
@@ -278,13 +278,12 @@ async fn run_lane(lane: Lane, mut waiting: mpsc::Receiver<Waiting>) {
             // to try: everybody is told at once, and the lane is free for who comes when it is back.
             Err(error) if error.outage().is_none() && answers.len() > 1 => {
                 for (item, answer) in items.into_iter().zip(answers) {
-                    begun = lane.clock.since_boot();
-                    let alone = [item];
-                    let done = lane.store.run_gate(&alone, lane.durability).await;
-                    match done {
-                        Ok(done) => lane.settle(alone.into(), vec![answer], done, begun),
-                        Err(error) => tell(answer, Err(error)),
-                    }
+                    lane.try_alone(item, answer).await;
+                }
+            }
+            Err(StoreError::Conflict) => {
+                for (item, answer) in items.into_iter().zip(answers) {
+                    lane.try_alone(item, answer).await;
                 }
             }
             Err(error) => fail(answers, error),
@@ -331,6 +330,19 @@ impl Lane {
         }
     }
 
+    /// A request by itself, a few times if others are in its way: a serialization failure did nothing (SQLSTATE 40001).
+    async fn try_alone(&self, item: GateItem, answer: Answer) {
+        let alone = [item];
+        for left in (0..TRIES).rev() {
+            let begun = self.clock.since_boot();
+            match self.store.run_gate(&alone, self.durability).await {
+                Ok(done) => return self.settle(alone.into(), vec![answer], done, begun),
+                Err(StoreError::Conflict) if left > 0 => {}
+                Err(error) => return tell(answer, Err(error)),
+            }
+        }
+    }
+
     async fn wait_apart(&self, org: OrgId, items: Vec<GateItem>, answers: Vec<Answer>) {
         let begun = self.clock.since_boot();
         match self.store.run_gate_apart(org, &items, self.durability).await {
@@ -367,6 +379,8 @@ fn fail(answers: Vec<Answer>, error: StoreError) {
 pub const RECEIPT_LIFE: Duration = Duration::from_secs(5);
 /// A spent decision is remembered this long after its `exp`.
 const SPENT_OUTLIVES: Duration = Duration::from_secs(24 * 3600);
+/// How often a request is tried by itself.
+const TRIES: u32 = 5;
 /// The most requests that wait; more are refused at once.
 const QUEUE: usize = 1024;
 /// The most requests in one transaction.

@@ -122,13 +122,14 @@ async fn server() -> &'static str {
     static SERVER: OnceCell<String> = OnceCell::const_new();
     SERVER
         .get_or_init(async || {
+            // Hundreds of databases that live for a second each: what is tested is not the disk. What is measured is.
+            let settings = std::env::var("POSTERN_TEST_POSTGRES_CONF").unwrap_or("fsync = off".to_owned());
             let dir = std::env::temp_dir().join(format!("postern-postgres-{}", std::process::id()));
             let started = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres"))
                 .arg("start")
                 .arg(dir)
                 .arg(std::process::id().to_string())
-                // Hundreds of databases that live for a second each: what is tested here is not the disk.
-                .env("POSTERN_TEST_POSTGRES_CONF", "fsync = off")
+                .env("POSTERN_TEST_POSTGRES_CONF", settings)
                 .output()
                 .unwrap();
             assert!(
