@@ -111,6 +111,7 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
     Ok(Parts {
         kind: Kind::Dev,
         database: dir.join("postern.db"),
+        data_dir: dir.to_owned(),
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a key of this bench".to_owned(),
@@ -122,6 +123,7 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
             ..Options::default()
         })?,
         egress: Egress::new(policy)?,
+        sinks: Vec::new(),
         clock: Arc::new(SystemClock),
     })
 }

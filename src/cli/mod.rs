@@ -26,6 +26,7 @@ mod grants;
 mod init;
 mod output;
 mod policy;
+mod recover;
 mod revoke;
 mod serve;
 mod table;
@@ -114,6 +115,8 @@ enum Verb {
     /// Who did what as whom.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Go on with a database that is older than what is known of it.
+    Recover(recover::Recover),
     /// Find out what is wrong.
     Doctor(doctor::Doctor),
 }
@@ -198,6 +201,7 @@ async fn run_verb(
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,
+        Verb::Recover(verb) => verb.run(env, output).await,
         Verb::Doctor(verb) => verb.run(client(), output).await,
     }
 }

@@ -74,6 +74,8 @@ pub enum GateAnswer {
         /// The sealed secret asked for.
         secret: Option<SecretRow>,
     },
+    /// The org is sealed: no secret of it is read.
+    Sealed,
     /// The org moved on since the facts were read.
     StaleEpoch,
     /// The grant is not active any more, or its secret has another generation.
@@ -109,6 +111,8 @@ impl Store {
             answers: items.iter().map(|_| None).collect(),
             items,
         };
+        batch
+            .settle(|item| (item.secret.is_some() && self.is_sealed(item.org)).then_some(GateAnswer::Sealed));
         let heads = batch.guard(&mut tx).await?;
         let mut secrets = batch.secrets(&mut tx).await?;
         batch.take_idempotency(&mut tx).await?;
@@ -154,6 +158,7 @@ impl Batch<'_> {
                 .opt_int()?
                 .and_then(|seq| u64::try_from(seq).ok())
                 .unwrap_or(0);
+            tx.expect_number(org, seq)?;
             let hash = fields.opt_hash()?.unwrap_or(entry_bytes::FIRST_PREV);
             heads.insert(org, Head { epoch, seq, hash });
         }
@@ -340,6 +345,11 @@ impl Batch<'_> {
         }
         if !rows.is_empty() {
             tx.execute(sql::APPEND, vec![json(&rows)]).await?;
+            for org in &touched {
+                if let Some(head) = heads.get(org) {
+                    tx.numbered(*org, head.seq);
+                }
+            }
             let writers: Vec<(OrgId, u64, String)> = heads
                 .iter()
                 .filter(|(org, _)| touched.contains(*org))

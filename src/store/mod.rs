@@ -17,12 +17,15 @@ mod listing;
 mod log;
 mod once;
 mod outbox;
+mod outside;
 mod people;
 mod policies;
 mod refresh;
 mod revocations;
+mod sinks;
 mod sql;
 mod sqlite;
+mod vigil;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use connects::{ConnectRow, ConnectStatus};
@@ -33,9 +36,10 @@ pub use gate::{GateAnswer, GateItem, IdempotencyKey, Spend};
 pub use grants::{SecretKind, SecretRow};
 pub use keys::ApiKeyRow;
 pub use listing::{DelegationFilter, GrantFilter, UpstreamTotals};
-pub use log::{LogRow, UnsequencedEntry};
+pub use log::{LogGrowth, LogRow, TileRow, WaitingWriter};
 pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
+pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use refresh::Lease;
@@ -70,6 +74,9 @@ pub enum StoreError {
     /// The files cannot be made or opened.
     #[error("the database file cannot be opened")]
     File(#[source] std::io::Error),
+    /// The database knows fewer entries than this process wrote: an older one was put in its place.
+    #[error("the database has lost entries of this process")]
+    Lost,
     /// The URL names no database this build knows.
     #[error("not a database url: expected sqlite:///path/to/file.db")]
     Url,
@@ -95,6 +102,7 @@ pub struct Store {
     engine: Arc<sqlite::Engine>,
     clock: Arc<dyn Clock>,
     replica: Arc<str>,
+    vigil: Arc<vigil::Vigil>,
 }
 
 impl Store {
@@ -111,7 +119,8 @@ impl Store {
         Ok(Self {
             engine: Arc::new(engine),
             clock,
-            replica: Arc::from("r1"),
+            replica: Arc::from(REPLICA),
+            vigil: Arc::default(),
         })
     }
 
@@ -128,16 +137,19 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        self.engine
-            .begin_write(self.clock.now(), &format!("{}/cold", self.replica))
-            .await
+        self.begin_write("cold").await
     }
 
     /// The writing transaction of the hot lane, which is a writer of its own in the log.
     async fn write_hot(&self) -> Result<Tx, StoreError> {
-        self.engine
-            .begin_write(self.clock.now(), &format!("{}/hot", self.replica))
-            .await
+        self.begin_write("hot").await
+    }
+
+    async fn begin_write(&self, lane: &str) -> Result<Tx, StoreError> {
+        let writer = format!("{}/{lane}", self.replica);
+        let mut tx = self.engine.begin_write(self.clock.now(), &writer).await?;
+        tx.journal = Some(vigil::Journal::new(&self.vigil));
+        Ok(tx)
     }
 
     /// The name of this replica in leases and the log.
@@ -177,6 +189,9 @@ impl Store {
         self.engine.close().await;
     }
 }
+
+/// The one replica there is on SQLite; it names the file outside the database too.
+pub const REPLICA: &str = "r1";
 
 impl Tx {
     /// The database's time, taken when the transaction began.

@@ -86,6 +86,7 @@ impl Engine {
             connection,
             now,
             writer: String::new(),
+            journal: None,
         })
     }
 
@@ -95,6 +96,7 @@ impl Engine {
             connection,
             now,
             writer: writer.to_owned(),
+            journal: None,
         })
     }
 
@@ -212,6 +214,7 @@ fn migrations() -> Migrator {
             "planner",
             include_str!("../../migrations/sqlite/0002_planner.sql"),
         ),
+        migration(3, "log", include_str!("../../migrations/sqlite/0003_log.sql")),
     ])
 }
 
@@ -269,6 +272,17 @@ pub(super) mod gate {
     pub(in crate::store) const WRITERS: &str = "INSERT INTO writers (org_id, writer, seq, hash)
         SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
+}
+
+/// The statements of the sequencer that carry many rows in one JSON parameter.
+pub(super) mod log {
+    pub(in crate::store) const PLACE: &str = "INSERT INTO leaves (org_id, log_index, entry_id)
+        SELECT $1, $2 + j.key, j.value FROM json_each($3) j";
+
+    pub(in crate::store) const PLACED: &str =
+        "UPDATE writers SET placed = (SELECT j.value FROM json_each($2) j
+          WHERE j.key = writers.writer)
+        WHERE org_id = $1 AND writer IN (SELECT j.key FROM json_each($2) j)";
 }
 
 #[cfg(test)]

@@ -170,6 +170,11 @@ impl World {
 
     /// The process dies without a word and starts again on the same directory.
     pub async fn restarted(self) -> Self {
+        self.restarted_after(|_| ()).await
+    }
+
+    /// The same, and while nobody has the database something happens to its directory.
+    pub async fn restarted_after(self, meanwhile: impl FnOnce(&std::path::Path)) -> Self {
         let Self {
             deps,
             clock,
@@ -179,6 +184,18 @@ impl World {
         } = self;
         drop(deps);
         // Its tasks let go of the database a moment later.
+        let lock = std::fs::File::options()
+            .write(true)
+            .open(dir.path().join("postern.lock"))
+            .unwrap();
+        for _ in 0..500 {
+            if lock.try_lock().is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        meanwhile(dir.path());
+        drop(lock);
         for _ in 0..500 {
             match open_as(Kind::Dev, dir.path(), &clock, &acme).await {
                 Ok(deps) => {
@@ -269,6 +286,7 @@ pub async fn open_as(
     app::open(Parts {
         kind,
         database: dir.join("postern.db"),
+        data_dir: dir.to_owned(),
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a test key".to_owned(),
@@ -281,6 +299,7 @@ pub async fn open_as(
         })
         .unwrap(),
         egress: Egress::new(policy).unwrap(),
+        sinks: Vec::new(),
         clock: Arc::clone(clock) as _,
     })
     .await
