@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 mod agents;
 mod apply;
 mod audit;
+mod audit_tail;
 pub mod audit_verify;
 mod client;
 mod connect;
