@@ -127,6 +127,7 @@ fn parts(dir: &Path, location: Location, url: &str, acme: &str) -> Done<Parts> {
         kind: Kind::Dev,
         database: location,
         time: TimeSource::Database,
+        data_dir: dir.to_owned(),
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a key of this bench".to_owned(),
@@ -138,6 +139,7 @@ fn parts(dir: &Path, location: Location, url: &str, acme: &str) -> Done<Parts> {
             ..Options::default()
         })?,
         egress: Egress::new(policy)?,
+        sinks: Vec::new(),
         clock: Arc::new(SystemClock),
     })
 }

@@ -6,18 +6,19 @@ pub mod demo;
 mod keys;
 pub mod serve;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use postern_kms::{KeyService, local::LocalKeyError};
 
 use crate::{
+    audit::sinks::Sink,
     connectors::{Catalogue, CatalogueError},
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
     egress::{Egress, EgressError},
-    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights},
+    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, seal},
     release::Gate,
-    store::{Location, Store, StoreError, TimeSource},
+    store::{Location, Outside, OutsideError, Store, StoreError, TimeSource},
 };
 
 /// Why Postern does not start.
@@ -38,6 +39,9 @@ pub enum AppError {
     /// The outbound client.
     #[error("the outbound client cannot be built: {0}")]
     Egress(#[from] EgressError),
+    /// The file outside the database.
+    #[error("what is kept outside the database cannot be used: {0}")]
+    Outside(#[from] OutsideError),
     /// A flow.
     #[error("{0}")]
     Flow(#[from] Refusal),
@@ -81,6 +85,8 @@ pub struct Parts {
     pub database: Location,
     /// Whose time counts.
     pub time: TimeSource,
+    /// Where files of its own live: what is kept outside the database.
+    pub data_dir: PathBuf,
     /// Where the KEK is.
     pub keys: Arc<dyn KeyService>,
     /// Which KEK new data keys are wrapped under.
@@ -97,6 +103,8 @@ pub struct Parts {
     pub catalogue: Catalogue,
     /// The one way out.
     pub egress: Egress,
+    /// Where the audit log is copied to.
+    pub sinks: Vec<Arc<dyn Sink>>,
     /// The only source of time.
     pub clock: Arc<dyn Clock>,
 }
@@ -124,6 +132,7 @@ async fn open_with(
 ) -> Result<Arc<Deps>, AppError> {
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
     let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &*random).await?;
+    let store = store.keeping(Outside::open(&parts.data_dir)?);
     own(&store, parts.kind).await?;
     let keyring = Keyring::new(
         parts.keys,
@@ -133,7 +142,7 @@ async fn open_with(
     )
     .with_locking(parts.locking);
     let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
-    Ok(Arc::new(Deps {
+    let deps = Arc::new(Deps {
         gate: gate(store.clone(), Arc::clone(&parts.clock)),
         store,
         clock: parts.clock,
@@ -150,10 +159,13 @@ async fn open_with(
         egress: parts.egress,
         facts: FactsCache::default(),
         flights: Flights::default(),
+        sinks: parts.sinks,
         issuer: parts.issuer,
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,
-    }))
+    });
+    seal::check(&deps).await?;
+    Ok(deps)
 }
 
 /// Refuses a database that the other kind of start made: no relaxation of `dev` reaches production by its files.

@@ -9,13 +9,22 @@ use postern_kms::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, sync::watch};
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::{
-    config::{Kek, OrgPattern, Settings, StoreUrl},
+    audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
+    config::{Kek, OrgPattern, Settings, SinkKind, SinkSettings, StoreUrl},
     connectors::{Catalogue, Options},
-    crypto::hardening::{self, Locking},
-    egress::{Egress, EgressPolicy},
-    flows::{Deps, found},
+    crypto::{
+        hardening::{self, Locking},
+        webhook::WebhookKey,
+    },
+    egress::{Egress, EgressPolicy, operator_client},
+    flows::{
+        Deps, found,
+        recover::{self, Vouch},
+        seal,
+    },
     http::{
         guard::RequestIds,
         router,
@@ -79,6 +88,28 @@ pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::
     Ok((founded, link.url))
 }
 
+/// What recovering the sealed orgs of a deployment would mean and, if `confirmed` says yes to it, does it.
+///
+/// # Errors
+/// When a part cannot be had, or the service runs: one process at a time has the database.
+pub async fn recover(
+    settings: Settings,
+    vouch: Vouch,
+    confirmed: impl AsyncFnOnce(&[recover::Plan]) -> bool,
+) -> Result<(), AppError> {
+    refuse_test_builds()?;
+    let deps = open(parts(&settings)?).await?;
+    let found = seal::check(&deps).await?;
+    let plans: Vec<recover::Plan> = found.iter().map(|found| recover::plan(found, vouch)).collect();
+    if confirmed(&plans).await {
+        for plan in &plans {
+            recover::run(&deps, plan, "postern recover").await?;
+        }
+    }
+    deps.store.close().await;
+    Ok(())
+}
+
 /// Serves the API, the pages and the probes until a stop signal; then stops the workers and closes the database.
 pub(super) async fn run(
     deps: Arc<Deps>,
@@ -119,7 +150,10 @@ pub(super) async fn run(
         wait(end.clone()),
     ));
     let server = tokio::spawn(server::serve(listener, app, limits, ids, wait(end)));
-    stop.await;
+    let lost = tokio::select! {
+        () = stop => false,
+        () = lost_entries(&deps) => true,
+    };
     tracing::info!("stopping: no new connections, requests under way may finish");
     prober.abort();
     ready.send_replace(Readiness {
@@ -132,7 +166,19 @@ pub(super) async fn run(
     }
     workers.stop().await;
     deps.store.close().await;
+    if lost {
+        return Err(AppError::Store(crate::store::StoreError::Lost));
+    }
     Ok(())
+}
+
+/// Waits until the database is found to have forgotten entries of this process: an older one was put in its place, and
+/// nothing this process knows of it holds any more (crypto §6).
+async fn lost_entries(deps: &Deps) {
+    while !deps.store.has_lost_entries() {
+        tokio::time::sleep(LOST_EVERY).await;
+    }
+    tracing::error!("the database knows fewer entries than this process wrote: stopping");
 }
 
 /// Keeps readiness current: probes of load balancers then touch neither the database nor the key service.
@@ -145,6 +191,15 @@ async fn probe(deps: Arc<Deps>, ready: watch::Sender<Readiness>) {
         if deps.keyring.status().await.is_err() {
             obstacles.push("keys");
         }
+        if deps.store.sealed_orgs() > 0 {
+            obstacles.push("sealed");
+        }
+        if let Err(error) = deps.store.flush_outside().await {
+            tracing::error!(cause = %error, "the file outside the database cannot be written");
+            obstacles.push("outside");
+        }
+        // Its answer is the mark it leaves: whoever serves stops then.
+        let _looked = deps.store.look_for_lost_entries().await;
         ready.send_if_modified(|readiness| {
             let changed = readiness.obstacles != obstacles;
             readiness.obstacles = obstacles;
@@ -257,6 +312,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         kind: Kind::Serve,
         database: database(settings)?,
         time: TimeSource::Database,
+        data_dir: settings.data_dir.clone(),
         keys,
         kek_ref: LOCAL_KEK.to_owned(),
         key_words,
@@ -265,8 +321,33 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         issuer: settings.server.public_url.issuer().to_owned(),
         catalogue,
         egress: Egress::new(policy)?,
+        sinks: sinks(settings)?,
         clock: Arc::new(SystemClock),
     })
+}
+
+fn sinks(settings: &Settings) -> Result<Vec<Arc<dyn Sink>>, AppError> {
+    let one = |sink: &SinkSettings| -> Result<Arc<dyn Sink>, AppError> {
+        let name = sink.name.clone();
+        Ok(match &sink.kind {
+            SinkKind::File(path) => Arc::new(FileSink::new(name, path.clone(), Form::Entries)),
+            SinkKind::Ocsf(path) => Arc::new(FileSink::new(name, path.clone(), Form::Ocsf)),
+            SinkKind::Otlp(url) => Arc::new(OtlpSink::new(name, url.clone(), operator_client()?)),
+            SinkKind::Webhook { url, secret_file } => {
+                let text =
+                    Zeroizing::new(
+                        std::fs::read_to_string(secret_file).map_err(|cause| AppError::Io {
+                            what: format!("cannot read {}", secret_file.display()),
+                            cause,
+                        })?,
+                    );
+                let key = WebhookKey::parse(&text)
+                    .map_err(|error| AppError::Refused(format!("{}: {error}", secret_file.display())))?;
+                Arc::new(WebhookSink::new(name, url.clone(), key, operator_client()?))
+            }
+        })
+    };
+    settings.sinks.iter().map(one).collect()
 }
 
 fn kek(settings: &Settings, locking: Locking) -> Result<(Arc<dyn KeyService>, String), AppError> {
@@ -332,5 +413,7 @@ fn parameters(settings: &Settings) -> std::path::PathBuf {
 
 /// How often readiness is looked at.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How often a stop for lost entries is looked for.
+const LOST_EVERY: Duration = Duration::from_millis(500);
 /// The name of the one local KEK.
 pub(super) const LOCAL_KEK: &str = "local";

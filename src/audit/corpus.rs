@@ -301,3 +301,173 @@ fn garbage_is_findings_and_never_an_error() {
         assert!(!check(bytes).verified);
     }
 }
+
+#[test]
+fn any_two_lines_that_changed_places_are_found_and_the_first_is_named() {
+    let export = sample::export(if size() == 200 { 200 } else { 20 });
+    let count = lines(&export).len();
+    for first in 0..count {
+        for second in first + 1..count {
+            let mut lines = lines(&export);
+            lines.swap(first, second);
+            let report = check(&lines.concat());
+            assert!(
+                names_line(&report.findings, first + 1),
+                "{first} {second}: {:?}",
+                report.findings
+            );
+        }
+    }
+}
+
+#[test]
+fn any_run_of_lines_that_is_missing_is_found_and_its_place_named() {
+    let export = sample::export(30);
+    let lines = lines(&export);
+    for first in 1..lines.len() {
+        for behind in first + 1..=lines.len() {
+            let report = check(&[&lines[..first], &lines[behind..]].concat().concat());
+            assert!(
+                names_line(&report.findings, first + 1),
+                "{first} to {behind}: {:?}",
+                report.findings
+            );
+        }
+    }
+}
+
+/// The log up to an entry, then another continuation of it by the same writers, signed by the same key.
+#[test]
+fn a_fork_at_any_entry_is_found_by_whoever_kept_a_checkpoint_behind_it() {
+    let (signer, key) = sample::signer(1);
+    let (entries, honest) = sample::log(40);
+    let kept = honest.checkpoint(key.name());
+    for at in 0..40 {
+        let mut head = LogHead::new(sample::org());
+        let mut last = std::collections::BTreeMap::new();
+        let mut forked = Vec::new();
+        for (number, bytes) in entries.iter().enumerate() {
+            let mut entry = encoding::parse(bytes).unwrap();
+            if number == at {
+                entry.draft.reason = Some("another story".to_owned());
+            }
+            let (_, prev) = last
+                .get(&entry.writer)
+                .copied()
+                .unwrap_or((0, encoding::FIRST_PREV));
+            entry.prev = crate::crypto::digest::hex(&prev);
+            let encoded = encoding::encode(&entry).unwrap();
+            last.insert(entry.writer.clone(), (entry.writer_seq, encoded.hash));
+            let pending = Pending::read(&encoded.bytes).unwrap();
+            head = head.sequence(vec![pending]).unwrap().head;
+            forked.push(encoded.bytes);
+        }
+        let note = head
+            .checkpoint(key.name())
+            .sign(&key, |bytes| signer.sign(bytes))
+            .unwrap();
+        let export = sample::export_of(&forked, &note);
+        // By itself it is a log like any other; the kept checkpoint tells.
+        assert!(verify(export.as_slice(), &key, None).unwrap().verified, "{at}");
+        let report = verify(export.as_slice(), &key, Some(kept.clone())).unwrap();
+        assert_eq!(kinds(&report), [FindingKind::Rewritten], "{at}");
+        // And spliced into the honest export, the place of the fork is named.
+        let mut spliced = entries.clone();
+        spliced[at] = forked[at].clone();
+        let report = check(&sample::export_of(&spliced, &sample::note(&honest, 1)));
+        assert!(
+            names_line(&report.findings, at + 2),
+            "{at}: {:?}",
+            report.findings
+        );
+    }
+}
+
+#[test]
+fn hostile_text_in_every_field_is_one_visible_line_and_the_log_holds() {
+    let megabyte = "x".repeat(1 << 20);
+    let invalid = cap_bytes(b"a\xff\xfe\x00\x80b", 128).into_owned();
+    let hostile = [
+        "\0",
+        "a\0b",
+        "\u{1b}[2J\u{1b}[31mred",
+        "\u{202e}txt.exe\u{2066}",
+        "\u{200b}\u{feff}",
+        "line\nbreak\r\n",
+        "\u{85}\u{9b}31m",
+        "\u{e0041}",
+        "\",\"outcome\":\"allow",
+        "\\u0000",
+        "é\u{301}",
+        &megabyte,
+        &invalid,
+        "",
+    ];
+    type Set = fn(&mut crate::domain::entry::EntryDraft, String);
+    let fields: [(&str, Set); 9] = [
+        ("tool", |draft, text| draft.tool = Some(text)),
+        ("outcome", |draft, text| draft.outcome = Some(text)),
+        ("reason", |draft, text| draft.reason = Some(text)),
+        ("correlation", |draft, text| draft.correlation = Some(text)),
+        ("context_digest", |draft, text| draft.context_digest = Some(text)),
+        ("on_behalf", |draft, text| draft.on_behalf = vec![text; 16]),
+        ("policy", |draft, text| {
+            draft.policy = Some(crate::domain::decision::PolicyRef {
+                id: text.clone(),
+                version: text.clone(),
+                digest: text,
+            });
+        }),
+        ("decision.jti", |draft, text| {
+            if let Some(decision) = &mut draft.decision {
+                decision.jti = text;
+            }
+        }),
+        ("decision.iss", |draft, text| {
+            if let Some(decision) = &mut draft.decision {
+                decision.iss = text;
+            }
+        }),
+    ];
+    let mut head = LogHead::new(sample::org());
+    let mut entries = Vec::new();
+    let mut prev = encoding::FIRST_PREV;
+    for (name, set) in fields {
+        for text in hostile {
+            let (kind, mut draft) = sample::draft(1, "");
+            set(&mut draft, text.to_owned());
+            let number = entries.len() as u64 + 1;
+            let mut id = [0x11; 16];
+            id[8..].copy_from_slice(&number.to_be_bytes());
+            let stamp = Stamp {
+                id: crate::domain::EntryId::from_bytes(id),
+                org: sample::org(),
+                epoch: crate::domain::entry::Epoch {
+                    incarnation: 1,
+                    counter: 1,
+                },
+                ts: crate::domain::Time::from_unix_seconds(1),
+                writer: "r1/hot",
+                writer_seq: number,
+                prev,
+            };
+            let encoded = finish(kind, draft, stamp).unwrap();
+            prev = encoded.hash;
+            let shown = std::str::from_utf8(&encoded.bytes).unwrap();
+            let hidden = |c: char| {
+                c.is_control()
+                    || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                        | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
+            };
+            assert!(!shown.chars().any(hidden), "{name}");
+            assert!(encoded.bytes.len() <= encoding::MAX_ENTRY_BYTES, "{name}");
+            head = head
+                .sequence(vec![Pending::read(&encoded.bytes).unwrap()])
+                .unwrap()
+                .head;
+            entries.push(encoded.bytes);
+        }
+    }
+    let report = check(&sample::export_of(&entries, &sample::note(&head, 1)));
+    assert!(report.verified, "{:?}", report.findings);
+}

@@ -5,7 +5,9 @@
 
 mod proof;
 
-pub use proof::{ProofPlan, consistency_plan, inclusion_plan, verify_consistency, verify_inclusion};
+pub use proof::{
+    ProofPlan, consistency_plan, inclusion_plan, root_plan, verify_consistency, verify_inclusion,
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! The audit log: how entries are encoded, ordered, folded into one Merkle log per org, signed, exported, checked
 //! offline.
 //!
-//! Pure: no database, no network, no clock. `docs/audit-log.md` describes every format byte by byte. What it must
+//! Pure: no database, no network, no clock — but for `sinks`, which send copies to where the operator named. `docs/audit-log.md` describes every format byte by byte. What it must
 //! never do: change, skip or repair an entry.
 
 pub mod chain;
@@ -12,6 +12,8 @@ pub mod finding;
 pub mod merkle;
 pub mod note;
 pub mod sequencer;
+pub mod sinks;
+pub mod tiles;
 pub mod verify;
 
 #[cfg(test)]
@@ -26,5 +28,5 @@ pub use encoding::{EncodedEntry, EntryError, Stamp, cap_bytes, cap_text, finish}
 pub use export::{ExportError, ExportWriter};
 pub use finding::{Finding, FindingKind, Place};
 pub use note::{NoteError, VerifierKey};
-pub use sequencer::{Batch, Leaf, LogHead, Pending, SequenceError};
+pub use sequencer::{Batch, Leaf, LogHead, Pending, SequenceError, Waiting, in_reach};
 pub use verify::{Report, verify};

@@ -55,6 +55,32 @@ impl Pending {
     }
 }
 
+/// One writer's entries that wait, in its own order, and whether it has more behind them that were not read.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The entries.
+    pub entries: Vec<Pending>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// The entries that can have their place now. A writer that was read only in part holds back the epochs behind its
+/// last entry read: what it has there must not come after what others have.
+#[must_use]
+pub fn in_reach(chains: Vec<Waiting>) -> Vec<Pending> {
+    let reach = chains
+        .iter()
+        .filter(|chain| chain.more)
+        .filter_map(|chain| chain.entries.last())
+        .map(|last| last.epoch.counter)
+        .min();
+    chains
+        .into_iter()
+        .flat_map(|chain| chain.entries)
+        .filter(|entry| reach.is_none_or(|reach| entry.epoch.counter <= reach))
+        .collect()
+}
+
 /// Where an org's log stands. Stored as its JSON, in the transaction that numbers the entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,6 +168,18 @@ impl LogHead {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.frontier.size()
+    }
+
+    /// The epoch of the last entry; `None` for an empty log.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// Every writer with its last entry, as the log has them.
+    #[must_use]
+    pub fn writers(&self) -> &Writers {
+        &self.writers
     }
 
     /// The last entry of `writer`, as the log has it.

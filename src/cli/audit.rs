@@ -1,20 +1,19 @@
 //! `postern audit`: who did what as whom; and, without a server, whether an export holds.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
+    audit_tail,
     audit_verify::{self, AuditVerifyArgs, VerifyExit},
     client::Client,
     exit::CliError,
     output::Output,
 };
-use crate::audit::{Checkpoint, ExportError, ExportWriter};
+use crate::audit::{Checkpoint, ExportError, ExportWriter, encoding::leaf_hash};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
@@ -23,6 +22,9 @@ pub(super) enum Audit {
     List {
         #[command(flatten)]
         filter: Filter,
+        /// Only what is older than this entry.
+        #[arg(long, value_name = "ENTRY")]
+        after: Option<String>,
         /// At most so many.
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -34,10 +36,13 @@ pub(super) enum Audit {
         entry: String,
     },
     /// Print entries as they are written.
-    #[command(after_help = "Example:\n  postern audit tail --agent agt_01h2xcejqtf2nbrexx3vqjhp41")]
+    #[command(after_help = "Example:\n  postern audit tail --json --agent agt_01h2xcejqtf2nbrexx3vqjhp41")]
     Tail {
         #[command(flatten)]
         filter: Filter,
+        /// Begin with so many that are there already.
+        #[arg(long, default_value_t = 10)]
+        lines: usize,
     },
     /// Write everything to a file that `audit verify` can check.
     #[command(after_help = "Example:\n  postern audit export --out acme.audit.jsonl")]
@@ -55,9 +60,6 @@ pub(super) enum Audit {
 
 #[derive(Debug, Args)]
 pub(super) struct Filter {
-    /// Only what is older than this entry.
-    #[arg(long, value_name = "ENTRY")]
-    after: Option<String>,
     /// Only about this person.
     #[arg(long)]
     user: Option<String>,
@@ -82,8 +84,10 @@ impl Audit {
         output: &mut Output,
     ) -> Result<(), CliError> {
         match self {
-            Self::List { filter, limit } => {
-                let entries = client()?.list(&ENTRIES, &filter.query(), limit).await?;
+            Self::List { filter, after, limit } => {
+                let mut query = filter.query();
+                query.extend(after.as_deref().map(|after| ("after", after)));
+                let entries = client()?.list(&ENTRIES, &query, limit).await?;
                 output.list(&entries, &COLUMNS);
                 Ok(())
             }
@@ -91,7 +95,9 @@ impl Audit {
                 output.show(&client()?.get(&["v1", "audit", "entries", &entry], &[]).await?);
                 Ok(())
             }
-            Self::Tail { filter } => tail(&client()?, filter, output).await,
+            Self::Tail { filter, lines } => {
+                audit_tail::follow(&client()?, &filter.query(), lines, output).await
+            }
             Self::Export { out } => export(&client()?, &out, output).await,
             Self::Key => {
                 output.text(client()?.text(&["v1", "audit", "key"]).await?.trim_end());
@@ -108,7 +114,6 @@ impl Audit {
 impl Filter {
     fn query(&self) -> Vec<(&str, &str)> {
         [
-            ("after", &self.after),
             ("user", &self.user),
             ("agent", &self.agent),
             ("kind", &self.kind),
@@ -118,25 +123,6 @@ impl Filter {
         .into_iter()
         .filter_map(|(name, value)| value.as_deref().map(|value| (name, value)))
         .collect()
-    }
-}
-
-/// Entries as they are written, oldest first: what is newer than the last one seen.
-async fn tail(client: &Client, filter: Filter, output: &mut Output) -> Result<(), CliError> {
-    let id = |entry: &Value| entry.get("id").and_then(Value::as_str).map(str::to_owned);
-    let mut seen: Option<String> = None;
-    loop {
-        let newest = client.list(&ENTRIES, &filter.query(), 500).await?;
-        let mut fresh: Vec<Value> = newest
-            .into_iter()
-            .take_while(|entry| seen.is_none() || id(entry) != seen)
-            .collect();
-        fresh.reverse();
-        if let Some(last) = fresh.last() {
-            seen = id(last);
-            output.list(&fresh, &COLUMNS);
-        }
-        tokio::time::sleep(TAIL_PAUSE).await;
     }
 }
 
@@ -156,7 +142,7 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
     // `create_new`: an export is evidence and is never written over.
     let file = std::io::BufWriter::new(std::fs::File::create_new(out).map_err(failed)?);
     let mut writer = ExportWriter::begin(file, &checkpoint.origin).map_err(unwritten)?;
-    let mut next = 0;
+    let (mut next, mut changed) = (0, Vec::new());
     while next < checkpoint.size {
         let start = next.to_string();
         let page = client
@@ -178,7 +164,12 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
                 .get("entry")
                 .and_then(Value::as_str)
                 .ok_or_else(|| CliError::Answer("a page of the log holds what is no entry".into()))?;
-            writer.entry(text.as_bytes()).map_err(unwritten)?;
+            let bytes = text.as_bytes();
+            let signed = entry.get("leaf").and_then(Value::as_str);
+            if signed.is_some_and(|signed| signed != STANDARD.encode(leaf_hash(bytes))) {
+                changed.push(next.to_string());
+            }
+            writer.entry(bytes).map_err(unwritten)?;
             next += 1;
         }
         output.note(&format!("{next} of {} entries", checkpoint.size));
@@ -192,7 +183,14 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
         "written to {}; next: postern audit verify {0} --public-key KEY",
         out.display()
     ));
-    Ok(())
+    if changed.is_empty() {
+        return Ok(());
+    }
+    // The export is evidence all the same; the tiles name what the root alone betrays.
+    Err(CliError::Failed(format!(
+        "the database holds other entries than were signed, at index {}",
+        changed.join(", ")
+    )))
 }
 
 fn verify(args: &AuditVerifyArgs) -> Result<(), CliError> {
@@ -205,8 +203,8 @@ fn verify(args: &AuditVerifyArgs) -> Result<(), CliError> {
     }
 }
 
-const ENTRIES: [&str; 3] = ["v1", "audit", "entries"];
-const COLUMNS: [(&str, &str); 8] = [
+pub(super) const ENTRIES: [&str; 3] = ["v1", "audit", "entries"];
+pub(super) const COLUMNS: [(&str, &str); 8] = [
     ("/ts", "TIME"),
     ("/type", "TYPE"),
     ("/user", "USER"),
@@ -216,4 +214,3 @@ const COLUMNS: [(&str, &str); 8] = [
     ("/outcome", "OUTCOME"),
     ("/reason", "REASON"),
 ];
-const TAIL_PAUSE: Duration = Duration::from_secs(2);

@@ -105,7 +105,6 @@ async fn key(client: &Client) -> Check {
 }
 
 async fn ready(client: &Client, mut ops_url: Url) -> Check {
-    let fix = "each obstacle names what is missing: store, keys, starting, draining";
     ops_url.set_path("/readyz");
     let (ok, found) = match client.probe(ops_url).await {
         Ok((200, _)) => (true, "ready".to_owned()),
@@ -116,6 +115,11 @@ async fn ready(client: &Client, mut ops_url: Url) -> Check {
             (false, obstacles)
         }
         Err(error) => (false, error.to_string()),
+    };
+    let fix = if found.contains("sealed") {
+        "the database is older than what is known of it: stop the service and look at `postern recover --config FILE`"
+    } else {
+        "each obstacle names what is missing: store, keys, clock, sealed, outside, starting, draining"
     };
     Check {
         name: "replica",

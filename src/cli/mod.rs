@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 mod agents;
 mod apply;
 mod audit;
+mod audit_tail;
 pub mod audit_verify;
 mod client;
 mod connect;
@@ -30,6 +31,7 @@ mod keys;
 mod migrate;
 mod output;
 mod policy;
+mod recover;
 mod revoke;
 mod serve;
 mod table;
@@ -126,6 +128,8 @@ enum Verb {
     /// Who did what as whom.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Go on with a database that is older than what is known of it.
+    Recover(recover::Recover),
     /// Find out what is wrong.
     Doctor(doctor::Doctor),
 }
@@ -213,6 +217,7 @@ async fn run_verb(
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,
+        Verb::Recover(verb) => verb.run(env, output).await,
         Verb::Doctor(verb) => verb.run(client(), output).await,
     }
 }

@@ -1,5 +1,7 @@
 //! The TOML file: its shape, and how it becomes [`Settings`].
 
+mod audit;
+
 use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::Deserialize;
@@ -30,6 +32,8 @@ struct Raw {
     log: RawLog,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    audit: audit::RawAudit,
 }
 
 #[derive(Deserialize, Default)]
@@ -141,6 +145,7 @@ impl<'t> File<'t> {
             egress,
             log,
             limits,
+            audit: _,
         } = &self.raw;
         let server = Server {
             listen: self.or(env, "server", "listen", server.listen.as_ref(), "127.0.0.1:8700")?,
@@ -188,6 +193,7 @@ impl<'t> File<'t> {
                     })
                 })
                 .collect::<Result<_, ConfigError>>()?,
+            sinks: self.sinks()?,
             log: Log {
                 format: self.or(env, "log", "format", log.format.as_ref(), "json")?,
                 level: self

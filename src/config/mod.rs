@@ -11,6 +11,7 @@ use std::{
 };
 
 use secrecy::SecretString;
+use url::Url;
 
 use crate::domain::connector::ConnectorId;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub connectors_dir: Option<PathBuf>,
     /// Addresses outside the public internet that may be called.
     pub egress_allow: Vec<EgressAllow>,
+    /// Where the audit log is copied to.
+    pub sinks: Vec<SinkSettings>,
     /// What is logged and how.
     pub log: Log,
     /// What connections and requests may cost.
@@ -100,6 +103,33 @@ pub struct EgressAllow {
     pub connector: ConnectorId,
     /// The address.
     pub address: HostPort,
+}
+
+/// A receiver of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkSettings {
+    /// The cursor is kept under it.
+    pub name: String,
+    /// What it is.
+    pub kind: SinkKind,
+}
+
+/// What a receiver of the audit log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkKind {
+    /// JSON lines of entries.
+    File(PathBuf),
+    /// JSON lines of OCSF events.
+    Ocsf(PathBuf),
+    /// A signed webhook.
+    Webhook {
+        /// Where to.
+        url: Url,
+        /// The file that holds the shared secret.
+        secret_file: PathBuf,
+    },
+    /// An OpenTelemetry collector.
+    Otlp(Url),
 }
 
 /// What is logged and how.

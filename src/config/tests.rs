@@ -51,6 +51,10 @@ fn the_example_file_shows_every_key() {
         "org",
         "connector",
         "address",
+        "name",
+        "kind",
+        "path",
+        "secret_file",
         "format",
         "level",
         "connections",
@@ -304,4 +308,66 @@ fn the_environment_alone_is_enough() {
     ];
     assert!(parse("", &env).is_ok());
     assert!(complaint("", &[]).contains("`public_url` is missing in [server]"));
+}
+
+#[test]
+fn every_kind_of_sink_is_read() {
+    let text = format!(
+        "{LEAST}
+[[audit.sink]]
+name = \"a\"
+kind = \"file\"
+path = \"/var/log/a\"
+[[audit.sink]]
+name = \"b\"
+kind = \"ocsf\"
+path = \"/var/log/b\"
+[[audit.sink]]
+name = \"c\"
+kind = \"webhook\"
+url = \"https://c.example/in\"
+secret_file = \"/etc/c\"
+[[audit.sink]]
+name = \"d\"
+kind = \"otlp\"
+url = \"http://127.0.0.1:4318/v1/logs\"
+"
+    );
+    let sinks = parse(&text, &[]).unwrap().sinks;
+    assert_eq!(sinks.len(), 4);
+    assert!(
+        matches!(&sinks[2].kind, SinkKind::Webhook { url, .. } if url.as_str() == "https://c.example/in")
+    );
+}
+
+#[test]
+fn a_sink_that_cannot_be_is_refused_at_its_line() {
+    for (lines, problem) in [
+        ("name = \"a\"\nkind = \"file\"", "`path` is missing"),
+        ("name = \"a\"\nkind = \"tape\"", "not a kind of sink"),
+        ("name = \"A b\"\nkind = \"file\"\npath = \"/a\"", "not a name"),
+        (
+            "name = \"a\"\nkind = \"file\"\npath = \"a\"",
+            "not an absolute path",
+        ),
+        (
+            "name = \"a\"\nkind = \"file\"\npath = \"/a\"\nurl = \"https://x.example\"",
+            "has no `url`",
+        ),
+        (
+            "name = \"a\"\nkind = \"otlp\"\nurl = \"http://10.0.0.1/v1/logs\"",
+            "not an address",
+        ),
+        (
+            "name = \"a\"\nkind = \"otlp\"\nurl = \"https://u:p@x.example\"",
+            "not an address",
+        ),
+        (
+            "name = \"a\"\nkind = \"file\"\npath = \"/a\"\n[[audit.sink]]\nname = \"a\"\nkind = \"file\"\npath = \"/b\"",
+            "two sinks have this name",
+        ),
+    ] {
+        let said = complaint(&format!("{LEAST}[[audit.sink]]\n{lines}\n"), &[]);
+        assert!(said.contains(problem) && !said.contains(":1:"), "{said}");
+    }
 }

@@ -232,6 +232,46 @@ impl FromStr for Dir {
     }
 }
 
+/// A short name: letters, digits and `-`.
+pub(super) struct Name(pub(super) String);
+
+impl FromStr for Name {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let plain = text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if plain && (1..=40).contains(&text.len()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid::new(
+                "not a name",
+                "use 1 to 40 of the letters a-z, digits and `-`",
+            ))
+        }
+    }
+}
+
+/// Where copies of the log go: https, or http on loopback.
+#[derive(Debug)]
+pub(super) struct SinkUrl(pub(super) Url);
+
+impl FromStr for SinkUrl {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let fix = "write it as `https://logs.example/in`, without user or password; http only on loopback";
+        let url = Url::parse(text).map_err(|_| Invalid::new("not a URL", fix))?;
+        let bare = url.username().is_empty() && url.password().is_none() && url.host().is_some();
+        match url.scheme() {
+            "https" if bare => Ok(Self(url)),
+            "http" if bare && is_loopback(&url) => Ok(Self(url)),
+            _ => Err(Invalid::new("not an address a copy of the log may go to", fix)),
+        }
+    }
+}
+
 /// `500ms`, `30s`, `5m`, `1h`, `0s`.
 pub(super) struct Span(Duration);
 

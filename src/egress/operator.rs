@@ -1,4 +1,4 @@
-//! The client of the command line: talks to the operator's own Postern, wherever that is.
+//! The client for what the operator named: the command line's own Postern, and receivers of the log, wherever they are.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::{
 // Long polls wait 50 s, exports are large.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A client for `POSTERN_URL`: loopback and private addresses are allowed, redirects and proxies are not.
+/// A client for addresses of the operator: loopback and private addresses are allowed, redirects and proxies are not.
 #[derive(Debug)]
 pub struct OperatorClient(reqwest::Client);
 
-/// Builds the command line's client.
+/// Builds the client for addresses of the operator.
 ///
 /// # Errors
 /// [`EgressError::Setup`] when TLS has no trust anchors.

@@ -12,7 +12,7 @@ use crate::{
         entry::{EntryDraft, EntryType, Epoch},
         grant::{Grant, GrantState},
     },
-    store::Tx,
+    store::{Selector, Tx},
 };
 
 use super::{Deps, Refusal, record};
@@ -64,7 +64,7 @@ pub async fn save(
         return Err(Refusal::Revoked { grant: grant.id, at });
     }
     // INVARIANT: an agent may lose something by this, so it goes through the guard.
-    let epoch = tx.advance_epoch(org).await?;
+    let epoch = tx.advance_epoch(org, &Selector::Grant(grant.id)).await?;
     let mut entries = Vec::new();
     for choice in choices {
         let Some(outcome) = put(deps, &mut tx, &grant, epoch, choice).await? else {

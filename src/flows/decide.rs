@@ -329,6 +329,7 @@ fn context_digest(context: &Value) -> Result<String, Refusal> {
 #[must_use]
 pub fn gate_refusal(refusal: GateRefusal) -> Refusal {
     match refusal {
+        GateRefusal::Sealed => Refusal::Sealed,
         GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::StoreUnavailable(None),
         GateRefusal::Spent { entry } => Refusal::DecisionSpent { entry },
         GateRefusal::Taken(record) => match record.status {
@@ -339,7 +340,7 @@ pub fn gate_refusal(refusal: GateRefusal) -> Refusal {
             },
         },
         GateRefusal::Busy => Refusal::RateLimited(Duration::from_secs(1)),
-        GateRefusal::Store(error) => Refusal::StoreUnavailable(Some(error)),
+        GateRefusal::Store(error) => error.into(),
     }
 }
 

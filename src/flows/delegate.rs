@@ -13,6 +13,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         grant::GrantState,
     },
+    store::Selector,
 };
 
 use super::{Deps, Refusal, record};
@@ -44,7 +45,7 @@ pub async fn make(deps: &Deps, org: OrgId, user: UserId, ask: Ask) -> Result<Del
     let mut tx = deps.store.write(org).await?;
     let now = tx.now();
     // INVARIANT: an earlier delegation may be narrowed by this one, so it goes through the guard.
-    let epoch = tx.advance_epoch(org).await?;
+    let epoch = tx.advance_epoch(org, &Selector::Grant(ask.grant)).await?;
     let grant = tx.grant(org, ask.grant).await?.ok_or(Refusal::NotFound)?;
     if grant.user != user {
         return Err(Refusal::NotFound);
@@ -122,7 +123,8 @@ pub async fn end(
 ) -> Result<Delegation, Refusal> {
     let mut tx = deps.store.write(org).await?;
     let now = tx.now();
-    tx.advance_epoch(org).await?;
+    let grant = tx.delegation(org, id).await?.ok_or(Refusal::NotFound)?.grant;
+    tx.advance_epoch(org, &Selector::Grant(grant)).await?;
     let mut delegation = tx.delegation(org, id).await?.ok_or(Refusal::NotFound)?;
     if owner.is_some_and(|owner| owner != delegation.user) {
         return Err(Refusal::NotFound);

@@ -5,7 +5,7 @@ use crate::{
         EngineId, OrgId,
         entry::{EntryDraft, EntryType},
     },
-    store::EngineRow,
+    store::{EngineRow, Selector},
 };
 
 use super::{Deps, Refusal, record};
@@ -25,7 +25,7 @@ pub async fn disable(deps: &Deps, org: OrgId, id: EngineId, by: String) -> Resul
         return Ok(engine);
     }
     // INVARIANT: through the guard, so that a decision verified a moment ago is verified again, without this key.
-    tx.advance_epoch(org).await?;
+    tx.advance_epoch(org, &Selector::All(true)).await?;
     tx.disable_engine(org, id).await?;
     engine.disabled_at = Some(tx.now());
     let draft = EntryDraft {

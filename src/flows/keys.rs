@@ -10,7 +10,7 @@ use crate::{
         principal::{KeyOwner, Principal},
         secret::ApiKey,
     },
-    store::{ApiKeyRow, Tx},
+    store::{ApiKeyRow, Selector, Tx},
 };
 
 use super::{Deps, Refusal, record, sight};
@@ -48,13 +48,21 @@ pub async fn make(deps: &Deps, who: &Principal, owner: KeyOwner) -> Result<Made,
         }
     }
     // INVARIANT: the facts of an agent hold its living keys, so a new one moves the epoch on as a lost one does.
-    tx.advance_epoch(org).await?;
+    tx.advance_epoch(org, &whose(&owner)).await?;
     let made = mint(deps, &mut tx, org, owner).await?;
     let draft = draft(who, &made.row, "key_created");
     tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
         .await?;
     tx.commit().await?;
     Ok(made)
+}
+
+/// Who has to be ended with certainty if this change is lost to an older database: an agent alone, else everything.
+fn whose(owner: &KeyOwner) -> Selector {
+    match owner {
+        KeyOwner::Agent(agent) => Selector::Agent(*agent),
+        KeyOwner::Admin | KeyOwner::Service(_) => Selector::All(true),
+    }
 }
 
 /// Ends a key, the caller's own too; one that has ended already stays as it is.
@@ -70,7 +78,7 @@ pub async fn revoke(deps: &Deps, who: &Principal, id: KeyId) -> Result<ApiKeyRow
         return Ok(key);
     }
     // INVARIANT: through the guard, so that what was let in by this key reads its facts again before a release.
-    tx.advance_epoch(org).await?;
+    tx.advance_epoch(org, &whose(&key.owner)).await?;
     tx.revoke_api_key(org, id).await?;
     key.revoked_at = Some(tx.now());
     let draft = draft(who, &key, "key_revoked");

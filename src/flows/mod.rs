@@ -21,9 +21,13 @@ pub mod overview;
 pub mod people;
 pub mod question;
 pub mod record;
+pub mod recover;
 pub mod refresh;
 pub mod revoke;
+pub mod seal;
+pub mod sequence;
 pub mod sight;
+pub mod sinks;
 pub mod sweep;
 pub mod telling;
 pub mod token;
@@ -33,6 +37,7 @@ pub mod vend;
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    audit::sinks::Sink,
     connectors::{self, Catalogue},
     crypto::{CryptoError, Keyring, OdkHandle, OdkRecord, SigningKey, lookup::LookupKeys},
     domain::{
@@ -71,6 +76,8 @@ pub struct Deps {
     pub facts: facts::FactsCache,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
+    /// Where the log is copied to.
+    pub sinks: Vec<Arc<dyn Sink>>,
     /// The public base URL without trailing slash.
     pub issuer: String,
     /// The KEK new data keys are wrapped under.
@@ -235,6 +242,9 @@ pub enum Refusal {
     /// The provider does not answer usefully; nothing was released.
     #[error("the provider is unavailable")]
     ProviderUnavailable,
+    /// The database is older than what is known outside of it: an admin has to recover first.
+    #[error("sealed")]
+    Sealed,
     /// The database does not answer.
     #[error("the store is unavailable")]
     StoreUnavailable(#[source] Option<StoreError>),
@@ -301,7 +311,10 @@ impl Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        Self::StoreUnavailable(Some(error))
+        match error {
+            StoreError::Lost => Self::Sealed,
+            error => Self::StoreUnavailable(Some(error)),
+        }
     }
 }
 

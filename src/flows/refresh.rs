@@ -24,7 +24,7 @@ use crate::{
         open,
         seal::{self, Tokens},
     },
-    store::{Lease, OutboxRow, SecretKind, SecretRow, UpstreamResult},
+    store::{Lease, OutboxRow, SecretKind, SecretRow, Selector, UpstreamResult},
 };
 
 use super::{Deps, Refusal, record, upstream};
@@ -267,7 +267,7 @@ async fn settle(
     // Wider than the person consented to: kept apart, neither vends nor refreshes (protocol §2).
     let wider = !scopes.is_subset(&now_grant.scopes);
     if wider {
-        tx.advance_epoch(grant.org).await?;
+        tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
         now_grant.state = GrantState::Quarantined {
             until: tx.now() + QUARANTINE,
         };
@@ -387,7 +387,7 @@ async fn set_reconnect_if_unchanged(
         return Ok(tx.commit().await?);
     }
     // An allow becomes a deny: the epoch moves on.
-    tx.advance_epoch(grant.org).await?;
+    tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
     now_grant.state = GrantState::NeedsReconnect { reason };
     tx.update_grant(&now_grant).await?;
     tx.append_entry(grant.org, entry).await?;

@@ -106,7 +106,7 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
     }
     let entry = record::open(deps, EntryType::Revoke, draft)?;
     let counts = tx.count_selector(org, &ask.selector).await?;
-    let epoch = tx.advance_epoch(org).await?;
+    let epoch = tx.advance_epoch(org, &ask.selector).await?;
     let row = RevocationRow {
         id,
         selector: ask.selector.clone(),
@@ -183,14 +183,11 @@ pub(super) async fn entry(tx: &mut Tx, org: OrgId, id: RevocationId) -> Result<O
 }
 
 async fn exists(tx: &mut Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
-    let found = match selector {
-        Selector::All(all) => *all,
-        Selector::User(user) => tx.user(org, *user).await?.is_some(),
-        Selector::Agent(agent) => tx.agent(org, *agent).await?.is_some(),
-        Selector::Grant(grant) => tx.grant(org, *grant).await?.is_some(),
-        Selector::Connector(_) => true,
-    };
-    if found { Ok(()) } else { Err(Refusal::NotFound) }
+    if selector.exists(tx, org).await? {
+        Ok(())
+    } else {
+        Err(Refusal::NotFound)
+    }
 }
 
 /// Releases of the selection that were sent and have no outcome yet.

@@ -60,6 +60,11 @@ pub enum Vended {
 /// # Errors
 /// A typed refusal of protocol §6.
 pub async fn vend(deps: &Arc<Deps>, caller: Caller, ask: Ask) -> Result<Vended, Refusal> {
+    // Before anything: a refresh token that was put back may have been used since, and using it twice could end the
+    // grant at the provider.
+    if deps.store.is_sealed(caller.org) {
+        return Err(Refusal::Sealed);
+    }
     let deps = Arc::clone(deps);
     tokio::spawn(async move { attempt(&deps, caller, &ask).await })
         .await

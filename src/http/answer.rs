@@ -54,6 +54,19 @@ pub fn text(text: String) -> Response {
         .into_response()
 }
 
+/// 200 with bytes that never change: whoever was let in may keep them, caches on the way may not.
+#[must_use]
+pub fn immutable(bytes: Vec<u8>) -> Response {
+    (
+        [
+            (header::CONTENT_TYPE, "application/octet-stream"),
+            (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
+        ],
+        bytes,
+    )
+        .into_response()
+}
+
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {

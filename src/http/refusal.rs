@@ -48,6 +48,7 @@ impl From<Refusal> for Problem {
             Refusal::RateLimited(wait) => Self::rate_limited(whole_seconds(wait)),
             Refusal::KeyUnavailable => Self::key_unavailable(),
             Refusal::ProviderUnavailable => Self::provider_unavailable(),
+            Refusal::Sealed => Self::sealed(),
             Refusal::StoreUnavailable(None) => Self::store_unavailable(),
             Refusal::StoreUnavailable(Some(error)) => Self::store_unavailable().caused_by(chain(&error)),
             Refusal::OutcomeUnknown { entry } => Self::outcome_unknown(Some(entry)),
@@ -205,6 +206,7 @@ mod tests {
             (Refusal::RateLimited(Duration::ZERO), Code::RateLimited),
             (Refusal::KeyUnavailable, Code::KeyUnavailable),
             (Refusal::ProviderUnavailable, Code::ProviderUnavailable),
+            (Refusal::Sealed, Code::Sealed),
             (Refusal::StoreUnavailable(None), Code::StoreUnavailable),
             (Refusal::OutcomeUnknown { entry: entry() }, Code::OutcomeUnknown),
         ] {

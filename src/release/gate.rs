@@ -22,6 +22,9 @@ use super::verify::VerifiedDecision;
 /// Why the gate released nothing. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum GateRefusal {
+    /// The org is sealed until an admin recovers.
+    #[error("the org is sealed")]
+    Sealed,
     /// The org moved on since the facts were read: read again, decide again.
     #[error("the facts are stale")]
     Stale,
@@ -257,6 +260,7 @@ impl Gate {
             .map_err(GateRefusal::Store)?;
         match answer {
             GateAnswer::Committed { at, secret } => Ok((at, secret, committed)),
+            GateAnswer::Sealed => Err(GateRefusal::Sealed),
             GateAnswer::StaleEpoch | GateAnswer::Waits => Err(GateRefusal::Stale),
             GateAnswer::GrantChanged => Err(GateRefusal::GrantChanged),
             GateAnswer::Spent(entry) => Err(GateRefusal::Spent { entry }),

@@ -24,21 +24,44 @@ impl Due {
     /// When the database is unavailable.
     pub async fn orgs(&mut self, after: Option<OrgId>, limit: u64) -> Result<Vec<OrgId>, StoreError> {
         self.list(
-            "SELECT org_id FROM epochs WHERE CAST($1 AS TEXT) IS NULL OR org_id > $1 ORDER BY org_id LIMIT $2",
-            params![after, limit],
+            "SELECT org_id FROM epochs WHERE org_id > $1 ORDER BY org_id LIMIT $2",
+            params![behind(after), limit],
             org,
         )
         .await
     }
 
-    /// Orgs with entries that have no place in their log yet.
+    /// Orgs with entries that wait for their place in the log, behind `after`.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn orgs_to_sequence(&mut self) -> Result<Vec<OrgId>, StoreError> {
+    pub async fn orgs_to_sequence(
+        &mut self,
+        after: Option<OrgId>,
+        limit: u64,
+    ) -> Result<Vec<OrgId>, StoreError> {
         self.list(
-            "SELECT DISTINCT org_id FROM entries WHERE log_index IS NULL ORDER BY org_id LIMIT 1000",
-            params![],
+            "SELECT DISTINCT org_id FROM writers WHERE seq > placed AND org_id > $1 ORDER BY org_id LIMIT $2",
+            params![behind(after), limit],
+            org,
+        )
+        .await
+    }
+
+    /// Orgs whose log is longer than what the sink has, behind `after`.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn orgs_behind(
+        &mut self,
+        sink: &str,
+        after: Option<OrgId>,
+        limit: u64,
+    ) -> Result<Vec<OrgId>, StoreError> {
+        self.list(
+            "SELECT l.org_id FROM logs l LEFT JOIN sink_cursors c ON c.org_id = l.org_id AND c.sink = $1
+             WHERE l.size > coalesce(c.next_index, 0) AND l.org_id > $2 ORDER BY l.org_id LIMIT $3",
+            params![sink, behind(after), limit],
             org,
         )
         .await
@@ -138,6 +161,11 @@ impl Due {
     ) -> Result<Vec<T>, StoreError> {
         self.0.rows(sql, params).await?.into_iter().map(read).collect()
     }
+}
+
+/// Every org's id is behind the empty text.
+fn behind(after: Option<OrgId>) -> String {
+    after.map_or_else(String::new, |org| org.to_string())
 }
 
 fn org(row: Row) -> Result<OrgId, StoreError> {

@@ -4,7 +4,7 @@ use crate::domain::{OrgId, Time};
 
 use super::{
     StoreError,
-    gate_sql::{self, GateSql},
+    batch_sql::{self, BatchSql},
     postgres,
     sql::{Row, Value},
     sqlite,
@@ -125,11 +125,11 @@ impl Connection {
         }
     }
 
-    /// The statements of the gate's batch.
-    pub(super) fn gate_sql(&self) -> &'static GateSql {
+    /// The statements that carry many rows.
+    pub(super) fn batch_sql(&self) -> &'static BatchSql {
         match self {
-            Self::Sqlite(_) => &gate_sql::SQLITE,
-            Self::Postgres(_) => &gate_sql::POSTGRES,
+            Self::Sqlite(_) => &batch_sql::SQLITE,
+            Self::Postgres(_) => &batch_sql::POSTGRES,
         }
     }
 }

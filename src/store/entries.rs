@@ -13,7 +13,8 @@ use crate::{
 };
 
 use super::{
-    StoreError,
+    Selector, StoreError,
+    outside::Fact,
     sql::{Row, Tx, Value, params},
 };
 
@@ -37,7 +38,7 @@ pub struct EntryRow {
     pub bytes: String,
     /// What was sealed beside it.
     pub sealed: Option<SealedSecret>,
-    /// Its place in the org's log, once sequenced.
+    /// Its place in the org's log, once it has one; read for one entry alone, never for a list.
     pub log_index: Option<u64>,
 }
 
@@ -76,10 +77,12 @@ impl Tx {
     }
 
     /// Takes the guard exclusively and moves the epoch on: for every change that can turn an allow into a deny.
+    /// `loser` covers everything that may have lost something by it: outside the database that is remembered, so that
+    /// an older database put back cannot give it back.
     ///
     /// # Errors
     /// When the database is unavailable or there is no such org.
-    pub async fn advance_epoch(&mut self, org: OrgId) -> Result<Epoch, StoreError> {
+    pub async fn advance_epoch(&mut self, org: OrgId, loser: &Selector) -> Result<Epoch, StoreError> {
         self.connection.queue_for_guard(org).await?;
         self.change(
             "epochs",
@@ -87,9 +90,29 @@ impl Tx {
             params![org],
         )
         .await?;
-        self.epoch(org)
+        let epoch = self
+            .epoch(org)
             .await?
-            .ok_or(StoreError::Inconsistent { table: "epochs" })
+            .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+        let (kind, id) = loser.floor();
+        let kind = kind.to_owned();
+        self.tell_outside(org, epoch, Fact::Moved { kind, id });
+        Ok(epoch)
+    }
+
+    /// Begins another incarnation of the org's epoch, behind every counter anybody has heard of: for recovery.
+    ///
+    /// # Errors
+    /// When the database is unavailable or there is no such org.
+    pub async fn begin_incarnation(&mut self, org: OrgId, epoch: Epoch) -> Result<(), StoreError> {
+        self.change(
+            "epochs",
+            "UPDATE epochs SET incarnation = $2, counter = $3 WHERE org_id = $1 AND counter < $3",
+            params![org, i64::from(epoch.incarnation), epoch.counter],
+        )
+        .await?;
+        self.tell_outside(org, epoch, Fact::Recovered);
+        Ok(())
     }
 
     /// Writes an entry as the last statement but the commit: its number in the writer's chain has no gaps.
@@ -114,6 +137,7 @@ impl Tx {
             }
             None => (0, entry_bytes::FIRST_PREV),
         };
+        self.expect_number(org, seq)?;
         let id = new.id;
         let placed = Placed::new(org, epoch, self.now, &self.writer, seq + 1, prev, &new)?;
         let head = params![org, &self.writer, seq + 1, &placed.hash];
@@ -124,6 +148,7 @@ impl Tx {
             head,
         )
         .await?;
+        self.numbered(org, seq + 1);
         Ok(id)
     }
 
@@ -134,7 +159,9 @@ impl Tx {
     pub async fn entry(&mut self, org: OrgId, id: EntryId) -> Result<Option<EntryRow>, StoreError> {
         let row = self
             .row(
-                "SELECT bytes, odk, sealed, wrapped_dek, log_index FROM entries WHERE org_id = $1 AND id = $2",
+                "SELECT e.bytes, e.odk, e.sealed, e.wrapped_dek, l.log_index FROM entries e
+                 LEFT JOIN leaves l ON l.org_id = e.org_id AND l.entry_id = e.id
+                 WHERE e.org_id = $1 AND e.id = $2",
                 params![org, id],
             )
             .await?;
@@ -152,7 +179,7 @@ impl Tx {
     ) -> Result<Vec<EntryRow>, StoreError> {
         let rows = self
             .rows(
-                "SELECT bytes, odk, sealed, wrapped_dek, log_index FROM entries
+                "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
                  WHERE org_id = $1 AND correlation = $2 ORDER BY ts, id LIMIT 50",
                 params![org, correlation],
             )
@@ -167,7 +194,7 @@ impl Tx {
     pub async fn entries(&mut self, org: OrgId, filter: &EntryFilter) -> Result<Vec<EntryRow>, StoreError> {
         let rows = self
             .rows(
-                "SELECT bytes, odk, sealed, wrapped_dek, log_index FROM entries
+                "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
                  WHERE org_id = $1
                    AND (CAST($2 AS TEXT) IS NULL OR (ts, id) < (SELECT ts, id FROM entries WHERE org_id = $1 AND id = $2))
                    AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)

@@ -13,8 +13,8 @@ use crate::{
 
 use super::{
     IdempotencyRecord, NewEntry, SecretKind, SecretRow, Store, StoreError,
+    batch_sql::BatchSql,
     entries::{Placed, read_epoch},
-    gate_sql::GateSql,
     grants::read_secret,
     sql::{Tx, Value, json},
 };
@@ -76,6 +76,8 @@ pub enum GateAnswer {
         /// The sealed secret asked for.
         secret: Option<SecretRow>,
     },
+    /// The org is sealed: no secret of it is read.
+    Sealed,
     /// The org moved on since the facts were read.
     StaleEpoch,
     /// The grant is not active any more, or its secret has another generation.
@@ -109,9 +111,8 @@ impl Store {
         let orgs: BTreeSet<OrgId> = items.iter().map(|item| item.org).collect();
         let orgs: Vec<OrgId> = orgs.into_iter().collect();
         let tx = self.begin_gate(&orgs).await?;
-        Batch::new(items, tx.connection.gate_sql(), Patience::None)
-            .run(tx, &orgs, durability)
-            .await
+        let batch = Batch::new(self, items, tx.connection.batch_sql(), Patience::None);
+        batch.run(tx, &orgs, durability).await
     }
 
     /// Runs requests of one org apart from the lane, waiting for whoever is changing the org.
@@ -125,9 +126,8 @@ impl Store {
         durability: Durability,
     ) -> Result<Vec<GateAnswer>, StoreError> {
         let tx = self.write(org).await?;
-        Batch::new(items, tx.connection.gate_sql(), Patience::Waits)
-            .run(tx, &[org], durability)
-            .await
+        let batch = Batch::new(self, items, tx.connection.batch_sql(), Patience::Waits);
+        batch.run(tx, &[org], durability).await
     }
 }
 
@@ -144,7 +144,7 @@ enum Patience {
 struct Batch<'a> {
     items: &'a [GateItem],
     answers: Vec<Option<GateAnswer>>,
-    sql: &'static GateSql,
+    sql: &'static BatchSql,
     patience: Patience,
 }
 
@@ -155,13 +155,17 @@ struct Head {
 }
 
 impl<'a> Batch<'a> {
-    fn new(items: &'a [GateItem], sql: &'static GateSql, patience: Patience) -> Self {
-        Self {
+    fn new(store: &Store, items: &'a [GateItem], sql: &'static BatchSql, patience: Patience) -> Self {
+        let mut batch = Self {
             answers: items.iter().map(|_| None).collect(),
             items,
             sql,
             patience,
-        }
+        };
+        batch.settle(|item| {
+            (item.secret.is_some() && store.is_sealed(item.org)).then_some(GateAnswer::Sealed)
+        });
+        batch
     }
 
     async fn run(
@@ -212,6 +216,9 @@ impl<'a> Batch<'a> {
                 head.seq = fields.count()?;
                 head.hash = fields.hash()?;
             }
+        }
+        for (org, head) in &heads {
+            tx.expect_number(*org, head.seq)?;
         }
         let waits = self.patience == Patience::None;
         self.settle(|item| match heads.get(&item.org) {
@@ -401,6 +408,11 @@ impl<'a> Batch<'a> {
         }
         if !rows.is_empty() {
             tx.execute(self.sql.append, vec![json(&rows)]).await?;
+            for org in &touched {
+                if let Some(head) = heads.get(org) {
+                    tx.numbered(*org, head.seq);
+                }
+            }
             let writers: Vec<(OrgId, u64, String)> = heads
                 .iter()
                 .filter(|(org, _)| touched.contains(*org))

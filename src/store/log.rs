@@ -1,23 +1,19 @@
-//! The org's Merkle log: which entries wait for their place, and the signed head.
+//! The org's Merkle log: which entries wait for their place, where they stand, the tiles and the signed head.
 
 use crate::domain::{EntryId, OrgId};
 
 use super::{
     StoreError,
-    sql::{Tx, params},
+    sql::{Row, Tx, json, params},
 };
 
-/// An entry that has no place in the log yet.
-#[derive(Debug)]
-pub struct UnsequencedEntry {
-    /// Its id.
-    pub id: EntryId,
-    /// Its writer.
-    pub writer: String,
-    /// Its number in the writer's chain.
-    pub writer_seq: u64,
-    /// The canonical JSON.
-    pub bytes: String,
+/// A writer with entries that have no place yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingWriter {
+    /// Its name.
+    pub name: String,
+    /// Its last number with a place; 0 for none.
+    pub placed: u64,
 }
 
 /// The head of an org's log.
@@ -31,43 +27,74 @@ pub struct LogRow {
     pub checkpoint: String,
 }
 
+/// What one run of the sequencer adds, all or nothing.
+#[derive(Debug)]
+pub struct LogGrowth {
+    /// How many leaves the log had; 0: there was none.
+    pub before: u64,
+    /// The new head.
+    pub head: LogRow,
+    /// The entries that get a place, in log order, the first at `before`.
+    pub entries: Vec<EntryId>,
+    /// Each writer of these, with its last number among them.
+    pub writers: std::collections::BTreeMap<String, u64>,
+    /// Every tile that changed.
+    pub tiles: Vec<TileRow>,
+}
+
+/// A hash tile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TileRow {
+    /// Its level, from 0.
+    pub level: u8,
+    /// Its index in the level, from 0.
+    pub index: u64,
+    /// Its hashes side by side.
+    pub hashes: Vec<u8>,
+}
+
 impl Tx {
-    /// The entries that wait, in the order of the log: epoch, writer, number.
+    /// The org's writers with entries that wait.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn unsequenced(&mut self, org: OrgId, limit: u64) -> Result<Vec<UnsequencedEntry>, StoreError> {
+    pub async fn waiting_writers(&mut self, org: OrgId) -> Result<Vec<WaitingWriter>, StoreError> {
         let rows = self
             .rows(
-                "SELECT id, writer, writer_seq, bytes FROM entries WHERE org_id = $1 AND log_index IS NULL
-                 ORDER BY epoch, writer, writer_seq LIMIT $2",
-                params![org, limit],
+                "SELECT writer, placed FROM writers WHERE org_id = $1 AND seq > placed ORDER BY writer",
+                params![org],
             )
             .await?;
         rows.into_iter()
             .map(|row| {
-                let mut fields = row.fields("entries");
-                Ok(UnsequencedEntry {
-                    id: fields.parse()?,
-                    writer: fields.text()?,
-                    writer_seq: fields.count()?,
-                    bytes: fields.text()?,
+                let mut fields = row.fields("writers");
+                Ok(WaitingWriter {
+                    name: fields.text()?,
+                    placed: fields.count()?,
                 })
             })
             .collect()
     }
 
-    /// Gives an entry its place, once.
+    /// The canonical JSON of a writer's entries behind number `after`, in its own order.
     ///
     /// # Errors
-    /// When the database is unavailable or the entry has a place already.
-    pub async fn place_entry(&mut self, org: OrgId, entry: EntryId, index: u64) -> Result<(), StoreError> {
-        self.change(
-            "entries",
-            "UPDATE entries SET log_index = $3 WHERE org_id = $1 AND id = $2 AND log_index IS NULL",
-            params![org, entry, index],
-        )
-        .await
+    /// When the database is unavailable.
+    pub async fn entries_of_writer(
+        &mut self,
+        org: OrgId,
+        writer: &str,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<String>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT bytes FROM entries WHERE org_id = $1 AND writer = $2 AND writer_seq > $3
+                 ORDER BY writer_seq LIMIT $4",
+                params![org, writer, after, limit],
+            )
+            .await?;
+        rows.into_iter().map(|row| row.fields("entries").text()).collect()
     }
 
     /// The org's head; `None` before the first entry.
@@ -92,18 +119,72 @@ impl Tx {
         .transpose()
     }
 
-    /// Writes the org's head.
+    /// Lets the log grow; `false`, and nothing changed, when somebody else did so meanwhile.
+    ///
+    /// # Errors
+    /// When the database is unavailable, or an entry has a place already.
+    pub async fn grow_log(&mut self, org: OrgId, growth: &LogGrowth) -> Result<bool, StoreError> {
+        let LogGrowth { before, head, .. } = growth;
+        let moved = if *before == 0 {
+            self.execute(
+                "INSERT INTO logs (org_id, size, head, checkpoint, updated_at) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (org_id) DO NOTHING",
+                params![org, head.size, &head.head, &head.checkpoint, self.now],
+            )
+            .await?
+        } else {
+            self.execute(
+                "UPDATE logs SET size = $2, head = $3, checkpoint = $4, updated_at = $5
+                 WHERE org_id = $1 AND size = $6",
+                params![org, head.size, &head.head, &head.checkpoint, self.now, *before],
+            )
+            .await?
+        };
+        if moved == 0 {
+            return Ok(false);
+        }
+        let sql = self.connection.batch_sql();
+        self.execute(sql.place, params![org, *before, json(&growth.entries)])
+            .await?;
+        let writers = self
+            .execute(sql.placed, params![org, json(&growth.writers)])
+            .await?;
+        if usize::try_from(writers) != Ok(growth.writers.len()) {
+            return Err(StoreError::Inconsistent { table: "writers" });
+        }
+        self.put_tiles(org, &growth.tiles).await?;
+        Ok(true)
+    }
+
+    /// Writes tiles, also over shorter ones.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn put_log_head(&mut self, org: OrgId, head: &LogRow) -> Result<(), StoreError> {
-        self.change(
-            "logs",
-            "INSERT INTO logs (org_id, size, head, checkpoint, updated_at) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (org_id) DO UPDATE SET size = $2, head = $3, checkpoint = $4, updated_at = $5",
-            params![org, head.size, &head.head, &head.checkpoint, self.now],
-        )
-        .await
+    pub async fn put_tiles(&mut self, org: OrgId, tiles: &[TileRow]) -> Result<(), StoreError> {
+        for tile in tiles {
+            self.change(
+                "tiles",
+                "INSERT INTO tiles (org_id, level, tile, hashes) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (org_id, level, tile) DO UPDATE SET hashes = $4",
+                params![org, u64::from(tile.level), tile.index, tile.hashes.as_slice()],
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The hashes of a tile, as many as it has.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn tile(&mut self, org: OrgId, level: u8, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self
+            .row(
+                "SELECT hashes FROM tiles WHERE org_id = $1 AND level = $2 AND tile = $3",
+                params![org, u64::from(level), index],
+            )
+            .await?;
+        row.map(|row| row.fields("tiles").blob()).transpose()
     }
 
     /// A page of the log in its own order, from `start`: index and canonical JSON.
@@ -118,16 +199,16 @@ impl Tx {
     ) -> Result<Vec<(u64, String)>, StoreError> {
         let rows = self
             .rows(
-                "SELECT log_index, bytes FROM entries WHERE org_id = $1 AND log_index >= $2
-                 ORDER BY log_index LIMIT $3",
+                "SELECT l.log_index, e.bytes FROM leaves l JOIN entries e ON e.org_id = l.org_id AND e.id = l.entry_id
+                 WHERE l.org_id = $1 AND l.log_index >= $2 ORDER BY l.log_index LIMIT $3",
                 params![org, start, limit],
             )
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                let mut fields = row.fields("entries");
-                Ok((fields.count()?, fields.text()?))
-            })
-            .collect()
+        rows.into_iter().map(read_indexed).collect()
     }
+}
+
+fn read_indexed(row: Row) -> Result<(u64, String), StoreError> {
+    let mut fields = row.fields("entries");
+    Ok((fields.count()?, fields.text()?))
 }

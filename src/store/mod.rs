@@ -6,6 +6,7 @@
 //! never leave one open in the pool.
 
 mod agents;
+mod batch_sql;
 mod connects;
 mod counts;
 mod delegations;
@@ -14,7 +15,6 @@ mod engine;
 mod entries;
 mod facts;
 mod gate;
-mod gate_sql;
 mod grants;
 mod keys;
 mod listing;
@@ -22,14 +22,17 @@ mod log;
 mod migrations;
 mod once;
 mod outbox;
+mod outside;
 mod people;
 mod policies;
 mod postgres;
 mod refresh;
 mod replicas;
 mod revocations;
+mod sinks;
 mod sql;
 mod sqlite;
+mod vigil;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use connects::{ConnectRow, ConnectStatus};
@@ -41,9 +44,10 @@ pub use gate::{GateAnswer, GateItem, IdempotencyKey, Spend};
 pub use grants::{SecretKind, SecretRow};
 pub use keys::{ApiKeyRow, Keyed};
 pub use listing::{DelegationFilter, GrantFilter, UpstreamTotals};
-pub use log::{LogRow, UnsequencedEntry};
+pub use log::{LogGrowth, LogRow, TileRow, WaitingWriter};
 pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
+pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
@@ -82,6 +86,9 @@ pub enum StoreError {
     /// The files cannot be made or opened.
     #[error("the database file cannot be opened")]
     File(#[source] std::io::Error),
+    /// The database knows fewer entries than this process wrote: an older one was put in its place.
+    #[error("the database has lost entries of this process")]
+    Lost,
     /// The URL is not one of a PostgreSQL database.
     #[error("not a database url: expected postgres://user@host/database")]
     Url,
@@ -160,6 +167,7 @@ pub struct Store {
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
     replica: Arc<Replica>,
+    vigil: Arc<vigil::Vigil>,
 }
 
 impl Store {
@@ -185,6 +193,7 @@ impl Store {
             engine: Arc::new(engine),
             clock,
             replica: Arc::new(Replica::new(random)?),
+            vigil: Arc::default(),
         };
         store.renew_replica().await?;
         Ok(store)
@@ -259,6 +268,7 @@ impl Store {
             connection,
             now,
             writer,
+            journal: (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil)),
         })
     }
 

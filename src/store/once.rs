@@ -217,6 +217,18 @@ impl Tx {
         .map(drop)
     }
 
+    /// Ends every browser session and login link of the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn end_all_sessions(&mut self, org: OrgId) -> Result<(), StoreError> {
+        self.execute("DELETE FROM sessions WHERE org_id = $1", params![org])
+            .await?;
+        self.execute("DELETE FROM login_links WHERE org_id = $1", params![org])
+            .await?;
+        Ok(())
+    }
+
     /// Removes what has outlived its purpose in the org: spent decisions, idempotency keys, links and sessions.
     ///
     /// # Errors

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use crate::domain::{OrgId, ServiceId, Time, UserId, principal::Role};
+use crate::domain::{OrgId, ServiceId, Time, UserId, entry::Epoch, principal::Role};
 
 use super::{
     StoreError,
+    outside::Fact,
     sql::{Row, Tx, params},
 };
 
@@ -65,7 +66,13 @@ impl Tx {
             "INSERT INTO epochs (org_id, incarnation, counter) VALUES ($1, $2, 1)",
             params![org.id, i64::from(incarnation)],
         )
-        .await
+        .await?;
+        let epoch = Epoch {
+            incarnation,
+            counter: 1,
+        };
+        self.tell_outside(org.id, epoch, Fact::Began);
+        Ok(())
     }
 
     /// One org.

@@ -83,6 +83,24 @@ impl Store {
         tx.commit().await
     }
 
+    /// Whether another replica is alive beside this one.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn has_peers(&self) -> Result<bool, StoreError> {
+        if matches!(*self.engine, Engine::Sqlite(_)) {
+            return Ok(false);
+        }
+        let mut tx = self.read_deployment().await?;
+        let row = tx
+            .row(
+                "SELECT count(*) FROM replicas WHERE token <> $1 AND expires_at > $2",
+                params![self.replica.token.as_slice(), tx.now],
+            )
+            .await?;
+        Ok(row.map_or(Ok(0), |row| row.fields("replicas").count())? > 0)
+    }
+
     /// Gives the name back; one that cannot be given back is free when its lease ends.
     pub(super) async fn leave_replica(&self) {
         if matches!(*self.engine, Engine::Sqlite(_)) {

@@ -40,6 +40,33 @@ impl Selector {
             Self::Grant(id) => ("grant", id.to_string()),
         }
     }
+
+    /// The selector of a floor's kind and id; `None` if there is none.
+    #[must_use]
+    pub fn of(kind: &str, id: &str) -> Option<Self> {
+        match kind {
+            "all" if id.is_empty() => Some(Self::All(true)),
+            "user" => id.parse().ok().map(Self::User),
+            "agent" => id.parse().ok().map(Self::Agent),
+            "connector" => id.parse().ok().map(Self::Connector),
+            "grant" => id.parse().ok().map(Self::Grant),
+            _ => None,
+        }
+    }
+
+    /// Whether it names something in this org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn exists(&self, tx: &mut Tx, org: OrgId) -> Result<bool, StoreError> {
+        Ok(match self {
+            Self::All(all) => *all,
+            Self::User(user) => tx.user(org, *user).await?.is_some(),
+            Self::Agent(agent) => tx.agent(org, *agent).await?.is_some(),
+            Self::Grant(grant) => tx.grant(org, *grant).await?.is_some(),
+            Self::Connector(_) => true,
+        })
+    }
 }
 
 /// How much a selector covers.

@@ -5,7 +5,7 @@ use crate::domain::{
     KeyId, OrgId, RevocationId, ServiceId, Time, UserId, connector::ConnectorId,
 };
 
-use super::{StoreError, engine::Connection};
+use super::{StoreError, engine::Connection, vigil::Journal};
 
 /// A transaction. Dropping it without [`Tx::commit`] undoes everything done.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Tx {
     pub(super) connection: Connection,
     pub(super) now: Time,
     pub(super) writer: String,
+    /// What to remember once this is committed; only writing transactions have one.
+    pub(super) journal: Option<Journal>,
 }
 
 impl Tx {
@@ -21,7 +23,11 @@ impl Tx {
     /// # Errors
     /// When the commit fails: then nothing was done.
     pub async fn commit(self) -> Result<(), StoreError> {
-        self.connection.commit().await
+        self.connection.commit().await?;
+        if let Some(journal) = self.journal {
+            journal.keep(&self.writer).await;
+        }
+        Ok(())
     }
 
     #[cfg(feature = "bench")]

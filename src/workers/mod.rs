@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::flows::{Deps, Refusal, audit, sweep, upstream};
+use crate::flows::{Deps, Refusal, sequence, sinks, sweep, upstream};
 
 /// Workers under way. Dropping it stops them; [`Workers::stop`] lets them finish what they hold.
 #[derive(Debug)]
@@ -24,8 +24,17 @@ impl Workers {
             "sequencer",
             SEQUENCE_EVERY,
             stopped.clone(),
-            with(deps, sequence),
+            with(deps, sequence_all),
         ));
+        for sink in &deps.sinks {
+            let (deps, sink) = (Arc::clone(deps), Arc::clone(sink));
+            // Each sink has its own task: a slow one holds up nobody.
+            let work = move || {
+                let (deps, sink) = (Arc::clone(&deps), Arc::clone(&sink));
+                async move { sinks::drain(&deps, &*sink).await.map(drop) }
+            };
+            tasks.spawn(every("sink", SINK_EVERY, stopped.clone(), work));
+        }
         tasks.spawn(every("outbox", OUTBOX_EVERY, stopped.clone(), with(deps, outbox)));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
@@ -39,15 +48,8 @@ impl Workers {
     }
 }
 
-async fn sequence(deps: Arc<Deps>) -> Result<(), Refusal> {
-    let orgs = deps.store.due().await?.orgs_to_sequence().await?;
-    for org in orgs {
-        // One org's broken log must not hold up the others'.
-        if let Err(refusal) = audit::sequence(&deps, org).await {
-            tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} has to wait");
-        }
-    }
-    Ok(())
+async fn sequence_all(deps: Arc<Deps>) -> Result<(), Refusal> {
+    sequence::round(&deps).await
 }
 
 async fn outbox(deps: Arc<Deps>) -> Result<(), Refusal> {
@@ -90,6 +92,8 @@ async fn every<R>(
 
 /// The log grows at most this much later than its entries.
 const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
+/// Copies of the log are at most this much older, while their receiver takes them.
+const SINK_EVERY: Duration = Duration::from_secs(1);
 /// Revocations reach the provider at most this much later.
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
 /// How often overdue things are looked for.

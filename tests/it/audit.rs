@@ -1,7 +1,8 @@
 //! I6: every release has an entry, the export verifies offline, and surgery on rows is found.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use postern::{
-    audit::{ExportWriter, VerifierKey, verify},
+    audit::{ExportWriter, VerifierKey, encoding::leaf_hash, verify},
     domain::entry::EntryType,
     flows::audit,
 };
@@ -92,4 +93,99 @@ async fn the_arguments_are_sealed_and_the_entry_holds_only_a_salted_hash() {
             "{place}"
         );
     }
+}
+
+/// What the verifier says of the log as the database has it now.
+async fn findings(world: &World) -> Vec<postern::audit::Finding> {
+    let (bytes, key) = export(world).await;
+    verify(bytes.as_slice(), &key, None).unwrap().findings
+}
+
+async fn with_a_signed_log() -> World {
+    let (world, grant) = World::connected().await;
+    world.vend(world.read(grant)).await.unwrap();
+    assert!(findings(&world).await.is_empty());
+    world
+}
+
+#[tokio::test]
+async fn two_rows_of_the_log_that_were_swapped_are_found_and_named() {
+    let world = with_a_signed_log().await;
+    for sql in [
+        "UPDATE leaves SET log_index = -1 WHERE log_index = 1",
+        "UPDATE leaves SET log_index = 1 WHERE log_index = 2",
+        "UPDATE leaves SET log_index = 2 WHERE log_index = -1",
+    ] {
+        world.raw_sql(sql).await;
+    }
+    let found = findings(&world).await;
+    assert!(
+        found.iter().any(|finding| finding.at.index == Some(1)),
+        "{found:?}"
+    );
+}
+
+/// The indexes at which the row is not the entry whose hash was signed, as `postern audit export` finds them.
+async fn not_as_signed(world: &World) -> Vec<u64> {
+    let page = world.api().get(&world.as_admin(), "/v1/audit/log").await.json();
+    let entries = page["entries"].as_array().unwrap().iter();
+    entries
+        .filter(|one| one["leaf"] != STANDARD.encode(leaf_hash(one["entry"].as_str().unwrap().as_bytes())))
+        .map(|one| one["index"].as_u64().unwrap())
+        .collect()
+}
+
+/// They fit every chain, being of two writers: the root alone betrays them, and the tiles name them.
+#[tokio::test]
+async fn the_contents_of_two_rows_that_were_swapped_are_found_and_named() {
+    let world = with_a_signed_log().await;
+    assert!(not_as_signed(&world).await.is_empty());
+    world
+        .raw_sql(
+            "UPDATE entries SET bytes = (SELECT e.bytes FROM entries e JOIN leaves l ON l.entry_id = e.id
+               WHERE l.log_index = 5 - (SELECT log_index FROM leaves WHERE entry_id = entries.id))
+             WHERE id IN (SELECT entry_id FROM leaves WHERE log_index IN (2, 3))",
+        )
+        .await;
+    assert!(!findings(&world).await.is_empty());
+    assert_eq!(not_as_signed(&world).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn a_row_deleted_from_the_database_is_found_and_its_writer_named() {
+    let world = with_a_signed_log().await;
+    world
+        .raw_sql("DELETE FROM entries WHERE id = (SELECT entry_id FROM leaves WHERE log_index = 2)")
+        .await;
+    let found = findings(&world).await;
+    assert!(
+        found.iter().any(|finding| finding.at.writer.is_some()),
+        "{found:?}"
+    );
+    // The page has a hole where it stood.
+    let page = world.api().get(&world.as_admin(), "/v1/audit/log").await.json();
+    let entries = page["entries"].as_array().unwrap().iter();
+    assert!(entries.clone().all(|one| one["index"] != 2) && entries.len() > 3);
+}
+
+#[tokio::test]
+async fn a_row_changed_before_it_has_its_place_never_gets_one() {
+    let (world, grant) = World::connected().await;
+    let before = audit::checkpoint(&world.deps, world.org).await.unwrap();
+    world.vend(world.read(grant)).await.unwrap();
+    world
+        .raw_sql("UPDATE entries SET bytes = replace(bytes, '\"outcome\":\"allow\"', '\"outcome\":\"deny\"') WHERE kind = 'release'")
+        .await;
+    // The outcome's entry names the hash the release had when it was written.
+    assert!(audit::checkpoint(&world.deps, world.org).await.is_err());
+    let head = world
+        .deps
+        .store
+        .read(world.org)
+        .await
+        .unwrap()
+        .log_head(world.org)
+        .await
+        .unwrap();
+    assert_eq!(head.unwrap().checkpoint, before);
 }

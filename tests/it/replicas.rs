@@ -19,7 +19,7 @@ use postern::{
         decision::{Outcome, UnverifiedDecision},
         entry::EntryType,
     },
-    flows::{Deps, Refusal, audit, decide, revoke, vend},
+    flows::{Deps, Refusal, audit, decide, revoke, sequence, vend},
     store::{Location, Selector},
 };
 use tokio::task::JoinSet;
@@ -212,7 +212,10 @@ async fn a_release_waits_for_a_change_of_its_org_and_is_decided_on_what_came_of_
         .await
         .unwrap();
     let mut change = world.deps.store.write(world.org).await.unwrap();
-    change.advance_epoch(world.org).await.unwrap();
+    change
+        .advance_epoch(world.org, &Selector::All(true))
+        .await
+        .unwrap();
     let waiting = {
         let (deps, agent, ask) = (Arc::clone(&replicas[1]), world.agent, world.read(grant));
         tokio::spawn(async move { vend::vend(&deps, agent, ask).await })
@@ -232,7 +235,7 @@ async fn the_log_of_many_writers_is_one_log() {
         }
     }
     for deps in &replicas {
-        audit::sequence(deps, world.org).await.unwrap();
+        sequence::run(deps, world.org).await.unwrap();
     }
     let writers: HashSet<String> = world
         .entries()
@@ -267,7 +270,7 @@ async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
         let done = dropped_after(
             async {
                 let mut tx = world.deps.store.write(world.org).await?;
-                tx.advance_epoch(world.org).await?;
+                tx.advance_epoch(world.org, &Selector::All(true)).await?;
                 tx.commit().await
             },
             polls,

@@ -207,7 +207,7 @@ async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         revoke(&world, Selector::Grant(grant)).await;
         while tasks.join_next().await.is_some() {}
-        postern::flows::audit::sequence(&world.deps, world.org)
+        postern::flows::sequence::run(&world.deps, world.org)
             .await
             .unwrap();
         let log = postern::flows::audit::log_page(&world.deps, world.org, 0, 10_000)

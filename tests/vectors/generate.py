@@ -476,3 +476,51 @@ write("jose.json", "crypto.md section 4: compact JWS that verify, and that do no
       signed={"seed": fill(0x20).hex(), "payload": CLAIMS.decode(), "token": ed_token,
               "pkcs8": ED.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8,
                                         serialization.NoEncryption()).hex()})
+
+# ---- The log's tree: RFC 9162 section 2.1, from its recursive definitions. Leaf i is the entry `i` in decimal.
+
+
+def half(count):
+    return 1 << (count - 1).bit_length() - 1
+
+
+def mth(leaves):
+    if len(leaves) < 2:
+        return sha(b"\x00" + leaves[0]) if leaves else sha(b"")
+    k = half(len(leaves))
+    return sha(b"\x01" + mth(leaves[:k]) + mth(leaves[k:]))
+
+
+def path(m, leaves):
+    if len(leaves) == 1:
+        return []
+    k = half(len(leaves))
+    return path(m, leaves[:k]) + [mth(leaves[k:])] if m < k else path(m - k, leaves[k:]) + [mth(leaves[:k])]
+
+
+def subproof(m, leaves, whole):
+    if m == len(leaves):
+        return [] if whole else [mth(leaves)]
+    k = half(len(leaves))
+    if m <= k:
+        return subproof(m, leaves[:k], whole) + [mth(leaves[k:])]
+    return subproof(m - k, leaves[k:], False) + [mth(leaves[:k])]
+
+
+def hexes(proof):
+    return [one.hex() for one in proof]
+
+
+LEAVES = [str(number).encode() for number in range(600)]
+write("audit_proofs.json", "docs/audit-log.md section 9: leaf i is the entry `i` in decimal digits, hashes are hexadecimal.",
+      roots=[{"size": size, "root": mth(LEAVES[:size]).hex()} for size in (0, 1, 2, 7, 8, 255, 256, 257, 512, 600)],
+      inclusion=[{"index": index, "size": size, "hashes": hexes(path(index, LEAVES[:size]))}
+                 for index, size in [(0, 1), (0, 2), (1, 2), (2, 3), (0, 7), (6, 7), (3, 8), (254, 255), (255, 256),
+                                     (256, 257), (0, 600), (300, 600), (511, 600), (512, 600), (599, 600)]],
+      consistency=[{"from": first, "to": second, "hashes": hexes(subproof(first, LEAVES[:second], True))}
+                   for first, second in [(1, 1), (1, 2), (2, 3), (3, 7), (4, 7), (6, 8), (7, 8), (255, 256), (256, 257),
+                                         (256, 600), (257, 600), (512, 600), (599, 600), (600, 600)]],
+      tiles=[{"path": "0/000", "size": 600, "sha256": sha(b"".join(sha(b"\x00" + one) for one in LEAVES[:256])).hex()},
+             {"path": "0/002.p/88", "size": 600,
+              "sha256": sha(b"".join(sha(b"\x00" + one) for one in LEAVES[512:])).hex()},
+             {"path": "1/000.p/2", "size": 600, "sha256": sha(mth(LEAVES[:256]) + mth(LEAVES[256:512])).hex()}])

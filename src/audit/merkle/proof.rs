@@ -84,6 +84,14 @@ pub fn consistency_plan(first: u64, second: u64) -> Option<ProofPlan> {
     Some(ProofPlan { hashes })
 }
 
+/// The root of the tree of `size` leaves, which is at least 1: one hash, folded from its complete nodes.
+#[must_use]
+pub fn root_plan(size: u64) -> ProofPlan {
+    ProofPlan {
+        hashes: vec![cover(0, size)],
+    }
+}
+
 /// RFC 9162 §2.1.3.2.
 #[must_use]
 pub fn verify_inclusion(leaf: &[u8; 32], index: u64, size: u64, proof: &[[u8; 32]], root: &[u8; 32]) -> bool {

@@ -171,3 +171,30 @@ fn an_epoch_that_goes_back_or_another_orgs_entry_stops_the_log() {
 fn bytes_that_are_no_entry_never_become_pending() {
     assert!(Pending::read(b"{}").is_err());
 }
+
+#[test]
+fn a_writer_read_only_in_part_holds_back_later_epochs_of_the_others() {
+    let taken = |more| -> Vec<(String, u64)> {
+        let mut entries = Entries(BTreeMap::new());
+        let mut chain = |writer, epochs: &[i64], more| Waiting {
+            entries: epochs
+                .iter()
+                .map(|counter| entries.next(writer, *counter, EntryType::Release))
+                .collect(),
+            more,
+        };
+        let chains = vec![chain("r1/hot", &[1, 1, 3], false), chain("r2/hot", &[1, 2], more)];
+        in_reach(chains)
+            .into_iter()
+            .map(|entry| (entry.writer, entry.seq))
+            .collect()
+    };
+    assert_eq!(taken(false).len(), 5);
+    let place = |writer: &str, seq| (writer.to_owned(), seq);
+    let (one, two) = ("r1/hot", "r2/hot");
+    assert_eq!(
+        taken(true),
+        [place(one, 1), place(one, 2), place(two, 1), place(two, 2)]
+    );
+    assert!(in_reach(Vec::new()).is_empty());
+}

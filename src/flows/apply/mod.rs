@@ -15,7 +15,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         secret::ApiKey,
     },
-    store::{EngineRow, PolicyText, Tx},
+    store::{EngineRow, PolicyText, Selector, Tx},
 };
 
 use super::{Deps, Fault, Refusal, question, record};
@@ -99,7 +99,7 @@ pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Ap
             keys: Vec::new(),
         });
     }
-    let epoch = tx.advance_epoch(org).await?;
+    let epoch = tx.advance_epoch(org, &Selector::All(true)).await?;
     let mut keys = Vec::new();
     for one in work {
         if let Some(key) = one.run(deps, &mut tx, org, epoch.counter, &key).await? {

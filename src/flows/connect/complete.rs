@@ -6,7 +6,7 @@ use crate::{
         secret::LinkToken,
     },
     flows::{Deps, Refusal, record, upstream},
-    store::{ConnectRow, ConnectStatus},
+    store::{ConnectRow, ConnectStatus, Selector},
 };
 
 use super::discard::draft;
@@ -49,7 +49,7 @@ pub async fn complete(
         ));
     }
     let grant_id = session.grant.ok_or(Refusal::NotFound)?;
-    tx.advance_epoch(org).await?;
+    tx.advance_epoch(org, &Selector::Grant(grant_id)).await?;
     let mut grant = tx.grant(org, grant_id).await?.ok_or(Refusal::NotFound)?;
     match grant.state {
         GrantState::AwaitingComplete { until } if now < until => grant.state = GrantState::Active,

@@ -11,7 +11,7 @@ use crate::{
     },
     flows::{Deps, Refusal, choices, record},
     release::seal,
-    store::{ConnectRow, ConnectStatus, SecretKind},
+    store::{ConnectRow, ConnectStatus, SecretKind, Selector},
 };
 
 use super::{
@@ -132,7 +132,9 @@ async fn keep(
     let mut tx = deps.store.write(session.org).await?;
     let now = tx.now();
     // Through the guard: a revocation that covered the session ended it, and a later one covers the grant.
-    let epoch = tx.advance_epoch(session.org).await?;
+    let epoch = tx
+        .advance_epoch(session.org, &Selector::User(session.user))
+        .await?;
     let current = tx
         .connect(session.org, session.id)
         .await?

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
+    audit::tiles::TilePath,
     domain::{AgentId, EntryId, UserId, connector::ConnectorId, entry::Entry},
     flows::{Deps, audit, record::Details, sight},
     http::{
@@ -193,15 +198,25 @@ struct LogEntry {
     index: u64,
     /// The canonical JSON (RFC 8785), to the byte.
     entry: String,
+    /// The leaf hash that was signed for this place, base64. An entry that hashes to another was changed or moved.
+    leaf: Option<String>,
 }
 
-fn log_page(mut rows: Vec<(u64, String)>, limit: Limit) -> LogPage {
+fn log_page(mut rows: Vec<(u64, String)>, start: u64, leaves: &[[u8; 32]], limit: Limit) -> LogPage {
     let next = rows.get(limit.shown()).map(|(index, _)| *index);
     rows.truncate(limit.shown());
     LogPage {
         entries: rows
             .into_iter()
-            .map(|(index, entry)| LogEntry { index, entry })
+            .map(|(index, entry)| {
+                let place = index.checked_sub(start).and_then(|at| usize::try_from(at).ok());
+                let leaf = place.and_then(|at| leaves.get(at));
+                LogEntry {
+                    index,
+                    entry,
+                    leaf: leaf.map(|leaf| STANDARD.encode(leaf)),
+                }
+            })
             .collect(),
         next,
     }
@@ -219,20 +234,131 @@ async fn log(
     StrictQuery(query): StrictQuery<LogQuery>,
 ) -> Result<Response, Problem> {
     let rows = audit::log_page(&deps, org, query.start, query.limit.rows()).await?;
-    answer::ok(&log_page(rows, query.limit))
+    let leaves = audit::signed_leaves(&deps, org, query.start, query.limit.rows()).await?;
+    answer::ok(&log_page(rows, query.start, &leaves, query.limit))
+}
+
+/// That an entry is in the log (RFC 9162 §2.1.3).
+#[derive(Debug, Serialize, ToSchema)]
+struct InclusionView {
+    /// The entry's place.
+    index: u64,
+    /// How many entries the log of the checkpoint has.
+    size: u64,
+    /// SHA-256 of 0x00 and the entry's bytes, base64.
+    leaf: String,
+    /// The proof, base64.
+    hashes: Vec<String>,
+    /// The signed head of that log.
+    checkpoint: String,
+}
+
+/// Proves that an entry is in the log that was signed.
+#[utoipa::path(
+    get, path = "/v1/audit/entries/{id}/proof", tag = "audit", operation_id = "prove_entry",
+    params(("id" = String, Path, description = "`ent_…`")), security(("api_key" = []), ("session" = [])),
+    responses((status = 200, description = "The proof.", body = InclusionView), Refused),
+)]
+async fn proof(
+    State(deps): State<Arc<Deps>>,
+    Caller(who): Caller,
+    PathId(id): PathId<EntryId>,
+) -> Result<Response, Problem> {
+    sight::entry(&deps, &who, id).await?;
+    let proof = to_its_end(async move { audit::inclusion(&deps, who.org(), id).await }).await?;
+    answer::ok(&InclusionView {
+        index: proof.index,
+        size: proof.size,
+        leaf: STANDARD.encode(proof.leaf),
+        hashes: in_base64(&proof.hashes),
+        checkpoint: proof.checkpoint,
+    })
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+struct ConsistencyQuery {
+    /// The earlier size.
+    from: u64,
+    /// The later size; the signed one unless said.
+    to: Option<u64>,
+}
+
+/// That one size of the log is the beginning of a later one (RFC 9162 §2.1.4).
+#[derive(Debug, Serialize, ToSchema)]
+struct ConsistencyView {
+    /// The earlier size.
+    from: u64,
+    /// The later size.
+    to: u64,
+    /// The proof, base64.
+    hashes: Vec<String>,
+    /// The signed head.
+    checkpoint: String,
+}
+
+/// Proves that the log only grew between two sizes.
+#[utoipa::path(
+    get, path = "/v1/audit/consistency", tag = "audit", operation_id = "prove_growth",
+    params(ConsistencyQuery), security(("api_key" = []), ("session" = [])),
+    responses((status = 200, description = "The proof.", body = ConsistencyView), Refused),
+)]
+async fn consistency(
+    State(deps): State<Arc<Deps>>,
+    Admin { org, .. }: Admin,
+    StrictQuery(ConsistencyQuery { from, to }): StrictQuery<ConsistencyQuery>,
+) -> Result<Response, Problem> {
+    let proof = to_its_end(async move { audit::consistency(&deps, org, from, to).await }).await?;
+    answer::ok(&ConsistencyView {
+        from: proof.first,
+        to: proof.second,
+        hashes: in_base64(&proof.hashes),
+        checkpoint: proof.checkpoint,
+    })
+}
+
+fn in_base64(hashes: &[[u8; 32]]) -> Vec<String> {
+    hashes.iter().map(|hash| STANDARD.encode(hash)).collect()
+}
+
+/// A hash tile or an entry bundle (C2SP tlog-tiles; the log's prefix is `/v1/audit`).
+#[utoipa::path(
+    get, path = "/v1/audit/tile/{id}", tag = "audit", operation_id = "tile",
+    params(("id" = String, Path, description = "`<L>/<N>` or `entries/<N>`, partial ones with `.p/<W>`; slashes stay as they are")),
+    security(("api_key" = []), ("session" = [])),
+    responses(
+        (status = 200, description = "Hashes side by side, or each entry behind its length.",
+         content_type = "application/octet-stream", body = [u8]),
+        Refused
+    ),
+)]
+async fn tile(
+    State(deps): State<Arc<Deps>>,
+    Admin { org, .. }: Admin,
+    Path(path): Path<String>,
+) -> Result<Response, Problem> {
+    // A path of another form names nothing: as much is said of a tile that is not there yet.
+    let path: TilePath = path.parse().map_err(|_| Problem::not_found())?;
+    Ok(answer::immutable(audit::tile(&deps, org, path).await?))
 }
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(list, show, checkpoint, key, log),
-    components(schemas(EntryView, DetailsView, LogPage, LogEntry, Page<EntryView>))
+    paths(list, show, proof, checkpoint, consistency, tile, key, log),
+    components(schemas(
+        EntryView, DetailsView, InclusionView, ConsistencyView, LogPage, LogEntry, Page<EntryView>
+    ))
 )]
 pub(in crate::http) struct Api;
 
 routes! {
     get "/v1/audit/entries" [Admin User Agent] => list;
     get "/v1/audit/entries/{id}" [Admin User Agent] => show;
+    get "/v1/audit/entries/{id}/proof" [Admin User] => proof;
     get "/v1/audit/checkpoint" [Admin] => checkpoint;
+    get "/v1/audit/consistency" [Admin] => consistency;
+    get "/v1/audit/tile/{*id}" [Admin] => tile;
     get "/v1/audit/key" [Admin User Service Agent] => key;
     get "/v1/audit/log" [Admin] => log;
 }
@@ -254,9 +380,11 @@ mod tests {
     fn a_page_of_the_log_names_where_the_next_begins() {
         let rows = |count: u64| (5..5 + count).map(|index| (index, String::new())).collect();
         let two = Limit::try_from(2).unwrap();
-        assert_eq!(log_page(rows(3), two).next, Some(7));
-        assert_eq!(log_page(rows(2), two).next, None);
-        assert_eq!(log_page(rows(3), two).entries.len(), 2);
+        let page = |count| log_page(rows(count), 5, &[[0; 32]], two);
+        assert_eq!(page(3).next, Some(7));
+        assert_eq!(page(2).next, None);
+        assert_eq!(page(3).entries.len(), 2);
+        assert!(page(3).entries[0].leaf.is_some() && page(3).entries[1].leaf.is_none());
     }
 
     #[test]

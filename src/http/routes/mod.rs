@@ -30,10 +30,18 @@ pub mod vend;
 pub struct Line {
     /// Lower-case.
     pub method: &'static str,
-    /// With `{id}` for parameters.
+    /// With `{id}` for a parameter, `{*id}` for one that holds slashes.
     pub path: &'static str,
     /// Whom it is for; empty: everybody, unauthenticated.
     pub who: &'static [Who],
+}
+
+impl Line {
+    /// The path as the document writes it: OpenAPI knows one form of parameters.
+    #[must_use]
+    pub fn documented(&self) -> String {
+        self.path.replace("{*", "{")
+    }
 }
 
 /// Makes `TABLE` and `routes()` of a file from one list.

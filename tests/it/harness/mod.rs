@@ -12,7 +12,7 @@ use postern::{
     crypto::{OsRandomness, hardening, lookup::show_api_key},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
-        AgentId, GrantId, Mode, OrgId, Time, UserId,
+        AgentId, Clock, EntryId, GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
         grant::Grant,
@@ -180,6 +180,13 @@ impl World {
         (world, grant)
     }
 
+    /// The same on SQLite, whatever the other tests run over.
+    pub async fn connected_on_sqlite() -> (Self, GrantId) {
+        let world = Self::on_sqlite().await;
+        let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+        (world, grant)
+    }
+
     /// Somebody connects Acme Mail with the account of the same address.
     pub async fn connect(&self, user: UserId, categories: &[Category]) -> GrantId {
         match connect_as(self, user, "ada@acme.example", categories, false).await {
@@ -260,6 +267,11 @@ impl World {
 
     /// The process dies without a word and starts again on the same directory.
     pub async fn restarted(self) -> Self {
+        self.restarted_after(|_| ()).await
+    }
+
+    /// The same, and while nobody has the database something happens to its directory.
+    pub async fn restarted_after(self, meanwhile: impl FnOnce(&std::path::Path)) -> Self {
         let Self {
             deps,
             clock,
@@ -271,6 +283,23 @@ impl World {
         } = self;
         drop(deps);
         // Its tasks let go of the database a moment later.
+        let lock = match &location {
+            Location::Postgres(_) => None,
+            Location::Sqlite(path) => Some(
+                std::fs::File::options()
+                    .write(true)
+                    .open(path.with_extension("lock"))
+                    .unwrap(),
+            ),
+        };
+        for _ in 0..500 {
+            if lock.as_ref().is_none_or(|lock| lock.try_lock().is_ok()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        meanwhile(dir.path());
+        drop(lock);
         for _ in 0..500 {
             match open_as(Kind::Dev, dir.path(), &location, &clock, &acme).await {
                 Ok(deps) => {
@@ -307,14 +336,15 @@ impl World {
 
     /// Another replica over the same database, if it lets one in.
     pub async fn replica(&self) -> Result<Arc<Deps>, AppError> {
-        open_as(
-            Kind::Dev,
-            self.dir.path(),
-            &self.location,
-            &self.clock,
-            &self.acme,
-        )
-        .await
+        // A data directory of its own, the same key-encryption key.
+        let dir = self.dir.path().join(
+            EntryId::new(self.clock.now(), &OsRandomness::new())
+                .unwrap()
+                .to_string(),
+        );
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::copy(self.dir.path().join("kek"), dir.join("kek")).unwrap();
+        open_as(Kind::Dev, &dir, &self.location, &self.clock, &self.acme).await
     }
 
     pub fn later(&self, by: Duration) {
@@ -385,6 +415,7 @@ pub async fn open_as(
         kind,
         database: location.clone(),
         time: TimeSource::Process,
+        data_dir: dir.to_owned(),
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a test key".to_owned(),
@@ -393,6 +424,7 @@ pub async fn open_as(
         issuer: ISSUER.to_owned(),
         catalogue: Catalogue::load(&connectors).unwrap(),
         egress: Egress::new(policy).unwrap(),
+        sinks: Vec::new(),
         clock: Arc::clone(clock) as _,
     })
     .await

@@ -232,7 +232,9 @@ async fn a_disabled_engine_decides_nothing() {
     let claims = allow(&world, &request, "one").await;
     let mut tx = world.deps.store.write(world.org).await.unwrap();
     let engines = tx.engines(world.org).await.unwrap();
-    tx.advance_epoch(world.org).await.unwrap();
+    tx.advance_epoch(world.org, &postern::store::Selector::All(true))
+        .await
+        .unwrap();
     tx.disable_engine(world.org, engines[0].id).await.unwrap();
     tx.commit().await.unwrap();
     let answer = present(&world, &request, key.sign(&claims)).await;

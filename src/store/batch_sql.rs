@@ -1,8 +1,9 @@
-//! The statements of the gate's batch, in both dialects side by side. One JSON parameter carries all rows.
+//! The statements of the gate's batch and the sequencer's, in both dialects side by side. One JSON parameter carries all
+//! rows.
 
-/// What the gate asks of a database. `$1` is a JSON array of ids, or of rows that are arrays.
+/// What the gate and the sequencer ask of a database. `$1` is a JSON array of ids, or of rows that are arrays, unless said.
 #[derive(Debug)]
-pub(super) struct GateSql {
+pub(super) struct BatchSql {
     /// Locks the guards of the orgs in `$1` shared, in org order: org, incarnation, counter. Orgs that somebody is
     /// changing right now are missing.
     pub(super) guard: &'static str,
@@ -28,9 +29,13 @@ pub(super) struct GateSql {
     pub(super) append: &'static str,
     /// Moves writer `$2`'s chains on. Rows: org, number, hash as hex.
     pub(super) writers: &'static str,
+    /// Gives the entries of the array `$3` their places in the log of org `$1`, the first at `$2`.
+    pub(super) place: &'static str,
+    /// Notes how far each writer of org `$1` has a place. `$2`: an object, writer to number.
+    pub(super) placed: &'static str,
 }
 
-pub(super) const SQLITE: GateSql = GateSql {
+pub(super) const SQLITE: BatchSql = BatchSql {
     // One process and `BEGIN IMMEDIATE`: whoever is here is alone.
     guard: SQLITE_GUARD,
     patient_guard: SQLITE_GUARD,
@@ -73,12 +78,15 @@ pub(super) const SQLITE: GateSql = GateSql {
     writers: "INSERT INTO writers (org_id, writer, seq, hash)
         SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+    place: "INSERT INTO leaves (org_id, log_index, entry_id) SELECT $1, $2 + j.key, j.value FROM json_each($3) j",
+    placed: "UPDATE writers SET placed = (SELECT j.value FROM json_each($2) j WHERE j.key = writers.writer)
+        WHERE org_id = $1 AND writer IN (SELECT j.key FROM json_each($2) j)",
 };
 
 const SQLITE_GUARD: &str = "SELECT e.org_id, e.incarnation, e.counter
     FROM json_each($1) j JOIN epochs e ON e.org_id = j.value";
 
-pub(super) const POSTGRES: GateSql = GateSql {
+pub(super) const POSTGRES: BatchSql = BatchSql {
     // The advisory lock is for fairness only: without it, sharers overtake a waiting change for ever. The promise rests
     // on the row lock. Each function is called for one row of a materialised list and never for anybody else's.
     guard: "WITH asked AS MATERIALIZED (SELECT value AS org FROM json_array_elements_text($1::json)),
@@ -136,4 +144,8 @@ pub(super) const POSTGRES: GateSql = GateSql {
         SELECT j.value ->> 0, $2, (j.value ->> 1)::bigint, decode(j.value ->> 2, 'hex')
         FROM json_array_elements($1::json) j ORDER BY 1
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+    place: "INSERT INTO leaves (org_id, log_index, entry_id) SELECT $1, $2 + j.place - 1, j.value
+        FROM json_array_elements_text($3::json) WITH ORDINALITY j(value, place)",
+    placed: "UPDATE writers SET placed = j.value::bigint FROM json_each_text($2::json) j
+        WHERE org_id = $1 AND writer = j.key",
 };

@@ -1,0 +1,106 @@
+//! A file of JSON lines: entries as an export has them, or as OCSF events. Opened for every batch, so that whoever
+//! rotates it may move it away at any time.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{Delivery, Sink, SinkBatch, SinkError, ocsf};
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `{"entry":…,"index":N}`, the entry's bytes as hashed.
+    Entries,
+    /// An OCSF event.
+    Ocsf,
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct FileSink {
+    name: String,
+    path: PathBuf,
+    form: Form,
+}
+
+impl FileSink {
+    /// A sink that appends to `path`, which it makes if it is not there.
+    #[must_use]
+    pub fn new(name: String, path: PathBuf, form: Form) -> Self {
+        Self { name, path, form }
+    }
+
+    fn lines(&self, batch: &SinkBatch) -> Result<Vec<u8>, SinkError> {
+        let mut text = Vec::new();
+        for (index, entry) in &batch.entries {
+            match self.form {
+                Form::Entries => writeln!(text, "{{\"entry\":{entry},\"index\":{index}}}")?,
+                Form::Ocsf => {
+                    let event = ocsf::event(*index, entry)?;
+                    serde_json::to_writer(&mut text, &event).map_err(|_| SinkError::Entry)?;
+                    text.push(b'\n');
+                }
+            }
+        }
+        Ok(text)
+    }
+}
+
+impl Sink for FileSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
+        Box::pin(async move {
+            let (path, text) = (self.path.clone(), self.lines(batch)?);
+            tokio::task::spawn_blocking(move || append(&path, &text))
+                .await
+                .unwrap_or_else(|_| Err(io::Error::other("the writer stopped")))?;
+            Ok(())
+        })
+    }
+}
+
+/// Appends and syncs, all or nothing: what a crash or a full disk left of an earlier attempt is cut off first.
+fn append(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    let whole = end_of_last_line(&mut file)?;
+    file.set_len(whole)?;
+    let written = file.write_all(text).and_then(|()| file.sync_data());
+    if written.is_err() {
+        let _cut = file.set_len(whole);
+    }
+    written
+}
+
+/// How long the file is up to its last newline.
+fn end_of_last_line(file: &mut File) -> io::Result<u64> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let mut part = [0_u8; 4096];
+    while end > 0 {
+        let length = end.min(4096);
+        let Some(part) = usize::try_from(length)
+            .ok()
+            .and_then(|length| part.get_mut(..length))
+        else {
+            break;
+        };
+        file.seek(SeekFrom::Start(end - length))?;
+        file.read_exact(part)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(end - length + u64::try_from(at).unwrap_or(0) + 1);
+        }
+        end -= length;
+    }
+    Ok(0)
+}

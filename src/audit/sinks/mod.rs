@@ -1,0 +1,62 @@
+//! Where the log is copied to: a port, and one file per kind of receiver.
+//!
+//! Promises: a batch is delivered whole or reported as not delivered; delivering one again is harmless to whoever
+//! looks at `index`. A sink sees entries as they were hashed and nothing that is sealed beside them. It must never
+//! reorder, skip or wait for another sink.
+
+mod file;
+mod http;
+mod ocsf;
+mod otlp;
+mod webhook;
+
+pub use file::{FileSink, Form};
+pub use otlp::OtlpSink;
+pub use webhook::WebhookSink;
+
+use std::{future::Future, io, pin::Pin};
+
+use crate::{
+    domain::{OrgId, Time},
+    egress::EgressError,
+};
+
+/// Entries of one org that stand one behind the other in its log.
+#[derive(Debug)]
+pub struct SinkBatch {
+    /// The tenant.
+    pub org: OrgId,
+    /// Index and bytes, in the order of the log; never empty.
+    pub entries: Vec<(u64, String)>,
+    /// When it is sent.
+    pub now: Time,
+}
+
+/// Why a batch was not delivered. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The file cannot be written.
+    #[error("the file cannot be written: {0}")]
+    File(#[from] io::Error),
+    /// The receiver cannot be reached, or did not answer.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The receiver answered with something else than success.
+    #[error("the receiver answered {0}")]
+    Status(u16),
+    /// A stored entry is none.
+    #[error("an entry cannot be read")]
+    Entry,
+}
+
+/// A delivery under way.
+pub type Delivery<'a> = Pin<Box<dyn Future<Output = Result<(), SinkError>> + Send + 'a>>;
+
+/// A receiver of the log.
+pub trait Sink: std::fmt::Debug + Send + Sync {
+    /// The operator's name for it; the cursor is kept under it.
+    fn name(&self) -> &str;
+
+    /// Delivers a batch. When this succeeds, the receiver has it for good.
+    fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a>;
+}

@@ -1,0 +1,76 @@
+//! A webhook, signed as Standard Webhooks say. One message holds one batch; its id names the org and the indexes in it,
+//! so that the same entries sent again in the same batch are the same message.
+
+use std::fmt::Write as _;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use super::{Delivery, Sink, SinkBatch, SinkError, http::post};
+use crate::{crypto::webhook::WebhookKey, egress::OperatorClient};
+
+/// The receiver.
+#[derive(Debug)]
+pub struct WebhookSink {
+    name: String,
+    url: Url,
+    key: WebhookKey,
+    client: OperatorClient,
+}
+
+impl WebhookSink {
+    /// A sink that posts to `url` and signs with `key`.
+    #[must_use]
+    pub fn new(name: String, url: Url, key: WebhookKey, client: OperatorClient) -> Self {
+        Self {
+            name,
+            url,
+            key,
+            client,
+        }
+    }
+
+    /// Id and body. The entries stand in it byte by byte as they were hashed: they are JSON themselves.
+    fn message(batch: &SinkBatch) -> Result<(String, Vec<u8>), SinkError> {
+        let (Some((first, _)), Some((last, _))) = (batch.entries.first(), batch.entries.last()) else {
+            return Err(SinkError::Entry);
+        };
+        let (org, now) = (
+            batch.org,
+            serde_json::to_string(&batch.now).map_err(|_| SinkError::Entry)?,
+        );
+        let mut body =
+            format!(r#"{{"type":"audit.entries","timestamp":{now},"data":{{"org":"{org}","entries":["#);
+        for (index, entry) in &batch.entries {
+            let comma = if index == first { "" } else { "," };
+            // Writing to a `String` cannot fail.
+            let _ = write!(body, r#"{comma}{{"index":{index},"entry":{entry}}}"#);
+        }
+        body.push_str("]}}");
+        Ok((format!("{org}_{first}-{last}"), body.into_bytes()))
+    }
+}
+
+impl Sink for WebhookSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
+        Box::pin(async move {
+            let (id, body) = Self::message(batch)?;
+            let seconds = batch.now.unix_seconds();
+            let signature = self.key.sign(&id, seconds, &body);
+            let mut headers = HeaderMap::new();
+            for (name, value) in [
+                ("webhook-id", id),
+                ("webhook-timestamp", seconds.to_string()),
+                ("webhook-signature", signature),
+            ] {
+                let value = HeaderValue::from_str(&value).map_err(|_| SinkError::Entry)?;
+                headers.insert(HeaderName::from_static(name), value);
+            }
+            post(&self.client, &self.url, headers, body).await.map(drop)
+        })
+    }
+}

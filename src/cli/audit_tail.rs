@@ -1,0 +1,101 @@
+//! `postern audit tail`: entries as they are written, each once, oldest first, until it is interrupted.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    audit::{COLUMNS, ENTRIES},
+    client::Client,
+    exit::CliError,
+    output::Output,
+};
+
+/// Follows the log. A server that goes away and comes back is waited for.
+pub(super) async fn follow(
+    client: &Client,
+    query: &[(&str, &str)],
+    lines: usize,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let mut seen = Seen::default();
+    let mut fresh = newest(client, query, lines.max(LOOK), &mut seen).await?;
+    fresh.drain(..fresh.len().saturating_sub(lines));
+    loop {
+        if !fresh.is_empty() {
+            output.list(&fresh, &COLUMNS);
+        }
+        tokio::time::sleep(PAUSE).await;
+        fresh = match newest(client, query, LOOK, &mut seen).await {
+            Ok(fresh) => fresh,
+            Err(error @ CliError::Unreachable { .. }) => {
+                output.note(&format!("{error}; trying again"));
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+    }
+}
+
+/// What was not seen yet, oldest first. Looks further back until it meets something it knows: between two looks any
+/// number may have been written, and two writers may commit in another order than their clocks say.
+async fn newest(
+    client: &Client,
+    query: &[(&str, &str)],
+    mut look: usize,
+    seen: &mut Seen,
+) -> Result<Vec<Value>, CliError> {
+    let first = seen.order.is_empty();
+    loop {
+        let entries = client.list(&ENTRIES, query, look).await?;
+        let whole = entries.len() < look;
+        let known = entries.iter().any(|entry| seen.knows(entry));
+        if first || known || whole || look >= FURTHEST {
+            let mut fresh: Vec<Value> = entries.into_iter().filter(|entry| !seen.knows(entry)).collect();
+            fresh.reverse();
+            fresh.iter().for_each(|entry| seen.add(entry));
+            return Ok(fresh);
+        }
+        look = (look * 4).min(FURTHEST);
+    }
+}
+
+/// The ids of the last entries printed.
+#[derive(Default)]
+struct Seen {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Seen {
+    fn knows(&self, entry: &Value) -> bool {
+        id(entry).is_some_and(|id| self.ids.contains(id))
+    }
+
+    fn add(&mut self, entry: &Value) {
+        let Some(id) = id(entry) else { return };
+        if self.ids.insert(id.to_owned()) {
+            self.order.push_back(id.to_owned());
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+fn id(entry: &Value) -> Option<&str> {
+    entry.get("id").and_then(Value::as_str)
+}
+
+/// Entries looked at each time.
+const LOOK: usize = 50;
+/// Entries looked back at most.
+const FURTHEST: usize = 10_000;
+/// Ids kept: more than are ever looked back at.
+const REMEMBERED: usize = 2 * FURTHEST;
+const PAUSE: Duration = Duration::from_secs(1);

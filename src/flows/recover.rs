@@ -1,0 +1,194 @@
+//! Going on with a database that is older than what is kept outside of it: first what would be lost and ended, then
+//! the same, done.
+//!
+//! The rule: whatever may have lost something since the database was made, loses it again. What that was stands
+//! outside, as selectors with the epoch they belong to; where nothing stands outside, it is everything. The epoch
+//! begins another incarnation behind every counter ever heard of, so that no decision made before is still fresh.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    crypto::digest,
+    domain::{
+        OrgId, RevocationId, Time,
+        entry::{EntryDraft, EntryType, Epoch},
+    },
+    store::{RevocationRow, Selector, Tx},
+};
+
+use super::{
+    Deps, Refusal, record,
+    seal::{Disagreement, Side, Why},
+    sequence,
+};
+
+/// What recovering one org means.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// The org.
+    pub org: OrgId,
+    /// Why it is sealed.
+    pub why: &'static str,
+    /// The same in words.
+    pub explain: String,
+    /// Entries in the database's log, and its epoch.
+    pub inside: SideView,
+    /// Entries in the log that was signed last, and the highest epoch heard of; absent if nothing is kept.
+    pub outside: Option<SideView>,
+    /// By writer, the numbers known outside that the database does not hold: first and last.
+    pub lost_entries: BTreeMap<String, (u64, u64)>,
+    /// What will be ended.
+    pub ends: Vec<Selector>,
+    /// The new epoch's counter.
+    pub counter: i64,
+    #[serde(skip)]
+    lost_head: Option<String>,
+}
+
+/// One side, as shown.
+#[derive(Debug, Serialize)]
+pub struct SideView {
+    /// Entries with a place.
+    pub entries: u64,
+    /// The epoch.
+    pub epoch: Epoch,
+}
+
+impl From<Side> for SideView {
+    fn from(side: Side) -> Self {
+        Self {
+            entries: side.size,
+            epoch: side.epoch,
+        }
+    }
+}
+
+/// What is said of a database about which nothing is kept outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vouch {
+    /// Nothing: it may be any old one.
+    No,
+    /// The admin knows that it is the newest one. Holds only where nothing outside contradicts it.
+    DatabaseIsCurrent,
+}
+
+/// What recovering an org would mean; changes nothing.
+#[must_use]
+pub fn plan(found: &Disagreement, vouch: Vouch) -> Plan {
+    let outside = found.outside();
+    let heard = outside.as_ref().map_or(0, |side| side.epoch.counter);
+    let lost_entries = found.checkpoint.iter().flat_map(|checkpoint| &checkpoint.writers);
+    let lost_entries = lost_entries.filter_map(|(name, head)| {
+        let inside = found.writers.get(name).copied().unwrap_or(0);
+        (head.seq > inside).then(|| (name.clone(), (inside + 1, head.seq)))
+    });
+    Plan {
+        org: found.org,
+        why: found.why.as_str(),
+        explain: found.why.to_string(),
+        inside: found.inside.clone().into(),
+        outside: outside.map(SideView::from),
+        lost_entries: lost_entries.collect(),
+        ends: ends(found, vouch),
+        counter: found.inside.epoch.counter.max(heard) + 1,
+        lost_head: found
+            .checkpoint
+            .as_ref()
+            .map(|checkpoint| format!("{}:{}", checkpoint.size, digest::hex(&checkpoint.root))),
+    }
+}
+
+/// The selectors that may have lost something since this database was made.
+fn ends(found: &Disagreement, vouch: Vouch) -> Vec<Selector> {
+    let all = vec![Selector::All(true)];
+    let kept = match (&found.kept, found.why) {
+        (None, _) if vouch == Vouch::DatabaseIsCurrent => return Vec::new(),
+        // Another history: nothing in this database is known to be as it was left.
+        (None, _) | (_, Why::Forked | Why::NoRecord) => return all,
+        (Some(kept), Why::Older) => kept,
+    };
+    let mut ends = Vec::new();
+    for ((kind, id), epoch) in &kept.moved {
+        if *epoch <= found.agreed {
+            continue;
+        }
+        match Selector::of(kind, id) {
+            Some(Selector::All(_)) | None => return all,
+            Some(selector) => ends.push(selector),
+        }
+    }
+    ends
+}
+
+/// Recovers one org, as planned: all of it or nothing.
+///
+/// # Errors
+/// When the database does not commit; the org stays sealed then.
+pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
+    let org = plan.org;
+    let mut incarnation = [0_u8; 4];
+    deps.random.fill(&mut incarnation)?;
+    let epoch = Epoch {
+        incarnation: u32::from_be_bytes(incarnation),
+        counter: plan.counter,
+    };
+    let mut tx = deps.store.write(org).await?;
+    tx.begin_incarnation(org, epoch).await?;
+    for selector in &plan.ends {
+        end(deps, &mut tx, org, selector, epoch).await?;
+    }
+    // People log in again: a session or link that ended since would otherwise be back.
+    tx.end_all_sessions(org).await?;
+    let draft = EntryDraft {
+        on_behalf: vec![by.to_owned()],
+        outcome: Some("recovered".to_owned()),
+        reason: Some(plan.why.to_owned()),
+        correlation: plan.lost_head.clone(),
+        ..EntryDraft::default()
+    };
+    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+        .await?;
+    tx.commit().await?;
+    deps.store.unseal(org);
+    deps.facts.forget(org);
+    // Its first checkpoint is kept outside before anything is released.
+    sequence::run(deps, org).await?;
+    Ok(())
+}
+
+async fn end(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector, epoch: Epoch) -> Result<(), Refusal> {
+    if !selector.exists(tx, org).await? {
+        return Ok(());
+    }
+    let now: Time = tx.now();
+    let row = RevocationRow {
+        id: RevocationId::new(now, &*deps.random)?,
+        selector: selector.clone(),
+        reason: "recovered from an older database".to_owned(),
+        epoch: epoch.counter,
+        at: now,
+        counts: tx.count_selector(org, selector).await?,
+        fanned_out: false,
+    };
+    tx.insert_revocation(org, &row, epoch).await?;
+    if let Selector::Agent(agent) = selector {
+        tx.disable_agent(org, *agent).await?;
+    }
+    let (kind, id) = selector.floor();
+    let draft = EntryDraft {
+        on_behalf: vec!["recovery".to_owned()],
+        outcome: Some("stopped".to_owned()),
+        reason: Some(if id.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}:{id}")
+        }),
+        correlation: Some(row.id.to_string()),
+        ..EntryDraft::default()
+    };
+    tx.append_entry(org, record::open(deps, EntryType::Revoke, draft)?)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! Whether the database is the one it was: compared, when it is opened, with what is kept outside of it (crypto §6).
+//!
+//! An org whose database is older than the last checkpoint kept outside, contradicts it, or about which nothing is
+//! kept, is sealed: nothing is vended until an admin recovers. Revoking, pages and the log go on.
+
+use std::fmt;
+
+use crate::{
+    audit::{Checkpoint, LogHead, merkle::root_plan},
+    domain::{OrgId, entry::Epoch},
+    store::{Kept, StoreError},
+};
+
+use super::{Deps, Refusal, audit};
+
+/// Why an org is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing is kept outside about an org that has entries.
+    NoRecord,
+    /// The database is older than what is kept outside.
+    Older,
+    /// The database holds another history than the one that was signed.
+    Forked,
+}
+
+impl Why {
+    /// The stable name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRecord => "no_outside_checkpoint",
+            Self::Older => "older_database",
+            Self::Forked => "other_history",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRecord => "no checkpoint of it is kept outside the database",
+            Self::Older => "the database is older than the checkpoint kept outside",
+            Self::Forked => "the database holds another history than the one signed before",
+        })
+    }
+}
+
+/// One side of the comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// How many entries have a place in the log.
+    pub size: u64,
+    /// The epoch.
+    pub epoch: Epoch,
+}
+
+/// An org whose database and outside record do not agree.
+#[derive(Debug)]
+pub struct Disagreement {
+    /// Which org.
+    pub org: OrgId,
+    /// How.
+    pub why: Why,
+    /// What the database says.
+    pub inside: Side,
+    /// The epoch of the last entry with a place: everything up to it is in this database.
+    pub agreed: i64,
+    /// Every writer's last number in the database's log.
+    pub writers: std::collections::BTreeMap<String, u64>,
+    /// What is kept outside.
+    pub kept: Option<Kept>,
+    /// The checkpoint in it, if it is one of this log.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Disagreement {
+    /// What the outside knows; `None` if nothing.
+    #[must_use]
+    pub fn outside(&self) -> Option<Side> {
+        let kept = self.kept.as_ref()?;
+        Some(Side {
+            size: self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size),
+            epoch: kept.epoch,
+        })
+    }
+}
+
+/// Compares every org with what is kept outside and seals those that disagree.
+///
+/// # Errors
+/// When the database or the file cannot be read.
+pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
+    let Some(outside) = deps.store.outside() else {
+        return Ok(Vec::new());
+    };
+    let mut kept = outside.kept().map_err(|error| {
+        tracing::error!(cause = %error, "what is kept outside the database cannot be read");
+        Refusal::StoreUnavailable(None)
+    })?;
+    let mut found = Vec::new();
+    // A replica that joins others takes their word: they watch the database they have been writing to.
+    let joins = kept.is_empty() && deps.store.has_peers().await?;
+    let mut after = None;
+    loop {
+        let orgs = deps.store.due().await?.orgs(after, PAGE).await?;
+        after = orgs.last().copied();
+        for org in &orgs {
+            match compare(deps, *org, kept.remove(org)).await? {
+                None => {}
+                Some(disagreement) if joins && disagreement.why == Why::NoRecord => {}
+                Some(disagreement) => {
+                    tracing::error!(org.id = %org, why = disagreement.why.as_str(), "{org} is sealed: {}", disagreement.why);
+                    deps.store.seal(*org);
+                    found.push(disagreement);
+                }
+            }
+        }
+        if orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+            break;
+        }
+    }
+    for (org, _) in kept {
+        tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
+    }
+    Ok(found)
+}
+
+async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<Disagreement>, Refusal> {
+    let mut tx = deps.store.read(org).await?;
+    let epoch = tx
+        .epoch(org)
+        .await?
+        .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+    let head = tx.log_head(org).await?;
+    let size = head.as_ref().map_or(0, |row| row.size);
+    // A head that cannot be read agrees with nothing.
+    let state: Option<LogHead> = head.as_ref().and_then(|row| serde_json::from_str(&row.head).ok());
+    let key = audit::key(deps, org)?;
+    let note = kept.as_ref().and_then(|kept| kept.checkpoint.as_deref());
+    let checkpoint = note.and_then(|note| Checkpoint::open(note, &key).ok());
+    let why = match (&kept, &checkpoint) {
+        (None, _) => Some(Why::NoRecord),
+        (Some(kept), _) if kept.epoch.counter > epoch.counter => Some(Why::Older),
+        (Some(kept), _) if kept.epoch.counter == epoch.counter && kept.epoch != epoch => Some(Why::Forked),
+        // A note of another key, or none at all: somebody changed the key or the file.
+        (Some(_), None) if note.is_some() => Some(Why::Forked),
+        (Some(_), None) => None,
+        (Some(_), Some(checkpoint)) if checkpoint.size > size => Some(Why::Older),
+        (Some(_), Some(checkpoint)) => {
+            let root = audit::prove(&mut tx, org, &root_plan(checkpoint.size)).await;
+            (root.ok().as_deref() != Some(&[checkpoint.root])).then_some(Why::Forked)
+        }
+    };
+    Ok(why.map(|why| Disagreement {
+        org,
+        why,
+        inside: Side { size, epoch },
+        agreed: state
+            .as_ref()
+            .and_then(LogHead::epoch)
+            .map_or(0, |epoch| epoch.counter),
+        writers: state
+            .map(|state| {
+                let writers = state.writers().iter();
+                writers.map(|(name, head)| (name.clone(), head.seq)).collect()
+            })
+            .unwrap_or_default(),
+        kept,
+        checkpoint,
+    }))
+}
+
+/// Orgs looked at in one page.
+const PAGE: u64 = 500;

@@ -1,0 +1,63 @@
+//! Copying the log to the sinks: every entry at least once, in order, with a cursor per sink and org that moves on only
+//! when the receiver has what lies before it.
+
+use crate::{
+    audit::sinks::{Sink, SinkBatch},
+    domain::OrgId,
+};
+
+use super::{Deps, Refusal};
+
+/// Brings one sink up to date, org after org; returns how many entries it took. An org the sink does not take
+/// anything of does not hold up the others, unless it is the sink that is gone.
+///
+/// # Errors
+/// When the database is unavailable, or the sink: then everything else waits for the next look.
+pub async fn drain(deps: &Deps, sink: &dyn Sink) -> Result<usize, Refusal> {
+    let (mut after, mut taken) = (None, 0);
+    loop {
+        let orgs = deps
+            .store
+            .due()
+            .await?
+            .orgs_behind(sink.name(), after, PAGE)
+            .await?;
+        let Some(last) = orgs.last().copied() else {
+            return Ok(taken);
+        };
+        after = Some(last);
+        for org in orgs {
+            taken += drain_org(deps, sink, org).await?;
+        }
+    }
+}
+
+async fn drain_org(deps: &Deps, sink: &dyn Sink, org: OrgId) -> Result<usize, Refusal> {
+    let mut taken = 0;
+    loop {
+        let mut tx = deps.store.read(org).await?;
+        let next = tx.sink_cursor(org, sink.name()).await?;
+        let entries = tx.log_page(org, next, BATCH).await?;
+        drop(tx);
+        let Some((last, _)) = entries.last() else {
+            return Ok(taken);
+        };
+        let (behind, count) = (last + 1, entries.len());
+        let now = deps.clock.now();
+        let batch = SinkBatch { org, entries, now };
+        if let Err(error) = sink.deliver(&batch).await {
+            tracing::warn!(sink.name = sink.name(), org.id = %org, cause = %error, "the sink {} took nothing", sink.name());
+            return Err(Refusal::ProviderUnavailable);
+        }
+        let mut tx = deps.store.write(org).await?;
+        // Another replica may have been faster: then these entries went out twice, and the cursor is where it belongs.
+        tx.move_sink_cursor(org, sink.name(), next, behind).await?;
+        tx.commit().await?;
+        taken += count;
+    }
+}
+
+/// Entries in one delivery.
+const BATCH: u64 = 100;
+/// Orgs looked at at once.
+const PAGE: u64 = 1000;

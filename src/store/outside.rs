@@ -1,0 +1,329 @@
+//! What is remembered outside the database, in one file per replica: the last checkpoint of every org, and what may
+//! have lost something whenever an epoch moved on. A database that is older than this file says so when it is opened.
+//!
+//! JSON lines, only ever appended, synced before anybody is told; compacted into a new file that replaces the old one
+//! in one step. It must never hold a secret, and never grow without bound: of each org the last [`MOST_MOVES`] moves
+//! are told apart, older ones together count as one that ended everything.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{OrgId, entry::Epoch};
+
+/// One line of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Line {
+    /// The tenant.
+    pub(super) org: OrgId,
+    /// The epoch at that time.
+    pub(super) epoch: Epoch,
+    /// What happened.
+    pub(super) fact: Fact,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Fact {
+    /// The org was founded: from here on it is known.
+    Began,
+    /// Its log was signed.
+    Checkpoint { size: u64, note: String },
+    /// The epoch moved on. This is the smallest selector over what may have lost something by it.
+    Moved { kind: String, id: String },
+    /// An admin recovered: checkpoints before this are of another history.
+    Recovered,
+}
+
+/// Everything the file says of one org.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The last signed head, if there was one yet.
+    pub checkpoint: Option<String>,
+    /// The highest epoch heard of.
+    pub epoch: Epoch,
+    /// Selectors, as kind and id, with the counter of the last epoch at which they may have lost something.
+    pub moved: BTreeMap<(String, String), i64>,
+    size: u64,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OutsideError {
+    /// It cannot be read or written.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A line is none of ours: the file proves nothing.
+    #[error("{path}: line {line} is damaged; move the file away and run `postern recover`")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// The open file of this replica.
+#[derive(Debug)]
+pub struct Outside {
+    path: PathBuf,
+    /// Lines that are not in the file yet. Adding one never waits for the disk.
+    waiting: Mutex<Vec<Line>>,
+    file: Mutex<Appending>,
+}
+
+#[derive(Debug)]
+struct Appending {
+    file: File,
+    bytes: u64,
+    lines: usize,
+    compact_at: usize,
+}
+
+impl Outside {
+    /// Opens, or makes, the file of the replica whose data directory is `dir`.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or a line in it is damaged.
+    pub fn open(dir: &Path) -> Result<Self, OutsideError> {
+        let path = dir.join("checkpoints.jsonl");
+        let kept = read(&path)?;
+        let appending = compact(&path, &kept).map_err(|cause| failed(&path, cause))?;
+        Ok(Self {
+            path,
+            waiting: Mutex::default(),
+            file: Mutex::new(appending),
+        })
+    }
+
+    /// Everything the file says, by org.
+    ///
+    /// # Errors
+    /// When it cannot be read or a line is damaged.
+    pub fn kept(&self) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
+        let _writing = held(&self.file);
+        read(&self.path)
+    }
+
+    /// Takes lines; [`Outside::flush`] brings them to the disk, also a later one of somebody else.
+    pub(super) fn add(&self, lines: impl IntoIterator<Item = Line>) {
+        held(&self.waiting).extend(lines);
+    }
+
+    /// Brings every line taken so far to the disk.
+    ///
+    /// # Errors
+    /// When the disk does not take them: they stay, for the next attempt.
+    pub async fn flush(self: &Arc<Self>) -> io::Result<()> {
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || this.flush_now())
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the writer of the file stopped")))
+    }
+
+    fn flush_now(&self) -> io::Result<()> {
+        let mut appending = held(&self.file);
+        let lines = std::mem::take(&mut *held(&self.waiting));
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = appending.append(&lines) {
+            // INVARIANT: no half line stays before a whole one.
+            let _cut = appending.file.set_len(appending.bytes);
+            let mut waiting = held(&self.waiting);
+            let later = std::mem::replace(&mut *waiting, lines);
+            waiting.extend(later);
+            return Err(error);
+        }
+        if appending.lines > appending.compact_at {
+            let kept = read(&self.path).map_err(io::Error::other)?;
+            *appending = compact(&self.path, &kept)?;
+        }
+        Ok(())
+    }
+}
+
+impl Appending {
+    fn append(&mut self, lines: &[Line]) -> io::Result<()> {
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+        }
+        self.file.write_all(&text)?;
+        self.file.sync_data()?;
+        self.bytes += u64::try_from(text.len()).unwrap_or(0);
+        self.lines += lines.len();
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn new(epoch: Epoch) -> Self {
+        Self {
+            checkpoint: None,
+            epoch,
+            moved: BTreeMap::new(),
+            size: 0,
+        }
+    }
+
+    fn hear(&mut self, line: Line) {
+        if line.epoch.counter >= self.epoch.counter {
+            self.epoch = line.epoch;
+        }
+        match line.fact {
+            Fact::Began => {}
+            Fact::Checkpoint { size, note } => {
+                self.size = size;
+                self.checkpoint = Some(note);
+            }
+            Fact::Moved { kind, id } => {
+                raise(&mut self.moved, (kind, id), line.epoch.counter);
+                self.forget_details();
+            }
+            // What was moved before stays: a still older database may be put back.
+            Fact::Recovered => {
+                self.size = 0;
+                self.checkpoint = None;
+            }
+        }
+    }
+
+    /// The older half of too many moves becomes one that counts against everything.
+    fn forget_details(&mut self) {
+        if self.moved.len() <= MOST_MOVES {
+            return;
+        }
+        let mut epochs: Vec<i64> = self.moved.values().copied().collect();
+        epochs.sort_unstable();
+        let Some(&middle) = epochs.get(epochs.len() / 2) else {
+            return;
+        };
+        self.moved.retain(|_, epoch| *epoch > middle);
+        raise(&mut self.moved, ("all".to_owned(), String::new()), middle);
+    }
+
+    fn lines(&self, org: OrgId) -> impl Iterator<Item = Line> {
+        let moved = self.moved.iter().map(move |((kind, id), counter)| Line {
+            org,
+            epoch: Epoch {
+                counter: *counter,
+                ..self.epoch
+            },
+            fact: Fact::Moved {
+                kind: kind.clone(),
+                id: id.clone(),
+            },
+        });
+        let last = match &self.checkpoint {
+            Some(note) => Fact::Checkpoint {
+                size: self.size,
+                note: note.clone(),
+            },
+            None => Fact::Began,
+        };
+        moved.chain([Line {
+            org,
+            epoch: self.epoch,
+            fact: last,
+        }])
+    }
+}
+
+fn raise(moved: &mut BTreeMap<(String, String), i64>, selector: (String, String), epoch: i64) {
+    let known = moved.entry(selector).or_insert(epoch);
+    *known = epoch.max(*known);
+}
+
+/// Folds the file. Its last line may be half: the process died while it wrote, and nobody was told of it.
+fn read(path: &Path) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
+    let mut kept = BTreeMap::new();
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(kept),
+        Err(cause) => return Err(failed(path, cause)),
+    };
+    let mut reader = BufReader::new(file);
+    let mut text = Vec::new();
+    for number in 1.. {
+        text.clear();
+        reader
+            .read_until(b'\n', &mut text)
+            .map_err(|cause| failed(path, cause))?;
+        if text.last() != Some(&b'\n') {
+            break;
+        }
+        let line: Line = serde_json::from_slice(&text).map_err(|_| OutsideError::Damaged {
+            path: path.display().to_string(),
+            line: number,
+        })?;
+        kept.entry(line.org)
+            .or_insert_with(|| Kept::new(line.epoch))
+            .hear(line);
+    }
+    Ok(kept)
+}
+
+/// Writes what is worth keeping into a new file and puts it in the old one's place.
+fn compact(path: &Path, kept: &BTreeMap<OrgId, Kept>) -> io::Result<Appending> {
+    let fresh = path.with_extension("new");
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    let mut appending = Appending {
+        file,
+        bytes: 0,
+        lines: 0,
+        compact_at: 0,
+    };
+    let lines: Vec<Line> = kept.iter().flat_map(|(org, kept)| kept.lines(*org)).collect();
+    appending.append(&lines)?;
+    appending.file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    // INVARIANT: from here on the new file is the one that is written, whatever else fails. If the name does not become
+    // durable, a power cut brings back the old file, which says the same up to here.
+    if let Some(dir) = path.parent()
+        && let Err(error) = File::open(dir).and_then(|dir| dir.sync_all())
+    {
+        tracing::error!(cause = %error, "the directory of the file outside the database cannot be synced");
+    }
+    appending.compact_at = lines.len() * 2 + COMPACT_AFTER;
+    Ok(appending)
+}
+
+fn failed(path: &Path, cause: io::Error) -> OutsideError {
+    OutsideError::Io {
+        path: path.display().to_string(),
+        cause,
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can be left half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Moves of one org that are told apart.
+pub const MOST_MOVES: usize = 512;
+/// The file is compacted when it has so many lines more than twice what is worth keeping.
+const COMPACT_AFTER: usize = 10_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+fn org(number: u8) -> OrgId {
+    OrgId::from_bytes([number; 16])
+}
+
+fn line(number: u8, counter: i64, fact: Fact) -> Line {
+    let epoch = Epoch {
+        incarnation: 7,
+        counter,
+    };
+    Line {
+        org: org(number),
+        epoch,
+        fact,
+    }
+}
+
+fn checkpoint(size: u64) -> Fact {
+    Fact::Checkpoint {
+        size,
+        note: format!("note of {size}"),
+    }
+}
+
+fn moved(kind: &str, id: &str) -> Fact {
+    Fact::Moved {
+        kind: kind.to_owned(),
+        id: id.to_owned(),
+    }
+}
+
+fn write(outside: &Outside, lines: Vec<Line>) {
+    outside.add(lines);
+    outside.flush_now().unwrap();
+}
+
+fn file(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("checkpoints.jsonl")
+}
+
+#[test]
+fn what_was_flushed_is_there_after_opening_again_and_only_its_owner_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Outside::open(dir.path()).unwrap();
+    write(&outside, vec![line(1, 1, Fact::Began), line(1, 1, checkpoint(3))]);
+    write(
+        &outside,
+        vec![
+            line(1, 2, moved("grant", "g")),
+            line(1, 2, checkpoint(5)),
+            line(2, 1, Fact::Began),
+        ],
+    );
+    drop(outside);
+    let kept = Outside::open(dir.path()).unwrap().kept().unwrap();
+    let one = &kept[&org(1)];
+    assert_eq!(
+        (one.checkpoint.as_deref(), one.epoch.counter),
+        (Some("note of 5"), 2)
+    );
+    assert_eq!(one.moved, [(("grant".to_owned(), "g".to_owned()), 2)].into());
+    assert_eq!(kept[&org(2)].checkpoint, None);
+    let mode = std::fs::metadata(file(&dir)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn half_a_last_line_is_forgotten_and_never_spoils_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        &Outside::open(dir.path()).unwrap(),
+        vec![line(1, 1, checkpoint(3))],
+    );
+    let whole = std::fs::read(file(&dir)).unwrap();
+    for cut in 1..whole.len() {
+        std::fs::write(file(&dir), [&whole[..], &whole[..cut]].concat()).unwrap();
+        let outside = Outside::open(dir.path()).unwrap();
+        write(&outside, vec![line(1, 2, checkpoint(4))]);
+        assert_eq!(
+            outside.kept().unwrap()[&org(1)].checkpoint.as_deref(),
+            Some("note of 4"),
+            "{cut}"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_line_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        &Outside::open(dir.path()).unwrap(),
+        vec![line(1, 1, checkpoint(3)), line(1, 1, checkpoint(4))],
+    );
+    let text = std::fs::read_to_string(file(&dir)).unwrap();
+    std::fs::write(file(&dir), format!("{text}{{}}\n{text}")).unwrap();
+    let error = Outside::open(dir.path()).unwrap_err();
+    assert!(matches!(error, OutsideError::Damaged { line: 3, .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_is_written_for_ever_stays_small_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Outside::open(dir.path()).unwrap();
+    write(&outside, vec![line(1, 1, moved("user", "u"))]);
+    for round in 0..30 {
+        let lines = (0..1_000).map(|size| line(1, 2, checkpoint(round * 1_000 + size)));
+        write(&outside, lines.collect());
+    }
+    let lines = std::fs::read_to_string(file(&dir)).unwrap().lines().count();
+    assert!(lines < 2 * COMPACT_AFTER, "{lines}");
+    let kept = &outside.kept().unwrap()[&org(1)];
+    assert_eq!(kept.checkpoint.as_deref(), Some("note of 29999"));
+    assert_eq!(kept.moved.len(), 1);
+}
+
+#[test]
+fn too_many_moves_are_folded_into_one_that_counts_against_everything() {
+    let mut kept = Kept::new(line(1, 0, Fact::Began).epoch);
+    for counter in 1..=5_000 {
+        kept.hear(line(1, counter, moved("grant", &counter.to_string())));
+        assert!(kept.moved.len() <= MOST_MOVES + 1);
+    }
+    let all = kept.moved[&("all".to_owned(), String::new())];
+    for counter in 1..=5_000 {
+        let known = kept.moved.get(&("grant".to_owned(), counter.to_string()));
+        assert!(
+            all >= counter || known == Some(&counter),
+            "{counter} is forgotten"
+        );
+    }
+}
+
+#[test]
+fn a_recovery_ends_the_old_history_and_keeps_what_was_ended() {
+    let mut kept = Kept::new(line(1, 1, Fact::Began).epoch);
+    for one in [
+        line(1, 3, moved("grant", "g")),
+        line(1, 3, checkpoint(9)),
+        line(1, 4, Fact::Recovered),
+    ] {
+        kept.hear(one);
+    }
+    assert_eq!(
+        (kept.checkpoint.clone(), kept.epoch.counter, kept.moved.len()),
+        (None, 4, 1)
+    );
+    kept.hear(line(1, 4, checkpoint(2)));
+    assert_eq!(kept.checkpoint.as_deref(), Some("note of 2"));
+}

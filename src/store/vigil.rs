@@ -1,0 +1,205 @@
+//! What this process knows of the database without asking it: the last number of each of its writers, and which orgs
+//! are sealed. A database that knows fewer entries than the process that wrote them was put back or swapped under it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::domain::{OrgId, entry::Epoch};
+
+use super::{
+    Store, StoreError,
+    outside::{Fact, Line, Outside},
+    sql::{Tx, params},
+};
+
+/// Shared by every transaction of one store.
+#[derive(Debug, Default)]
+pub(super) struct Vigil {
+    outside: Option<Arc<Outside>>,
+    /// By writer, then by org.
+    numbers: RwLock<HashMap<String, HashMap<OrgId, u64>>>,
+    sealed: RwLock<BTreeSet<OrgId>>,
+    lost: AtomicBool,
+}
+
+impl Vigil {
+    /// A writer of this process and an org it wrote for.
+    fn some_writer(&self) -> Option<(String, OrgId)> {
+        let numbers = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
+        numbers
+            .iter()
+            .find_map(|(writer, orgs)| Some((writer.clone(), *orgs.keys().next()?)))
+    }
+}
+
+/// What a transaction will have to remember once it is committed.
+#[derive(Debug)]
+pub(super) struct Journal {
+    vigil: Arc<Vigil>,
+    numbers: Vec<(OrgId, u64)>,
+    lines: Vec<Line>,
+}
+
+impl Journal {
+    pub(super) fn new(vigil: &Arc<Vigil>) -> Self {
+        Self {
+            vigil: Arc::clone(vigil),
+            numbers: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Called right after the commit, before anybody is told of it.
+    pub(super) async fn keep(self, writer: &str) {
+        let Self {
+            vigil,
+            numbers,
+            lines,
+        } = self;
+        if !numbers.is_empty() {
+            let mut known = vigil.numbers.write().unwrap_or_else(PoisonError::into_inner);
+            if !known.contains_key(writer) {
+                known.insert(writer.to_owned(), HashMap::new());
+            }
+            if let Some(of_writer) = known.get_mut(writer) {
+                of_writer.extend(numbers);
+            }
+        }
+        let Some(outside) = vigil.outside.as_ref().filter(|_| !lines.is_empty()) else {
+            return;
+        };
+        // In two steps: a caller that hangs up during the second leaves the lines to the next flush.
+        outside.add(lines);
+        if let Err(error) = outside.flush().await {
+            tracing::error!(cause = %error, "the file outside the database cannot be written; it is tried again");
+        }
+    }
+}
+
+impl Tx {
+    /// Refuses to go on if the database has forgotten entries of this process.
+    pub(super) fn expect_number(&self, org: OrgId, found: u64) -> Result<(), StoreError> {
+        let Some(journal) = &self.journal else {
+            return Ok(());
+        };
+        let numbers = journal
+            .vigil
+            .numbers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = numbers.get(&self.writer).and_then(|orgs| orgs.get(&org));
+        if known.is_some_and(|known| *known > found) {
+            journal.vigil.lost.store(true, Ordering::Release);
+            return Err(StoreError::Lost);
+        }
+        Ok(())
+    }
+
+    /// Remembers, once committed, how far this writer has come for the org.
+    pub(super) fn numbered(&mut self, org: OrgId, seq: u64) {
+        if let Some(journal) = &mut self.journal {
+            journal.numbers.push((org, seq));
+        }
+    }
+
+    /// Writes a fact, once committed, into the file outside the database.
+    pub(super) fn tell_outside(&mut self, org: OrgId, epoch: Epoch, fact: Fact) {
+        if let Some(journal) = &mut self.journal {
+            journal.lines.push(Line { org, epoch, fact });
+        }
+    }
+
+    /// Remembers a signed head outside the database, once committed.
+    pub fn keep_checkpoint(&mut self, org: OrgId, epoch: Epoch, size: u64, note: &str) {
+        let note = note.to_owned();
+        self.tell_outside(org, epoch, Fact::Checkpoint { size, note });
+    }
+}
+
+impl Store {
+    /// From here on, keeps what must survive the database in `outside`.
+    #[must_use]
+    pub fn keeping(mut self, outside: Outside) -> Self {
+        self.vigil = Arc::new(Vigil {
+            outside: Some(Arc::new(outside)),
+            ..Vigil::default()
+        });
+        self
+    }
+
+    /// The file outside the database, if there is one.
+    #[must_use]
+    pub fn outside(&self) -> Option<&Outside> {
+        self.vigil.outside.as_deref()
+    }
+
+    /// Brings to the disk what an earlier attempt could not.
+    ///
+    /// # Errors
+    /// When the disk still does not take it.
+    pub async fn flush_outside(&self) -> io::Result<()> {
+        match &self.vigil.outside {
+            Some(outside) => outside.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// From here on, no secret of the org leaves the database.
+    pub fn seal(&self, org: OrgId) {
+        let mut sealed = self.vigil.sealed.write().unwrap_or_else(PoisonError::into_inner);
+        sealed.insert(org);
+    }
+
+    /// Lets the org go on after a recovery.
+    pub fn unseal(&self, org: OrgId) {
+        let mut sealed = self.vigil.sealed.write().unwrap_or_else(PoisonError::into_inner);
+        sealed.remove(&org);
+    }
+
+    /// Whether nothing of the org may be released until an admin recovers.
+    #[must_use]
+    pub fn is_sealed(&self, org: OrgId) -> bool {
+        let sealed = self.vigil.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        sealed.contains(&org)
+    }
+
+    /// How many orgs are sealed.
+    #[must_use]
+    pub fn sealed_orgs(&self) -> usize {
+        let sealed = self.vigil.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        sealed.len()
+    }
+
+    /// Whether the database was found to have forgotten entries of this process. It never becomes false again.
+    #[must_use]
+    pub fn has_lost_entries(&self) -> bool {
+        self.vigil.lost.load(Ordering::Acquire)
+    }
+
+    /// Compares one number that this process knows with the database, so that an idle replica notices too.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] if the database knows less, or when it is unavailable.
+    pub async fn look_for_lost_entries(&self) -> Result<(), StoreError> {
+        let Some((writer, org)) = self.vigil.some_writer() else {
+            return Ok(());
+        };
+        let mut tx = self.read(org).await?;
+        tx.writer = writer;
+        tx.journal = Some(Journal::new(&self.vigil));
+        let row = tx
+            .row(
+                "SELECT seq FROM writers WHERE org_id = $1 AND writer = $2",
+                params![org, &tx.writer.clone()],
+            )
+            .await?;
+        let found = row.map_or(Ok(0), |row| row.fields("writers").count())?;
+        tx.expect_number(org, found)
+    }
+}

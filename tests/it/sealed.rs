@@ -1,0 +1,281 @@
+//! A database that is older than what is kept outside of it starts sealed, and recovery gives nothing back.
+
+use std::path::Path;
+
+use postern::{
+    domain::{GrantId, connector::Category},
+    flows::{
+        Refusal, apply,
+        recover::{self, Plan, Vouch},
+        revoke::{self, Ask},
+        seal, sequence,
+        vend::Vended,
+    },
+    store::Selector,
+};
+use serde_json::json;
+
+use super::harness::World;
+
+const FILE: &str = "checkpoints.jsonl";
+
+/// A copy of the database as it is now.
+async fn copied(world: &World) -> Vec<u8> {
+    let copy = world.dir.path().join("copy.db");
+    let _none = std::fs::remove_file(&copy);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.dir.path().join("postern.db"));
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("VACUUM INTO $1")
+        .bind(copy.to_str().unwrap())
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+    std::fs::read(copy).unwrap()
+}
+
+fn put_back(dir: &Path, copy: &[u8]) {
+    for beside in ["postern.db-wal", "postern.db-shm"] {
+        let _none = std::fs::remove_file(dir.join(beside));
+    }
+    std::fs::write(dir.join("postern.db"), copy).unwrap();
+}
+
+async fn signed(world: &World) {
+    sequence::run(&world.deps, world.org).await.unwrap();
+}
+
+async fn revoke(world: &World, selector: Selector) {
+    let ask = Ask {
+        selector,
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    };
+    revoke::run(&world.deps, world.org, ask).await.unwrap();
+}
+
+async fn vend(world: &World, grant: GrantId) -> Result<Vended, Refusal> {
+    world.vend(world.read(grant)).await
+}
+
+async fn plans(world: &World, vouch: Vouch) -> Vec<Plan> {
+    let found = seal::check(&world.deps).await.unwrap();
+    found.iter().map(|found| recover::plan(found, vouch)).collect()
+}
+
+/// A world with two grants whose database was put back to before `since` happened.
+async fn put_back_before(since: impl AsyncFnOnce(&World, GrantId)) -> (World, GrantId, GrantId) {
+    let (world, first) = World::connected_on_sqlite().await;
+    let second = world.connect(world.ben, &[Category::Read, Category::Write]).await;
+    signed(&world).await;
+    let copy = copied(&world).await;
+    since(&world, first).await;
+    signed(&world).await;
+    let world = world.restarted_after(|dir| put_back(dir, &copy)).await;
+    (world, first, second)
+}
+
+#[tokio::test]
+async fn a_database_put_back_vends_nothing_and_still_revokes_and_shows() {
+    let (world, first, second) = put_back_before(async |world, first| {
+        vend(world, first).await.unwrap();
+    })
+    .await;
+    assert!(world.deps.store.is_sealed(world.org));
+    assert!(matches!(vend(&world, second).await, Err(Refusal::Sealed)));
+    let api = world.api();
+    let body = json!({"grant": first.to_string(), "tool": "messages.list", "args": {}});
+    let answer = api.post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "sealed"));
+    assert_eq!(api.get(&world.as_admin(), "/v1/audit/entries").await.status, 200);
+    assert_eq!(
+        api.get(&world.as_admin(), "/v1/audit/checkpoint").await.status,
+        200
+    );
+    let body = json!({"selector": {"grant": first}, "reason": "test"});
+    let answer = api.post(&world.as_admin(), "/v1/revocations", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    drop(api);
+    // Nor does what it does meanwhile make it whole.
+    let world = world.restarted().await;
+    assert!(world.deps.store.is_sealed(world.org));
+}
+
+#[tokio::test]
+async fn recovery_says_what_is_lost() {
+    let (world, ..) = put_back_before(async |world, first| {
+        vend(world, first).await.unwrap();
+        revoke(world, Selector::Grant(first)).await;
+    })
+    .await;
+    let plans = plans(&world, Vouch::No).await;
+    let [plan] = plans.as_slice() else {
+        panic!("{plans:?}")
+    };
+    assert_eq!((plan.why, plan.org), ("older_database", world.org));
+    let outside = plan.outside.as_ref().unwrap();
+    assert_eq!(outside.entries - plan.inside.entries, 3);
+    assert_eq!(outside.epoch.counter - plan.inside.epoch.counter, 1);
+    let lost = |writer: &str| {
+        plan.lost_entries
+            .get(writer)
+            .map(|(first, last)| last - first + 1)
+    };
+    assert_eq!((lost("r1/hot"), lost("r1/cold")), (Some(2), Some(1)));
+}
+
+#[tokio::test]
+async fn recovery_ends_again_what_was_revoked_since_and_nothing_else() {
+    let (world, first, second) = put_back_before(async |world, first| {
+        revoke(world, Selector::Grant(first)).await;
+    })
+    .await;
+    let plans = plans(&world, Vouch::DatabaseIsCurrent).await;
+    assert_eq!(plans[0].ends, [Selector::Grant(first)]);
+    let old = world
+        .deps
+        .store
+        .read(world.org)
+        .await
+        .unwrap()
+        .epoch(world.org)
+        .await
+        .unwrap()
+        .unwrap();
+    recover::run(&world.deps, &plans[0], "test").await.unwrap();
+    assert!(matches!(vend(&world, first).await, Err(Refusal::Revoked { .. })));
+    vend(&world, second).await.unwrap();
+    let new = world
+        .deps
+        .store
+        .read(world.org)
+        .await
+        .unwrap()
+        .epoch(world.org)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_ne!(new.incarnation, old.incarnation);
+    assert_eq!(new.counter, old.counter + 2);
+    signed(&world).await;
+    let world = world.restarted().await;
+    assert!(!world.deps.store.is_sealed(world.org));
+    assert!(matches!(vend(&world, first).await, Err(Refusal::Revoked { .. })));
+    let recovered = world.entries().await;
+    assert!(
+        recovered
+            .iter()
+            .any(|entry| entry.draft.outcome.as_deref() == Some("recovered"))
+    );
+}
+
+#[tokio::test]
+async fn a_still_older_database_put_back_after_a_recovery_gives_nothing_back_either() {
+    let (world, first) = World::connected_on_sqlite().await;
+    let second = world.connect(world.ben, &[Category::Read, Category::Write]).await;
+    signed(&world).await;
+    let oldest = copied(&world).await;
+    revoke(&world, Selector::Grant(first)).await;
+    signed(&world).await;
+    let newer = copied(&world).await;
+    revoke(&world, Selector::Grant(second)).await;
+    signed(&world).await;
+    let world = world.restarted_after(|dir| put_back(dir, &newer)).await;
+    recover::run(&world.deps, &plans(&world, Vouch::No).await[0], "test")
+        .await
+        .unwrap();
+    let world = world.restarted_after(|dir| put_back(dir, &oldest)).await;
+    recover::run(&world.deps, &plans(&world, Vouch::No).await[0], "test")
+        .await
+        .unwrap();
+    for grant in [first, second] {
+        assert!(matches!(vend(&world, grant).await, Err(Refusal::Revoked { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_policy_changed_since_ends_everything_on_recovery() {
+    let (world, first, second) = put_back_before(async |world, _| {
+        let document = "[[agent]]\nname = \"Another\"\n";
+        apply::apply(&world.deps, world.org, "test".to_owned(), document)
+            .await
+            .unwrap();
+    })
+    .await;
+    let plans = plans(&world, Vouch::DatabaseIsCurrent).await;
+    assert_eq!(plans[0].ends, [Selector::All(true)]);
+    recover::run(&world.deps, &plans[0], "test").await.unwrap();
+    for grant in [first, second] {
+        assert!(matches!(vend(&world, grant).await, Err(Refusal::Revoked { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_which_nothing_is_kept_outside_is_sealed_until_somebody_vouches_for_it() {
+    let (world, grant) = World::connected_on_sqlite().await;
+    signed(&world).await;
+    let world = world
+        .restarted_after(|dir| std::fs::remove_file(dir.join(FILE)).unwrap())
+        .await;
+    assert!(matches!(vend(&world, grant).await, Err(Refusal::Sealed)));
+    assert_eq!(plans(&world, Vouch::No).await[0].ends, [Selector::All(true)]);
+    let plans = plans(&world, Vouch::DatabaseIsCurrent).await;
+    assert!(plans[0].ends.is_empty());
+    recover::run(&world.deps, &plans[0], "test").await.unwrap();
+    vend(&world, grant).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_with_another_history_is_sealed() {
+    let (world, grant) = World::connected_on_sqlite().await;
+    signed(&world).await;
+    world
+        .raw_sql("UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0")
+        .await;
+    let world = world.restarted().await;
+    assert!(matches!(vend(&world, grant).await, Err(Refusal::Sealed)));
+    let plans = plans(&world, Vouch::DatabaseIsCurrent).await;
+    assert_eq!(
+        (plans[0].why, plans[0].ends.as_slice()),
+        ("other_history", &[Selector::All(true)][..])
+    );
+}
+
+#[tokio::test]
+async fn a_process_that_died_before_it_told_the_outside_is_not_sealed() {
+    let (world, grant) = World::connected_on_sqlite().await;
+    signed(&world).await;
+    vend(&world, grant).await.unwrap();
+    signed(&world).await;
+    let world = world
+        .restarted_after(|dir| {
+            let text = std::fs::read_to_string(dir.join(FILE)).unwrap();
+            let last = text.trim_end().rfind('\n').unwrap();
+            std::fs::write(dir.join(FILE), &text[..=last + 10]).unwrap();
+        })
+        .await;
+    assert!(!world.deps.store.is_sealed(world.org));
+    vend(&world, grant).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_whose_database_forgets_its_entries_releases_nothing_and_says_so() {
+    let (world, grant) = World::connected_on_sqlite().await;
+    vend(&world, grant).await.unwrap();
+    world
+        .raw_sql("UPDATE writers SET seq = seq - 1 WHERE writer = 'r1/hot'")
+        .await;
+    assert!(matches!(vend(&world, grant).await, Err(Refusal::Sealed)));
+    assert!(world.deps.store.has_lost_entries());
+}
+
+#[tokio::test]
+async fn an_idle_replica_notices_too_that_its_database_was_put_back() {
+    let (world, grant) = World::connected_on_sqlite().await;
+    vend(&world, grant).await.unwrap();
+    assert!(world.deps.store.look_for_lost_entries().await.is_ok());
+    world.raw_sql("UPDATE writers SET seq = 1").await;
+    assert!(world.deps.store.look_for_lost_entries().await.is_err());
+    assert!(world.deps.store.has_lost_entries());
+}

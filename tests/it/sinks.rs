@@ -1,0 +1,272 @@
+//! Copies of the log: at least once, in order, whatever the receiver and the process do meanwhile; never a secret.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{Router, body::Bytes, extract::State, routing::post};
+use http::{HeaderMap, StatusCode};
+use postern::{
+    audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
+    crypto::webhook::WebhookKey,
+    egress::operator_client,
+    flows::{audit, sequence, sinks},
+};
+use serde_json::{Value, json};
+
+use super::harness::{World, ask};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A receiver on loopback that answers 503 to every second request it gets.
+#[derive(Default)]
+struct Receiver {
+    got: Mutex<Vec<(HeaderMap, Value)>>,
+    refused: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+impl Receiver {
+    async fn start() -> (Arc<Self>, url::Url) {
+        let receiver = Arc::new(Self::default());
+        let app = Router::new()
+            .route("/in", post(Self::take))
+            .with_state(Arc::clone(&receiver));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (receiver, url.parse().unwrap())
+    }
+
+    async fn take(
+        State(this): State<Arc<Self>>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> (StatusCode, &'static str) {
+        let taken = (headers, serde_json::from_slice(&body).unwrap());
+        // An even request is heard and answered as if it was not: the worst a receiver can do.
+        this.got.lock().unwrap().push(taken);
+        if this.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            this.refused.fetch_add(1, Ordering::Relaxed);
+            return (StatusCode::SERVICE_UNAVAILABLE, "");
+        }
+        (StatusCode::OK, r#"{"partialSuccess":{}}"#)
+    }
+
+    fn bodies(&self) -> Vec<Value> {
+        let got = self.got.lock().unwrap();
+        got.iter().map(|(_, body)| body.clone()).collect()
+    }
+}
+
+/// The log as the database has it.
+async fn log(world: &World) -> Vec<String> {
+    sequence::run(&world.deps, world.org).await.unwrap();
+    let log = audit::log_page(&world.deps, world.org, 0, 10_000).await.unwrap();
+    log.into_iter().map(|(_, entry)| entry).collect()
+}
+
+async fn until_up_to_date(world: &World, sink: &dyn Sink) {
+    for _ in 0..50 {
+        if matches!(sinks::drain(&world.deps, sink).await, Ok(0)) {
+            return;
+        }
+    }
+    panic!("{} never came up to date", sink.name());
+}
+
+/// Grows the log, copies it, restarts, grows and copies again.
+async fn run(make: impl Fn(&World) -> Arc<dyn Sink>) -> (World, Vec<String>) {
+    let (world, grant) = World::connected().await;
+    let canary = json!({"q": "canary-in-the-arguments"});
+    world.vend(ask(grant, "messages.list", canary)).await.unwrap();
+    log(&world).await;
+    until_up_to_date(&world, &*make(&world)).await;
+    let world = world.restarted().await;
+    for _ in 0..120 {
+        world.vend(world.read(grant)).await.unwrap();
+    }
+    log(&world).await;
+    // It dies after the first batch of these.
+    let _some = sinks::drain(&world.deps, &*make(&world)).await;
+    let world = world.restarted().await;
+    until_up_to_date(&world, &*make(&world)).await;
+    let log = log(&world).await;
+    (world, log)
+}
+
+/// At least once and in order: without what came again, exactly the log.
+fn at_least_once_in_order(got: &[(u64, String)], log: &[String]) {
+    let mut next = 0_u64;
+    for (index, entry) in got {
+        assert!(*index <= next, "{index} came before {next}");
+        assert_eq!(entry, &log[*index as usize], "{index}");
+        next = next.max(index + 1);
+    }
+    assert_eq!(next, log.len() as u64);
+}
+
+#[tokio::test]
+async fn a_file_holds_the_log_line_by_line_across_restarts_and_half_lines() {
+    let path = |world: &World| world.dir.path().join("copy.jsonl");
+    let (world, log) = run(|world| {
+        // What a crash in the middle of a line leaves behind.
+        if let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path(world)) {
+            std::io::Write::write_all(&mut file, b"{\"entry\":{\"acc").unwrap();
+        }
+        Arc::new(FileSink::new("copy".to_owned(), path(world), Form::Entries))
+    })
+    .await;
+    let text = std::fs::read_to_string(path(&world)).unwrap();
+    let text = text.strip_suffix("{\"entry\":{\"acc").unwrap_or(&text);
+    let expected: Vec<String> = log
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| format!("{{\"entry\":{entry},\"index\":{index}}}"))
+        .collect();
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    assert!(!text.contains("canary-in-the-arguments"));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_moves_no_cursor() {
+    let (world, _) = World::connected().await;
+    let log = log(&world).await;
+    let path = world.dir.path().join("copies/log.jsonl");
+    let sink = FileSink::new("copy".to_owned(), path.clone(), Form::Entries);
+    assert!(sinks::drain(&world.deps, &sink).await.is_err());
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    assert_eq!(sinks::drain(&world.deps, &sink).await.unwrap(), log.len());
+    assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), log.len());
+}
+
+#[tokio::test]
+async fn ocsf_events_have_what_the_schema_requires() {
+    let path = |world: &World| world.dir.path().join("ocsf.jsonl");
+    let (world, log) = run(|world| Arc::new(FileSink::new("ocsf".to_owned(), path(world), Form::Ocsf))).await;
+    let text = std::fs::read_to_string(path(&world)).unwrap();
+    assert_eq!(text.lines().count(), log.len());
+    for (line, entry) in text.lines().zip(&log) {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let (class, activity) = (
+            event["class_uid"].as_u64().unwrap(),
+            event["activity_id"].as_u64().unwrap(),
+        );
+        assert!([3002, 6003].contains(&class));
+        assert_eq!(event["category_uid"].as_u64().unwrap(), class / 1000);
+        assert_eq!(event["type_uid"].as_u64().unwrap(), class * 100 + activity);
+        for required in [
+            "time",
+            "severity_id",
+            "metadata",
+            "actor",
+            "api",
+            "src_endpoint",
+            "status_id",
+        ] {
+            assert!(!event[required].is_null(), "{required}");
+        }
+        assert_eq!(event["metadata"]["version"], "1.3.0");
+        assert_eq!(event["raw_data"], entry.as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_gets_every_entry_signed_though_it_fails_half_the_time() {
+    let (receiver, url) = Receiver::start().await;
+    let (world, log) = run(|_| {
+        let key = WebhookKey::parse(SECRET).unwrap();
+        let client = operator_client().unwrap();
+        Arc::new(WebhookSink::new("hook".to_owned(), url.clone(), key, client))
+    })
+    .await;
+    assert!(receiver.refused.load(Ordering::Relaxed) > 1);
+    let mut got = Vec::new();
+    for body in receiver.bodies() {
+        assert_eq!(body["type"], "audit.entries");
+        assert_eq!(body["data"]["org"], world.org.to_string());
+        for one in body["data"]["entries"].as_array().unwrap() {
+            let index = one["index"].as_u64().unwrap();
+            // JSON values compare; the bytes are checked by the signature and by the index.
+            let entry: Value = serde_json::from_str(&log[index as usize]).unwrap();
+            assert_eq!(one["entry"], entry);
+            got.push((index, log[index as usize].clone()));
+        }
+        assert!(!body.to_string().contains("canary-in-the-arguments"));
+    }
+    at_least_once_in_order(&got, &log);
+    let ids: Vec<String> = receiver
+        .got
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(headers, _)| headers["webhook-id"].to_str().unwrap().to_owned())
+        .collect();
+    // What comes again as the same batch has the same id.
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_webhooks_signature_holds_over_the_bytes_that_came() {
+    let seen: Arc<Mutex<Option<(HeaderMap, Bytes)>>> = Arc::default();
+    let keep = Arc::clone(&seen);
+    let app = Router::new().route(
+        "/in",
+        post(move |headers: HeaderMap, body: Bytes| async move {
+            *keep.lock().unwrap() = Some((headers, body));
+            StatusCode::NO_CONTENT
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: url::Url = format!("http://{}/in", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let (world, _) = World::connected().await;
+    log(&world).await;
+    let key = || WebhookKey::parse(SECRET).unwrap();
+    let sink = WebhookSink::new("hook".to_owned(), url, key(), operator_client().unwrap());
+    sinks::drain(&world.deps, &sink).await.unwrap();
+    let (headers, body) = seen.lock().unwrap().clone().unwrap();
+    let text = |name: &str| headers[name].to_str().unwrap().to_owned();
+    let seconds = text("webhook-timestamp").parse().unwrap();
+    assert_eq!(
+        text("webhook-signature"),
+        key().sign(&text("webhook-id"), seconds, &body)
+    );
+}
+
+#[tokio::test]
+async fn a_collector_gets_every_entry_as_a_log_record() {
+    let (receiver, url) = Receiver::start().await;
+    let (world, log) = run(|_| {
+        Arc::new(OtlpSink::new(
+            "otlp".to_owned(),
+            url.clone(),
+            operator_client().unwrap(),
+        ))
+    })
+    .await;
+    let mut got = Vec::new();
+    for body in receiver.bodies() {
+        let resource = &body["resourceLogs"][0];
+        assert!(resource["resource"].to_string().contains(&world.org.to_string()));
+        for record in resource["scopeLogs"][0]["logRecords"].as_array().unwrap() {
+            let attribute = |name: &str| {
+                let list = record["attributes"].as_array().unwrap().iter();
+                list.filter(|one| one["key"] == name)
+                    .map(|one| one["value"].clone())
+                    .next()
+            };
+            let index = attribute("postern.index").unwrap()["intValue"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert!(record["timeUnixNano"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+            got.push((index, record["body"]["stringValue"].as_str().unwrap().to_owned()));
+        }
+    }
+    at_least_once_in_order(&got, &log);
+}
