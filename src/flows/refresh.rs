@@ -28,6 +28,8 @@ use crate::{
 
 use super::{Deps, Refusal, record, upstream};
 
+mod late;
+
 /// One refresh per grant at a time in this process; others wait for it and then find its result.
 #[derive(Debug, Default)]
 pub struct Flights(Mutex<HashMap<GrantId, Arc<tokio::sync::Mutex<()>>>>);
@@ -229,8 +231,7 @@ async fn settle(
     let ours = tx.release_refresh(grant.org, grant.id, lease.fence).await?;
     if !ours || now_grant.generation != grant.generation {
         // INVARIANT: compare-and-set on generation; a later claim or a reconnect made this answer void.
-        tracing::warn!(grant.id = %grant.id, "the renewed token of {} came too late and is dropped", grant.id);
-        tx.commit().await?;
+        late::discard(deps, tx, grant, &now_grant, connector, key, &answer).await?;
         return Err(Refusal::ProviderUnavailable);
     }
     // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.

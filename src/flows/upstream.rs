@@ -4,14 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     connectors::oauth::{Client, OAuth, RevokeOutcome, TokenToEnd},
+    crypto::OdkHandle,
     domain::{
         GrantId, OrgId,
         connector::{Connector, ConnectorId, RevokeHow},
         entry::{EntryDraft, EntryType},
+        grant::{Grant, GrantState},
         secret::ClientSecret,
     },
-    release::open::{self, Ended},
-    store::{OutboxRow, SecretKind, SecretRow, UpstreamResult},
+    release::{
+        open::{self, Ended},
+        seal::{self, Tokens},
+    },
+    store::{OutboxRow, SecretKind, SecretRow, Tx, UpstreamResult},
 };
 
 use super::{Deps, Refusal, record};
@@ -65,6 +70,59 @@ impl OrgClient {
 #[must_use]
 pub fn can_revoke(connector: &Connector) -> bool {
     connector.revoke.how != RevokeHow::None
+}
+
+/// Keeps tokens for which there is no living grant under a grant of their own; one that has ended is queued.
+///
+/// # Errors
+/// When the key or the database is unavailable.
+pub async fn keep_apart(
+    tx: &mut Tx,
+    key: &OdkHandle,
+    grant: &Grant,
+    connector: &Connector,
+    answer: &Tokens,
+) -> Result<(), Refusal> {
+    tx.insert_grant(grant).await?;
+    let kind = SecretKind::AccessToken;
+    let access = seal::access_token(
+        key,
+        grant,
+        &kind,
+        grant.generation,
+        &answer.access_token,
+        None,
+        answer.expires_at,
+    )?;
+    tx.put_secret(grant.org, grant.id, &kind, &access).await?;
+    if let Some(token) = &answer.refresh_token {
+        let refresh = seal::refresh_token(key, grant, grant.generation, token)?;
+        tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)
+            .await?;
+    }
+    if !matches!(grant.state, GrantState::Revoked { .. }) {
+        return Ok(());
+    }
+    let can = can_revoke(connector);
+    let outbox = OutboxRow {
+        org: grant.org,
+        grant: grant.id,
+        revocation: None,
+        connector: grant.connector.clone(),
+        due_at: tx.now(),
+        give_up_at: tx.now() + GIVE_UP,
+        attempts: 0,
+        result: if can {
+            UpstreamResult::Pending
+        } else {
+            UpstreamResult::Unsupported
+        },
+    };
+    tx.put_outbox(&outbox).await?;
+    if !can {
+        tx.shred_secrets(grant.org, grant.id).await?;
+    }
+    Ok(())
 }
 
 /// Writes tombstones for what was revoked and queues every grant; returns how many were queued.

@@ -253,6 +253,46 @@ async fn wider_scopes_than_asked_are_quarantined() {
 }
 
 #[tokio::test]
+async fn connecting_again_does_not_revive_what_is_in_quarantine() {
+    let world = World::new().await;
+    world
+        .fault(json!({"next": "token", "widen_scope": true, "times": 1}))
+        .await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap_err();
+    let apart = world.grants_of(world.ada).await.first().unwrap().id;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    assert_ne!(grant, apart);
+    assert!(matches!(
+        world.grant(apart).await.state,
+        GrantState::Quarantined { .. }
+    ));
+    assert_ne!(
+        world.secrets_of(apart).await,
+        0,
+        "its tokens still have to be ended"
+    );
+}
+
+#[tokio::test]
+async fn discarded_tokens_are_destroyed_where_no_provider_ends_them() {
+    let world = World::with_connector(&[(
+        "how = \"rfc7009\"\nurl = \"{origin}/revoke\"\nkills = \"grant\"",
+        "how = \"none\"",
+    )])
+    .await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    confirm::cancel(&world.deps, &journey.link, Some(&journey.cookie), journey.visitor)
+        .await
+        .unwrap();
+    let discarded = world.grants_of(world.ada).await.first().unwrap().id;
+    assert_eq!(world.secrets_of(discarded).await, 0);
+}
+
+#[tokio::test]
 async fn reconnecting_with_another_account_is_refused_and_its_tokens_are_revoked() {
     let (world, grant) = World::connected().await;
     let journey = Journey::begin(&world, world.ada, Some(grant)).await;

@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use postern::{
-    domain::grant::GrantState,
-    flows::{Refusal, vend},
+    domain::{
+        GrantId,
+        connector::Category,
+        grant::{GrantState, ReconnectReason},
+    },
+    flows::{Refusal, upstream, vend},
 };
 use serde_json::json;
 
-use super::harness::World;
+use super::harness::{Journey, World};
 
 #[tokio::test]
 async fn an_expired_token_is_renewed_before_the_call() {
@@ -131,6 +135,91 @@ async fn a_lost_rotation_past_the_grace_is_said_loudly() {
             .iter()
             .any(|entry| entry.draft.reason.as_deref() == Some("rotation_lost"))
     );
+}
+
+#[tokio::test]
+async fn a_provider_that_throttles_does_not_settle_an_earlier_doubt() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    // First the provider rotates and its answer is lost; then it answers that it did nothing.
+    world
+        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world
+        .fault(json!({"next": "token", "status": 429, "body": "slow down", "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(120));
+    world.vend(world.read(grant)).await.unwrap_err();
+    assert_eq!(
+        world.grant(grant).await.state,
+        GrantState::NeedsReconnect {
+            reason: ReconnectReason::RotationLost
+        }
+    );
+}
+
+/// A refresh is under way; the person reconnects; only then the provider answers. Returns what it handed out.
+async fn answered_after_a_reconnect(world: World, grant: GrantId) -> (Arc<World>, serde_json::Value) {
+    let world = Arc::new(world);
+    world.later(Duration::from_secs(400));
+    world.fault(json!({"next": "token", "delay_ms": 4000})).await;
+    let vending = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.vend(world.read(grant)).await.map(drop) })
+    };
+    world.until_seen("token", 2).await;
+    let journey = Journey::begin(&world, world.ada, Some(grant)).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.finish(&world, answer, &[Category::Read]).await.unwrap();
+    assert!(!vending.is_finished());
+    let refused = vending.await.unwrap();
+    assert!(
+        matches!(refused, Err(Refusal::ProviderUnavailable)),
+        "{refused:?}"
+    );
+    upstream::drain(&world.deps).await.unwrap();
+    let calls = world.seen("token").await;
+    let refreshed = |call: &serde_json::Value| call["grant_type"] == "refresh_token";
+    let late = calls.into_iter().find(refreshed).unwrap();
+    (world, late)
+}
+
+fn ended(calls: &[serde_json::Value], late: &serde_json::Value, token: &str) -> bool {
+    assert!(late[token].is_string());
+    calls.iter().any(|call| call["token_sha256"] == late[token])
+}
+
+#[tokio::test]
+async fn tokens_that_come_after_a_reconnect_are_ended_at_the_provider() {
+    let world = World::with_connector(&[("kills = \"grant\"", "kills = \"token\"")]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let (world, late) = answered_after_a_reconnect(world, grant).await;
+    let calls = world.seen("revoke").await;
+    for token in ["issued_refresh_sha256", "issued_access_sha256"] {
+        assert!(ended(&calls, &late, token), "{token} was never ended");
+    }
+    assert_eq!(calls.len(), 2, "and nothing else was");
+    let said = world.entries().await;
+    assert!(
+        said.iter()
+            .any(|entry| entry.draft.reason.as_deref() == Some("came_too_late"))
+    );
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_that_come_after_a_reconnect_are_left_alone_where_ending_them_could_end_the_new_grant() {
+    let (world, grant) = World::connected().await;
+    let (world, _) = answered_after_a_reconnect(world, grant).await;
+    assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+    let said = world.entries().await;
+    assert!(
+        said.iter()
+            .any(|entry| entry.draft.reason.as_deref() == Some("not_revocable_alone"))
+    );
+    world.vend(world.read(grant)).await.unwrap();
 }
 
 #[tokio::test]

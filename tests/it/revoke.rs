@@ -8,6 +8,8 @@ use postern::{
     store::{Selector, UpstreamResult},
 };
 
+use serde_json::json;
+
 use super::harness::World;
 
 async fn revoke(world: &World, selector: Selector) -> revoke::Revoked {
@@ -95,7 +97,7 @@ async fn the_provider_is_told_and_the_receipt_says_so() {
 #[tokio::test]
 async fn an_upstream_revocation_is_retried_until_the_provider_answers() {
     let (world, grant) = World::connected().await;
-    let down = serde_json::json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
+    let down = json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
     world.fault(down).await;
     let revoked = revoke(&world, Selector::Grant(grant)).await;
     upstream_settled(&world).await;
@@ -109,6 +111,39 @@ async fn an_upstream_revocation_is_retried_until_the_provider_answers() {
     world.later(Duration::from_secs(10));
     upstream::drain(&world.deps).await.unwrap();
     assert_eq!(result(&world).await, UpstreamResult::Revoked);
+}
+
+/// A refresh is under way, the grant is revoked, and the refresh is answered while the provider is asked to end the
+/// tokens from before.
+#[tokio::test]
+async fn tokens_that_come_while_the_provider_is_asked_are_ended_too() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    world.later(Duration::from_secs(400));
+    world.fault(json!({"next": "token", "delay_ms": 500})).await;
+    world.fault(json!({"next": "revoke", "delay_ms": 2500})).await;
+    let vending = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.vend(world.read(grant)).await.map(drop) })
+    };
+    world.until_seen("token", 2).await;
+    revoke(&world, Selector::Grant(grant)).await;
+    upstream_settled(&world).await;
+    let refused = vending.await.unwrap();
+    assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");
+    assert_ne!(world.secrets_of(grant).await, 0, "nothing is final yet");
+    upstream::drain(&world.deps).await.unwrap();
+
+    let token = world.seen("token").await.pop().unwrap();
+    let ended: Vec<_> = world.seen("revoke").await;
+    for issued in ["issued_refresh_sha256", "issued_access_sha256"] {
+        assert!(token[issued].is_string());
+        assert!(
+            ended.iter().any(|call| call["token_sha256"] == token[issued]),
+            "{issued} was never ended"
+        );
+    }
+    assert_eq!(world.secrets_of(grant).await, 0);
 }
 
 #[tokio::test]

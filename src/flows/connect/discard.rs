@@ -10,7 +10,7 @@ use crate::{
     },
     flows::{Deps, Refusal, record, upstream},
     release::seal::{self, Tokens},
-    store::{ConnectRow, ConnectStatus, OutboxRow, SecretKind, UpstreamResult},
+    store::{ConnectRow, ConnectStatus},
 };
 
 use super::{begin::place, callback::PENDING};
@@ -121,43 +121,7 @@ pub async fn grant(
         connected_at: now,
         last_used_at: None,
     };
-    tx.insert_grant(&grant).await?;
-    let access = seal::access_token(
-        &key,
-        &grant,
-        &SecretKind::AccessToken,
-        1,
-        &answer.access_token,
-        None,
-        answer.expires_at,
-    )?;
-    tx.put_secret(grant.org, grant.id, &SecretKind::AccessToken, &access)
-        .await?;
-    if let Some(token) = &answer.refresh_token {
-        let refresh = seal::refresh_token(&key, &grant, 1, token)?;
-        tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)
-            .await?;
-    }
-    if matches!(state, GrantState::Revoked { .. }) {
-        let outbox = OutboxRow {
-            org: grant.org,
-            grant: grant.id,
-            revocation: None,
-            connector: grant.connector.clone(),
-            due_at: now,
-            give_up_at: now + upstream::GIVE_UP,
-            attempts: 0,
-            result: if upstream::can_revoke(connector) {
-                UpstreamResult::Pending
-            } else {
-                UpstreamResult::Unsupported
-            },
-        };
-        tx.put_outbox(&outbox).await?;
-        if !upstream::can_revoke(connector) {
-            tx.shred_secrets(grant.org, grant.id).await?;
-        }
-    }
+    upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?;
     session.status = ConnectStatus::Failed;
     session.failure = Some(code.to_owned());
     session.grant = Some(grant.id);

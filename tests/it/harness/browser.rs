@@ -22,7 +22,7 @@ use postern::{
 };
 use url::Url;
 
-use super::{World, acme_mail};
+use super::World;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Journey {
     ) -> Self {
         let ask = Ask {
             user,
-            connector: acme_mail(),
+            connector: world.connector.clone(),
             scopes,
             label: None,
             reconnect,
@@ -154,7 +154,7 @@ impl Journey {
     /// The callback alone.
     pub async fn come_back(&self, world: &World, answer: Answer) -> Result<(), ConnectFailure> {
         let cookie = random::parse_link_token(&postern::crypto::lookup::show_link(&self.cookie)).unwrap();
-        callback::receive(&world.deps, &acme_mail(), answer, Some(cookie), self.visitor)
+        callback::receive(&world.deps, &world.connector, answer, Some(cookie), self.visitor)
             .await
             .map(drop)
     }

@@ -14,6 +14,7 @@ use postern::{
         GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
+        grant::Grant,
         principal::KeyKind,
     },
     egress::{Egress, EgressPolicy},
@@ -39,6 +40,7 @@ pub struct World {
     pub deps: Arc<Deps>,
     pub clock: Arc<FixedClock>,
     pub acme: String,
+    pub connector: ConnectorId,
     pub org: OrgId,
     pub ada: UserId,
     pub ben: UserId,
@@ -51,6 +53,9 @@ pub struct World {
 
 pub const ISSUER: &str = "http://127.0.0.1:8700";
 
+/// What a connector of one's own for Acme Mail is called.
+const OTHER: &str = "acme-other";
+
 impl World {
     /// The demo organisation with the demo policies.
     pub async fn new() -> Self {
@@ -59,17 +64,45 @@ impl World {
 
     /// The demo organisation with other policies.
     pub async fn with_policies(org_policy: &str, agent_policy: &str) -> Self {
+        Self::made_of(org_policy, agent_policy, None).await
+    }
+
+    /// The demo organisation with a connector of its own for Acme Mail, whose file says something else: each pair is
+    /// what the built-in one says and what this one shall say.
+    pub async fn with_connector(changes: &[(&str, &str)]) -> Self {
+        let mut text = include_str!("../../../connectors/acme-mail.toml")
+            .replace("id = \"acme-mail\"", &format!("id = \"{OTHER}\""));
+        for (before, after) in changes {
+            assert!(text.contains(before), "{before}");
+            text = text.replace(before, after);
+        }
+        let policy = |text: &str| text.replace("acme-mail", OTHER);
+        Self::made_of(&policy(demo::ORG), &policy(demo::AGENT), Some(text)).await
+    }
+
+    async fn made_of(org_policy: &str, agent_policy: &str, connector: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The day does not matter; that it stands still does.
         let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
         let acme = start_acme(&clock).await;
+        let connector = match connector {
+            None => acme_mail(),
+            Some(text) => {
+                let text = text
+                    .replace("{origin}", &acme)
+                    .replace("{authority}", acme.trim_start_matches("http://"));
+                std::fs::create_dir(own_connectors(dir.path())).unwrap();
+                std::fs::write(own_connectors(dir.path()).join(format!("{OTHER}.toml")), text).unwrap();
+                OTHER.parse().unwrap()
+            }
+        };
         let deps = open(dir.path(), &clock, &acme).await;
         let founded = found::found(&deps, "Acme", "ada@acme.example").await.unwrap();
         let document = toml::to_string(&json!({
             "agent": [{"name": "Mail Assistant"}],
             "person": [{"email": "ben@acme.example", "role": "member"}],
             "service": [{"name": "Host", "return_urls": ["https://host.example/done"]}],
-            "connector": {"acme-mail": {"client_id": acme_mail::DEMO_CLIENT_ID}},
+            "connector": {connector.as_str(): {"client_id": acme_mail::DEMO_CLIENT_ID}},
             "policies": {"org": [org_policy], "agent": [agent_policy]},
         }))
         .unwrap();
@@ -99,6 +132,7 @@ impl World {
         Self {
             clock,
             acme,
+            connector,
             org: founded.org,
             ada: founded.admin,
             ben,
@@ -134,6 +168,35 @@ impl World {
     /// Reading Ada's list of messages.
     pub fn read(&self, grant: GrantId) -> Ask {
         ask(grant, "messages.list", json!({"limit": 3}))
+    }
+
+    /// A grant as the database has it.
+    pub async fn grant(&self, grant: GrantId) -> Grant {
+        let mut tx = self.deps.store.read().await.unwrap();
+        tx.grant(self.org, grant).await.unwrap().unwrap()
+    }
+
+    /// The grants of a person, newest first.
+    pub async fn grants_of(&self, user: UserId) -> Vec<Grant> {
+        let mut tx = self.deps.store.read().await.unwrap();
+        tx.grants_of(self.org, user, None).await.unwrap()
+    }
+
+    /// How many sealed secrets a grant has.
+    pub async fn secrets_of(&self, grant: GrantId) -> usize {
+        let mut tx = self.deps.store.read().await.unwrap();
+        tx.secrets_of(self.org, grant).await.unwrap().len()
+    }
+
+    /// Waits until Acme Mail has received this many requests of one kind, answered or not.
+    pub async fn until_seen(&self, kind: &str, count: usize) {
+        for _ in 0..1000 {
+            if self.seen(kind).await.len() >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("Acme Mail never saw {count} {kind} requests");
     }
 
     /// What Acme Mail saw of one kind (`token`, `revoke`, `api` …).
@@ -173,6 +236,7 @@ impl World {
             deps,
             clock,
             acme,
+            connector,
             dir,
             ..
         } = self;
@@ -185,6 +249,7 @@ impl World {
                         deps,
                         clock,
                         acme,
+                        connector,
                         dir,
                         org: self.org,
                         ada: self.ada,
@@ -264,7 +329,16 @@ pub async fn open_as(
     let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
     keys.add_key_file("local", &kek).unwrap();
     let address = acme.trim_start_matches("http://");
-    let policy = EgressPolicy::strict().allow(&acme_mail(), address).unwrap();
+    let policy = EgressPolicy::strict()
+        .allow(&acme_mail(), address)
+        .and_then(|policy| policy.allow(&OTHER.parse().unwrap(), address))
+        .unwrap();
+    let own = own_connectors(dir);
+    let connectors = Options {
+        acme_mail_origin: Some(acme),
+        dir: own.exists().then_some(own.as_path()),
+        plain_http_allowed: &[],
+    };
     app::open(Parts {
         kind,
         database: dir.join("postern.db"),
@@ -274,15 +348,16 @@ pub async fn open_as(
         cache_ttl: Duration::from_secs(30),
         locking: hardening::Locking::Preferred,
         issuer: ISSUER.to_owned(),
-        catalogue: Catalogue::load(&Options {
-            acme_mail_origin: Some(acme),
-            ..Options::default()
-        })
-        .unwrap(),
+        catalogue: Catalogue::load(&connectors).unwrap(),
         egress: Egress::new(policy).unwrap(),
         clock: Arc::clone(clock) as _,
     })
     .await
+}
+
+/// Where a deployment's own connector files are, if it has any.
+fn own_connectors(dir: &std::path::Path) -> std::path::PathBuf {
+    dir.join("connectors")
 }
 
 async fn start_acme(clock: &Arc<FixedClock>) -> String {
@@ -297,7 +372,9 @@ async fn start_acme(clock: &Arc<FixedClock>) -> String {
             id: acme_mail::DEMO_CLIENT_ID.to_owned(),
             name: "Postern (test)".to_owned(),
             secret: None,
-            redirect_uris: vec![RedirectUri::Exact(format!("{ISSUER}/callback/acme-mail"))],
+            redirect_uris: ["acme-mail", OTHER]
+                .map(|connector| RedirectUri::Exact(format!("{ISSUER}/callback/{connector}")))
+                .to_vec(),
         },
     });
     let ids = RequestIds::new(&*random).unwrap();

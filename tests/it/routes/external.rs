@@ -405,6 +405,28 @@ async fn the_constraints_of_an_engine_only_narrow() {
 }
 
 #[tokio::test]
+async fn the_scopes_of_an_engine_narrow_a_call_made_by_postern_too() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    for (scopes, status) in [
+        (json!(["mail.read", "mail.send"]), 200),
+        (json!(["mail.send"]), 403),
+        (json!([]), 403),
+    ] {
+        let mut claims = allow(&world, &request, &scopes.to_string()).await;
+        claims["constraints"] = json!({"scopes": scopes});
+        let before = world.seen("api").await.len();
+        let answer = present(&world, &request, key.sign(&claims)).await;
+        assert_eq!(answer.status, status, "{scopes}: {}", answer.text());
+        if status == 403 {
+            assert_eq!(rejected(&answer), "unmet_constraint", "{scopes}");
+            assert_eq!(world.seen("api").await.len(), before, "{scopes}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_engine_cannot_open_a_mode_that_person_and_agent_do_not_give() {
     let key = Key::ed25519(7);
     let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
