@@ -281,7 +281,6 @@ async fn usable(
             Ok(())
         }
         GrantState::Revoked { at } => Err(Refusal::Revoked { grant: grant.id, at }),
-        GrantState::AwaitingComplete { .. } => Err(Refusal::NotFound),
         _ => Err(reconnect_required(deps, caller, ask, grant, connector).await),
     }
 }

@@ -323,6 +323,21 @@ async fn reconnecting_the_same_account_keeps_the_grant() {
 }
 
 #[tokio::test]
+async fn cancelling_a_reconnect_ends_nothing_that_lives() {
+    let (world, grant) = World::connected().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    confirm::cancel(&world.deps, &journey.link, Some(&journey.cookie), journey.visitor)
+        .await
+        .unwrap();
+    postern::flows::upstream::drain(&world.deps).await.unwrap();
+    assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+    world.later(Duration::from_secs(400));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
 async fn another_account_of_the_same_person_is_another_grant() {
     let (world, first) = World::connected().await;
     let outcome = connect_as(&world, world.ada, "other@else.example", &[Category::Read], false).await;

@@ -20,7 +20,7 @@ async fn a_grant_reconnected_at_the_last_moment_is_not_buried() {
     let mut grant = world.grants_of(world.ada).await.pop().unwrap();
     world.later(Duration::from_secs(8 * 24 * 3600));
 
-    let mut tx = world.deps.store.write().await.unwrap();
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
     let sweeping = {
         let deps = Arc::clone(&world.deps);
         tokio::spawn(async move { sweep::run(&deps).await })

@@ -9,6 +9,8 @@ pub mod callback;
 pub mod complete;
 pub mod confirm;
 pub mod discard;
+mod keep;
+mod pending;
 
 use std::time::Duration;
 

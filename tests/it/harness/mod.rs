@@ -172,19 +172,19 @@ impl World {
 
     /// A grant as the database has it.
     pub async fn grant(&self, grant: GrantId) -> Grant {
-        let mut tx = self.deps.store.read().await.unwrap();
+        let mut tx = self.deps.store.read(self.org).await.unwrap();
         tx.grant(self.org, grant).await.unwrap().unwrap()
     }
 
     /// The grants of a person, newest first.
     pub async fn grants_of(&self, user: UserId) -> Vec<Grant> {
-        let mut tx = self.deps.store.read().await.unwrap();
+        let mut tx = self.deps.store.read(self.org).await.unwrap();
         tx.grants_of(self.org, user, None).await.unwrap()
     }
 
     /// How many sealed secrets a grant has.
     pub async fn secrets_of(&self, grant: GrantId) -> usize {
-        let mut tx = self.deps.store.read().await.unwrap();
+        let mut tx = self.deps.store.read(self.org).await.unwrap();
         tx.secrets_of(self.org, grant).await.unwrap().len()
     }
 
