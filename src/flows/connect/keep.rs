@@ -15,6 +15,7 @@ use crate::{
 use super::{
     ConnectFailure,
     discard::draft,
+    superseded::{self, Keys},
     unexpired,
 };
 
@@ -34,10 +35,18 @@ pub(super) async fn grant(
     } = pending;
     let account = session.account.clone().ok_or(ConnectFailure::Used)?;
     let granted = session.granted.clone().ok_or(ConnectFailure::Used)?;
+    let connector = deps
+        .catalogue
+        .get(&session.connector)
+        .ok_or(ConnectFailure::NotConfigured)?;
     let binding = deps
         .binding(&session.connector)
         .ok_or(ConnectFailure::NotConfigured)?;
     let key = deps.org_key(session.org).await?;
+    let mut tx = deps.store.read(session.org).await?;
+    let held = existing(&mut tx, &session).await?;
+    drop(tx);
+    let keys = Keys::of(deps, held.as_ref()).await?;
 
     let mut tx = deps.store.write(session.org).await?;
     let now = tx.now();
@@ -73,12 +82,17 @@ pub(super) async fn grant(
         connected_at: before.map_or(now, |grant| grant.connected_at),
         last_used_at: None,
     };
-    if renewed.is_some() {
-        tx.shred_secrets(grant.org, grant.id).await?;
-        tx.update_grant(&grant).await?;
-    } else {
-        tx.insert_grant(&grant).await?;
-    }
+    let retired = match before {
+        Some(before) => {
+            let retired = superseded::retire(deps, &mut tx, before, connector, &keys, &key).await?;
+            tx.update_grant(&grant).await?;
+            retired
+        }
+        None => {
+            tx.insert_grant(&grant).await?;
+            None
+        }
+    };
     let access = seal::access_token(
         &key,
         &grant,
@@ -114,6 +128,9 @@ pub(super) async fn grant(
     let mut draft = draft(&session, Some(grant.id), "ok", reason);
     draft.generation = Some(grant.generation);
     let entry = entry(deps, &key, &session, draft)?;
+    if let Some(retired) = retired {
+        tx.append_entry(grant.org, retired).await?;
+    }
     tx.append_entry(grant.org, entry).await?;
     tx.commit().await?;
     Ok(grant.id)

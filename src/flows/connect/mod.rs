@@ -11,6 +11,7 @@ pub mod confirm;
 pub mod discard;
 mod keep;
 mod pending;
+mod superseded;
 
 use std::time::Duration;
 
