@@ -13,6 +13,7 @@ pub mod describe;
 pub mod execute;
 pub mod facts;
 pub mod found;
+pub mod idempotency;
 pub mod login;
 pub mod oversight;
 pub mod overview;
