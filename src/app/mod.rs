@@ -122,7 +122,7 @@ async fn open_with(
 ) -> Result<Arc<Deps>, AppError> {
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
     let url = format!("sqlite://{}", parts.database.display());
-    let store = Store::open(&url, Arc::clone(&parts.clock)).await?;
+    let store = Store::open(&url, Arc::clone(&parts.clock), Arc::clone(&random)).await?;
     own(&store, parts.kind).await?;
     let keyring = Keyring::new(
         parts.keys,

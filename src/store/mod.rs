@@ -24,6 +24,7 @@ mod refresh;
 mod revocations;
 mod sql;
 mod sqlite;
+mod writers;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use connects::{ConnectRow, ConnectStatus};
@@ -44,9 +45,9 @@ pub use refresh::Lease;
 pub use revocations::{RevocationRow, Selector, SelectorCounts};
 pub use sql::Tx;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use crate::domain::{Clock, OrgId, Time};
+use crate::domain::{Clock, OrgId, Randomness, RandomnessUnavailable, Time};
 
 /// What can go wrong in the database.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,9 @@ pub enum StoreError {
     /// A uniqueness rule was broken.
     #[error("already exists")]
     Exists,
+    /// The operating system gives no randomness.
+    #[error("no randomness")]
+    Randomness(#[from] RandomnessUnavailable),
     /// Another process holds this data directory.
     #[error("another process is using this database")]
     Locked,
@@ -97,6 +101,7 @@ pub struct Store {
     engine: Arc<sqlite::Engine>,
     clock: Arc<dyn Clock>,
     replica: Arc<str>,
+    begun: Arc<writers::Begun>,
 }
 
 impl Store {
@@ -104,7 +109,11 @@ impl Store {
     ///
     /// # Errors
     /// When the URL is unknown, another process holds the database, or it cannot be opened or migrated.
-    pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    pub async fn open(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Randomness>,
+    ) -> Result<Self, StoreError> {
         let path = url
             .strip_prefix("sqlite://")
             .filter(|path| path.starts_with('/'))
@@ -114,6 +123,7 @@ impl Store {
             engine: Arc::new(engine),
             clock,
             replica: Arc::from("r1"),
+            begun: Arc::new(writers::Begun::new(random)),
         })
     }
 
@@ -167,16 +177,18 @@ impl Store {
     }
 
     async fn write_cold(&self) -> Result<Tx, StoreError> {
-        self.engine
-            .begin_write(self.clock.now(), &format!("{}/cold", self.replica))
-            .await
+        self.write_as(&format!("{}/cold", self.replica)).await
     }
 
     /// The writing transaction of the hot lane, which is a writer of its own in the log.
     async fn write_hot(&self) -> Result<Tx, StoreError> {
-        self.engine
-            .begin_write(self.clock.now(), &format!("{}/hot", self.replica))
-            .await
+        self.write_as(&format!("{}/hot", self.replica)).await
+    }
+
+    async fn write_as(&self, writer: &str) -> Result<Tx, StoreError> {
+        let mut tx = self.engine.begin_write(self.clock.now(), writer).await?;
+        tx.begun = Some(Arc::clone(&self.begun));
+        Ok(tx)
     }
 
     /// The name of this replica in leases and the log.
@@ -211,9 +223,30 @@ impl Store {
         tx.commit().await
     }
 
-    /// Closes every connection.
+    /// Writes the stop of every writer, then closes every connection. What cannot be written in time looks like a
+    /// process that died.
     pub async fn close(&self) {
+        if tokio::time::timeout(STOP_WITHIN, self.stop_writers())
+            .await
+            .is_err()
+        {
+            tracing::warn!("not every org's log says that this process stopped: there was no time");
+        }
         self.engine.close().await;
+    }
+
+    async fn stop_writers(&self) {
+        for (org, writer) in self.begun.take() {
+            let stopped = async {
+                let mut tx = self.engine.begin_write(self.clock.now(), &writer).await?;
+                let entry = self.begun.entry(tx.now(), "stopped")?;
+                tx.append_entry(org, entry).await?;
+                tx.commit().await
+            };
+            if let Err(cause) = stopped.await {
+                tracing::warn!(org.id = %org, cause = %cause, "the log of {org} does not say that {writer} stopped");
+            }
+        }
     }
 }
 
@@ -232,3 +265,6 @@ impl Tx {
         self.now
     }
 }
+
+/// How long an orderly stop may take to be written; process managers do not wait for ever.
+const STOP_WITHIN: Duration = Duration::from_secs(5);

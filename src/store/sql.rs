@@ -1,11 +1,13 @@
 //! Statements, parameters and rows, whatever the database behind.
 
+use std::sync::Arc;
+
 use crate::domain::{
     AgentId, ApprovalId, ConnectSessionId, DecisionId, DelegationId, EngineId, EntryId, GrantId, HandleId,
     KeyId, OrgId, RevocationId, ServiceId, Time, UserId, connector::ConnectorId,
 };
 
-use super::{StoreError, sqlite};
+use super::{StoreError, sqlite, writers::Begun};
 
 /// A transaction. Dropping it without [`Tx::commit`] undoes everything done.
 #[derive(Debug)]
@@ -13,6 +15,10 @@ pub struct Tx {
     pub(super) connection: sqlite::Connection,
     pub(super) now: Time,
     pub(super) writer: String,
+    /// Where this writer has begun; `None`: it writes no entries.
+    pub(super) begun: Option<Arc<Begun>>,
+    /// Where it begins with this transaction.
+    pub(super) starting: Vec<OrgId>,
 }
 
 impl Tx {
@@ -21,12 +27,20 @@ impl Tx {
     /// # Errors
     /// When the commit fails: then nothing was done.
     pub async fn commit(self) -> Result<(), StoreError> {
-        self.connection.commit().await
+        self.connection.commit().await?;
+        if let Some(begun) = self.begun {
+            begun.add(self.starting, &self.writer);
+        }
+        Ok(())
     }
 
     #[cfg(feature = "bench")]
     pub(super) async fn rollback(self) -> Result<(), StoreError> {
-        self.connection.rollback().await
+        self.connection.rollback().await?;
+        if let Some(begun) = self.begun {
+            begun.add(self.starting, &self.writer);
+        }
+        Ok(())
     }
 
     pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {

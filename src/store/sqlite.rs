@@ -86,6 +86,8 @@ impl Engine {
             connection,
             now,
             writer: String::new(),
+            begun: None,
+            starting: Vec::new(),
         })
     }
 
@@ -95,6 +97,8 @@ impl Engine {
             connection,
             now,
             writer: writer.to_owned(),
+            begun: None,
+            starting: Vec::new(),
         })
     }
 

@@ -25,3 +25,4 @@ mod revoke;
 mod routes;
 mod sweep;
 mod vend;
+mod writers;
