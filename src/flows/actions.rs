@@ -172,7 +172,11 @@ fn known_connector<'a>(deps: &'a Deps, id: &ConnectorId) -> Result<&'a Arc<Conne
 }
 
 fn known_tool<'c>(connector: &'c Connector, name: &str) -> Result<Tool<'c>, Refusal> {
-    Tool::find(connector, name).ok_or_else(|| Refusal::invalid("/tool", "the connector has no such tool"))
+    Tool::find(connector, name).ok_or_else(unknown_tool)
+}
+
+fn unknown_tool() -> Refusal {
+    Refusal::invalid("/tool", "the connector has no such tool")
 }
 
 /// Finds the one grant meant, telling nothing about a person the agent may not ask about.
@@ -185,6 +189,7 @@ async fn select(
     match &ask.target {
         Target::Grant(id) => {
             let Some(view) = deps.facts.grant(deps, caller.org, caller.agent, *id).await? else {
+                nowhere(deps, agent, &ask.tool)?;
                 return Err(Refusal::NotFound);
             };
             let grant = &view.facts.grant;
@@ -250,6 +255,21 @@ fn names(grant: &Grant, account: &str) -> bool {
     grant.account.id.as_deref() == Some(account)
         || grant.account.label == account
         || grant.label.as_deref() == Some(account)
+}
+
+/// An agent that could use the tool at no connector is told the same of a grant that is not there as of one that is.
+fn nowhere(deps: &Deps, agent: &AgentView, tool: &str) -> Result<(), Refusal> {
+    let mut covered = None;
+    for connector in deps.catalogue.iter() {
+        if known_tool(connector, tool).is_ok() {
+            *covered.get_or_insert(false) |= agent.covers(connector, tool);
+        }
+    }
+    match covered {
+        None => Err(unknown_tool()),
+        Some(false) => Err(Refusal::denied("not_permitted")),
+        Some(true) => Ok(()),
+    }
 }
 
 /// Nothing about a person is told unless the agent's capability covers the tool and that person lets it ask.

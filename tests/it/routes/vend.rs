@@ -33,7 +33,7 @@ pub(super) fn refused(answer: &Answer) -> (u16, String) {
     (answer.status, answer.code())
 }
 
-async fn decision(world: &World, body: &Value) -> String {
+pub(super) async fn decision(world: &World, body: &Value) -> String {
     let answer = world.api().post(&world.as_agent(), "/v1/decisions", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["decision"].as_str().unwrap().to_owned()
