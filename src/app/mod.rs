@@ -15,7 +15,7 @@ use crate::{
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
     egress::{Egress, EgressError},
-    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights},
+    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, refused::Tally},
     release::Gate,
     store::{Store, StoreError},
 };
@@ -149,6 +149,7 @@ async fn open_with(
         egress: parts.egress,
         facts: FactsCache::default(),
         flights: Flights::default(),
+        refused: Tally::default(),
         issuer: parts.issuer,
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,

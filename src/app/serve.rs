@@ -15,7 +15,7 @@ use crate::{
     crypto::hardening::{self, Locking},
     domain::connector::ConnectorId,
     egress::{Egress, EgressPolicy},
-    flows::{Deps, found},
+    flows::{Deps, found, refused},
     http::{
         guard::RequestIds,
         router,
@@ -128,6 +128,7 @@ pub(super) async fn run(
             .map_err(|_| AppError::Refused("a server ended unexpectedly".to_owned()))?;
     }
     workers.stop().await;
+    refused::sum_up(&deps, true).await;
     deps.store.close().await;
     Ok(())
 }

@@ -22,6 +22,7 @@ use super::{
     connect::begin,
     decide::ATTEMPTS,
     facts::{AgentView, GrantView},
+    refused,
 };
 
 /// The calling agent.
@@ -143,6 +144,29 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
         category,
         scopes,
     })
+}
+
+/// Prepares the action on facts that a refusal may rest on; `None`: they are not current, read again. What an agent may
+/// not ask is kept as an entry.
+///
+/// # Errors
+/// The first refusal that applies, in the order of protocol §6.
+pub async fn current(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Option<Prepared>, Refusal> {
+    let refusal = match prepare(deps, caller, ask).await {
+        Ok(prepared) => return Ok(Some(prepared)),
+        Err(refusal) => refusal,
+    };
+    // What is refused on cached facts must be refused on current ones too.
+    if !deps.facts.is_current(deps, caller.org).await? {
+        return Ok(None);
+    }
+    let Refusal::Denied { reason, .. } = refusal else {
+        return Err(refusal);
+    };
+    match refused::denial(deps, caller, ask, reason).await? {
+        Some(denied) => Err(denied),
+        None => Ok(None),
+    }
 }
 
 /// Both views, read at one epoch: the gate compares one epoch only, so facts of two must never meet.

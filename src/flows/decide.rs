@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     Deps, Refusal,
-    actions::{Ask, Caller, Prepared},
+    actions::{self, Ask, Caller, Prepared},
     idempotency, record, token,
 };
 
@@ -60,14 +60,9 @@ pub struct Answer {
 /// The refusals of protocol §6 up to the decision itself; a deny is an answer here.
 pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answer, Refusal> {
     for _attempt in 0..ATTEMPTS {
-        let prepared = match super::actions::prepare(deps, caller, ask).await {
-            Ok(prepared) => prepared,
-            // What is refused on cached facts must be refused on current ones too.
-            Err(refusal) if deps.facts.is_current(deps, caller.org).await? => return Err(refusal),
-            Err(_) => {
-                deps.facts.forget(caller.org);
-                continue;
-            }
+        let Some(prepared) = actions::current(deps, caller, ask).await? else {
+            deps.facts.forget(caller.org);
+            continue;
         };
         let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
         let id = DecisionId::new(decided.at, &*deps.random)?;

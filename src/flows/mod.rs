@@ -21,6 +21,7 @@ pub mod people;
 pub mod question;
 pub mod record;
 pub mod refresh;
+pub mod refused;
 pub mod revoke;
 pub mod sight;
 pub mod sweep;
@@ -70,6 +71,8 @@ pub struct Deps {
     pub facts: facts::FactsCache,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
+    /// Refusals that were not entries of their own.
+    pub refused: refused::Tally,
     /// The public base URL without trailing slash.
     pub issuer: String,
     /// The KEK new data keys are wrapped under.

@@ -19,7 +19,7 @@ use super::{
     actions::{self, Ask, Caller, Prepared},
     decide::{self, ATTEMPTS, Decided, Denied},
     execute::{self, Executed},
-    idempotency,
+    idempotency, refused,
     token::{self, Ready},
 };
 
@@ -83,20 +83,18 @@ async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, 
 }
 
 async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
-    let prepared = match actions::prepare(deps, caller, ask).await {
-        Ok(prepared) => prepared,
-        // What is refused on cached facts must be refused on current ones too.
-        Err(refusal) if deps.facts.is_current(deps, caller.org).await? => return Err(refusal),
-        Err(_) => return Ok(Try::Again),
+    let Some(prepared) = actions::current(deps, caller, ask).await? else {
+        return Ok(Try::Again);
     };
     let idempotency = idempotency::key(deps, caller, ask);
     idempotency::unused(deps, caller, idempotency.as_ref()).await?;
 
     // A decision brought along is checked before anything is evaluated (protocol §6).
     let brought = match &ask.decision {
-        Some(unverified) => {
-            Some(decide::check(deps, &prepared, unverified).map_err(Refusal::DecisionRejected)?)
-        }
+        Some(unverified) => match decide::check(deps, &prepared, unverified) {
+            Ok(verified) => Some(verified),
+            Err(error) => return rejected(deps, caller, &prepared, error).await,
+        },
         None => None,
     };
     let permit = match &brought {
@@ -131,6 +129,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         Err(Refusal::GrantNeedsReconnect(_)) => {
             return Err(reconnect(deps, caller, ask, &prepared).await);
         }
+        Err(Refusal::DecisionRejected(error)) => return rejected(deps, caller, &prepared, error).await,
         Err(Refusal::NotNarrowed) => {
             return Err(Refusal::ModeUnavailable(decided.modes.without(Mode::Token)));
         }
@@ -152,6 +151,19 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         idempotency,
     )
     .await
+}
+
+/// The decision brought along does not hold: that is an entry too.
+async fn rejected(
+    deps: &Deps,
+    caller: Caller,
+    prepared: &Prepared,
+    error: DecisionError,
+) -> Result<Try, Refusal> {
+    match refused::rejection(deps, caller, prepared, error).await? {
+        Some(refusal) => Err(refusal),
+        None => Ok(Try::Again),
+    }
 }
 
 /// The grant needs its person: a link that works.

@@ -20,6 +20,7 @@ mod harness;
 mod idempotency;
 mod layering;
 mod refresh;
+mod refused;
 mod restart;
 mod revoke;
 mod routes;

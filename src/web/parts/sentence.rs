@@ -174,10 +174,11 @@ pub fn sentence(kind: EntryType, facts: &EntryFacts) -> Sentence {
             .end(facts),
         EntryType::Connect => start
             .name(facts.user.as_ref(), "A person")
-            .say(if is_refusal(outcome) {
-                " could not connect "
-            } else {
-                " connected "
+            .say(match outcome {
+                outcome if is_refusal(outcome) => " could not connect ",
+                "awaiting_complete" => " asked to connect ",
+                "discarded" => " left an access behind to ",
+                _ => " connected ",
             })
             .name(facts.connector.as_ref(), "an app")
             .end(facts),
