@@ -378,7 +378,8 @@ async fn link(
     }
     let tool = known_tool(connector, &ask.tool)?;
     let scopes = match reconnect {
-        // Reconnecting asks for what the person had granted, so that nothing they use gets lost.
+        // Reconnecting restores what the person had consented to, which is not more than before: with the tool's scopes
+        // alone everything else they use would be lost (protocol §6).
         Some(grant) => grant.scopes.union(&tool.scopes()),
         None => tool.scopes(),
     };
