@@ -3,12 +3,13 @@
 //! The map of the house; `ARCHITECTURE.md` says which room may use which.
 //!
 //! - [`domain`]: ground floor, pure values and rules; no I/O
+//! - [`failpoints`]: named places where tests of faults stop or kill the process; empty in every released build
 //! - [`crypto`]: sealing, key hierarchy, signatures, strict JSON
 //! - [`egress`]: the one outbound HTTP client
 //! - [`store`]: the only room that names `sqlx`
 //! - [`audit`]: entry encoding, Merkle log, checkpoints, offline verification
 //! - [`connectors`]: connector files, OAuth, rendering actions into requests
-//! - [`policy`]: Cedar evaluation and the notary that signs decisions
+//! - [`policy`]: Cedar evaluation and what a decision says
 //! - [`release`]: verify, gate, open: the only way anything leaves
 //! - [`flows`]: connect, decide, vend, execute, refresh, revoke
 //! - [`web`]: templates of the pages people see
@@ -28,6 +29,7 @@ pub mod crypto;
 pub mod dev;
 pub mod domain;
 pub mod egress;
+pub mod failpoints;
 pub mod flows;
 pub mod http;
 pub mod policy;

@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, sync::Arc, time::Dur
 use postern::{
     app::{AppError, Kind, Parts, clock::SystemClock},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, api_key, hardening, random},
+    crypto::{OsRandomness, hardening, lookup::show_api_key, random},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
         GrantId, Mode, UserId,
         connector::{Category, ConnectorId},
+        principal::KeyOwner,
         secret::AuthorizationCode,
     },
     egress::{Egress, EgressPolicy, OutboundRequest, operator_client},
@@ -26,6 +27,7 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
+    store::{Keyed, Location, TimeSource},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::json;
@@ -60,16 +62,22 @@ impl World {
         }))?;
         let applied = apply::apply(&deps, founded.org, "bench".to_owned(), &document).await?;
         let key = applied.keys.iter().find(|key| key.kind == "agent");
-        let agent_key = key.ok_or("no agent key")?.key.clone();
-        let (_, parsed) = api_key::parse(&agent_key).ok_or("not a key")?;
-        let hash = deps.lookup.api_key(&parsed)?;
-        let row = deps.store.read_by(&hash).await?.api_key(&hash).await?;
+        let agent_key = &key.ok_or("no agent key")?.key;
+        let hash = deps.lookup.api_key(agent_key)?;
+        let found = deps.store.find(Keyed::ApiKey(&hash)).await?;
+        let (org, mut tx) = found.ok_or("the key is unknown")?;
+        let row = tx.api_key(org, &hash).await?;
+        drop(tx);
         let row = row.ok_or("the key is unknown")?;
+        let KeyOwner::Agent(agent) = row.owner else {
+            return Err("not an agent's key".into());
+        };
         let agent = Caller {
             org: founded.org,
-            agent: row.owner.parse().map_err(failed)?,
+            agent,
             key: row.id,
         };
+        let agent_key = show_api_key(agent_key);
         let grant = connect(&deps, &acme, agent, founded.admin).await?;
         let world = Self {
             deps,
@@ -106,7 +114,8 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
         .map_err(failed)?;
     Ok(Parts {
         kind: Kind::Dev,
-        database: dir.join("postern.db"),
+        database: Location::Sqlite(dir.join("postern.db")),
+        time: TimeSource::Database,
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a key of this bench".to_owned(),

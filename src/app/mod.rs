@@ -6,7 +6,7 @@ pub mod demo;
 mod keys;
 pub mod serve;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use postern_kms::{KeyService, local::LocalKeyError};
 
@@ -17,7 +17,7 @@ use crate::{
     egress::{Egress, EgressError},
     flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, refused::Tally},
     release::Gate,
-    store::{Store, StoreError},
+    store::{Location, Store, StoreError, TimeSource},
 };
 
 /// Why Postern does not start.
@@ -77,8 +77,10 @@ impl Kind {
 pub struct Parts {
     /// Who starts.
     pub kind: Kind,
-    /// The SQLite file.
-    pub database: PathBuf,
+    /// Where the rows are.
+    pub database: Location,
+    /// Whose time counts.
+    pub time: TimeSource,
     /// Where the KEK is.
     pub keys: Arc<dyn KeyService>,
     /// Which KEK new data keys are wrapped under.
@@ -121,8 +123,7 @@ async fn open_with(
     gate: impl FnOnce(Store, Arc<dyn Clock>) -> Gate,
 ) -> Result<Arc<Deps>, AppError> {
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
-    let url = format!("sqlite://{}", parts.database.display());
-    let store = Store::open(&url, Arc::clone(&parts.clock), Arc::clone(&random)).await?;
+    let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &random).await?;
     own(&store, parts.kind).await?;
     let keyring = Keyring::new(
         parts.keys,

@@ -8,12 +8,12 @@ use postern_kms::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, sync::watch};
+use url::Url;
 
 use crate::{
     config::{Kek, OrgPattern, Settings, StoreUrl},
     connectors::{Catalogue, Options},
     crypto::hardening::{self, Locking},
-    domain::connector::ConnectorId,
     egress::{Egress, EgressPolicy},
     flows::{Deps, found, refused},
     http::{
@@ -23,6 +23,7 @@ use crate::{
         security::Site,
         server,
     },
+    store::{self, Location, PostgresSettings, TimeSource},
     workers::Workers,
 };
 
@@ -33,8 +34,10 @@ use super::{AppError, Kind, Parts, clock::SystemClock, open};
 /// # Errors
 /// When a part cannot be had or a port cannot be bound.
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
-    refuse_measurement_builds()?;
-    if !Path::new(&database(&settings)?).exists() {
+    refuse_test_builds()?;
+    if let StoreUrl::Sqlite(path) = &settings.store.url
+        && !path.exists()
+    {
         return Err(AppError::Refused(
             "there is no database yet; run `postern init --config FILE --org NAME --admin EMAIL` first"
                 .to_owned(),
@@ -61,7 +64,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 /// # Errors
 /// When there is one already, or a part cannot be had.
 pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::Founded, String), AppError> {
-    refuse_measurement_builds()?;
+    refuse_test_builds()?;
     create_kek(&settings)?;
     let deps = open(parts(&settings)?).await?;
     if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
@@ -159,19 +162,62 @@ pub(super) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, A
     })
 }
 
-fn refuse_measurement_builds() -> Result<(), AppError> {
+fn refuse_test_builds() -> Result<(), AppError> {
     if cfg!(feature = "bench") {
         return Err(AppError::Refused(
             "this build can leave commits out; it is for measurements only".to_owned(),
         ));
     }
+    if cfg!(feature = "failpoints") {
+        return Err(AppError::Refused(
+            "this build can be told to stop at any place; it is for tests only".to_owned(),
+        ));
+    }
     Ok(())
 }
 
-fn database(settings: &Settings) -> Result<String, AppError> {
-    match &settings.store {
-        StoreUrl::Sqlite(path) => Ok(path.display().to_string()),
+fn database(settings: &Settings) -> Result<Location, AppError> {
+    match &settings.store.url {
+        StoreUrl::Sqlite(path) => Ok(Location::Sqlite(path.clone())),
+        StoreUrl::Postgres(url) => postgres(settings, url).map(Location::Postgres),
     }
+}
+
+fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError> {
+    let password = match (&settings.store.password, &settings.store.password_file) {
+        (Some(password), _) => Some(password.clone()),
+        (None, Some(file)) => Some(secret_line(file)?),
+        // The database may know the role by its certificate, or the environment may say it in libpq's own way.
+        (None, None) => None,
+    };
+    Ok(PostgresSettings {
+        url: url.to_string(),
+        password,
+        connections: u32::try_from(settings.store.connections).unwrap_or(u32::MAX),
+        pooler: settings.store.pooler,
+    })
+}
+
+/// Brings a PostgreSQL schema up to date, logged in as the role `owner`; returns how many migrations were missing.
+///
+/// # Errors
+/// When the store is SQLite, which brings itself up to date, or a migration fails.
+pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError> {
+    let StoreUrl::Postgres(url) = &settings.store.url else {
+        return Err(AppError::Refused(
+            "a SQLite database is brought up to date when it is opened; there is nothing to migrate"
+                .to_owned(),
+        ));
+    };
+    let mut url = url.clone();
+    if url.set_username(owner).is_err() {
+        return Err(AppError::Refused("the store url can name no role".to_owned()));
+    }
+    let owner = PostgresSettings {
+        password: settings.store.owner_password.clone(),
+        ..postgres(settings, &url)?
+    };
+    Ok(store::migrate(&owner).await?)
 }
 
 fn parts(settings: &Settings) -> Result<Parts, AppError> {
@@ -182,7 +228,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     };
     let hardened = hardening::harden_process();
     tracing::debug!(?hardened, "hardened the process");
-    if locking == Locking::Required && !hardening::memory_is_lockable() {
+    if locking == Locking::Required && !hardened.lockable {
         return Err(AppError::Refused(
             "keys cannot be locked into memory: raise RLIMIT_MEMLOCK, or set keys.allow_unlocked = true"
                 .to_owned(),
@@ -196,15 +242,10 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
                 "egress.allow: an address for one org only is not there yet; write org = \"*\" or leave it out".to_owned(),
             ));
         }
-        let connector: ConnectorId = allow
-            .connector
-            .as_str()
-            .parse()
-            .map_err(|_| AppError::Refused("egress.allow: not a connector id".to_owned()))?;
         let address = format!("{}:{}", allow.address.host, allow.address.port);
         plain_http.push(format!("http://{address}"));
         policy = policy
-            .allow(&connector, &address)
+            .allow(&allow.connector, &address)
             .map_err(|_| AppError::Refused(format!("egress.allow: {address} is not host:port")))?;
     }
     let catalogue = Catalogue::load(&Options {
@@ -215,7 +256,8 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     let (keys, key_words) = kek(settings, locking)?;
     Ok(Parts {
         kind: Kind::Serve,
-        database: database(settings)?.into(),
+        database: database(settings)?,
+        time: TimeSource::Database,
         keys,
         kek_ref: LOCAL_KEK.to_owned(),
         key_words,
@@ -269,17 +311,20 @@ fn create_kek(settings: &Settings) -> Result<(), AppError> {
 fn passphrase(settings: &Settings) -> Result<SecretString, AppError> {
     match &settings.keys.kek {
         Kek::Passphrase(text) => Ok(SecretString::from(text.expose_secret().to_owned())),
-        Kek::PassphraseFile(path) => {
-            let text = std::fs::read_to_string(path).map_err(|cause| AppError::Io {
-                what: format!("cannot read {}", path.display()),
-                cause,
-            })?;
-            Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
-        }
+        Kek::PassphraseFile(path) => secret_line(path),
         Kek::KeyFile(_) => Err(AppError::Refused(
             "the key is a file, not a passphrase".to_owned(),
         )),
     }
+}
+
+/// The secret a file holds, without the line's end.
+fn secret_line(path: &Path) -> Result<SecretString, AppError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| AppError::Io {
+        what: format!("cannot read {}", path.display()),
+        cause,
+    })?;
+    Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn parameters(settings: &Settings) -> std::path::PathBuf {

@@ -1,5 +1,5 @@
 //! The audit log: how entries are encoded, ordered, folded into one Merkle log per org, signed, exported, checked
-//! offline, filtered and told in human words.
+//! offline.
 //!
 //! Pure: no database, no network, no clock. `docs/audit-log.md` describes every format byte by byte. What it must
 //! never do: change, skip or repair an entry.
@@ -8,13 +8,11 @@ pub mod chain;
 pub mod checkpoint;
 pub mod encoding;
 pub mod export;
-pub mod filter;
 pub mod finding;
 pub mod merkle;
 pub mod note;
 pub mod sequencer;
 pub mod verify;
-pub mod words;
 
 #[cfg(test)]
 mod corpus;
@@ -26,7 +24,6 @@ mod vectors;
 pub use checkpoint::{Checkpoint, org_of, origin};
 pub use encoding::{EncodedEntry, EntryError, Stamp, cap_bytes, cap_text, finish};
 pub use export::{ExportError, ExportWriter};
-pub use filter::{ActorKind, EntryFilter, FilterError};
 pub use finding::{Finding, FindingKind, Place};
 pub use note::{NoteError, VerifierKey};
 pub use sequencer::{Batch, Leaf, LogHead, Pending, SequenceError};

@@ -1,6 +1,9 @@
 //! `postern audit`: who did what as whom; and, without a server, whether an export holds.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -11,7 +14,7 @@ use super::{
     exit::CliError,
     output::Output,
 };
-use crate::audit::{Checkpoint, ExportWriter};
+use crate::audit::{Checkpoint, ExportError, ExportWriter};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
@@ -138,18 +141,21 @@ async fn tail(client: &Client, filter: Filter, output: &mut Output) -> Result<()
 }
 
 /// Writes the log up to its checkpoint, in its own order.
-async fn export(client: &Client, out: &PathBuf, output: &mut Output) -> Result<(), CliError> {
+async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), CliError> {
     let failed = |cause| CliError::File {
         path: out.display().to_string(),
         cause,
     };
-    let odd = |_| CliError::Answer("not a log of this format".into());
+    let unwritten = |error| match error {
+        ExportError::Io(cause) => failed(cause),
+        ExportError::InvalidOrigin => CliError::Answer("not a log of this format".into()),
+    };
     let note = client.text(&["v1", "audit", "checkpoint"]).await?;
     let checkpoint =
         Checkpoint::read_unverified(&note).map_err(|_| CliError::Answer("not a checkpoint".into()))?;
     // `create_new`: an export is evidence and is never written over.
     let file = std::io::BufWriter::new(std::fs::File::create_new(out).map_err(failed)?);
-    let mut writer = ExportWriter::begin(file, &checkpoint.origin).map_err(odd)?;
+    let mut writer = ExportWriter::begin(file, &checkpoint.origin).map_err(unwritten)?;
     let mut next = 0;
     while next < checkpoint.size {
         let start = next.to_string();
@@ -168,13 +174,16 @@ async fn export(client: &Client, out: &PathBuf, output: &mut Output) -> Result<(
             if next == checkpoint.size {
                 break;
             }
-            let text = entry.get("entry").and_then(Value::as_str);
-            writer.entry(text.unwrap_or_default().as_bytes()).map_err(odd)?;
+            let text = entry
+                .get("entry")
+                .and_then(Value::as_str)
+                .ok_or_else(|| CliError::Answer("a page of the log holds what is no entry".into()))?;
+            writer.entry(text.as_bytes()).map_err(unwritten)?;
             next += 1;
         }
         output.note(&format!("{next} of {} entries", checkpoint.size));
     }
-    let file = writer.finish(&note).map_err(odd)?;
+    let file = writer.finish(&note).map_err(unwritten)?;
     file.into_inner()
         .map_err(|error| failed(error.into_error()))?
         .sync_all()

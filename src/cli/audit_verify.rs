@@ -5,7 +5,6 @@ use std::{
     fs::File,
     io::{self, BufReader, Read as _, Write},
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use clap::Args;
@@ -41,16 +40,6 @@ pub enum VerifyExit {
     Findings,
     /// It could not be checked: a file cannot be read, the key or the kept checkpoint is none.
     Unusable,
-}
-
-impl From<VerifyExit> for ExitCode {
-    fn from(exit: VerifyExit) -> Self {
-        match exit {
-            VerifyExit::Verified => Self::SUCCESS,
-            VerifyExit::Findings => Self::from(1),
-            VerifyExit::Unusable => Self::from(2),
-        }
-    }
 }
 
 /// Why it could not be checked.

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, path::Path};
 
 use http::{HeaderValue, Method, header};
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 use super::{
     Global,
     exit::{CliError, Refusal},
 };
 use crate::{
+    domain::loopback::is_loopback,
     domain::secret::ApiKey,
     egress::{self, Credential, EgressError, InboundResponse, OperatorClient, OutboundRequest},
     http::problem::PROBLEM_JSON,
@@ -184,18 +185,12 @@ impl Client {
 fn parse_base(text: &str) -> Result<Url, CliError> {
     let url = Url::parse(text)
         .map_err(|_| CliError::Usage("--url is not a URL; write it as https://postern.example".into()))?;
-    let loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(CliError::Usage(
             "--url must not hold a name or password; use POSTERN_API_KEY".into(),
         ));
     }
-    match (url.scheme(), loopback) {
+    match (url.scheme(), is_loopback(&url)) {
         ("https", _) | ("http", true) => Ok(url),
         _ => Err(CliError::Usage(
             "--url must be https, unless it is loopback".into(),

@@ -105,7 +105,7 @@ async fn key(client: &Client) -> Check {
 }
 
 async fn ready(client: &Client, mut ops_url: Url) -> Check {
-    let fix = "each obstacle names what is missing: store, keys, clock, sealed, starting, draining";
+    let fix = "each obstacle names what is missing: store, keys, starting, draining";
     ops_url.set_path("/readyz");
     let (ok, found) = match client.probe(ops_url).await {
         Ok((200, _)) => (true, "ready".to_owned()),

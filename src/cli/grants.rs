@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{client::Client, exit::CliError, output::Output};
+use super::{client::Client, ending::Ending, exit::CliError, output::Output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Grants {
@@ -30,9 +30,8 @@ pub(super) enum Grants {
     Disconnect {
         /// The grant.
         grant: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        ending: Ending,
     },
 }
 
@@ -66,12 +65,9 @@ impl Grants {
                 output.show(&client.get(&["v1", "grants", &grant], &[]).await?);
                 Ok(())
             }
-            Self::Disconnect { grant, yes } => {
-                output
-                    .confirm("This ends the grant for good.", &grant, yes)
-                    .await?;
-                output.show(&client.delete(&["v1", "grants", &grant]).await?);
-                Ok(())
+            Self::Disconnect { grant, ending } => {
+                let what = "This ends the grant for good.";
+                ending.run(client, &["v1", "grants", &grant], what, output).await
             }
         }
     }

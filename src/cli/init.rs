@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{exit::CliError, output::Output};
-use crate::{app, config::Settings};
+use crate::{app, config::Settings, crypto::lookup::show_api_key};
 
 #[derive(Debug, Args)]
 #[command(
@@ -37,7 +37,7 @@ impl Init {
         output.show(&json!({
             "org": first.org.to_string(),
             "admin": first.admin.to_string(),
-            "admin_key": first.admin_key,
+            "admin_key": show_api_key(&first.admin_key),
             "login_url": login_url,
         }));
         output.note("Keep the admin key: it is shown only now. Next: export POSTERN_API_KEY and run `postern apply FILE`.");

@@ -21,9 +21,13 @@ mod connect;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
+mod ending;
+mod engines;
 mod exit;
 mod grants;
 mod init;
+mod keys;
+mod migrate;
 mod output;
 mod policy;
 mod revoke;
@@ -89,6 +93,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Make the first organisation and its admin key.
     Init(init::Init),
+    /// Bring a PostgreSQL schema up to date.
+    Migrate(migrate::Migrate),
     /// Bring an organisation to the state a file describes.
     Apply(apply::Apply),
     /// Get a link with which a person connects an app.
@@ -106,6 +112,12 @@ enum Verb {
     /// The people of the organisation.
     #[command(subcommand)]
     Users(users::Users),
+    /// The API keys of the organisation.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// The policy engines of the organisation.
+    #[command(subcommand)]
+    Engines(engines::Engines),
     /// Look at policies.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -188,6 +200,7 @@ async fn run_verb(
         Verb::Dev(_) => Ok(()),
         Verb::Serve(_) => Ok(()),
         Verb::Init(verb) => verb.run(env, output).await,
+        Verb::Migrate(verb) => verb.run(env, output).await,
         Verb::Apply(verb) => verb.run(&client()?, env, output).await,
         Verb::Connect(verb) => verb.run(&client()?, output).await,
         Verb::Vend(verb) => verb.run(&client()?, output).await,
@@ -195,6 +208,8 @@ async fn run_verb(
         Verb::Grants(verb) => verb.run(&client()?, output).await,
         Verb::Agents(verb) => verb.run(&client()?, output).await,
         Verb::Users(verb) => verb.run(&client()?, output).await,
+        Verb::Keys(verb) => verb.run(&client()?, output).await,
+        Verb::Engines(verb) => verb.run(&client()?, output).await,
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::domain::text::is_unseen;
+
 /// Rows under headings, columns as wide as they need.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -58,21 +60,13 @@ fn line(cells: &[String], widths: &[usize]) -> String {
 /// One line of text in which nothing moves the cursor, changes the direction or hides.
 pub(super) fn plain(text: &str) -> String {
     text.chars()
-        .map(|c| if is_harmful(c) { '\u{fffd}' } else { c })
+        .map(|c| if is_unseen(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
 /// As [`plain`], but keeps line ends: for texts of several lines.
 pub(super) fn plain_lines(text: &str) -> String {
     text.lines().map(plain).collect::<Vec<_>>().join("\n")
-}
-
-fn is_harmful(c: char) -> bool {
-    // Unicode UAX #9 explicit directions and marks, zero-width and line separators, interlinear, tags (UTS #39).
-    c.is_control()
-        || matches!(c,
-            '\u{00ad}' | '\u{061c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

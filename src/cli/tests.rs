@@ -1,3 +1,5 @@
+//! Verbs, run against a server that answers as told.
+
 use std::{
     io::Write,
     sync::{Arc, Mutex},
@@ -343,6 +345,78 @@ async fn a_revocation_counts_before_it_acts_and_needs_a_yes() {
 }
 
 #[tokio::test]
+async fn a_key_is_made_for_exactly_one_owner_and_printed_once() {
+    for (line, body) in [
+        (&["keys", "create", "--admin"][..], json!({"kind": "admin"})),
+        (
+            &["keys", "create", "--agent", "agt_1"],
+            json!({"kind": "agent", "owner": "agt_1"}),
+        ),
+        (
+            &["keys", "create", "--service", "svc_1"],
+            json!({"kind": "service", "owner": "svc_1"}),
+        ),
+    ] {
+        let ran = ran(line, &KEY, ok(json!({"id": "key_1", "key": "psa_new"}))).await;
+        assert_eq!(ran.exit, 0, "{}", ran.messages);
+        assert_eq!(ran.seen.len(), 1);
+        assert_eq!((ran.seen[0].1.as_str(), &ran.seen[0].3), ("/v1/keys", &body));
+        assert_eq!(ran.data, "id: key_1\nkey: psa_new\n");
+        assert!(!ran.messages.contains("psa_"), "{}", ran.messages);
+    }
+    for line in [
+        &["postern", "keys", "create"][..],
+        &["postern", "keys", "create", "--admin", "--agent", "agt_1"],
+    ] {
+        assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn ending_one_thing_shows_it_first_or_needs_a_yes() {
+    for (line, path) in [
+        (["keys", "revoke", "key_1"], "/v1/keys/key_1"),
+        (["engines", "disable", "eng_1"], "/v1/engines/eng_1"),
+        (["grants", "disconnect", "grt_1"], "/v1/grants/grt_1"),
+    ] {
+        let with = |flag: &'static str| -> Vec<&str> { line.into_iter().chain([flag]).collect() };
+        let asked = ran(&line, &KEY, ok(json!({}))).await;
+        assert_eq!((asked.exit, asked.seen.len()), (2, 0), "{}", asked.messages);
+        let dry = ran(&with("--dry-run"), &KEY, ok(json!({"state": "active"}))).await;
+        assert_eq!((dry.exit, dry.data.as_str()), (0, "state: active\n"));
+        assert_eq!(dry.seen.len(), 1);
+        assert_eq!((dry.seen[0].0.as_str(), dry.seen[0].1.as_str()), ("GET", path));
+        let done = ran(&with("--yes"), &KEY, ok(json!({"state": "over"}))).await;
+        assert_eq!(done.seen.len(), 1);
+        assert_eq!(
+            (done.seen[0].0.as_str(), done.seen[0].1.as_str()),
+            ("DELETE", path)
+        );
+        assert_eq!((done.exit, done.data.as_str()), (0, "state: over\n"));
+        let missing = ran(&with("--dry-run"), &KEY, |_| Problem::not_found().into_response()).await;
+        assert_eq!(missing.exit, 1, "{}", missing.messages);
+    }
+}
+
+#[tokio::test]
+async fn lists_of_keys_and_engines_are_json_on_request() {
+    for (noun, path) in [
+        ("keys", "/v1/keys?limit=200"),
+        ("engines", "/v1/engines?limit=200"),
+    ] {
+        let item = json!({"id": "x_1", "state": "active"});
+        let ran = ran(
+            &[noun, "list", "--json"],
+            &KEY,
+            ok(json!({"items": [item], "next": null})),
+        )
+        .await;
+        assert_eq!((ran.exit, ran.seen[0].1.as_str()), (0, path));
+        assert_eq!(serde_json::from_str::<Value>(&ran.data).unwrap(), item);
+    }
+}
+
+#[tokio::test]
 async fn ids_cannot_lead_to_another_path() {
     let ran = ran(&["grants", "show", "../agents?x=1"], &KEY, ok(json!({}))).await;
     assert_eq!(ran.seen[0].1, "/v1/grants/..%2Fagents%3Fx=1");
@@ -439,4 +513,18 @@ async fn an_export_verifies_and_is_never_overwritten() {
         include_str!("../../tests/vectors/audit_export.jsonl")
     );
     assert_eq!(ran(&line, &KEY, answer).await.exit, 1);
+}
+
+#[tokio::test]
+async fn an_export_of_a_page_that_holds_no_entry_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.jsonl");
+    let log = log_of(include_str!("../../tests/vectors/audit_export.jsonl"));
+    let answer = move |path: &str| match path {
+        "/v1/audit/checkpoint" => log(path),
+        _ => ok(json!({"entries": [{"index": 0}, {"index": 1}]}))(""),
+    };
+    let run = ran(&["audit", "export", "--out", out.to_str().unwrap()], &KEY, answer).await;
+    assert_eq!(run.exit, 1);
+    assert!(run.messages.contains("no entry"), "{}", run.messages);
 }

@@ -7,11 +7,12 @@ use secrecy::SecretString;
 use super::ConfigError;
 
 /// Variables that override a key of the file: (variable, table, key).
-const OVERRIDES: [(&str, &str, &str); 13] = [
+const OVERRIDES: [(&str, &str, &str); 16] = [
     ("POSTERN_SERVER_LISTEN", "server", "listen"),
     ("POSTERN_SERVER_OPS_LISTEN", "server", "ops_listen"),
     ("POSTERN_SERVER_PUBLIC_URL", "server", "public_url"),
     ("POSTERN_STORE_URL", "store", "url"),
+    ("POSTERN_STORE_PASSWORD_FILE", "store", "password_file"),
     ("POSTERN_DATA_DIR", "data", "dir"),
     ("POSTERN_KEYS_CACHE_TTL", "keys", "cache_ttl"),
     ("POSTERN_CONNECTORS_DIR", "connectors", "dir"),
@@ -21,24 +22,31 @@ const OVERRIDES: [(&str, &str, &str); 13] = [
     ("POSTERN_LIMITS_HANDLER_TIMEOUT", "limits", "handler_timeout"),
     ("POSTERN_LIMITS_DRAIN", "limits", "drain"),
     (KEK_PASSPHRASE, "keys", "kek"),
+    (STORE_PASSWORD, "store", "password"),
+    (STORE_OWNER_PASSWORD, "store", "owner_password"),
 ];
+
+/// Variables that are secrets; they are in no file.
+const SECRETS: [&str; 3] = [KEK_PASSPHRASE, STORE_PASSWORD, STORE_OWNER_PASSWORD];
 
 /// Variables of the other verbs; not ours, but not misspelt either.
 const OF_OTHER_VERBS: [&str; 3] = ["POSTERN_URL", "POSTERN_API_KEY", "POSTERN_OPS_URL"];
 
 const KEK_PASSPHRASE: &str = "POSTERN_KEK_PASSPHRASE";
+const STORE_PASSWORD: &str = "POSTERN_STORE_PASSWORD";
+const STORE_OWNER_PASSWORD: &str = "POSTERN_STORE_OWNER_PASSWORD";
 
 /// What the environment says.
 pub(super) struct Environment {
     overrides: BTreeMap<(&'static str, &'static str), (&'static str, String)>,
-    kek_passphrase: Option<SecretString>,
+    secrets: BTreeMap<&'static str, SecretString>,
 }
 
 impl Environment {
     pub(super) fn read(env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let mut read = Self {
             overrides: BTreeMap::new(),
-            kek_passphrase: None,
+            secrets: BTreeMap::new(),
         };
         for (name, value) in env.iter().filter(|(name, _)| name.starts_with("POSTERN_")) {
             if OF_OTHER_VERBS.contains(&name.as_str()) {
@@ -55,8 +63,8 @@ impl Environment {
                     ),
                 });
             };
-            if variable == KEK_PASSPHRASE {
-                read.kek_passphrase = Some(SecretString::from(value.clone()));
+            if SECRETS.contains(&variable) {
+                read.secrets.insert(variable, SecretString::from(value.clone()));
             } else {
                 read.overrides.insert((table, key), (variable, value.clone()));
             }
@@ -72,6 +80,14 @@ impl Environment {
     }
 
     pub(super) fn kek_passphrase(&self) -> Option<SecretString> {
-        self.kek_passphrase.clone()
+        self.secrets.get(KEK_PASSPHRASE).cloned()
+    }
+
+    pub(super) fn store_password(&self) -> Option<SecretString> {
+        self.secrets.get(STORE_PASSWORD).cloned()
+    }
+
+    pub(super) fn store_owner_password(&self) -> Option<SecretString> {
+        self.secrets.get(STORE_OWNER_PASSWORD).cloned()
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    ConfigError, EgressAllow, Kek, Keys, Limits, Log, Server, Settings,
+    ConfigError, Database, EgressAllow, Kek, Keys, Limits, Log, Server, Settings,
     environment::Environment,
     values::{self, Invalid},
 };
@@ -44,6 +44,10 @@ struct RawServer {
 #[serde(deny_unknown_fields)]
 struct RawStore {
     url: Option<Spanned<String>>,
+    password_file: Option<Spanned<String>>,
+    connections: Option<Spanned<u32>>,
+    #[serde(default)]
+    pooler: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -149,16 +153,18 @@ impl<'t> File<'t> {
             )?,
             public_url: self.must(env, "server", "public_url", server.public_url.as_ref())?,
         };
-        let defaults = Limits {
-            connections: 1024,
-            header_timeout: Duration::from_secs(5),
-            handler_timeout: Duration::from_secs(15),
-            body_bytes: 64 * 1024,
-            drain: Duration::from_secs(10),
-        };
         Ok(Settings {
             server,
-            store: self.must(env, "store", "url", store.url.as_ref())?,
+            store: Database {
+                url: self.must(env, "store", "url", store.url.as_ref())?,
+                password_file: self
+                    .maybe::<values::Dir>(env, "store", "password_file", store.password_file.as_ref())?
+                    .map(|file| file.0),
+                password: env.store_password(),
+                owner_password: env.store_owner_password(),
+                connections: self.count(store.connections.as_ref(), 2..=1000, 16)?,
+                pooler: store.pooler,
+            },
             data_dir: self.must::<values::Dir>(env, "data", "dir", data.dir.as_ref())?.0,
             keys: Keys {
                 kek: self.kek(keys.kek.as_ref(), env)?,
@@ -189,8 +195,8 @@ impl<'t> File<'t> {
                     .0,
             },
             limits: Limits {
-                connections: self.count(limits.connections.as_ref(), 16..=1_000_000, defaults.connections)?,
-                body_bytes: self.count(limits.body_bytes.as_ref(), 4096..=1_048_576, defaults.body_bytes)?,
+                connections: self.count(limits.connections.as_ref(), 16..=1_000_000, 1024)?,
+                body_bytes: self.count(limits.body_bytes.as_ref(), 4096..=1_048_576, 64 * 1024)?,
                 header_timeout: self.span(env, "header_timeout", limits.header_timeout.as_ref(), "5s")?,
                 handler_timeout: self.span(env, "handler_timeout", limits.handler_timeout.as_ref(), "15s")?,
                 drain: self.span(env, "drain", limits.drain.as_ref(), "10s")?,

@@ -12,11 +12,13 @@ use std::{
 
 use secrecy::SecretString;
 
+use crate::domain::connector::ConnectorId;
+
 mod environment;
 mod file;
 mod values;
 
-pub use values::{ConnectorPattern, HostPort, LogFormat, OrgPattern, PublicUrl, StoreUrl};
+pub use values::{HostPort, LogFormat, OrgPattern, PublicUrl, StoreUrl};
 
 /// Everything `postern serve` is told.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub struct Settings {
     /// Where it listens and how the world calls it.
     pub server: Server,
     /// Where rows live.
-    pub store: StoreUrl,
+    pub store: Database,
     /// Where files of its own live: lock file, spool, checkpoints.
     pub data_dir: PathBuf,
     /// The deployment's key.
@@ -48,6 +50,23 @@ pub struct Server {
     pub ops_listen: SocketAddr,
     /// How people and agents reach it; the issuer of everything signed here.
     pub public_url: PublicUrl,
+}
+
+/// Where rows live and how to get there.
+#[derive(Debug)]
+pub struct Database {
+    /// Which database.
+    pub url: StoreUrl,
+    /// A file with the password of PostgreSQL's role.
+    pub password_file: Option<PathBuf>,
+    /// That password, from `POSTERN_STORE_PASSWORD`.
+    pub password: Option<SecretString>,
+    /// The password of the role that owns the schema, for `postern migrate`, from `POSTERN_STORE_OWNER_PASSWORD`.
+    pub owner_password: Option<SecretString>,
+    /// The most connections to PostgreSQL beside the gate's own.
+    pub connections: usize,
+    /// Whether a pooler that gives every transaction another connection stands in between.
+    pub pooler: bool,
 }
 
 /// The deployment's key.
@@ -77,8 +96,8 @@ pub enum Kek {
 pub struct EgressAllow {
     /// Whose.
     pub org: OrgPattern,
-    /// For which connector.
-    pub connector: ConnectorPattern,
+    /// For which connector. There is no `*`: an address is opened for one purpose.
+    pub connector: ConnectorId,
     /// The address.
     pub address: HostPort,
 }

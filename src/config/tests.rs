@@ -1,3 +1,5 @@
+//! What a configuration file and the environment may say.
+
 use secrecy::ExposeSecret as _;
 
 use super::*;
@@ -40,6 +42,8 @@ fn the_example_file_shows_every_key() {
         "ops_listen",
         "public_url",
         "url",
+        "password_file",
+        "pooler",
         "dir",
         "kek",
         "cache_ttl",

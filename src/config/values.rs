@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use url::{Host, Url};
 
-use crate::domain::OrgId;
+use crate::domain::{OrgId, connector::InvalidConnectorId, loopback::is_loopback};
 
 /// What is wrong with a value and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,28 +73,32 @@ impl FromStr for PublicUrl {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
 /// Where rows live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// An embedded database in a file.
     Sqlite(PathBuf),
+    /// A PostgreSQL server.
+    Postgres(Url),
 }
 
 impl FromStr for StoreUrl {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let fix = "write it as `sqlite:///var/lib/postern/postern.db`";
-        // SECURITY: the text may hold a password one day, so it never goes into the message.
+        // SECURITY: the text may hold a password, so it never goes into the message.
+        let fix = "write it as `sqlite:///var/lib/postern/postern.db`, or as \
+                   `postgres://postern@db.example/postern?sslmode=verify-full` with the password in `password_file`";
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let url = Url::parse(text).map_err(|_| Invalid::new("the store URL is not a URL", fix))?;
+            if url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password") {
+                return Err(Invalid::new("the store URL holds a password", fix));
+            }
+            if url.username().is_empty() {
+                return Err(Invalid::new("the store URL names no role", fix));
+            }
+            return Ok(Self::Postgres(url));
+        }
         let path = text
             .strip_prefix("sqlite://")
             .ok_or_else(|| Invalid::new("the store URL is of a kind this build does not have", fix))?;
@@ -127,32 +131,12 @@ impl FromStr for OrgPattern {
     }
 }
 
-/// Which connector a rule is for: its id. There is no `*`: an address is opened for one purpose.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectorPattern(String);
-
-impl ConnectorPattern {
-    /// The connector's id.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for ConnectorPattern {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let plain = text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if text.is_empty() || text.len() > 64 || !plain {
-            return Err(Invalid::new(
-                "not a connector id",
-                "write it as in the connector's file, as `acme-mail`",
-            ));
-        }
-        Ok(Self(text.to_owned()))
+impl From<InvalidConnectorId> for Invalid {
+    fn from(_: InvalidConnectorId) -> Self {
+        Self::new(
+            "not a connector id",
+            "write it as in the connector's file, as `acme-mail`",
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Tool, formats, http_request};
 use crate::domain::connector::{ActionDefinition, ArgSpec, ArgType, Connector};
 
 /// The greatest integer every JSON reader keeps exactly (RFC 8259 §6).
-const MAX_SAFE: u64 = (1 << 53) - 1;
+pub(super) const MAX_SAFE: u64 = (1 << 53) - 1;
 
 /// Arguments that passed the tool's schema, defaults filled.
 ///
@@ -214,8 +214,8 @@ fn within(spec: &ArgSpec, size: i128) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// RFC 6901 §3.
-fn pointer(name: &str) -> String {
+/// The JSON pointer to a member of the top level (RFC 6901 §3).
+pub(super) fn pointer(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use super::{Tool, Vars};
 use crate::{
-    crypto::{digest::sha256, jcs::canonicalize},
+    crypto::{
+        digest::{hex, sha256},
+        jcs::canonicalize,
+    },
     domain::connector::{Connector, HTTP_REQUEST},
 };
 
@@ -51,8 +54,4 @@ pub fn tool_digest(connector: &Connector, tool: Tool<'_>, binding: &[u8; 32]) ->
 /// SHA-256 of the canonical form (RFC 8785).
 fn canonical_digest<T: Serialize>(value: &T) -> Option<[u8; 32]> {
     canonicalize(value).ok().map(|bytes| sha256(&bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
 use super::{
-    args::{ArgError, ValidArgs},
+    args::{ArgError, ValidArgs, pointer},
     path,
     render::{RenderRefusal, Rendered, fixed_headers},
     template,
@@ -43,12 +43,7 @@ pub(super) fn validate(
     let mut errors: Vec<ArgError> = members
         .keys()
         .filter(|name| !MEMBERS.contains(&name.as_str()))
-        .map(|name| {
-            ArgError::new(
-                format!("/{}", name.replace('~', "~0").replace('/', "~1")),
-                "is not an argument of this tool",
-            )
-        })
+        .map(|name| ArgError::new(pointer(name), "is not an argument of this tool"))
         .collect();
     let mut canonical = members.clone();
     let mut note = |pointer: &str, outcome: Result<(), &'static str>| {

@@ -56,15 +56,6 @@ impl<'c> Tool<'c> {
         connector.action(name).map(Self::Typed)
     }
 
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'c str {
-        match self {
-            Self::Typed(action) => &action.name,
-            Self::HttpRequest => HTTP_REQUEST,
-        }
-    }
-
     /// What it does to the world; the generic tool has no category.
     #[must_use]
     pub fn category(self) -> Option<Category> {

@@ -9,6 +9,7 @@ use super::{
     args::ValidArgs,
     template::{self, Piece},
 };
+use crate::domain::text::is_unseen;
 
 /// How much of one argument stands in a summary; the full arguments always follow it.
 const SHOWN: usize = 200;
@@ -70,15 +71,12 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// Private use shows as anything, other spaces pass for the space, and the brackets are ours.
 fn is_deceptive(character: char) -> bool {
-    character.is_control()
+    is_unseen(character)
         || (character.is_whitespace() && character != ' ')
         || matches!(character,
-            '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e000}'..='\u{f8ff}' | '\u{e0000}'..='\u{e0fff}'
-            | '\u{f0000}'..='\u{10ffff}' | '\u{27e8}' | '\u{27e9}')
+            '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}' | '\u{27e8}' | '\u{27e9}')
 }
 
 #[cfg(test)]

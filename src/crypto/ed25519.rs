@@ -1,6 +1,8 @@
-//! Ed25519 (RFC 8032) as the audit log needs it: sign a note, check a note. Nothing else.
+//! Ed25519 (RFC 8032) as whoever checks the audit log needs it, without a key of an instance.
 
-use ring::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use ring::signature::{self, UnparsedPublicKey};
+#[cfg(test)]
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 /// Whether `signature` is the holder of `public`'s signature over `message`. Malleable forms (S ≥ L) are refused.
 #[must_use]
@@ -10,50 +12,28 @@ pub fn ed25519_verify(public: &[u8; 32], message: &[u8], signature: &[u8]) -> bo
         .is_ok()
 }
 
-/// A private key that signs; never printed, never serialised.
-pub struct Ed25519Signer(Ed25519KeyPair);
+/// A key that signs known-answer vectors and samples.
+#[cfg(test)]
+pub(crate) struct Ed25519Signer(Ed25519KeyPair);
 
-/// The bytes are not an Ed25519 private key in PKCS#8 form, version 2 (RFC 8410).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an Ed25519 key in PKCS#8 form")]
-pub struct InvalidSigningKey;
-
+#[cfg(test)]
 impl Ed25519Signer {
-    /// Reads a PKCS#8 document that holds the public key too.
-    ///
-    /// # Errors
-    /// When the document is not one, or its halves do not belong together.
-    pub fn from_pkcs8(document: &[u8]) -> Result<Self, InvalidSigningKey> {
-        Ed25519KeyPair::from_pkcs8(document)
-            .map(Self)
-            .map_err(|_| InvalidSigningKey)
-    }
-
-    /// A key from its 32-byte seed, for known-answer vectors.
-    #[cfg(test)]
+    /// A key from its 32-byte seed.
     pub(crate) fn from_seed(seed: &[u8; 32]) -> Self {
         Self(Ed25519KeyPair::from_seed_unchecked(seed).unwrap())
     }
 
     /// The public half.
-    #[must_use]
-    pub fn public(&self) -> [u8; 32] {
+    pub(crate) fn public(&self) -> [u8; 32] {
         let mut public = [0_u8; 32];
         public.copy_from_slice(self.0.public_key().as_ref());
         public
     }
 
     /// Signs; deterministic (RFC 8032 §5.1.6).
-    #[must_use]
-    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         let mut bytes = [0_u8; 64];
         bytes.copy_from_slice(self.0.sign(message).as_ref());
         bytes
-    }
-}
-
-impl std::fmt::Debug for Ed25519Signer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Ed25519Signer([redacted])")
     }
 }

@@ -66,7 +66,8 @@ fn cap(pieces: impl Iterator<Item = Piece>, total: usize, max: usize) -> String 
     text
 }
 
-// SECURITY: what a terminal, a page or a person would not see, or would see in another order.
+// SECURITY: what a terminal, a page or a person would not see, or would see in another order. The list is part of the
+// log's format (docs/audit-log.md, tools/verify_audit.py), so it does not follow `domain::text::is_unseen`.
 fn is_hidden(c: char) -> bool {
     c.is_control() // C0, DEL, C1: NUL, ANSI escapes, line breaks
         || matches!(c,

@@ -28,7 +28,7 @@ pub struct Hardening {
     pub lockable: bool,
 }
 
-/// Turns off core dumps and attaching, and tries out locked memory. Call it first thing in `main`.
+/// Turns off core dumps and attaching, and tries out locked memory. Call it before any key is opened.
 #[must_use]
 pub fn harden_process() -> Hardening {
     let zero = Rlimit {
@@ -42,9 +42,7 @@ pub fn harden_process() -> Hardening {
     }
 }
 
-/// Whether key memory can be locked here and now.
-#[must_use]
-pub fn memory_is_lockable() -> bool {
+fn memory_is_lockable() -> bool {
     Locked::new([0_u8; 32], Locking::Required).is_ok()
 }
 

@@ -84,12 +84,6 @@ impl UnverifiedJws {
         &self.kid
     }
 
-    /// The claimed algorithm.
-    #[must_use]
-    pub fn claimed_algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
-
     /// Believes the token if it is a `typ` signed by `key`.
     ///
     /// # Errors
@@ -110,7 +104,6 @@ impl UnverifiedJws {
             return Err(JoseError::Signature);
         }
         Ok(VerifiedJws {
-            kid: self.kid,
             payload: self.payload,
         })
     }
@@ -119,17 +112,10 @@ impl UnverifiedJws {
 /// A token that a trusted key signed as the expected type; its claims are still to be checked.
 #[derive(Debug, Clone)]
 pub struct VerifiedJws {
-    kid: String,
     payload: Vec<u8>,
 }
 
 impl VerifiedJws {
-    /// The key that signed it.
-    #[must_use]
-    pub fn kid(&self) -> &str {
-        &self.kid
-    }
-
     /// The signed bytes, for the strict gate.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

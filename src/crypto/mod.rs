@@ -26,6 +26,8 @@ pub mod strict_json;
 #[cfg(test)]
 mod vectors;
 pub mod wrap;
+#[cfg(test)]
+mod wycheproof;
 
 pub use aad::AadParts;
 pub use hardening::Locking;

@@ -8,10 +8,12 @@ pub mod delegation;
 pub mod entry;
 pub mod grant;
 pub mod id;
+pub mod loopback;
 pub mod mode;
 pub mod principal;
 pub mod scope;
 pub mod secret;
+pub mod text;
 
 pub use action::Action;
 pub use clock::{Clock, Randomness, RandomnessUnavailable, Time};

@@ -47,6 +47,49 @@ impl KeyKind {
             Self::Agent => "psa",
         }
     }
+
+    /// The name in JSON and storage.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Service => "service",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// Whom an API key speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOwner {
+    /// The org's administration; the key is nobody's own.
+    Admin,
+    /// A host application.
+    Service(ServiceId),
+    /// An agent.
+    Agent(AgentId),
+}
+
+impl KeyOwner {
+    /// What a key of this owner is for.
+    #[must_use]
+    pub fn kind(self) -> KeyKind {
+        match self {
+            Self::Admin => KeyKind::Admin,
+            Self::Service(_) => KeyKind::Service,
+            Self::Agent(_) => KeyKind::Agent,
+        }
+    }
+
+    /// The id of the application or agent; an admin key has none.
+    #[must_use]
+    pub fn id(self) -> Option<String> {
+        match self {
+            Self::Admin => None,
+            Self::Service(id) => Some(id.to_string()),
+            Self::Agent(id) => Some(id.to_string()),
+        }
+    }
 }
 
 /// An authenticated caller.

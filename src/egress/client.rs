@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Credential, EgressError, EgressPolicy, InboundResponse, OutboundRequest, Purpose, Refusal,
+    begin::{Beginning, TimedBody},
     resolver::{FilteringResolver, Lookup, NoGlobalAddress, SystemLookup},
 };
 
@@ -83,6 +84,8 @@ pub(super) fn build(
     let mut builder = reqwest::Client::builder()
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
+        // INVARIANT: what `begin` promises holds for HTTP/1.1 only.
+        .http1_only()
         .no_proxy()
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -111,13 +114,26 @@ pub(super) async fn deliver(
         body,
         credential,
         max_body,
+        begin_by,
     } = request;
     place(credential, &mut url, &mut headers).map_err(EgressError::Refused)?;
     let mut builder = client.request(method, url).headers(headers);
-    if let Some(body) = body {
+    let beginning = Beginning::default();
+    if let Some(by) = begin_by {
+        if by.has_passed() {
+            return Err(EgressError::TooLate);
+        }
+        builder = builder.body(reqwest::Body::wrap(TimedBody::new(body, by, &beginning)));
+    } else if let Some(body) = body {
         builder = builder.body(body);
     }
-    let mut response = builder.send().await.map_err(classify)?;
+    let mut response = builder.send().await.map_err(|error| {
+        if beginning.came_too_late() {
+            EgressError::TooLate
+        } else {
+            classify(error)
+        }
+    })?;
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
     let mut body = Zeroizing::new(Vec::with_capacity(max_body.min(16 * 1024)));

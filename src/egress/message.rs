@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::BeginBy;
 use crate::domain::secret::{AccessToken, ApiKey, ClientSecret};
 
 /// The largest answer that is read, unless a request asks for less.
@@ -58,6 +59,8 @@ pub struct OutboundRequest<'a> {
     pub credential: Credential<'a>,
     /// Where reading the answer stops.
     pub max_body: usize,
+    /// The last moment to begin, if there is one.
+    pub begin_by: Option<BeginBy>,
 }
 
 impl OutboundRequest<'_> {
@@ -71,6 +74,7 @@ impl OutboundRequest<'_> {
             body: None,
             credential: Credential::None,
             max_body: MAX_BODY,
+            begin_by: None,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The one outbound HTTP client: address filter, no redirects, no proxies, no decompression, limits.
 //!
 //! Promises: a request goes to the host of its URL and nowhere else, over TLS, to a global address, unless the
-//! operator named that very `host:port` for that connector. An error tells whether the request may have been sent.
+//! operator named that very `host:port` for that connector. An error tells whether the request may have been sent. A
+//! request with a last moment begins before it or not at all.
 //! It must never follow a redirect, read a proxy variable, or put a URL, header or body into an error.
 
 mod address;
+mod begin;
 mod client;
 mod message;
 mod operator;
@@ -14,6 +16,7 @@ mod resolver;
 mod tests;
 
 pub use address::is_global;
+pub use begin::BeginBy;
 pub use client::Egress;
 pub use message::{Credential, InboundResponse, MAX_BODY, OutboundRequest, secret_body};
 pub use operator::{OperatorClient, operator_client};
@@ -28,6 +31,9 @@ pub enum EgressError {
     /// No connection came about; nothing was sent.
     #[error("the destination could not be reached")]
     Unreachable,
+    /// The last moment to begin had passed; nothing was sent.
+    #[error("it was too late to begin")]
+    TooLate,
     /// Something may have been sent, no complete answer came.
     #[error("no complete answer came from the destination")]
     Interrupted {

@@ -1,9 +1,10 @@
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use http::Method;
@@ -14,34 +15,64 @@ use tokio::{
 use url::Url;
 
 use super::{resolver::Lookup, *};
-use crate::domain::{connector::ConnectorId, secret::AccessToken};
+use crate::domain::{Clock, Time, clock::FixedClock, connector::ConnectorId, secret::AccessToken};
 
 /// A listener that counts connections, keeps what it read and gives one canned answer.
 struct Server {
     port: u16,
     hits: Arc<AtomicUsize>,
     seen: Arc<std::sync::Mutex<String>>,
+    over: Arc<AtomicUsize>,
 }
 
 impl Server {
+    /// Answers one request of each connection.
     async fn start(answer: String) -> Self {
+        Self::start_for(answer, 1).await
+    }
+
+    /// Answers every request.
+    async fn start_keeping(answer: String) -> Self {
+        Self::start_for(answer, usize::MAX).await
+    }
+
+    async fn start_for(answer: String, each: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let hits = Arc::new(AtomicUsize::new(0));
         let seen = Arc::new(std::sync::Mutex::new(String::new()));
         let (counter, log) = (Arc::clone(&hits), Arc::clone(&seen));
+        let over = Arc::new(AtomicUsize::new(0));
+        let done = Arc::clone(&over);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 counter.fetch_add(1, Ordering::SeqCst);
-                let mut buffer = vec![0; 8192];
-                let read = stream.read(&mut buffer).await.unwrap_or(0);
-                log.lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&buffer[..read]));
-                let _gone = stream.write_all(answer.as_bytes()).await;
+                for _ in 0..each {
+                    let mut buffer = vec![0; 8192];
+                    let read = stream.read(&mut buffer).await.unwrap_or(0);
+                    log.lock()
+                        .unwrap()
+                        .push_str(&String::from_utf8_lossy(&buffer[..read]));
+                    if stream.write_all(answer.as_bytes()).await.is_err() || read == 0 {
+                        break;
+                    }
+                }
+                done.fetch_add(1, Ordering::SeqCst);
             }
         });
-        Self { port, hits, seen }
+        Self {
+            port,
+            hits,
+            seen,
+            over,
+        }
+    }
+
+    /// Waits until a connection was read to its end.
+    async fn until_hit(&self) {
+        while self.over.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn hits(&self) -> usize {
@@ -252,6 +283,106 @@ async fn a_connection_that_never_came_about_sent_nothing() {
         .unwrap_err();
     assert_eq!(error, EgressError::Unreachable);
     assert!(!error.may_have_been_sent());
+}
+
+/// A name that takes its time: the clock moves on while it is looked up.
+struct Slow(Arc<FixedClock>, Duration);
+
+impl Lookup for Slow {
+    fn lookup(
+        &self,
+        _name: String,
+    ) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>> {
+        self.0.advance(self.1);
+        Box::pin(async { Ok(vec![Ipv4Addr::LOCALHOST.into()]) })
+    }
+}
+
+/// Sends to a server whose name takes `takes` to resolve, five seconds being allowed.
+async fn send_after(server: &Server, takes: Duration, body: Option<&'static str>) -> Result<(), EgressError> {
+    let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
+    let authority = format!("slow.example:{}", server.port);
+    let policy = EgressPolicy::strict().allow(&id(), &authority).unwrap();
+    let egress = Egress::with_lookup(policy, Arc::new(Slow(Arc::clone(&clock), takes))).unwrap();
+    let mut request = get(&format!("http://{authority}/"));
+    if let Some(body) = body {
+        request.method = Method::POST;
+        request.body = Some(body.into());
+    }
+    let at = clock.since_boot() + Duration::from_secs(5);
+    request.begin_by = Some(BeginBy::new(clock, at));
+    egress.send(&purpose(), request).await.map(drop)
+}
+
+#[tokio::test]
+async fn no_byte_of_a_request_leaves_after_the_last_moment_to_begin() {
+    for body in [None, Some("some text")] {
+        let server = Server::start(ok("{}")).await;
+        let error = send_after(&server, Duration::from_secs(6), body)
+            .await
+            .unwrap_err();
+        assert_eq!(error, EgressError::TooLate);
+        assert!(!error.may_have_been_sent());
+        // The connection came about, and was closed with nothing on it.
+        server.until_hit().await;
+        assert_eq!(*server.seen.lock().unwrap(), "", "{body:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_begins_in_time_is_sent_as_any_other() {
+    for (body, framing) in [(None, None), (Some("some text"), Some("content-length: 9"))] {
+        let server = Server::start(ok("{}")).await;
+        send_after(&server, Duration::from_secs(4), body).await.unwrap();
+        let seen = server.seen.lock().unwrap().clone();
+        assert!(
+            seen.ends_with(&format!("\r\n\r\n{}", body.unwrap_or_default())),
+            "{seen}"
+        );
+        assert_eq!(seen.contains("content-length"), framing.is_some(), "{seen}");
+        assert!(seen.contains(framing.unwrap_or_default()), "{seen}");
+        assert!(!seen.contains("transfer-encoding"), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_late_before_it_begins_contacts_nobody() {
+    let server = Server::start(ok("{}")).await;
+    let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
+    let mut request = get(&format!("http://127.0.0.1:{}/", server.port));
+    request.begin_by = Some(BeginBy::new(Arc::clone(&clock) as _, clock.since_boot()));
+    let error = allowing(server.port).send(&purpose(), request).await.unwrap_err();
+    assert_eq!((error, server.hits()), (EgressError::TooLate, 0));
+}
+
+/// One connection, kept: the second request waits for no connection, and the moment passes while it is prepared.
+#[tokio::test]
+async fn a_kept_connection_carries_nothing_late_either() {
+    let server = Server::start_keeping(ok("{}").replace("connection: close\r\n", "")).await;
+    let egress = allowing(server.port);
+    let url = format!("http://127.0.0.1:{}/", server.port);
+    egress.send(&purpose(), get(&url)).await.unwrap();
+    let before = server.seen.lock().unwrap().clone();
+    let mut request = get(&url);
+    request.begin_by = Some(BeginBy::new(Arc::new(Ticking::default()), Duration::from_secs(2)));
+    let error = egress.send(&purpose(), request).await.unwrap_err();
+    assert_eq!((error, server.hits()), (EgressError::TooLate, 1));
+    assert_eq!(*server.seen.lock().unwrap(), before);
+}
+
+/// A clock on which every look takes a second.
+#[derive(Debug, Default)]
+struct Ticking(AtomicUsize);
+
+impl Clock for Ticking {
+    fn now(&self) -> Time {
+        Time::from_unix_seconds(0)
+    }
+
+    fn since_boot(&self) -> Duration {
+        let looks = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+        Duration::from_secs(looks.try_into().unwrap())
+    }
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
         args: args.canonical().clone(),
     };
     let canonical = crate::crypto::jcs::canonicalize(&action)?;
-    let hash = ActionHash(digest::sha256(&canonical));
+    let hash = digest::action_hash(&canonical);
     let (category, scopes) = (tool.category(), tool.scopes());
     Ok(Prepared {
         agent,
@@ -177,7 +177,8 @@ async fn same_epoch(
 ) -> Result<(Arc<AgentView>, Arc<GrantView>), Refusal> {
     for _attempt in 0..ATTEMPTS {
         let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
-        if agent.facts.agent.disabled_at.is_some() {
+        // SECURITY: also a call that was let in before its key or agent ended: the gate makes it read its facts again.
+        if agent.facts.agent.disabled_at.is_some() || !agent.facts.keys.contains(&caller.key) {
             return Err(Refusal::Unauthenticated);
         }
         let grant = select(deps, caller, ask, &agent).await?;

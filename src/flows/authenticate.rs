@@ -4,10 +4,10 @@
 
 use crate::{
     domain::{
-        principal::{KeyKind, Principal},
+        principal::{KeyKind, KeyOwner, Principal},
         secret::{ApiKey, LinkToken},
     },
-    store::StoreError,
+    store::Keyed,
 };
 
 use super::{Deps, Refusal, login};
@@ -20,22 +20,17 @@ use super::{Deps, Refusal, login};
 pub async fn by_key(deps: &Deps, claimed: KeyKind, key: &ApiKey) -> Result<Principal, Refusal> {
     // SECURITY: keys are looked up by keyed hash, so no comparison of secrets can be timed.
     let hash = deps.lookup.api_key(key)?;
-    let mut tx = deps.store.read_by(&hash).await?;
-    let row = tx.api_key(&hash).await?.ok_or(Refusal::Unauthenticated)?;
-    if row.revoked_at.is_some() || row.kind != claimed {
+    let found = deps.store.find(Keyed::ApiKey(&hash)).await?;
+    let (org, mut tx) = found.ok_or(Refusal::Unauthenticated)?;
+    let row = tx.api_key(org, &hash).await?.ok_or(Refusal::Unauthenticated)?;
+    if row.revoked_at.is_some() || row.owner.kind() != claimed {
         return Err(Refusal::Unauthenticated);
     }
-    let (org, key) = (row.org, row.id);
-    let inconsistent = || Refusal::from(StoreError::Inconsistent { table: "api_keys" });
-    match row.kind {
-        KeyKind::Admin => Ok(Principal::Admin { org, key }),
-        KeyKind::Service => {
-            let service = row.owner.parse().map_err(|_| inconsistent())?;
-            Ok(Principal::Service { org, service, key })
-        }
-        KeyKind::Agent => {
-            let agent = row.owner.parse().map_err(|_| inconsistent())?;
-            tx.enter(org).await?;
+    let key = row.id;
+    match row.owner {
+        KeyOwner::Admin => Ok(Principal::Admin { org, key }),
+        KeyOwner::Service(service) => Ok(Principal::Service { org, service, key }),
+        KeyOwner::Agent(agent) => {
             let known = tx.agent(org, agent).await?.ok_or(Refusal::Unauthenticated)?;
             if known.disabled_at.is_some() {
                 return Err(Refusal::Unauthenticated);

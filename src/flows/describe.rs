@@ -43,7 +43,7 @@ pub async fn describe(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Describe
     Ok(Described {
         action: prepared.action,
         canonical,
-        action_hash: digest::base64url(&prepared.hash.0),
+        action_hash: digest::action_hash_text(&prepared.hash),
         summary,
         category: prepared.category,
         modes,

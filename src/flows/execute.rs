@@ -10,8 +10,9 @@ use crate::{
         secret::AccessToken,
     },
     egress::{EgressError, InboundResponse, Purpose},
+    failpoints::Failpoint,
     release::{
-        AuditReceipt,
+        AuditReceipt, DeadReceipt,
         open::{self, OpenError},
     },
 };
@@ -24,9 +25,6 @@ use super::{
     token::Ready,
 };
 
-/// What came back from the provider, filtered.
-pub type Executed = FilteredResponse;
-
 /// Opens the token, sends the rendered request, filters the answer and appends the outcome.
 ///
 /// # Errors
@@ -36,23 +34,25 @@ pub async fn run(
     prepared: &Prepared,
     receipt: &AuditReceipt,
     ready: &Ready,
-) -> Result<Executed, Refusal> {
+) -> Result<FilteredResponse, Refusal> {
     let entry = receipt.entry();
     let grant = &prepared.grant.facts.grant;
     let token = match open::access_token(receipt, &ready.key, grant, &ready.kind) {
         Ok(token) => token,
         Err(error) => return Err(dropped(deps, prepared, entry, &error).await),
     };
+    Failpoint::ExecuteOpened.reached();
     // The action was prepared from this very tool.
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
-    let sent = send(deps, prepared, tool, receipt, &token).await;
-    let sent = match sent {
-        Ok(answer) if is_dead(prepared, &answer) => {
+    let sent = match send(deps, prepared, tool, receipt, token).await {
+        Ok(first) if is_dead(prepared, &first.answer) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
             match again(deps, prepared, receipt, ready, tool).await {
+                // No time was left: what the provider said to the first call stands.
+                Ok(Err(EgressError::TooLate)) => Ok(first),
                 Ok(resent) => resent,
                 Err(refusal) => {
-                    outcome_entry(deps, prepared, entry, "failed", Some(answer.status)).await;
+                    outcome_entry(deps, prepared, entry, "failed", Some(first.answer.status)).await;
                     return Err(refusal);
                 }
             }
@@ -60,7 +60,7 @@ pub async fn run(
         sent => sent,
     };
     match sent {
-        Ok(answer) => {
+        Ok(Answered { answer, token }) => {
             let filtered = connectors::filter(tool, &answer, &token);
             let outcome = if filtered.success { "ok" } else { "failed" };
             outcome_entry(deps, prepared, entry, outcome, Some(answer.status)).await;
@@ -70,6 +70,10 @@ pub async fn run(
             outcome_entry(deps, prepared, entry, "unknown", None).await;
             Err(Refusal::OutcomeUnknown { entry })
         }
+        Err(EgressError::TooLate) => {
+            dropped(deps, prepared, entry, &DeadReceipt.into()).await;
+            Err(Refusal::ProviderUnavailable)
+        }
         Err(_) => {
             outcome_entry(deps, prepared, entry, "not_sent", None).await;
             Err(Refusal::ProviderUnavailable)
@@ -77,24 +81,30 @@ pub async fn run(
     }
 }
 
+/// An answer and the token its request carried: each is filtered for the echo of the token it answers to.
+struct Answered {
+    answer: InboundResponse,
+    token: AccessToken,
+}
+
 async fn send(
     deps: &Deps,
     prepared: &Prepared,
     tool: Tool<'_>,
     receipt: &AuditReceipt,
-    token: &AccessToken,
-) -> Result<InboundResponse, EgressError> {
-    // Every send, resends included, needs a live receipt.
-    if receipt.live().is_err() {
-        return Err(EgressError::Setup);
-    }
+    token: AccessToken,
+) -> Result<Answered, EgressError> {
     // INVARIANT: the request is rendered from the action that was decided, nothing else.
     let rendered =
         connectors::render(&prepared.connector, tool, &prepared.args).map_err(|_| EgressError::Setup)?;
-    let request = rendered.with_token(&prepared.connector, token);
-    deps.egress
+    let mut request = rendered.with_token(&prepared.connector, &token);
+    // Every send, resends included, begins on a live receipt or not at all.
+    request.begin_by = Some(receipt.begin_by());
+    let answer = deps
+        .egress
         .send(&Purpose::connector(&prepared.connector.id), request)
-        .await
+        .await?;
+    Ok(Answered { answer, token })
 }
 
 fn is_dead(prepared: &Prepared, answer: &InboundResponse) -> bool {
@@ -108,7 +118,7 @@ async fn again(
     receipt: &AuditReceipt,
     ready: &Ready,
     tool: Tool<'_>,
-) -> Result<Result<InboundResponse, EgressError>, Refusal> {
+) -> Result<Result<Answered, EgressError>, Refusal> {
     let grant = &prepared.grant.facts.grant;
     let want = Want::Renewed {
         than: Some(ready.row.generation),
@@ -118,8 +128,11 @@ async fn again(
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
     let token =
         open::renewed_access_token(receipt, &key, grant, &row).map_err(|_| Refusal::KeyUnavailable)?;
-    let resent = send(deps, prepared, tool, receipt, &token).await;
-    if resent.as_ref().is_ok_and(|answer| is_dead(prepared, answer)) {
+    let resent = send(deps, prepared, tool, receipt, token).await;
+    if resent
+        .as_ref()
+        .is_ok_and(|resent| is_dead(prepared, &resent.answer))
+    {
         // A fresh token is dead too: only the person can mend that.
         refresh::give_up(deps, grant).await?;
         return Err(Refusal::GrantNeedsReconnect(grant.id));

@@ -1,16 +1,16 @@
 //! Founding an org: its data key, its first admin, the admin key.
 
 use crate::{
-    crypto::{api_key, lookup},
     domain::{
-        KeyId, OrgId, UserId,
+        OrgId, UserId,
         entry::{EntryDraft, EntryType},
-        principal::{KeyKind, Role},
+        principal::{KeyOwner, Role},
+        secret::ApiKey,
     },
-    store::{ApiKeyRow, OrgRow, Tx, UserRow},
+    store::{OrgRow, UserRow},
 };
 
-use super::{Deps, Refusal, record};
+use super::{Deps, Refusal, keys, record};
 
 /// An org as founded.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub struct Founded {
     pub org: OrgId,
     /// Its first admin.
     pub admin: UserId,
-    /// The admin key's text, shown this once.
-    pub admin_key: String,
+    /// The admin key, shown this once.
+    pub admin_key: ApiKey,
 }
 
 /// Makes an org with its data key, one admin and one admin key.
@@ -55,32 +55,12 @@ pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded
     tx.insert_org(&org, u32::from_be_bytes(incarnation)).await?;
     tx.insert_odk(&odk).await?;
     tx.insert_user(org.id, &admin).await?;
-    let admin_key = mint_key(deps, &mut tx, org.id, KeyKind::Admin, org.id.to_string()).await?;
+    let admin_key = keys::mint(deps, &mut tx, org.id, KeyOwner::Admin).await?;
     tx.append_entry(org.id, entry).await?;
     tx.commit().await?;
     Ok(Founded {
         org: org.id,
         admin: admin.id,
-        admin_key,
+        admin_key: admin_key.key,
     })
-}
-
-/// Mints an API key inside a transaction; its text is in the answer and nowhere else.
-pub(super) async fn mint_key(
-    deps: &Deps,
-    tx: &mut Tx,
-    org: OrgId,
-    kind: KeyKind,
-    owner: String,
-) -> Result<String, Refusal> {
-    let key = api_key::mint(kind, &*deps.random)?;
-    let row = ApiKeyRow {
-        org,
-        id: KeyId::new(tx.now(), &*deps.random)?,
-        kind,
-        owner,
-        revoked_at: None,
-    };
-    tx.insert_api_key(&row, &deps.lookup.api_key(&key)?).await?;
-    Ok(lookup::show_api_key(&key))
 }

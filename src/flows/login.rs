@@ -9,7 +9,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         secret::LinkToken,
     },
-    store::{LoginLinkRow, OrgRow, Tx, UserRow},
+    store::{Keyed, LoginLinkRow, OrgRow, Tx, UserRow},
 };
 
 use super::{Deps, Refusal, record};
@@ -104,11 +104,11 @@ pub async fn enter(deps: &Deps, token: &LinkToken) -> Result<LinkToken, Refusal>
     Ok(session)
 }
 
-/// The link with this keyed hash, in a snapshot that goes on in its org.
+/// The link with this keyed hash, in a snapshot of its org.
 async fn find(deps: &Deps, hash: &[u8; 32]) -> Result<(Tx, LoginLinkRow), Refusal> {
-    let mut tx = deps.store.read_by(hash).await?;
-    let link = tx.login_link(hash).await?.ok_or(Refusal::NotFound)?;
-    tx.enter(link.org).await?;
+    let found = deps.store.find(Keyed::LoginLink(hash)).await?;
+    let (org, mut tx) = found.ok_or(Refusal::NotFound)?;
+    let link = tx.login_link(org, hash).await?.ok_or(Refusal::NotFound)?;
     Ok((tx, link))
 }
 
@@ -118,11 +118,12 @@ async fn find(deps: &Deps, hash: &[u8; 32]) -> Result<(Tx, LoginLinkRow), Refusa
 /// When the database is unavailable.
 pub async fn who(deps: &Deps, session: &LinkToken) -> Result<Option<(OrgRow, UserRow)>, Refusal> {
     let hash = deps.lookup.session(session)?;
-    let mut tx = deps.store.read_by(&hash).await?;
-    let Some(row) = tx.session(&hash).await? else {
+    let Some((org, mut tx)) = deps.store.find(Keyed::Session(&hash)).await? else {
         return Ok(None);
     };
-    tx.enter(row.org).await?;
+    let Some(row) = tx.session(org, &hash).await? else {
+        return Ok(None);
+    };
     let (Some(org), Some(user)) = (tx.org(row.org).await?, tx.user(row.org, row.user).await?) else {
         return Ok(None);
     };
@@ -135,9 +136,12 @@ pub async fn who(deps: &Deps, session: &LinkToken) -> Result<Option<(OrgRow, Use
 /// When the database is unavailable.
 pub async fn leave(deps: &Deps, session: &LinkToken) -> Result<(), Refusal> {
     let hash = deps.lookup.session(session)?;
-    let known = deps.store.read_by(&hash).await?.session(&hash).await?;
-    if let Some(row) = known {
-        let mut tx = deps.store.write(row.org).await?;
+    let Some((org, tx)) = deps.store.find(Keyed::Session(&hash)).await? else {
+        return Ok(());
+    };
+    drop(tx);
+    let mut tx = deps.store.write(org).await?;
+    if let Some(row) = tx.session(org, &hash).await? {
         let draft = EntryDraft {
             user: Some(row.user),
             outcome: Some("logout".to_owned()),

@@ -6,7 +6,7 @@ use crate::{
         entry::{Entry, EntryType},
         grant::{Grant, GrantState},
     },
-    store::{AgentRow, EntryFilter, OutboxRow, RevocationRow, ServiceRow, Tx, UpstreamResult, UserRow},
+    store::{AgentRow, EntryFilter, OutboxRow, RevocationRow, ServiceRow, Tx, UpstreamTotals, UserRow},
 };
 
 use super::{Deps, Refusal, revoke, telling};
@@ -56,37 +56,7 @@ pub struct Receipt {
     /// The first of its grants, each with its person and what the provider said.
     pub grants: Vec<(Option<UserRow>, Option<Grant>, OutboxRow)>,
     /// How many grants stand where; those without a tombstone yet count as pending.
-    pub totals: Totals,
-}
-
-/// How many grants stand where at their providers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Not answered yet.
-    pub pending: u64,
-    /// The provider confirmed.
-    pub revoked: u64,
-    /// The provider has no way.
-    pub unsupported: u64,
-    /// It never confirmed.
-    pub unconfirmed: u64,
-}
-
-impl Totals {
-    /// All of them.
-    #[must_use]
-    pub fn all(&self) -> u64 {
-        self.pending + self.revoked + self.unsupported + self.unconfirmed
-    }
-
-    fn count(&mut self, result: UpstreamResult) {
-        match result {
-            UpstreamResult::Pending => self.pending += 1,
-            UpstreamResult::Revoked => self.revoked += 1,
-            UpstreamResult::Unsupported => self.unsupported += 1,
-            UpstreamResult::Unconfirmed => self.unconfirmed += 1,
-        }
-    }
+    pub totals: UpstreamTotals,
 }
 
 /// The people of the org.
@@ -176,17 +146,6 @@ pub async fn roster(deps: &Deps, org: OrgId) -> Result<Roster, Refusal> {
 /// When there is no such revocation in this org.
 pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receipt, Refusal> {
     let (row, first) = revoke::report(deps, org, id, None, PAGE).await?;
-    let mut totals = Totals::default();
-    let mut page = first.clone();
-    while let Some(last) = page.last().map(|row| row.grant) {
-        for row in &page {
-            totals.count(row.result);
-        }
-        page = next(deps, org, id, last).await?;
-    }
-    if !row.fanned_out {
-        totals.pending += row.counts.grants.saturating_sub(totals.all());
-    }
     let mut tx = deps.store.read(org).await?;
     let mut grants = Vec::with_capacity(first.len());
     for outbox in first {
@@ -197,13 +156,10 @@ pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receip
         };
         grants.push((user, grant, outbox));
     }
-    let entries = tx.entries_about(org, &id.to_string()).await?;
+    let totals = revoke::totals(&mut tx, org, &row).await?;
+    let entry = revoke::entry(&mut tx, org, id).await?;
     drop(tx);
-    let by = entries
-        .iter()
-        .filter_map(|row| serde_json::from_str::<Entry>(&row.bytes).ok())
-        .find(|entry| entry.kind == EntryType::Revoke)
-        .and_then(|entry| entry.draft.on_behalf.into_iter().next());
+    let by = entry.and_then(|entry| entry.draft.on_behalf.into_iter().next());
     let by = match by {
         Some(id) => Some(telling::actor(deps, org, &id).await?),
         None => None,
@@ -215,15 +171,6 @@ pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receip
         grants,
         totals,
     })
-}
-
-async fn next(deps: &Deps, org: OrgId, id: RevocationId, after: GrantId) -> Result<Vec<OutboxRow>, Refusal> {
-    Ok(deps
-        .store
-        .read(org)
-        .await?
-        .outbox_of(org, id, Some(after), MOST)
-        .await?)
 }
 
 async fn last_asked(tx: &mut Tx, org: OrgId, agent: &AgentRow) -> Result<Option<Time>, Refusal> {

@@ -19,6 +19,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         grant::{Grant, GrantState, ReconnectReason},
     },
+    failpoints::Failpoint,
     release::{
         open,
         seal::{self, Tokens},
@@ -109,7 +110,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             .claim_refresh(
                 grant.org,
                 grant.id,
-                deps.store.replica(),
+                &deps.store.replica(),
                 &want.kind().to_string(),
                 LEASE,
             )
@@ -120,7 +121,9 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             tokio::time::sleep(POLL).await;
             continue;
         };
+        Failpoint::RefreshClaimed.reached();
         let flown = ask(deps, &grant, connector, &lease, &key, &refresh_token, want).await;
+        Failpoint::RefreshAnswered.reached();
         return settle(deps, &grant, connector, &lease, &seal_key, want, flown).await;
     }
     Err(Refusal::ProviderUnavailable)
@@ -278,6 +281,7 @@ async fn settle(
     tx.update_grant(&now_grant).await?;
     tx.append_entry(grant.org, entry).await?;
     tx.commit().await?;
+    Failpoint::RefreshKept.reached();
     match want {
         _ if wider => Err(Refusal::GrantNeedsReconnect(grant.id)),
         // A narrowing that narrowed nothing is not one.

@@ -8,7 +8,7 @@ use crate::{
         connector::ConnectorId,
         entry::{Entry, EntryDraft, EntryType, Epoch},
     },
-    store::{OutboxRow, RevocationRow, Selector, SelectorCounts},
+    store::{OutboxRow, RevocationRow, Selector, SelectorCounts, Tx, UpstreamTotals},
 };
 
 use super::{Deps, Refusal, record};
@@ -162,7 +162,27 @@ pub async fn report(
     Ok((row, grants))
 }
 
-async fn exists(tx: &mut crate::store::Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
+/// How far a revocation has come at the providers; grants that have no tombstone yet count as pending.
+pub(super) async fn totals(tx: &mut Tx, org: OrgId, row: &RevocationRow) -> Result<UpstreamTotals, Refusal> {
+    let mut totals = tx.upstream_totals(org, row.id).await?;
+    if !row.fanned_out {
+        let known = totals.pending + totals.revoked + totals.unsupported + totals.unconfirmed;
+        totals.pending += row.counts.grants.saturating_sub(known);
+    }
+    Ok(totals)
+}
+
+/// The entry that says a revocation took effect.
+pub(super) async fn entry(tx: &mut Tx, org: OrgId, id: RevocationId) -> Result<Option<Entry>, Refusal> {
+    Ok(tx
+        .entries_about(org, &id.to_string())
+        .await?
+        .iter()
+        .filter_map(|row| serde_json::from_str::<Entry>(&row.bytes).ok())
+        .find(|entry| entry.kind == EntryType::Revoke))
+}
+
+async fn exists(tx: &mut Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
     let found = match selector {
         Selector::All(all) => *all,
         Selector::User(user) => tx.user(org, *user).await?.is_some(),
@@ -200,7 +220,7 @@ fn covers(selector: &Selector, entry: &Entry) -> bool {
 }
 
 /// A release without an outcome after this long is `unknown`; the sweeper writes that.
-const OUTCOME_DUE: Duration = Duration::from_secs(300);
+pub(super) const OUTCOME_DUE: Duration = Duration::from_secs(300);
 /// The longest wait for calls already sent.
 const DRAIN: Duration = Duration::from_secs(35);
 /// How often to look meanwhile.

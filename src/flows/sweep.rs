@@ -1,17 +1,14 @@
 //! What time does by itself: sessions, quarantines and calls that come to no end get one.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use crate::{
-    domain::{
-        EntryId, GrantId, OrgId,
-        entry::{Entry, EntryDraft, EntryType},
-        grant::GrantState,
-    },
-    store::{OutboxRow, UpstreamResult},
+use crate::domain::{
+    EntryId, GrantId, OrgId,
+    entry::{Entry, EntryDraft, EntryType},
+    grant::GrantState,
 };
 
-use super::{Deps, Refusal, connect::discard, record, refused, upstream};
+use super::{Deps, Refusal, connect::discard, record, refused, revoke::OUTCOME_DUE, upstream};
 
 /// Ends what is overdue; returns how many things it ended.
 ///
@@ -94,17 +91,7 @@ async fn quarantine_over(deps: &Deps, org: OrgId, id: GrantId) -> Result<u64, Re
         return Ok(0);
     }
     grant.state = GrantState::Revoked { at: now };
-    let outbox = OutboxRow {
-        org,
-        grant: id,
-        revocation: None,
-        connector: grant.connector.clone(),
-        due_at: now,
-        give_up_at: now + upstream::GIVE_UP,
-        attempts: 0,
-        result: UpstreamResult::Pending,
-    };
-    tx.bury_grant(&grant, &outbox).await?;
+    tx.bury_grant(&grant, &upstream::outbox_row(&grant, now)).await?;
     let draft = EntryDraft {
         user: Some(grant.user),
         grant: Some(id),
@@ -119,6 +106,4 @@ async fn quarantine_over(deps: &Deps, org: OrgId, id: GrantId) -> Result<u64, Re
     Ok(1)
 }
 
-/// A release without an outcome after this long is `unknown`.
-const OUTCOME_DUE: Duration = Duration::from_secs(300);
 const BATCH: u64 = 100;

@@ -72,6 +72,20 @@ pub fn can_revoke(connector: &Connector) -> bool {
     connector.revoke.how != RevokeHow::None
 }
 
+/// The place in the outbox of a grant that ended now.
+pub(super) fn outbox_row(grant: &Grant, now: Time) -> OutboxRow {
+    OutboxRow {
+        org: grant.org,
+        grant: grant.id,
+        revocation: None,
+        connector: grant.connector.clone(),
+        due_at: now,
+        give_up_at: now + GIVE_UP,
+        attempts: 0,
+        result: UpstreamResult::Pending,
+    }
+}
+
 /// Keeps tokens for which there is no living grant under a grant of their own; one that has ended is queued.
 ///
 /// # Errors
@@ -118,14 +132,8 @@ pub async fn keep_apart(
 /// When the database is unavailable.
 pub async fn queue(tx: &mut Tx, tombstone: &Grant, result: UpstreamResult) -> Result<(), Refusal> {
     let outbox = OutboxRow {
-        org: tombstone.org,
-        grant: tombstone.id,
-        revocation: None,
-        connector: tombstone.connector.clone(),
-        due_at: tx.now(),
-        give_up_at: tx.now() + GIVE_UP,
-        attempts: 0,
         result,
+        ..outbox_row(tombstone, tx.now())
     };
     tx.put_outbox(&outbox).await?;
     if result != UpstreamResult::Pending {
@@ -173,20 +181,11 @@ pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
                     .catalogue
                     .get(&grant.connector)
                     .is_some_and(|connector| can_revoke(connector));
-                let outbox = OutboxRow {
-                    org,
-                    grant: grant.id,
-                    revocation: Some(revocation.id),
-                    connector: grant.connector.clone(),
-                    due_at: tx.now(),
-                    give_up_at: tx.now() + GIVE_UP,
-                    attempts: 0,
-                    result: if can {
-                        UpstreamResult::Pending
-                    } else {
-                        UpstreamResult::Unsupported
-                    },
-                };
+                let mut outbox = outbox_row(grant, tx.now());
+                outbox.revocation = Some(revocation.id);
+                if !can {
+                    outbox.result = UpstreamResult::Unsupported;
+                }
                 tx.bury_grant(grant, &outbox).await?;
                 if !can {
                     tx.shred_secrets(org, grant.id).await?;

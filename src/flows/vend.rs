@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    connectors::FilteredResponse,
     domain::{
         DecisionId, EntryId, Mode, ScopeSet, Time,
         decision::{Outcome, UnverifiedDecision},
         entry::EntryType,
         secret::AccessToken,
     },
+    failpoints::Failpoint,
     policy::OrgPermit,
     release::{AuditReceipt, DecisionError, GateRefusal, Release, VerifiedDecision, open},
     store::IdempotencyKey,
@@ -18,8 +20,7 @@ use super::{
     Deps, Refusal,
     actions::{self, Ask, Caller, Prepared},
     decide::{self, ATTEMPTS, Decided, Denied},
-    execute::{self, Executed},
-    idempotency, refused,
+    execute, idempotency, refused,
     token::{self, Ready},
 };
 
@@ -29,7 +30,7 @@ pub enum Vended {
     /// Postern made the call.
     Executed {
         /// What came back.
-        answer: Executed,
+        answer: FilteredResponse,
         /// The decision it rests on.
         decision: String,
         /// The entry that precedes it.
@@ -124,7 +125,10 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
             decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?
         }
     };
-    let rung = rung(ask, &decided, &verified)?;
+    let rung = match rung(ask, &decided, &verified) {
+        Ok(rung) => rung,
+        Err(refusal) => return unless_stale(deps, caller, refusal).await,
+    };
     let ready = match make_ready(deps, &prepared, rung.mode, &verified).await {
         Err(Refusal::GrantNeedsReconnect(_)) => {
             return Err(reconnect(deps, caller, ask, &prepared).await);
@@ -160,9 +164,21 @@ async fn rejected(
     prepared: &Prepared,
     error: DecisionError,
 ) -> Result<Try, Refusal> {
+    if !deps.facts.is_current(deps, caller.org).await? {
+        return Ok(Try::Again);
+    }
     match refused::rejection(deps, caller, prepared, error).await? {
         Some(refusal) => Err(refusal),
         None => Ok(Try::Again),
+    }
+}
+
+/// What is refused on cached facts must be refused on current ones too.
+async fn unless_stale(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
+    if deps.facts.is_current(deps, caller.org).await? {
+        Err(refusal)
+    } else {
+        Ok(Try::Again)
     }
 }
 
@@ -341,6 +357,7 @@ async fn leave(
         Ok(token) => token,
         Err(error) => return Err(execute::dropped(deps, prepared, entry, &error).await),
     };
+    Failpoint::TokenOpened.reached();
     Ok(Vended::Token {
         token,
         expires_at: ready.row.expires_at,

@@ -5,9 +5,12 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
-use utoipa::ToSchema;
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::path::{Parameter, ParameterIn},
+};
 
 use super::problem::Problem;
 use crate::flows::Refusal;
@@ -60,27 +63,96 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// How many items a page has, within its bounds.
-///
-/// # Errors
-/// 400 when it is zero or more than [`MOST`].
-pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
-    match asked {
-        None => Ok(USUAL),
-        Some(limit) if (1..=MOST).contains(&limit) => Ok(limit),
-        Some(_) => Err(Problem::invalid("?limit", format!("between 1 and {MOST}"))),
+/// How many items a page has: 1 to [`MOST`], 100 unless said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Limit(u64);
+
+/// No page has so few or so many items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("between 1 and {MOST}")]
+pub struct OutOfBounds;
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(USUAL)
     }
 }
 
-/// A page of what a query for `limit + 1` rows found; `id` names a row for the next page.
-pub fn page<R, T>(mut rows: Vec<R>, limit: u64, id: impl Fn(&R) -> String, view: impl Fn(R) -> T) -> Page<T> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = more.then(|| rows.last().map(id)).flatten();
-    Page {
-        items: rows.into_iter().map(view).collect(),
-        next,
+impl TryFrom<u64> for Limit {
+    type Error = OutOfBounds;
+
+    fn try_from(asked: u64) -> Result<Self, OutOfBounds> {
+        if (1..=MOST).contains(&asked) {
+            Ok(Self(asked))
+        } else {
+            Err(OutOfBounds)
+        }
+    }
+}
+
+impl Limit {
+    /// How many rows to look for: one more than is shown tells whether another page follows.
+    #[must_use]
+    pub fn rows(self) -> u64 {
+        self.0 + 1
+    }
+
+    /// How many of them are shown.
+    #[must_use]
+    pub fn shown(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    /// 200 with a page of what a query for [`Limit::rows`] found; `id` names a row for the next page.
+    ///
+    /// # Errors
+    /// As [`ok`].
+    pub fn answer<R, T: Serialize>(
+        self,
+        rows: Vec<R>,
+        id: impl Fn(&R) -> String,
+        view: impl Fn(R) -> T,
+    ) -> Result<Response, Problem> {
+        ok(&self.page(rows, id, view))
+    }
+
+    /// The same page, for an answer that says more.
+    pub fn page<R, T>(self, mut rows: Vec<R>, id: impl Fn(&R) -> String, view: impl Fn(R) -> T) -> Page<T> {
+        let more = rows.len() > self.shown();
+        rows.truncate(self.shown());
+        let next = more.then(|| rows.last().map(id)).flatten();
+        Page {
+            items: rows.into_iter().map(view).collect(),
+            next,
+        }
+    }
+}
+
+/// The parameters of a list that filters nothing: `?limit=&after=`.
+#[derive(Debug, Deserialize)]
+pub struct Listing<Id> {
+    /// How many.
+    #[serde(default)]
+    pub limit: Limit,
+    /// The `next` of the page before.
+    pub after: Option<Id>,
+}
+
+/// The same in the API document, where every id is a string.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used")]
+struct Described {
+    /// At most so many; 100 unless said.
+    limit: Option<u64>,
+    /// The `next` of the page before.
+    after: Option<String>,
+}
+
+impl<Id> IntoParams for Listing<Id> {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Described::into_params(place)
     }
 }
 
@@ -104,10 +176,11 @@ const USUAL: u64 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Code;
+    use crate::http::{Code, query};
 
     fn pages(rows: Vec<u8>, limit: u64) -> (Vec<u8>, Option<String>) {
-        let page = page(rows, limit, u8::to_string, |row| row);
+        let limit = Limit::try_from(limit).unwrap();
+        let page = limit.page(rows, u8::to_string, |row| row);
         (page.items, page.next)
     }
 
@@ -120,10 +193,11 @@ mod tests {
 
     #[test]
     fn a_limit_stays_within_its_bounds() {
-        assert_eq!(limit(None).unwrap(), USUAL);
-        assert_eq!(limit(Some(MOST)).unwrap(), MOST);
-        for asked in [0, MOST + 1] {
-            assert_eq!(limit(Some(asked)).unwrap_err().code(), Code::InvalidRequest);
+        let asked = |query: &str| query::parse::<Listing<u64>>(query).map(|listing| listing.limit.shown());
+        assert_eq!(asked("").unwrap(), 100);
+        assert_eq!(asked("limit=1000").unwrap(), 1000);
+        for query in ["limit=0", "limit=1001"] {
+            assert_eq!(asked(query).unwrap_err().pointer(), "?limit", "{query}");
         }
     }
 

@@ -6,7 +6,8 @@
 //!
 //! 1. Wire types derive `ToSchema` beside serde's derives. Our ids, times and modes do not implement it (the ground
 //!    floor knows no utoipa): say `#[schema(value_type = String, example = "grt_…")]` on such fields. Query structs
-//!    derive `IntoParams` with `#[into_params(parameter_in = Query)]`.
+//!    derive `IntoParams` with `#[into_params(parameter_in = Query)]`; a list that filters nothing takes
+//!    `answer::Listing<Id>`. Every list answers through `answer::Limit`.
 //! 2. Handlers carry `#[utoipa::path(…)]`. Without utoipa's `axum_extras` nothing is inferred from extractors, so the
 //!    verb, `path` (in axum's own `{id}` form), `tag`, `params`, `request_body`, `responses` and `security` are written
 //!    out. Refusals all say `body = Body, content_type = "application/problem+json"`; list those that can occur.
@@ -69,7 +70,7 @@ pub const SESSION: &str = "session";
         (name = "approvals", description = "A human's yes to one action."),
         (name = "revocations", description = "Ending grants in one action."),
         (name = "audit", description = "Who did what as whom, verifiably."),
-        (name = "govern", description = "Agents, users, connectors, engines, policies, delegations."),
+        (name = "govern", description = "Agents, users, keys, connectors, engines, policies, delegations."),
         (name = "discovery", description = "Keys and metadata for other programs."),
         (name = "operations", description = "Health of this replica and what its answers mean."),
     ),
@@ -122,6 +123,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         routes::users::Api::openapi(),
         routes::connectors::Api::openapi(),
         routes::engines::Api::openapi(),
+        routes::keys::Api::openapi(),
         routes::policies::Api::openapi(),
         routes::apply::Api::openapi(),
         routes::discovery::Api::openapi(),

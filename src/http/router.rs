@@ -61,6 +61,7 @@ fn api(options: &Options) -> Router<Arc<Deps>> {
         .merge(routes::delegations::routes())
         .merge(routes::discovery::routes())
         .merge(routes::engines::routes())
+        .merge(routes::keys::routes())
         .merge(routes::policies::routes())
         .merge(routes::problems::routes())
         .merge(routes::users::routes());

@@ -19,9 +19,6 @@ use super::problem::Problem;
 /// The policy of pages without scripts; what a page gets unless its handler sets another.
 pub const CSP_PAGE: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                             frame-ancestors 'none'; base-uri 'none'";
-/// The policy of pages that use one of our own script files.
-pub const CSP_PAGE_WITH_SCRIPT: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; \
-                                        img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The public face of this installation: scheme, host and port that browsers see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,12 +52,6 @@ impl Site {
             authority,
             https: public_url.scheme() == "https",
         })
-    }
-
-    /// RFC 6454 §6.2.
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.origin
     }
 
     /// Whether browsers reach it by https; decides cookie names and HSTS.

@@ -1,6 +1,6 @@
-//! The notary: puts an evaluation into the claims of a decision and has them signed (protocol §4).
+//! The notary: puts an evaluation into the claims of a decision to sign (protocol §4).
 //!
-//! It signs what the engine said about exactly one action and adds nothing of its own but identifiers and times.
+//! It says what the engine said about exactly one action and adds nothing of its own but identifiers and times.
 
 use std::time::Duration;
 
@@ -9,9 +9,6 @@ use crate::domain::{
     Action, DecisionId, ScopeSet, Time,
     decision::{Actor, ApprovalRef, Confirmation, Constraints, DecisionClaims, own_jti},
 };
-
-/// The `typ` of a decision's header.
-pub const TYPE: &str = "action-decision+jwt";
 
 /// How long a decision lives unless something else is asked.
 pub const DEFAULT_LIFE: Duration = Duration::from_secs(60);
@@ -46,17 +43,6 @@ pub struct Occasion<'a> {
     pub now: Time,
     /// How long it lives: whole seconds, at most [`MAX_LIFE`].
     pub life: Duration,
-}
-
-/// The decision could not be signed.
-#[derive(Debug, thiserror::Error)]
-pub enum NotaryError<E> {
-    /// The claims did not serialise.
-    #[error("the claims of a decision did not serialise")]
-    Claims(#[source] serde_json::Error),
-    /// The signer refused.
-    #[error("the notary key did not sign")]
-    Signer(E),
 }
 
 /// Builds the claims.
@@ -95,17 +81,4 @@ pub fn claims(evaluation: &Evaluation, occasion: Occasion<'_>) -> DecisionClaims
         context_digest: occasion.context_digest,
         live_session: occasion.live_session,
     }
-}
-
-/// Signs claims through the notary's key, which only the caller holds:
-/// `|payload| crypto::jose::sign(notary::TYPE, &key, payload)`.
-///
-/// # Errors
-/// When the signer refuses; then there is no decision.
-pub fn sign<E>(
-    claims: &DecisionClaims,
-    signer: impl FnOnce(&[u8]) -> Result<String, E>,
-) -> Result<String, NotaryError<E>> {
-    let payload = serde_json::to_vec(claims).map_err(NotaryError::Claims)?;
-    signer(&payload).map_err(NotaryError::Signer)
 }

@@ -11,7 +11,7 @@ use super::{
     reason,
     schema::Tool,
 };
-use crate::domain::{Mode, ModeSet, Time};
+use crate::domain::{Mode, ModeSet, Time, text::is_unseen};
 
 /// What is known about one policy beyond its Cedar form.
 #[derive(Debug, Clone)]
@@ -203,13 +203,7 @@ fn is_reason(text: &str) -> bool {
 
 // SECURITY: the message reaches a model; hidden characters in it would too.
 fn is_message(text: &str) -> bool {
-    (1..=300).contains(&text.chars().count())
-        && !text.chars().any(|character| {
-            character.is_control()
-                || matches!(character,
-                    '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-                    | '\u{e0000}'..='\u{e007f}')
-        })
+    (1..=300).contains(&text.chars().count()) && !text.chars().any(is_unseen)
 }
 
 fn modes(text: &str) -> Option<ModeSet> {
@@ -289,6 +283,7 @@ mod tests {
             r#"@limit("-1/h")"#,
             r#"@message("two\nlines")"#,
             "@message(\"hidden \u{202e}\")",
+            "@message(\"hidden \u{fe0f}\")",
             r#"@id("a b")"#,
             r#"@escalate("user")"#,
             "@modes",

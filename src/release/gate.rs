@@ -3,12 +3,14 @@
 //! One lane takes whatever waits and commits it at once: the commit under way is the window in which the next batch
 //! gathers. Nothing is opened before the commit; a receipt dies five seconds after it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     domain::{Clock, EntryId, GrantId, OrgId, Time, entry::Epoch},
+    egress::BeginBy,
+    failpoints::Failpoint,
     store::{
         Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind, SecretRow,
         Spend, Store, StoreError,
@@ -80,15 +82,21 @@ impl AuditReceipt {
         &self.decision
     }
 
-    /// Whether anything may still leave; every send, resends included, asks this first.
+    /// The last moment at which a send may begin; every send, resends included, carries it.
+    #[must_use]
+    pub fn begin_by(&self) -> BeginBy {
+        BeginBy::new(Arc::clone(&self.clock), self.dies)
+    }
+
+    /// Whether anything may still be opened or handed over.
     ///
     /// # Errors
     /// When more than five seconds, suspension included, have passed since the commit.
     pub fn live(&self) -> Result<(), DeadReceipt> {
-        if self.clock.since_boot() < self.dies {
-            Ok(())
-        } else {
+        if self.begin_by().has_passed() {
             Err(DeadReceipt)
+        } else {
+            Ok(())
         }
     }
 
@@ -138,8 +146,10 @@ pub struct Gate {
 struct Waiting {
     item: GateItem,
     /// On the boot clock: the receipt's life is counted from before the commit, never from after a pause.
-    answer: oneshot::Sender<Result<(GateAnswer, Duration), StoreError>>,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<(GateAnswer, Duration), StoreError>>;
 
 impl Gate {
     /// Starts the lane. It ends when the last clone of the gate is dropped.
@@ -157,7 +167,13 @@ impl Gate {
 
     fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
         let (lane, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run_lane(store, Arc::clone(&clock), waiting, durability));
+        let work = Lane {
+            store,
+            clock: Arc::clone(&clock),
+            durability,
+            apart: Arc::new(Semaphore::new(QUEUE)),
+        };
+        tokio::spawn(run_lane(work, waiting));
         Self { lane, clock }
     }
 
@@ -185,6 +201,7 @@ impl Gate {
             entry: release.entry,
         };
         let (at, secret, committed) = self.pass(item).await?;
+        Failpoint::GateCommitted.reached();
         let dies = committed + RECEIPT_LIFE;
         Ok(AuditReceipt {
             entry,
@@ -240,7 +257,7 @@ impl Gate {
             .map_err(GateRefusal::Store)?;
         match answer {
             GateAnswer::Committed { at, secret } => Ok((at, secret, committed)),
-            GateAnswer::StaleEpoch => Err(GateRefusal::Stale),
+            GateAnswer::StaleEpoch | GateAnswer::Waits => Err(GateRefusal::Stale),
             GateAnswer::GrantChanged => Err(GateRefusal::GrantChanged),
             GateAnswer::Spent(entry) => Err(GateRefusal::Spent { entry }),
             GateAnswer::Taken(record) => Err(GateRefusal::Taken(record)),
@@ -250,44 +267,99 @@ impl Gate {
 
 /// Takes whatever waits, commits it, answers, and starts over. Runs in its own task: a caller that hangs up cannot
 /// cancel a transaction half-way.
-async fn run_lane(
-    store: Store,
-    clock: Arc<dyn Clock>,
-    mut waiting: mpsc::Receiver<Waiting>,
-    durability: Durability,
-) {
+async fn run_lane(lane: Lane, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        let mut begun = lane.clock.since_boot();
         let (items, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|one| (one.item, one.answer)).unzip();
-        // Before the commit: a process stopped between commit and answer wakes up with a dead receipt.
-        let begun = clock.since_boot();
-        match store.run_gate(&items, durability).await {
-            Ok(done) => {
-                for (answer, done) in answers.into_iter().zip(done) {
-                    // A caller that is gone leaves its entry behind; the sweeper writes its outcome.
-                    let _gone = answer.send(Ok((done, begun)));
-                }
-            }
-            Err(_) if answers.len() > 1 => {
-                // One bad request must not fail its neighbours: each is tried alone.
+        match lane.store.run_gate(&items, lane.durability).await {
+            Ok(done) => lane.settle(items, answers, done, begun),
+            // One bad request must not fail its neighbours: each is tried alone. Without a database there is nothing
+            // to try: everybody is told at once, and the lane is free for who comes when it is back.
+            Err(error) if error.outage().is_none() && answers.len() > 1 => {
                 for (item, answer) in items.into_iter().zip(answers) {
-                    let begun = clock.since_boot();
-                    let done = store.run_gate(&[item], durability).await;
-                    let done = done.and_then(|done| {
-                        done.into_iter()
-                            .next()
-                            .ok_or(StoreError::Inconsistent { table: "entries" })
-                    });
-                    let _gone = answer.send(done.map(|done| (done, begun)));
+                    begun = lane.clock.since_boot();
+                    let alone = [item];
+                    let done = lane.store.run_gate(&alone, lane.durability).await;
+                    match done {
+                        Ok(done) => lane.settle(alone.into(), vec![answer], done, begun),
+                        Err(error) => tell(answer, Err(error)),
+                    }
                 }
             }
-            Err(error) => {
-                // Alone in its batch: the error is its own.
-                if let Some(answer) = answers.into_iter().next() {
-                    let _gone = answer.send(Err(error));
+            Err(error) => fail(answers, error),
+        }
+    }
+}
+
+/// What the lane works with.
+#[derive(Debug, Clone)]
+struct Lane {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    durability: Durability,
+    /// How many requests may wait for an org apart from the lane.
+    apart: Arc<Semaphore>,
+}
+
+impl Lane {
+    /// Answers everybody; who has to wait for a change of their org waits apart, holding nobody up.
+    ///
+    /// `begun` is from before the commit: a process stopped between commit and answer wakes up with a dead receipt.
+    fn settle(&self, items: Vec<GateItem>, answers: Vec<Answer>, done: Vec<GateAnswer>, begun: Duration) {
+        let mut waiting: HashMap<OrgId, (Vec<GateItem>, Vec<Answer>)> = HashMap::new();
+        for ((item, answer), done) in items.into_iter().zip(answers).zip(done) {
+            match done {
+                GateAnswer::Waits => {
+                    let (items, answers) = waiting.entry(item.org).or_default();
+                    items.push(item);
+                    answers.push(answer);
                 }
+                done => tell(answer, Ok((done, begun))),
             }
         }
+        for (org, (items, answers)) in waiting {
+            let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+            // Too many wait already: a dropped answer says busy.
+            if let Ok(permit) = Arc::clone(&self.apart).try_acquire_many_owned(count) {
+                let lane = self.clone();
+                tokio::spawn(async move {
+                    lane.wait_apart(org, items, answers).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+
+    async fn wait_apart(&self, org: OrgId, items: Vec<GateItem>, answers: Vec<Answer>) {
+        let begun = self.clock.since_boot();
+        match self.store.run_gate_apart(org, &items, self.durability).await {
+            Ok(done) => {
+                for (answer, done) in answers.into_iter().zip(done) {
+                    tell(answer, Ok((done, begun)));
+                }
+            }
+            Err(error) => fail(answers, error),
+        }
+    }
+}
+
+/// A caller that is gone leaves its entry behind; the sweeper writes its outcome.
+fn tell(answer: Answer, done: Result<(GateAnswer, Duration), StoreError>) {
+    let _gone = answer.send(done);
+}
+
+fn fail(answers: Vec<Answer>, error: StoreError) {
+    let outage = error.outage();
+    let mut error = Some(error);
+    for answer in answers {
+        // An error of its own has only the one that is alone in its batch; the others hear of the same outage, or that
+        // their batch was in somebody's way.
+        let error = outage
+            .clone()
+            .map(StoreError::Unavailable)
+            .or_else(|| error.take());
+        tell(answer, Err(error.unwrap_or(StoreError::Conflict)));
     }
 }
 

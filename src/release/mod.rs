@@ -9,5 +9,5 @@ pub mod open;
 pub mod seal;
 pub mod verify;
 
-pub use gate::{AuditReceipt, Gate, GateRefusal, Release, Statement};
+pub use gate::{AuditReceipt, DeadReceipt, Gate, GateRefusal, Release, Statement};
 pub use verify::{DecisionError, Expected, TrustedKey, VerifiedDecision};

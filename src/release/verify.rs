@@ -228,7 +228,7 @@ fn check_claims(
     refuse(claims.grant != expected.grant, DecisionError::WrongGrant)?;
     refuse(claims.tool != expected.tool, DecisionError::WrongAction)?;
     refuse(
-        claims.action_hash != digest::base64url(&expected.action_hash.0),
+        claims.action_hash != digest::action_hash_text(&expected.action_hash),
         DecisionError::WrongAction,
     )?;
     if let Some(ceiling) = &trusted.ceiling {

@@ -104,7 +104,7 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT id, name, created_at, disabled_at, made_epoch FROM agents
-                 WHERE org_id = $1 AND ($2 IS NULL OR id > $2) ORDER BY id LIMIT $3",
+                 WHERE org_id = $1 AND (CAST($2 AS TEXT) IS NULL OR id > $2) ORDER BY id LIMIT $3",
                 params![org, after, limit],
             )
             .await?;

@@ -196,15 +196,19 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn connect_by_link(&mut self, link_hash: &[u8; 32]) -> Result<Option<ConnectRow>, StoreError> {
+    pub async fn connect_by_link(
+        &mut self,
+        org: OrgId,
+        hash: &[u8; 32],
+    ) -> Result<Option<ConnectRow>, StoreError> {
         let row = self
             .row(
                 concat!(
                     "SELECT ",
                     connect_columns!(),
-                    " FROM connect_sessions c WHERE c.link_hash = $1"
+                    " FROM connect_sessions c WHERE c.org_id = $1 AND c.link_hash = $2"
                 ),
-                params![link_hash],
+                params![org, hash],
             )
             .await?;
         row.map(read).transpose()
@@ -216,16 +220,17 @@ impl Tx {
     /// When the database is unavailable.
     pub async fn connect_by_state(
         &mut self,
-        state_hash: &[u8; 32],
+        org: OrgId,
+        hash: &[u8; 32],
     ) -> Result<Option<ConnectRow>, StoreError> {
         let row = self
             .row(
                 concat!(
                     "SELECT ",
                     connect_columns!(),
-                    " FROM connect_sessions c WHERE c.state_hash = $1"
+                    " FROM connect_sessions c WHERE c.org_id = $1 AND c.state_hash = $2"
                 ),
-                params![state_hash],
+                params![org, hash],
             )
             .await?;
         row.map(read).transpose()

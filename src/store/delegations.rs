@@ -130,7 +130,7 @@ impl Tx {
                 concat!(
                     "SELECT ",
                     delegation_columns!(),
-                    " FROM delegations d WHERE d.org_id = $1 AND ($2 IS NULL OR d.id > $2) ORDER BY d.id LIMIT $3"
+                    " FROM delegations d WHERE d.org_id = $1 AND (CAST($2 AS TEXT) IS NULL OR d.id > $2) ORDER BY d.id LIMIT $3"
                 ),
                 params![org, after, limit],
             )

@@ -24,7 +24,7 @@ impl Due {
     /// When the database is unavailable.
     pub async fn orgs(&mut self, after: Option<OrgId>, limit: u64) -> Result<Vec<OrgId>, StoreError> {
         self.list(
-            "SELECT org_id FROM epochs WHERE $1 IS NULL OR org_id > $1 ORDER BY org_id LIMIT $2",
+            "SELECT org_id FROM epochs WHERE CAST($1 AS TEXT) IS NULL OR org_id > $1 ORDER BY org_id LIMIT $2",
             params![after, limit],
             org,
         )

@@ -80,6 +80,7 @@ impl Tx {
     /// # Errors
     /// When the database is unavailable or there is no such org.
     pub async fn advance_epoch(&mut self, org: OrgId) -> Result<Epoch, StoreError> {
+        self.connection.queue_for_guard(org).await?;
         // INVARIANT: a revocation is the first entry of its epoch, so a writer's start belongs to the one before.
         self.start(org).await?;
         self.change(
@@ -182,12 +183,12 @@ impl Tx {
             .rows(
                 "SELECT bytes, odk, sealed, wrapped_dek, log_index FROM entries
                  WHERE org_id = $1
-                   AND ($2 IS NULL OR (ts, id) < (SELECT ts, id FROM entries WHERE org_id = $1 AND id = $2))
-                   AND ($3 IS NULL OR user_id = $3)
-                   AND ($4 IS NULL OR agent_id = $4)
-                   AND ($5 IS NULL OR (agent_id IS NOT NULL) = $5)
-                   AND ($6 IS NULL OR connector = $6)
-                   AND ($7 IS NULL OR outcome = $7)
+                   AND (CAST($2 AS TEXT) IS NULL OR (ts, id) < (SELECT ts, id FROM entries WHERE org_id = $1 AND id = $2))
+                   AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)
+                   AND (CAST($4 AS TEXT) IS NULL OR agent_id = $4)
+                   AND (CAST($5 AS BIGINT) IS NULL OR CASE WHEN agent_id IS NULL THEN 0 ELSE 1 END = $5)
+                   AND (CAST($6 AS TEXT) IS NULL OR connector = $6)
+                   AND (CAST($7 AS TEXT) IS NULL OR outcome = $7)
                  ORDER BY ts DESC, id DESC LIMIT $8",
                 params![
                     org,

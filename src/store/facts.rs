@@ -2,7 +2,7 @@
 
 use crate::{
     crypto::keyring::OdkRecord,
-    domain::{AgentId, GrantId, OrgId, Time, delegation::Delegation, entry::Epoch, grant::Grant},
+    domain::{AgentId, GrantId, KeyId, OrgId, Time, delegation::Delegation, entry::Epoch, grant::Grant},
 };
 
 use super::{
@@ -19,6 +19,8 @@ pub struct AgentFacts {
     pub org: OrgRow,
     /// The agent.
     pub agent: AgentRow,
+    /// Its API keys that are not revoked.
+    pub keys: Vec<KeyId>,
     /// The policies in force.
     pub policies: Option<PolicyRow>,
     /// The registered engines that are not disabled.
@@ -71,6 +73,7 @@ impl Tx {
         Ok(Some(AgentFacts {
             epoch,
             org: org_row,
+            keys: self.living_keys_of(org, agent.id).await?,
             agent,
             policies: self.policies(org).await?,
             engines,

@@ -2,7 +2,7 @@
 //!
 //! This room knows no proof types; `release` decides what may be asked and what an answer allows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -14,9 +14,9 @@ use crate::{
 use super::{
     IdempotencyRecord, NewEntry, SecretKind, SecretRow, Store, StoreError,
     entries::{Placed, read_epoch},
+    gate_sql::GateSql,
     grants::read_secret,
     sql::{Tx, Value, json},
-    sqlite::gate as sql,
 };
 
 /// A decision to be spent: once per (org, issuer, id).
@@ -67,6 +67,8 @@ pub struct GateItem {
 /// What became of one request. Only `Committed` wrote anything.
 #[derive(Debug)]
 pub enum GateAnswer {
+    /// Somebody is changing the org this moment: ask again apart from the batch, where waiting holds up nobody else.
+    Waits,
     /// Everything asked for is durable.
     Committed {
         /// The database's time.
@@ -104,30 +106,46 @@ impl Store {
         items: &[GateItem],
         durability: Durability,
     ) -> Result<Vec<GateAnswer>, StoreError> {
-        let mut tx = self.write_hot().await?;
-        let mut batch = Batch {
-            answers: items.iter().map(|_| None).collect(),
-            items,
-        };
-        let heads = batch.guard(&mut tx).await?;
-        let mut secrets = batch.secrets(&mut tx).await?;
-        batch.take_idempotency(&mut tx).await?;
-        batch.spend(&mut tx).await?;
-        let now = tx.now();
-        let answers = batch.append(&mut tx, heads, &mut secrets, now).await?;
-        match durability {
-            Durability::Commit => tx.commit().await?,
-            #[cfg(feature = "bench")]
-            Durability::LeaveOut => tx.rollback().await?,
-        }
-        Ok(answers)
+        let orgs: BTreeSet<OrgId> = items.iter().map(|item| item.org).collect();
+        let orgs: Vec<OrgId> = orgs.into_iter().collect();
+        let tx = self.begin_gate(&orgs).await?;
+        Batch::new(items, tx.connection.gate_sql(), Patience::None)
+            .run(tx, &orgs, durability)
+            .await
     }
+
+    /// Runs requests of one org apart from the lane, waiting for whoever is changing the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable: then nothing was written.
+    pub(crate) async fn run_gate_apart(
+        &self,
+        org: OrgId,
+        items: &[GateItem],
+        durability: Durability,
+    ) -> Result<Vec<GateAnswer>, StoreError> {
+        let tx = self.write(org).await?;
+        Batch::new(items, tx.connection.gate_sql(), Patience::Waits)
+            .run(tx, &[org], durability)
+            .await
+    }
+}
+
+/// Whether a batch waits for a change of the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// It has other orgs to serve.
+    None,
+    /// It is about this org only.
+    Waits,
 }
 
 /// The items still in the running are those without an answer.
 struct Batch<'a> {
     items: &'a [GateItem],
     answers: Vec<Option<GateAnswer>>,
+    sql: &'static GateSql,
+    patience: Patience,
 }
 
 struct Head {
@@ -136,31 +154,71 @@ struct Head {
     hash: [u8; 32],
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    fn new(items: &'a [GateItem], sql: &'static GateSql, patience: Patience) -> Self {
+        Self {
+            answers: items.iter().map(|_| None).collect(),
+            items,
+            sql,
+            patience,
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut tx: Tx,
+        orgs: &[OrgId],
+        durability: Durability,
+    ) -> Result<Vec<GateAnswer>, StoreError> {
+        let batch = &mut self;
+        let heads = batch.guard(&mut tx, orgs).await?;
+        let mut secrets = batch.secrets(&mut tx).await?;
+        batch.take_idempotency(&mut tx).await?;
+        batch.spend(&mut tx).await?;
+        let answers = self.append(&mut tx, heads, &mut secrets).await?;
+        match durability {
+            Durability::Commit => tx.commit().await?,
+            #[cfg(feature = "bench")]
+            Durability::LeaveOut => tx.rollback().await?,
+        }
+        Ok(answers)
+    }
+
     /// 1. The guard: items whose epoch is not the org's any more are out.
-    async fn guard(&mut self, tx: &mut Tx) -> Result<HashMap<OrgId, Head>, StoreError> {
-        let orgs: HashSet<OrgId> = self.items.iter().map(|item| item.org).collect();
-        let mut orgs: Vec<OrgId> = orgs.into_iter().collect();
-        orgs.sort_unstable();
-        let rows = tx
-            .rows(sql::HEADS, vec![json(&orgs), Value::from(&tx.writer.clone())])
-            .await?;
-        let mut heads = HashMap::with_capacity(rows.len());
-        for row in rows {
+    ///
+    /// INVARIANT: the guard is locked by a statement of its own; everything else is read by later ones, or a new epoch
+    /// could come with old rows.
+    async fn guard(&mut self, tx: &mut Tx, orgs: &[OrgId]) -> Result<HashMap<OrgId, Head>, StoreError> {
+        let guard = match self.patience {
+            Patience::None => self.sql.guard,
+            Patience::Waits => self.sql.patient_guard,
+        };
+        let orgs = json(&orgs);
+        let mut heads = HashMap::new();
+        for row in tx.rows(guard, vec![orgs.clone()]).await? {
             let mut fields = row.fields("epochs");
             let org: OrgId = fields.parse()?;
-            let epoch = read_epoch(&mut fields)?;
-            let seq = fields
-                .opt_int()?
-                .and_then(|seq| u64::try_from(seq).ok())
-                .unwrap_or(0);
-            let hash = fields.opt_hash()?.unwrap_or(entry_bytes::FIRST_PREV);
-            heads.insert(org, Head { epoch, seq, hash });
+            let head = Head {
+                epoch: read_epoch(&mut fields)?,
+                seq: 0,
+                hash: entry_bytes::FIRST_PREV,
+            };
+            heads.insert(org, head);
         }
-        self.settle(|item| {
-            let head = heads.get(&item.org).map(|head| head.epoch);
-            let stands = head.is_some() && (item.epoch.is_none() || item.epoch == head);
-            (!stands).then_some(GateAnswer::StaleEpoch)
+        let writer = Value::from(&tx.writer);
+        for row in tx.rows(self.sql.heads, vec![orgs, writer]).await? {
+            let mut fields = row.fields("writers");
+            if let Some(head) = heads.get_mut(&fields.parse::<OrgId>()?) {
+                head.seq = fields.count()?;
+                head.hash = fields.hash()?;
+            }
+        }
+        let waits = self.patience == Patience::None;
+        self.settle(|item| match heads.get(&item.org) {
+            None if waits => Some(GateAnswer::Waits),
+            None => Some(GateAnswer::StaleEpoch),
+            Some(head) if item.epoch.is_some_and(|epoch| epoch != head.epoch) => Some(GateAnswer::StaleEpoch),
+            Some(_) => None,
         });
         Ok(heads)
     }
@@ -187,7 +245,7 @@ impl Batch<'_> {
             return Ok(HashMap::new());
         }
         let mut found = HashMap::with_capacity(asks.len());
-        for row in tx.rows(sql::SECRETS, vec![json(&asks)]).await? {
+        for row in tx.rows(self.sql.secrets, vec![json(&asks)]).await? {
             let mut fields = row.fields("secrets");
             found.insert(fields.parse::<EntryId>()?, read_secret(&mut fields)?);
         }
@@ -195,7 +253,7 @@ impl Batch<'_> {
             (item.secret.is_some() && !found.contains_key(&item.entry.id)).then_some(GateAnswer::GrantChanged)
         });
         tx.execute(
-            sql::TOUCH,
+            self.sql.touch,
             vec![json(&asks), Value::from(tx.now()), Value::Int(TOUCH_EVERY_US)],
         )
         .await?;
@@ -241,10 +299,13 @@ impl Batch<'_> {
             return Ok(());
         }
         let asks = json(&asks);
-        tx.execute(sql::TAKE_IDEMPOTENCY, vec![asks.clone(), Value::from(tx.now())])
-            .await?;
+        tx.execute(
+            self.sql.take_idempotency,
+            vec![asks.clone(), Value::from(tx.now())],
+        )
+        .await?;
         let mut lost = HashMap::new();
-        for row in tx.rows(sql::IDEMPOTENCY_LOSERS, vec![asks]).await? {
+        for row in tx.rows(self.sql.idempotency_losers, vec![asks]).await? {
             let mut fields = row.fields("idempotency");
             let loser: EntryId = fields.parse()?;
             let record = IdempotencyRecord {
@@ -281,9 +342,9 @@ impl Batch<'_> {
             return Ok(());
         }
         let asks = json(&asks);
-        tx.execute(sql::SPEND, vec![asks.clone()]).await?;
+        tx.execute(self.sql.spend, vec![asks.clone()]).await?;
         let mut lost: HashMap<EntryId, EntryId> = HashMap::new();
-        for row in tx.rows(sql::SPEND_LOSERS, vec![asks]).await? {
+        for row in tx.rows(self.sql.spend_losers, vec![asks]).await? {
             let mut fields = row.fields("spent");
             lost.insert(fields.parse()?, fields.parse()?);
         }
@@ -293,7 +354,7 @@ impl Batch<'_> {
                 .filter(|item| lost.contains_key(&item.entry.id))
                 .map(|item| (item.org, item.entry.id))
                 .collect();
-            tx.execute(sql::GIVE_BACK_IDEMPOTENCY, vec![json(&losers)])
+            tx.execute(self.sql.give_back_idempotency, vec![json(&losers)])
                 .await?;
             self.settle(|item| lost.get(&item.entry.id).copied().map(GateAnswer::Spent));
         }
@@ -306,8 +367,8 @@ impl Batch<'_> {
         tx: &mut Tx,
         mut heads: HashMap<OrgId, Head>,
         secrets: &mut HashMap<EntryId, SecretRow>,
-        now: Time,
     ) -> Result<Vec<GateAnswer>, StoreError> {
+        let now = tx.now();
         let mut answers = Vec::with_capacity(self.items.len());
         let mut rows = Vec::with_capacity(self.items.len());
         let mut touched = HashSet::new();
@@ -333,17 +394,14 @@ impl Batch<'_> {
             });
         }
         if !rows.is_empty() {
-            tx.execute(sql::APPEND, vec![json(&rows)]).await?;
+            tx.execute(self.sql.append, vec![json(&rows)]).await?;
             let writers: Vec<(OrgId, u64, String)> = heads
                 .iter()
                 .filter(|(org, _)| touched.contains(*org))
                 .map(|(org, head)| (*org, head.seq, digest::hex(&head.hash)))
                 .collect();
-            tx.execute(
-                sql::WRITERS,
-                vec![json(&writers), Value::from(&tx.writer.clone())],
-            )
-            .await?;
+            tx.execute(self.sql.writers, vec![json(&writers), Value::from(&tx.writer)])
+                .await?;
         }
         Ok(answers)
     }

@@ -98,7 +98,7 @@ impl Tx {
                 concat!(
                     "SELECT ",
                     grant_columns!(),
-                    " FROM grants g WHERE g.org_id = $1 AND g.user_id = $2 AND ($3 IS NULL OR g.connector = $3)
+                    " FROM grants g WHERE g.org_id = $1 AND g.user_id = $2 AND (CAST($3 AS TEXT) IS NULL OR g.connector = $3)
                      ORDER BY g.id DESC LIMIT 500"
                 ),
                 params![org, user, connector],
@@ -122,7 +122,7 @@ impl Tx {
                 concat!(
                     "SELECT ",
                     grant_columns!(),
-                    " FROM grants g WHERE g.org_id = $1 AND ($2 IS NULL OR g.id > $2) ORDER BY g.id LIMIT $3"
+                    " FROM grants g WHERE g.org_id = $1 AND (CAST($2 AS TEXT) IS NULL OR g.id > $2) ORDER BY g.id LIMIT $3"
                 ),
                 params![org, after, limit],
             )

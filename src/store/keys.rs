@@ -2,13 +2,13 @@
 
 use crate::{
     crypto::{OdkRecord, instance::InstanceKeyRecord},
-    domain::{KeyId, OrgId, Time, principal::KeyKind},
+    domain::{AgentId, KeyId, OrgId, Time, principal::KeyOwner},
 };
 
 use super::{
     StoreError,
     entries::read_sealed,
-    sql::{Fields, Row, Tx, params},
+    sql::{Row, Tx, params},
 };
 
 /// An API key, without the key.
@@ -18,12 +18,47 @@ pub struct ApiKeyRow {
     pub org: OrgId,
     /// Its id.
     pub id: KeyId,
-    /// What it is for.
-    pub kind: KeyKind,
-    /// The agent or service; the org for admin keys.
-    pub owner: String,
+    /// Whom it speaks for.
+    pub owner: KeyOwner,
+    /// When it was made.
+    pub created_at: Time,
     /// When it stopped working.
     pub revoked_at: Option<Time>,
+}
+
+/// Something a caller holds, by the keyed hash it is known under.
+#[derive(Debug, Clone, Copy)]
+pub enum Keyed<'a> {
+    /// An API key.
+    ApiKey(&'a [u8; 32]),
+    /// The cookie of a browser session.
+    Session(&'a [u8; 32]),
+    /// A login link.
+    LoginLink(&'a [u8; 32]),
+    /// The link of a connect session.
+    ConnectLink(&'a [u8; 32]),
+    /// The `state` of a connect session.
+    ConnectState(&'a [u8; 32]),
+}
+
+impl<'a> Keyed<'a> {
+    /// The statement that finds its org, and the hash.
+    pub(super) fn look_up(self) -> (&'static str, &'a [u8; 32]) {
+        match self {
+            Self::ApiKey(hash) => ("SELECT org_id FROM api_keys WHERE hash = $1", hash),
+            Self::Session(hash) => ("SELECT org_id FROM sessions WHERE hash = $1", hash),
+            Self::LoginLink(hash) => ("SELECT org_id FROM login_links WHERE hash = $1", hash),
+            Self::ConnectLink(hash) => ("SELECT org_id FROM connect_sessions WHERE link_hash = $1", hash),
+            Self::ConnectState(hash) => ("SELECT org_id FROM connect_sessions WHERE state_hash = $1", hash),
+        }
+    }
+}
+
+/// The columns of a key, as [`read_api_key`] takes them; never its hash.
+macro_rules! key_columns {
+    () => {
+        "org_id, id, kind, owner_id, created_at, revoked_at"
+    };
 }
 
 impl Tx {
@@ -122,24 +157,75 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn api_key(&mut self, hash: &[u8; 32]) -> Result<Option<ApiKeyRow>, StoreError> {
+    pub async fn api_key(&mut self, org: OrgId, hash: &[u8; 32]) -> Result<Option<ApiKeyRow>, StoreError> {
         let row = self
             .row(
-                "SELECT org_id, id, kind, owner_id, revoked_at FROM api_keys WHERE hash = $1",
-                params![hash],
+                concat!(
+                    "SELECT ",
+                    key_columns!(),
+                    " FROM api_keys WHERE org_id = $1 AND hash = $2"
+                ),
+                params![org, hash],
             )
             .await?;
-        row.map(|row| {
-            let mut fields = row.fields("api_keys");
-            Ok(ApiKeyRow {
-                org: fields.parse()?,
-                id: fields.parse()?,
-                kind: read_kind(&mut fields)?,
-                owner: fields.text()?,
-                revoked_at: fields.opt_time()?,
-            })
-        })
-        .transpose()
+        row.map(read_api_key).transpose()
+    }
+
+    /// One API key of the org, revoked or not.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn api_key_by_id(&mut self, org: OrgId, key: KeyId) -> Result<Option<ApiKeyRow>, StoreError> {
+        let row = self
+            .row(
+                concat!(
+                    "SELECT ",
+                    key_columns!(),
+                    " FROM api_keys WHERE org_id = $1 AND id = $2"
+                ),
+                params![org, key],
+            )
+            .await?;
+        row.map(read_api_key).transpose()
+    }
+
+    /// API keys in the order of their ids, revoked ones too.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn api_keys(
+        &mut self,
+        org: OrgId,
+        after: Option<KeyId>,
+        limit: u64,
+    ) -> Result<Vec<ApiKeyRow>, StoreError> {
+        let rows = self
+            .rows(
+                concat!(
+                    "SELECT ",
+                    key_columns!(),
+                    " FROM api_keys WHERE org_id = $1 AND (CAST($2 AS TEXT) IS NULL OR id > $2) ORDER BY id LIMIT $3"
+                ),
+                params![org, after, limit],
+            )
+            .await?;
+        rows.into_iter().map(read_api_key).collect()
+    }
+
+    /// The keys of an agent that still work.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn living_keys_of(&mut self, org: OrgId, agent: AgentId) -> Result<Vec<KeyId>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT id FROM api_keys WHERE org_id = $1 AND kind = 'agent' AND owner_id = $2 AND revoked_at IS NULL",
+                params![org, agent],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|row| row.fields("api_keys").parse())
+            .collect()
     }
 
     /// Keeps a new API key's hash.
@@ -150,7 +236,27 @@ impl Tx {
         self.change(
             "api_keys",
             "INSERT INTO api_keys (org_id, id, kind, owner_id, hash, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-            params![key.org, key.id, kind_name(key.kind), &key.owner, hash, self.now],
+            params![
+                key.org,
+                key.id,
+                key.owner.kind().as_str(),
+                key.owner.id().unwrap_or_else(|| key.org.to_string()),
+                hash,
+                key.created_at
+            ],
+        )
+        .await
+    }
+
+    /// Ends an API key; it stays in the list.
+    ///
+    /// # Errors
+    /// When the database is unavailable or there is no such key.
+    pub async fn revoke_api_key(&mut self, org: OrgId, key: KeyId) -> Result<(), StoreError> {
+        self.change(
+            "api_keys",
+            "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $3) WHERE org_id = $1 AND id = $2",
+            params![org, key, self.now],
         )
         .await
     }
@@ -172,19 +278,22 @@ fn read_odk(org: Option<OrgId>, row: Row) -> Result<OdkRecord, StoreError> {
     })
 }
 
-fn kind_name(kind: KeyKind) -> &'static str {
-    match kind {
-        KeyKind::Admin => "admin",
-        KeyKind::Service => "service",
-        KeyKind::Agent => "agent",
-    }
-}
-
-fn read_kind(fields: &mut Fields) -> Result<KeyKind, StoreError> {
-    match fields.text()?.as_str() {
-        "admin" => Ok(KeyKind::Admin),
-        "service" => Ok(KeyKind::Service),
-        "agent" => Ok(KeyKind::Agent),
-        _ => Err(fields.bad()),
-    }
+fn read_api_key(row: Row) -> Result<ApiKeyRow, StoreError> {
+    let mut fields = row.fields("api_keys");
+    Ok(ApiKeyRow {
+        org: fields.parse()?,
+        id: fields.parse()?,
+        owner: match fields.text()?.as_str() {
+            "admin" => {
+                // The column holds the org, which has been read already.
+                fields.text()?;
+                KeyOwner::Admin
+            }
+            "service" => KeyOwner::Service(fields.parse()?),
+            "agent" => KeyOwner::Agent(fields.parse()?),
+            _ => return Err(fields.bad()),
+        },
+        created_at: fields.time()?,
+        revoked_at: fields.opt_time()?,
+    })
 }

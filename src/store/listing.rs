@@ -71,12 +71,12 @@ impl Tx {
                     "SELECT ",
                     grant_columns!(),
                     " FROM grants g WHERE g.org_id = $1
-                       AND ($2 IS NULL OR g.id > $2)
-                       AND ($3 IS NULL OR g.user_id = $3)
-                       AND ($4 IS NULL OR g.connector = $4)
-                       AND ($5 IS NULL OR EXISTS (SELECT 1 FROM users u
+                       AND (CAST($2 AS TEXT) IS NULL OR g.id > $2)
+                       AND (CAST($3 AS TEXT) IS NULL OR g.user_id = $3)
+                       AND (CAST($4 AS TEXT) IS NULL OR g.connector = $4)
+                       AND (CAST($5 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM users u
                              WHERE u.org_id = g.org_id AND u.id = g.user_id AND u.service_id = $5))
-                       AND ($6 IS NULL OR EXISTS (SELECT 1 FROM delegations d
+                       AND (CAST($6 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM delegations d
                              WHERE d.org_id = g.org_id AND d.grant_id = g.id AND d.agent_id = $6
                                AND d.ended_at IS NULL AND (d.expires_at IS NULL OR d.expires_at > $7)
                                AND NOT EXISTS (SELECT 1 FROM floors f
@@ -115,10 +115,10 @@ impl Tx {
                     "SELECT ",
                     delegation_columns!(),
                     " FROM delegations d WHERE d.org_id = $1
-                       AND ($2 IS NULL OR d.id > $2)
-                       AND ($3 IS NULL OR d.user_id = $3)
-                       AND ($4 IS NULL OR d.agent_id = $4)
-                       AND ($5 IS NULL OR d.grant_id = $5)
+                       AND (CAST($2 AS TEXT) IS NULL OR d.id > $2)
+                       AND (CAST($3 AS TEXT) IS NULL OR d.user_id = $3)
+                       AND (CAST($4 AS TEXT) IS NULL OR d.agent_id = $4)
+                       AND (CAST($5 AS TEXT) IS NULL OR d.grant_id = $5)
                      ORDER BY d.id LIMIT $6"
                 ),
                 params![
@@ -148,7 +148,7 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT id, email, role, service_id, external_id, created_at FROM users
-                 WHERE org_id = $1 AND service_id = $2 AND ($3 IS NULL OR id > $3) ORDER BY id LIMIT $4",
+                 WHERE org_id = $1 AND service_id = $2 AND (CAST($3 AS TEXT) IS NULL OR id > $3) ORDER BY id LIMIT $4",
                 params![org, service, after, limit],
             )
             .await?;
@@ -167,7 +167,7 @@ impl Tx {
     ) -> Result<Vec<PolicyRow>, StoreError> {
         let rows = self
             .rows(
-                "SELECT version, texts, digest FROM policies WHERE org_id = $1 AND ($2 IS NULL OR version > $2)
+                "SELECT version, texts, digest FROM policies WHERE org_id = $1 AND (CAST($2 AS BIGINT) IS NULL OR version > $2)
                  ORDER BY version LIMIT $3",
                 params![org, after, limit],
             )

@@ -1,4 +1,5 @@
-//! The only room that names `sqlx`. One SQL text for every database; what truly differs lives in the engine's file.
+//! The only room that names `sqlx`. One SQL text for every database; what truly differs lives in the engines' files and
+//! in `gate_sql`.
 //!
 //! A [`Tx`] is a transaction. Aggregates are methods on it, one file each. Nothing is committed but by
 //! [`Tx::commit`]; a transaction dropped before that takes its connection with it, so that a cancelled caller can
@@ -9,18 +10,23 @@ mod connects;
 mod counts;
 mod delegations;
 mod due;
+mod engine;
 mod entries;
 mod facts;
 mod gate;
+mod gate_sql;
 mod grants;
 mod keys;
 mod listing;
 mod log;
+mod migrations;
 mod once;
 mod outbox;
 mod people;
 mod policies;
+mod postgres;
 mod refresh;
+mod replicas;
 mod revocations;
 mod sql;
 mod sqlite;
@@ -34,27 +40,31 @@ pub use facts::{AgentFacts, VendFacts};
 pub(crate) use gate::Durability;
 pub use gate::{GateAnswer, GateItem, IdempotencyKey, Spend};
 pub use grants::{SecretKind, SecretRow};
-pub use keys::ApiKeyRow;
+pub use keys::{ApiKeyRow, Keyed};
 pub use listing::{DelegationFilter, GrantFilter, UpstreamTotals};
 pub use log::{LogRow, UnsequencedEntry};
 pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
+pub use postgres::Settings as PostgresSettings;
 pub use refresh::Lease;
 pub use revocations::{RevocationRow, Selector, SelectorCounts};
 pub use sql::Tx;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::domain::{Clock, OrgId, Randomness, RandomnessUnavailable, Time};
+use engine::{Engine, Mode, Reach};
+use replicas::Replica;
+
+use crate::domain::{Clock, OrgId, Randomness, Time};
 
 /// What can go wrong in the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database did not answer or refused.
     #[error("the database is unavailable")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Arc<sqlx::Error>),
     /// A row breaks its own rules.
     #[error("an inconsistent row in {table}")]
     Inconsistent {
@@ -67,18 +77,32 @@ pub enum StoreError {
     /// A uniqueness rule was broken.
     #[error("already exists")]
     Exists,
-    /// The operating system gives no randomness.
-    #[error("no randomness")]
-    Randomness(#[from] RandomnessUnavailable),
     /// Another process holds this data directory.
     #[error("another process is using this database")]
     Locked,
     /// The files cannot be made or opened.
     #[error("the database file cannot be opened")]
     File(#[source] std::io::Error),
-    /// The URL names no database this build knows.
-    #[error("not a database url: expected sqlite:///path/to/file.db")]
+    /// The URL is not one of a PostgreSQL database.
+    #[error("not a database url: expected postgres://user@host/database")]
     Url,
+    /// A server elsewhere is to be reached without proving who it is.
+    #[error("the database is on another host: add sslmode=verify-full (and sslrootcert=…) to its url")]
+    Unverified,
+    /// The role owns the tables, is a superuser or may bypass row-level security.
+    #[error(
+        "the database role could step around row-level security: log in as a member of postern_app and postern_due that owns nothing"
+    )]
+    Role,
+    /// The schema is older or newer than this build.
+    #[error("the database schema is of another version: run `postern migrate`")]
+    Version,
+    /// Another transaction was in the way; nothing was done, and it can be tried again.
+    #[error("another transaction was in the way")]
+    Conflict,
+    /// The system gave no randomness.
+    #[error("no randomness")]
+    Randomness,
     /// The schema cannot be brought up to date.
     #[error("the database schema cannot be migrated")]
     Migration(#[source] sqlx::migrate::MigrateError),
@@ -86,62 +110,110 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        if let sqlx::Error::Database(cause) = &error
-            && cause.is_unique_violation()
-        {
-            return Self::Exists;
+        if let sqlx::Error::Database(cause) = &error {
+            if cause.is_unique_violation() {
+                return Self::Exists;
+            }
+            // SQLSTATE class 40 (ISO 9075): rolled back because of others. 55P03: a lock was not to be had in time.
+            let code = cause.code().unwrap_or_default();
+            if code.starts_with("40") || code == "55P03" {
+                return Self::Conflict;
+            }
         }
-        Self::Unavailable(error)
+        Self::Unavailable(Arc::new(error))
     }
 }
 
-/// A database of Postern.
+impl StoreError {
+    /// The cause, if there is no database to speak to: whatever is tried next would fail alike.
+    #[must_use]
+    pub fn outage(&self) -> Option<Arc<sqlx::Error>> {
+        match self {
+            Self::Unavailable(cause) if !matches!(**cause, sqlx::Error::Database(_)) => {
+                Some(Arc::clone(cause))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where the rows are.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// An embedded database in a file, for one process.
+    Sqlite(PathBuf),
+    /// A database server, for any number of processes.
+    Postgres(PostgresSettings),
+}
+
+/// Whose time counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeSource {
+    /// The database's, so that all replicas agree; on SQLite the process's, there is only one.
+    Database,
+    /// The process's, for tests that move the clock.
+    Process,
+}
+
+/// A database of Postern. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    engine: Arc<sqlite::Engine>,
+    engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
-    replica: Arc<str>,
+    replica: Arc<Replica>,
     begun: Arc<writers::Begun>,
 }
 
 impl Store {
-    /// Opens `url` (`sqlite:///absolute/path.db`), brings the schema up to date and takes the process lock.
+    /// Opens the database. SQLite's schema is brought up to date and its process lock taken; PostgreSQL's schema has to
+    /// be up to date already ([`migrate`]), and the process takes a name among its replicas.
     ///
     /// # Errors
-    /// When the URL is unknown, another process holds the database, or it cannot be opened or migrated.
+    /// When it cannot be reached or opened, another process holds it, its schema is of another version, or the role
+    /// could step around row-level security.
     pub async fn open(
-        url: &str,
+        location: &Location,
         clock: Arc<dyn Clock>,
-        random: Arc<dyn Randomness>,
+        time: TimeSource,
+        random: &Arc<dyn Randomness>,
     ) -> Result<Self, StoreError> {
-        let path = url
-            .strip_prefix("sqlite://")
-            .filter(|path| path.starts_with('/'))
-            .ok_or(StoreError::Url)?;
-        let engine = sqlite::Engine::open(Path::new(path)).await?;
-        Ok(Self {
+        let engine = match location {
+            Location::Sqlite(path) => Engine::Sqlite(sqlite::Engine::open(path).await?),
+            Location::Postgres(settings) => {
+                Engine::Postgres(postgres::Engine::open(settings, time == TimeSource::Process).await?)
+            }
+        };
+        let store = Self {
             engine: Arc::new(engine),
             clock,
-            replica: Arc::from("r1"),
-            begun: Arc::new(writers::Begun::new(random)),
-        })
+            replica: Arc::new(Replica::new(&**random)?),
+            begun: Arc::new(writers::Begun::new(Arc::clone(random))),
+        };
+        store.renew_replica().await?;
+        Ok(store)
     }
 
     /// A snapshot of one org for reading.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn read(&self, _org: OrgId) -> Result<Tx, StoreError> {
-        self.engine.begin_read(self.clock.now()).await
+    pub async fn read(&self, org: OrgId) -> Result<Tx, StoreError> {
+        self.begin(Mode::Read, Reach::Org(org)).await
     }
 
-    /// A snapshot in which a key, session or link is looked for by its keyed hash, before anybody knows its org;
-    /// [`Tx::enter`] goes on in that org.
+    /// The org of whoever holds a key, session or link, found by its keyed hash, with a snapshot of that org.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn read_by(&self, _hash: &[u8; 32]) -> Result<Tx, StoreError> {
-        self.engine.begin_read(self.clock.now()).await
+    pub async fn find(&self, keyed: Keyed<'_>) -> Result<Option<(OrgId, Tx)>, StoreError> {
+        let (sql, hash) = keyed.look_up();
+        let mut tx = self.begin(Mode::Read, Reach::Hash(hash)).await?;
+        let Some(row) = tx.row(sql, sql::params![hash]).await? else {
+            return Ok(None);
+        };
+        let org = row.fields("keyed").parse()?;
+        tx.connection.enter(org).await?;
+        Ok(Some((org, tx)))
     }
 
     /// A snapshot of what belongs to the deployment and to no org.
@@ -149,7 +221,7 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn read_deployment(&self) -> Result<Tx, StoreError> {
-        self.engine.begin_read(self.clock.now()).await
+        self.begin(Mode::Read, Reach::Deployment).await
     }
 
     /// A look at what waits for the workers, across orgs.
@@ -157,15 +229,15 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn due(&self) -> Result<Due, StoreError> {
-        self.engine.begin_read(self.clock.now()).await.map(Due)
+        self.begin(Mode::Read, Reach::Due).await.map(Due)
     }
 
     /// The one writing transaction of an org outside the gate; others of the same org wait in order.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn write(&self, _org: OrgId) -> Result<Tx, StoreError> {
-        self.write_cold().await
+    pub async fn write(&self, org: OrgId) -> Result<Tx, StoreError> {
+        self.begin(Mode::Write, Reach::Org(org)).await
     }
 
     /// The one writing transaction over what belongs to the deployment.
@@ -173,28 +245,33 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn write_deployment(&self) -> Result<Tx, StoreError> {
-        self.write_cold().await
+        self.begin(Mode::Write, Reach::Deployment).await
     }
 
-    async fn write_cold(&self) -> Result<Tx, StoreError> {
-        self.write_as(&format!("{}/cold", self.replica)).await
+    /// A transaction of the gate's lane over the orgs of a batch.
+    async fn begin_gate(&self, orgs: &[OrgId]) -> Result<Tx, StoreError> {
+        self.begin(Mode::Gate, Reach::Orgs(orgs)).await
     }
 
-    /// The writing transaction of the hot lane, which is a writer of its own in the log.
-    async fn write_hot(&self) -> Result<Tx, StoreError> {
-        self.write_as(&format!("{}/hot", self.replica)).await
-    }
-
-    async fn write_as(&self, writer: &str) -> Result<Tx, StoreError> {
-        let mut tx = self.engine.begin_write(self.clock.now(), writer).await?;
+    async fn begin(&self, mode: Mode, reach: Reach<'_>) -> Result<Tx, StoreError> {
+        // The hot lane and everything else are two writers of the log.
+        let lane = if mode == Mode::Gate { "hot" } else { "cold" };
+        let mut tx = self
+            .begin_as(mode, reach, format!("{}/{lane}", self.replica()))
+            .await?;
         tx.begun = Some(Arc::clone(&self.begun));
         Ok(tx)
     }
 
-    /// The name of this replica in leases and the log.
-    #[must_use]
-    pub fn replica(&self) -> &str {
-        &self.replica
+    async fn begin_as(&self, mode: Mode, reach: Reach<'_>, writer: String) -> Result<Tx, StoreError> {
+        let (connection, now) = self.engine.begin(mode, reach, self.clock.now()).await?;
+        Ok(Tx {
+            connection,
+            now,
+            writer,
+            begun: None,
+            starting: Vec::new(),
+        })
     }
 
     /// The value of a named mark of the whole database.
@@ -223,8 +300,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// Writes the stop of every writer, then closes every connection. What cannot be written in time looks like a
-    /// process that died.
+    /// Writes the stop of every writer, gives the replica's name back and closes every connection. What cannot be
+    /// written in time looks like a process that died.
     pub async fn close(&self) {
         if tokio::time::timeout(STOP_WITHIN, self.stop_writers())
             .await
@@ -232,13 +309,16 @@ impl Store {
         {
             tracing::warn!("not every org's log says that this process stopped: there was no time");
         }
+        self.leave_replica().await;
         self.engine.close().await;
     }
 
     async fn stop_writers(&self) {
         for (org, writer) in self.begun.take() {
             let stopped = async {
-                let mut tx = self.engine.begin_write(self.clock.now(), &writer).await?;
+                let mut tx = self
+                    .begin_as(Mode::Write, Reach::Org(org), writer.clone())
+                    .await?;
                 let entry = self.begun.entry(tx.now(), "stopped")?;
                 tx.append_entry(org, entry).await?;
                 tx.commit().await
@@ -251,14 +331,6 @@ impl Store {
 }
 
 impl Tx {
-    /// Goes on in an org, in the same snapshot.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn enter(&mut self, _org: OrgId) -> Result<(), StoreError> {
-        Ok(())
-    }
-
     /// The database's time, taken when the transaction began.
     #[must_use]
     pub fn now(&self) -> Time {
@@ -266,5 +338,12 @@ impl Tx {
     }
 }
 
+/// Brings a PostgreSQL schema up to date, logged in as the role that owns it; returns how many migrations were missing.
+///
+/// # Errors
+/// When the database cannot be reached or a migration fails: then that migration changed nothing.
+pub async fn migrate(settings: &PostgresSettings) -> Result<usize, StoreError> {
+    postgres::migrate(settings).await
+}
 /// How long an orderly stop may take to be written; process managers do not wait for ever.
 const STOP_WITHIN: Duration = Duration::from_secs(5);

@@ -112,7 +112,7 @@ impl Tx {
         let rows = self
             .rows(
                 "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox
-                 WHERE org_id = $1 AND revocation_id = $2 AND ($3 IS NULL OR grant_id > $3)
+                 WHERE org_id = $1 AND revocation_id = $2 AND (CAST($3 AS TEXT) IS NULL OR grant_id > $3)
                  ORDER BY grant_id LIMIT $4",
                 params![org, revocation, after, limit],
             )

@@ -7,12 +7,12 @@ use crate::domain::{
     KeyId, OrgId, RevocationId, ServiceId, Time, UserId, connector::ConnectorId,
 };
 
-use super::{StoreError, sqlite, writers::Begun};
+use super::{StoreError, engine::Connection, writers::Begun};
 
 /// A transaction. Dropping it without [`Tx::commit`] undoes everything done.
 #[derive(Debug)]
 pub struct Tx {
-    pub(super) connection: sqlite::Connection,
+    pub(super) connection: Connection,
     pub(super) now: Time,
     pub(super) writer: String,
     /// Where this writer has begun; `None`: it writes no entries.

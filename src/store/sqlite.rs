@@ -9,7 +9,6 @@ use std::{
 
 use sqlx::{
     ConnectOptions, Row as _, Sqlite, SqlitePool, TypeInfo, ValueRef,
-    migrate::{Migration, MigrationType, Migrator},
     pool::PoolConnection,
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
@@ -19,9 +18,10 @@ use sqlx::{
 
 use super::{
     StoreError,
-    sql::{Row, Tx, Value},
+    engine::Mode,
+    migrations,
+    sql::{Row, Value},
 };
-use crate::domain::Time;
 
 /// An open SQLite database. The lock file is held as long as this lives.
 #[derive(Debug)]
@@ -59,7 +59,10 @@ impl Engine {
                 .test_before_acquire(false)
         };
         let writer = pool(1).connect_with(options.clone()).await?;
-        migrations().run(&writer).await.map_err(StoreError::Migration)?;
+        migrations::sqlite()
+            .run(&writer)
+            .await
+            .map_err(StoreError::Migration)?;
         // A reader comes back with its snapshot still open and gives it up before the next one gets the connection.
         // Opening a file anew for every read costs more than all the rest of a vend (docs/benchmarks.md).
         let readers = pool(4)
@@ -78,28 +81,16 @@ impl Engine {
         })
     }
 
-    pub(super) async fn begin_read(&self, now: Time) -> Result<Tx, StoreError> {
-        let mut connection = Connection::begin(&self.readers, "BEGIN").await?;
-        // The pool of readers ends what is left open; there is nothing to undo.
-        connection.clean = true;
-        Ok(Tx {
-            connection,
-            now,
-            writer: String::new(),
-            begun: None,
-            starting: Vec::new(),
-        })
-    }
-
-    pub(super) async fn begin_write(&self, now: Time, writer: &str) -> Result<Tx, StoreError> {
-        let connection = Connection::begin(&self.writer, "BEGIN IMMEDIATE").await?;
-        Ok(Tx {
-            connection,
-            now,
-            writer: writer.to_owned(),
-            begun: None,
-            starting: Vec::new(),
-        })
+    pub(super) async fn begin(&self, mode: Mode) -> Result<Connection, StoreError> {
+        match mode {
+            Mode::Read => {
+                let mut connection = Connection::begin(&self.readers, "BEGIN").await?;
+                // The pool of readers ends what is left open; there is nothing to undo.
+                connection.clean = true;
+                Ok(connection)
+            }
+            Mode::Write | Mode::Gate => Connection::begin(&self.writer, "BEGIN IMMEDIATE").await,
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -202,77 +193,6 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .map_err(StoreError::File)?;
     file.try_lock().map_err(|_| StoreError::Locked)?;
     Ok(file)
-}
-
-fn migrations() -> Migrator {
-    let migration = |version, name: &'static str, text| {
-        let text = sqlx::SqlStr::from_static(text);
-        Migration::new(version, name.into(), MigrationType::Simple, text, false)
-    };
-    Migrator::with_migrations(vec![
-        migration(1, "house", include_str!("../../migrations/sqlite/0001_house.sql")),
-        migration(
-            2,
-            "planner",
-            include_str!("../../migrations/sqlite/0002_planner.sql"),
-        ),
-    ])
-}
-
-/// The statements of the gate's batch: one JSON parameter carries all rows.
-pub(super) mod gate {
-    pub(in crate::store) const HEADS: &str = "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash
-        FROM json_each($1) j JOIN epochs e ON e.org_id = j.value
-        LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2";
-
-    pub(in crate::store) const SECRETS: &str =
-        "SELECT j.value ->> 4, s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
-        FROM json_each($1) j
-        JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
-        JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = j.value ->> 2
-          AND s.generation = j.value ->> 3";
-
-    pub(in crate::store) const TOUCH: &str = "UPDATE grants SET last_used_at = $2
-        WHERE (org_id, id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)
-          AND coalesce(last_used_at, 0) < $2 - $3";
-
-    pub(in crate::store) const TAKE_IDEMPOTENCY: &str =
-        "INSERT INTO idempotency (org_id, principal, route, key, digest, entry_id, status, code, keep_until)
-        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
-          j.value ->> 6, j.value ->> 7, j.value ->> 8
-        FROM json_each($1) j WHERE true
-        ON CONFLICT (org_id, principal, route, key) DO UPDATE SET digest = excluded.digest,
-          entry_id = excluded.entry_id, status = excluded.status, code = excluded.code,
-          keep_until = excluded.keep_until
-        WHERE idempotency.keep_until <= $2";
-
-    pub(in crate::store) const IDEMPOTENCY_LOSERS: &str =
-        "SELECT j.value ->> 5, i.digest, i.entry_id, i.status, i.code FROM json_each($1) j
-        JOIN idempotency i ON i.org_id = j.value ->> 0 AND i.principal = j.value ->> 1 AND i.route = j.value ->> 2
-          AND i.key = j.value ->> 3 AND i.entry_id <> j.value ->> 5";
-
-    pub(in crate::store) const GIVE_BACK_IDEMPOTENCY: &str = "DELETE FROM idempotency
-        WHERE (org_id, entry_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)";
-
-    pub(in crate::store) const SPEND: &str = "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
-        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4 FROM json_each($1) j
-        WHERE true ON CONFLICT (org_id, iss, jti) DO NOTHING";
-
-    pub(in crate::store) const SPEND_LOSERS: &str = "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
-        JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
-          AND s.entry_id <> j.value ->> 3";
-
-    pub(in crate::store) const APPEND: &str =
-        "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, agent_id, connector, outcome,
-          mode, correlation, bytes, odk, sealed, wrapped_dek)
-        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
-          j.value ->> 6, j.value ->> 7, j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11, j.value ->> 12,
-          j.value ->> 13, j.value ->> 14, unhex(j.value ->> 15), unhex(j.value ->> 16)
-        FROM json_each($1) j";
-
-    pub(in crate::store) const WRITERS: &str = "INSERT INTO writers (org_id, writer, seq, hash)
-        SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
-        ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Begun {
 
     pub(super) fn entry(&self, now: Time, outcome: &str) -> Result<NewEntry, StoreError> {
         Ok(NewEntry {
-            id: EntryId::new(now, &*self.random)?,
+            id: EntryId::new(now, &*self.random).map_err(|_| StoreError::Randomness)?,
             kind: EntryType::Writer,
             draft: EntryDraft {
                 outcome: Some(outcome.to_owned()),

@@ -10,7 +10,6 @@
 pub mod assets;
 pub mod pages;
 pub mod parts;
-pub mod problems;
 pub mod shell;
 pub mod shown;
 pub mod url;

@@ -8,7 +8,8 @@ mod samples;
 
 use markup::Markup;
 
-use super::{Shown, assets, shown};
+use super::{Shown, assets};
+use crate::domain::text::is_unseen;
 
 fn pages() -> Vec<(String, String)> {
     let mut pages = samples::all(samples::Voice::Plain);
@@ -97,12 +98,9 @@ fn every_reference_finds_its_one_target() {
 fn no_page_shows_a_character_that_cannot_be_seen() {
     each(|markup| {
         let seen = markup.shown_texts();
-        seen.filter(|text| {
-            text.chars()
-                .any(|letter| letter != '\n' && shown::is_unseen(letter))
-        })
-        .map(|text| format!("unseen character in {text:?}"))
-        .collect()
+        seen.filter(|text| text.chars().any(|letter| letter != '\n' && is_unseen(letter)))
+            .map(|text| format!("unseen character in {text:?}"))
+            .collect()
     });
 }
 

@@ -1,6 +1,6 @@
 //! Plain words for codes, in one place.
 
-use crate::domain::{connector::Category, grant::ReconnectReason, mode::Mode};
+use crate::domain::{connector::Category, grant::ReconnectReason};
 
 /// `1 connection`, `1,204 connections`.
 #[must_use]
@@ -63,17 +63,6 @@ pub fn reconnect_reason(reason: ReconnectReason) -> &'static str {
         }
         ReconnectReason::ConsentRequired => "The app wants to hear your consent again.",
         ReconnectReason::Expired => "This access has ended, and the app gave no way to renew it.",
-    }
-}
-
-/// What a release in this mode left the agent with.
-#[must_use]
-pub fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Execute => "Postern made the call itself; the agent held nothing",
-        Mode::Handle => "the agent held a reference that works only through Postern",
-        Mode::Token => "the agent held a token narrowed by the app",
-        Mode::Raw => "the agent held a raw token",
     }
 }
 

@@ -6,7 +6,7 @@ use postern::{
     flows::audit,
 };
 
-use super::harness::World;
+use super::harness::{World, database};
 
 async fn export(world: &World) -> (Vec<u8>, VerifierKey) {
     let note = audit::checkpoint(&world.deps, world.org).await.unwrap();
@@ -92,13 +92,12 @@ async fn the_arguments_are_sealed_and_the_entry_holds_only_a_salted_hash() {
             .unwrap()
             .contains("canary-in-the-arguments")
     );
-    for file in ["postern.db", "postern.db-wal"] {
-        let bytes = std::fs::read(world.dir.path().join(file)).unwrap_or_default();
+    for (place, bytes) in database::contents(&world.location).await {
         assert!(
             !bytes
                 .windows(23)
                 .any(|window| window == b"canary-in-the-arguments"),
-            "{file}"
+            "{place}"
         );
     }
 }

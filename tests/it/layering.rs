@@ -8,7 +8,7 @@ use std::{
 
 /// Floors from the ground up; a room may use any floor below its own, never a sibling.
 const FLOORS: [&[&str]; 10] = [
-    &["domain"],
+    &["domain", "failpoints"],
     &["crypto"],
     &["store", "egress"],
     &["policy", "connectors", "audit"],

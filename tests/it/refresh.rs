@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use postern::{
+    connectors::FilteredBody,
     domain::{
         GrantId,
         connector::Category,
         grant::{GrantState, ReconnectReason},
     },
-    flows::{Refusal, upstream, vend},
+    flows::{
+        Refusal, upstream,
+        vend::{self, Vended},
+    },
 };
 use serde_json::json;
 
@@ -58,6 +62,29 @@ async fn a_token_the_provider_killed_early_is_renewed_and_the_call_resent_once()
             .count(),
         2
     );
+}
+
+#[tokio::test]
+async fn a_renewed_token_that_the_provider_echoes_does_not_reach_the_agent() {
+    const RENEWED: &str = "renewed-token-0123456789abcdef";
+    let (world, grant) = World::connected().await;
+    world
+        .fault(json!({"next": "token", "set": {"access_token": RENEWED}, "times": 1}))
+        .await;
+    world
+        .fault(json!({"next": "api", "status": 401, "body": {"error": "invalid_token"}, "times": 1}))
+        .await;
+    world
+        .fault(json!({"next": "api", "body": {"messages": [{"id": "1", "from": RENEWED}]}, "times": 1}))
+        .await;
+    let vended = world.vend(world.read(grant)).await.unwrap();
+    let Vended::Executed { answer, .. } = vended else {
+        panic!("{vended:?}");
+    };
+    let FilteredBody::Json(body) = answer.body else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(body, json!({"messages": [{"id": "1", "from": "[redacted]"}]}));
 }
 
 #[tokio::test]

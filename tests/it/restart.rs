@@ -6,6 +6,8 @@ use postern::app::{AppError, Kind};
 use postern::store::StoreError;
 use serde_json::{Value, json};
 
+use postern::domain::connector::Category;
+
 use super::harness::{Proof, World, log_in, open_as};
 
 fn list(grant: impl ToString) -> Value {
@@ -129,9 +131,10 @@ async fn the_notarys_key_and_the_logs_key_are_the_same_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_second_deployment_on_the_same_database_is_refused_while_the_first_lives() {
-    let (world, grant) = World::connected().await;
-    let second = open_as(Kind::Dev, world.dir.path(), &world.clock, &world.acme).await;
+async fn a_second_deployment_on_the_same_sqlite_file_is_refused_while_the_first_lives() {
+    let world = World::on_sqlite().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let second = world.replica().await;
     assert!(
         matches!(second, Err(AppError::Store(StoreError::Locked))),
         "{second:?}"
@@ -148,11 +151,12 @@ async fn a_database_made_by_dev_is_not_opened_by_serve() {
         dir,
         clock,
         acme,
+        location,
         ..
     } = world;
     drop(deps);
     for _ in 0..500 {
-        match open_as(Kind::Serve, dir.path(), &clock, &acme).await {
+        match open_as(Kind::Serve, dir.path(), &location, &clock, &acme).await {
             Err(AppError::Store(StoreError::Locked)) => tokio::time::sleep(Duration::from_millis(10)).await,
             Err(AppError::Refused(words)) => {
                 assert!(words.contains("made by `postern dev`"), "{words}");

@@ -19,6 +19,7 @@ use crate::{
     crypto::{
         OsRandomness, digest,
         hardening::{self, Locking},
+        lookup::show_api_key,
     },
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{Randomness, connector::ConnectorId},
@@ -26,6 +27,7 @@ use crate::{
     flows::{Deps, apply, found, login},
     http::{guard::RequestIds, security::Site, server},
     policy::demo,
+    store::{Location, TimeSource},
 };
 
 use keys::{DemoKeys, keep_keys, kept_keys};
@@ -101,7 +103,7 @@ pub async fn run_demo(
     let home = Home::open(data)?;
     let kept = home.kept()?;
     let hardened = hardening::harden_process();
-    if !hardening::memory_is_lockable() {
+    if !hardened.lockable {
         tracing::warn!(
             ?hardened,
             "keys cannot be locked into memory here; `postern serve` would refuse"
@@ -245,7 +247,8 @@ fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
         .map_err(|_| AppError::Refused("the demo provider has no address".to_owned()))?;
     Ok(Parts {
         kind: Kind::Dev,
-        database: home.database(),
+        database: Location::Sqlite(home.database()),
+        time: TimeSource::Database,
         keys: Arc::new(keys),
         kek_ref: LOCAL_KEK.to_owned(),
         key_words: "a demo key in a file on this machine".to_owned(),
@@ -309,16 +312,16 @@ async fn furnish(deps: &Deps, acme_port: u16) -> Result<(Kept, DemoKeys), AppErr
     let applied = apply::apply(deps, founded.org, "postern dev".to_owned(), &toml).await?;
     let key_of = |kind: &'static str| applied.keys.iter().filter(move |key| key.kind == kind);
     let keys = DemoKeys {
-        admin_key: founded.admin_key,
+        admin_key: show_api_key(&founded.admin_key),
         service_key: key_of("service")
-            .map(|key| key.key.clone())
+            .map(|key| show_api_key(&key.key))
             .next()
             .unwrap_or_default(),
         agents: key_of("agent")
             .map(|key| DemoAgent {
                 id: key.id.clone(),
                 name: key.name.clone(),
-                key: key.key.clone(),
+                key: show_api_key(&key.key),
             })
             .collect(),
     };

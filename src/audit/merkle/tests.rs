@@ -1,3 +1,5 @@
+//! The tree and its proofs, held against the definition of RFC 6962 and the published test tree.
+
 use std::{collections::HashMap, convert::Infallible};
 
 use super::*;

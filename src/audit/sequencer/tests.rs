@@ -1,3 +1,5 @@
+//! The order of a log, and what stops it.
+
 use super::*;
 use crate::{
     audit::{encoding::FIRST_PREV, encoding::Stamp, encoding::finish, sample},

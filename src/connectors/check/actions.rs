@@ -4,14 +4,14 @@ use serde_json::Value;
 
 use super::{Report, is_free_header};
 use crate::{
-    connectors::{args, render, template},
+    connectors::{
+        args::{self, MAX_SAFE},
+        render, template,
+    },
     domain::connector::{
         ActionDefinition, ArgFormat, ArgSpec, ArgType, BodyKind, Category, HTTP_REQUEST, ScopeKind,
     },
 };
-
-/// The greatest limit a file may give: what JSON numbers keep exactly.
-const MAX_SAFE: u64 = (1 << 53) - 1;
 
 pub(super) fn check(report: &mut Report<'_>) {
     for (index, action) in report.connector.actions.iter().enumerate() {

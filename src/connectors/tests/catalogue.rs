@@ -1,3 +1,5 @@
+//! Which connector files load, built in or not.
+
 use std::{collections::BTreeSet, fs};
 
 use super::{super::catalogue::parse, *};

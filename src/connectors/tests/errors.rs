@@ -1,3 +1,5 @@
+//! What the refusals of providers are taken for.
+
 use serde_json::json;
 
 use super::{

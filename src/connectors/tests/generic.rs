@@ -1,3 +1,5 @@
+//! Where `http.request` may go, and what it may not carry.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! From arguments to a request that cannot leave its frame.
+
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! The one form of an entry, under hostile text.
+
 use super::*;
 use crate::domain::{
     AgentId, ApprovalId, GrantId, Mode, UserId,

@@ -3,13 +3,13 @@
 //! A family is what one consent made. Its refresh tokens carry a generation: the current one rotates, the one just
 //! before it may be retried for 60 s, any older one is a theft and ends the family.
 
-use std::{collections::HashMap, fmt::Write, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::scopes::Scopes;
 use crate::{
-    crypto::digest::{base64url, sha256},
+    crypto::digest::{base64url, hex, sha256},
     domain::Time,
 };
 
@@ -26,12 +26,7 @@ pub(super) struct TokenHash(String);
 
 impl TokenHash {
     pub(super) fn of(token: &str) -> Self {
-        let mut hex = String::with_capacity(64);
-        for byte in sha256(token.as_bytes()) {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self(hex)
+        Self(hex(&sha256(token.as_bytes())))
     }
 }
 

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::{crypto::Gate, domain::principal::Role, flows::Refusal};
+use crate::{
+    crypto::Gate,
+    domain::{loopback::is_loopback, principal::Role, secret::ClientSecret},
+    flows::Refusal,
+};
 
 /// An org, as far as the document says.
 #[derive(Debug, Deserialize)]
@@ -57,20 +61,12 @@ pub(super) struct ServiceDoc {
     pub(super) return_urls: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClientDoc {
     pub(super) client_id: String,
-    #[serde(default)]
-    pub(super) client_secret: Option<String>,
-}
-
-impl std::fmt::Debug for ClientDoc {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientDoc")
-            .field("client_id", &self.client_id)
-            .finish_non_exhaustive()
-    }
+    #[serde(default, deserialize_with = "client_secret")]
+    pub(super) client_secret: Option<ClientSecret>,
 }
 
 /// Policy texts: one or several a layer.
@@ -90,6 +86,10 @@ fn jwk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, 
             .map_err(|error| serde::de::Error::custom(format!("not a JWK: {error}"))),
         table => Ok(table),
     }
+}
+
+fn client_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ClientSecret>, D::Error> {
+    String::deserialize(deserializer).map(|text| Some(ClientSecret::new(text)))
 }
 
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -156,12 +156,6 @@ fn is_return_url(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;
     };
-    let loopback = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    let scheme = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+    let scheme = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
     scheme && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
 }

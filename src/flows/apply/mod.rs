@@ -13,6 +13,7 @@ use crate::{
         OrgId,
         connector::ConnectorId,
         entry::{EntryDraft, EntryType},
+        secret::ApiKey,
     },
     store::{EngineRow, PolicyText, Tx},
 };
@@ -22,7 +23,7 @@ use document::{Document, EngineDoc, PoliciesDoc, parse};
 use work::Work;
 
 /// What a document would change.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Plan {
     /// One line per thing that differs; empty: nothing to change.
     pub changes: Vec<Change>,
@@ -42,7 +43,7 @@ pub struct Change {
 }
 
 /// What was changed.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Applied {
     /// One line per change.
     pub changes: Vec<Change>,
@@ -51,7 +52,7 @@ pub struct Applied {
 }
 
 /// A key just minted.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct NewKey {
     /// `agent` or `service`.
     pub kind: &'static str,
@@ -60,7 +61,7 @@ pub struct NewKey {
     /// Its owner's id.
     pub id: String,
     /// The key.
-    pub key: String,
+    pub key: ApiKey,
 }
 
 /// What a document would change; changes nothing.

@@ -5,10 +5,10 @@ use crate::{
     domain::{
         AgentId, EngineId, OrgId, ServiceId, Time, UserId,
         connector::ConnectorId,
-        principal::{KeyKind, Role},
+        principal::{KeyOwner, Role},
         secret::ClientSecret,
     },
-    flows::{Deps, Refusal, found},
+    flows::{Deps, Refusal, keys},
     release::seal,
     store::{AgentRow, ConnectorClientRow, EngineRow, PolicyRow, ServiceRow, StoreError, Tx, UserRow},
 };
@@ -45,7 +45,7 @@ pub(super) enum Work {
     PutClient {
         connector: ConnectorId,
         client_id: String,
-        secret: Option<String>,
+        secret: Option<ClientSecret>,
         generation: u64,
     },
     PutPolicies {
@@ -156,13 +156,12 @@ impl Work {
                     made_epoch: epoch,
                 };
                 tx.insert_agent(org, &agent).await?;
-                let id = agent.id.to_string();
-                let key = found::mint_key(deps, tx, org, KeyKind::Agent, id.clone()).await?;
+                let made = keys::mint(deps, tx, org, KeyOwner::Agent(agent.id)).await?;
                 return Ok(Some(NewKey {
                     kind: "agent",
                     name: agent.name,
-                    id,
-                    key,
+                    id: agent.id.to_string(),
+                    key: made.key,
                 }));
             }
             Self::CreateService { name, return_urls } => {
@@ -173,13 +172,12 @@ impl Work {
                     created_at: now,
                 };
                 tx.insert_service(org, &service).await?;
-                let id = service.id.to_string();
-                let key = found::mint_key(deps, tx, org, KeyKind::Service, id.clone()).await?;
+                let made = keys::mint(deps, tx, org, KeyOwner::Service(service.id)).await?;
                 return Ok(Some(NewKey {
                     kind: "service",
                     name: service.name,
-                    id,
-                    key,
+                    id: service.id.to_string(),
+                    key: made.key,
                 }));
             }
             Self::UpdateService { id, return_urls, .. } => tx.set_return_urls(org, id, &return_urls).await?,
@@ -208,13 +206,7 @@ impl Work {
             } => {
                 let secret = match secret {
                     None => None,
-                    Some(text) => Some(seal::client_secret(
-                        key,
-                        org,
-                        &connector,
-                        generation,
-                        &ClientSecret::new(text),
-                    )?),
+                    Some(secret) => Some(seal::client_secret(key, org, &connector, generation, &secret)?),
                 };
                 let row = ConnectorClientRow {
                     connector,

@@ -12,7 +12,7 @@ use crate::{
     },
     flows::{Deps, upstream},
     release::seal::{Pending, Tokens},
-    store::{ConnectRow, ConnectStatus},
+    store::{ConnectRow, ConnectStatus, Keyed},
 };
 
 use super::{
@@ -76,13 +76,12 @@ async fn check(
 ) -> Result<ConnectRow, ConnectFailure> {
     let state = answer.state.as_deref().ok_or(ConnectFailure::Security("state"))?;
     let hash = deps.state_hash(state)?;
-    let mut tx = deps.store.read_by(&hash).await?;
     // RFC 6749 §10.12: `state` is known …
-    let session = tx
-        .connect_by_state(&hash)
-        .await?
-        .ok_or(ConnectFailure::Security("state"))?;
-    tx.enter(session.org).await?;
+    let unknown = ConnectFailure::Security("state");
+    let Some((org, mut tx)) = deps.store.find(Keyed::ConnectState(&hash)).await? else {
+        return Err(unknown);
+    };
+    let session = tx.connect_by_state(org, &hash).await?.ok_or(unknown)?;
     let user = tx
         .user(session.org, session.user)
         .await?

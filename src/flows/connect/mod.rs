@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::{
     domain::{ConnectSessionId, OrgId, ScopeSet, Time, UserId, connector::Connector, secret::LinkToken},
-    store::{ConnectRow, ConnectStatus, OrgRow, UserRow},
+    store::{ConnectRow, ConnectStatus, Keyed, OrgRow, UserRow},
 };
 
 use super::{Deps, Refusal};
@@ -136,9 +136,12 @@ pub async fn open<'a>(
     visitor: Visitor,
 ) -> Result<Opened<'a>, ConnectFailure> {
     let hash = deps.link_hash(token)?;
-    let mut tx = deps.store.read_by(&hash).await?;
-    let session = tx.connect_by_link(&hash).await?.ok_or(ConnectFailure::Unknown)?;
-    tx.enter(session.org).await?;
+    let found = deps.store.find(Keyed::ConnectLink(&hash)).await?;
+    let (org, mut tx) = found.ok_or(ConnectFailure::Unknown)?;
+    let session = tx
+        .connect_by_link(org, &hash)
+        .await?
+        .ok_or(ConnectFailure::Unknown)?;
     let user = tx
         .user(session.org, session.user)
         .await?

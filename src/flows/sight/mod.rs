@@ -6,7 +6,7 @@ mod rules;
 
 pub use log::{entries, entry};
 pub use people::{agent, agents, user, users};
-pub use rules::{configured, engine, engines, policies, policy};
+pub use rules::{configured, engine, engines, key, keys, policies, policy};
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     domain::{
         ConnectSessionId, DelegationId, GrantId, RevocationId,
         delegation::Delegation,
-        entry::{Entry, EntryType, Epoch},
+        entry::Epoch,
         grant::{Grant, GrantState},
         principal::{Principal, Role},
     },
@@ -260,17 +260,8 @@ pub async fn revocation(
             other => other,
         })?;
     let mut tx = deps.store.read(org).await?;
-    let mut totals = tx.upstream_totals(org, id).await?;
-    if !row.fanned_out {
-        let known = totals.pending + totals.revoked + totals.unsupported + totals.unconfirmed;
-        totals.pending += row.counts.grants.saturating_sub(known);
-    }
-    let entries = tx.entries_about(org, &id.to_string()).await?;
-    let epoch = entries
-        .iter()
-        .filter_map(|row| serde_json::from_str::<Entry>(&row.bytes).ok())
-        .find(|entry| entry.kind == EntryType::Revoke)
-        .map(|entry| entry.epoch);
+    let totals = revoke::totals(&mut tx, org, &row).await?;
+    let epoch = revoke::entry(&mut tx, org, id).await?.map(|entry| entry.epoch);
     Ok(SeenRevocation {
         row,
         epoch,

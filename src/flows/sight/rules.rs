@@ -1,12 +1,34 @@
-//! What the org has laid down: engines, policies, connectors. Engines and policies are for admins; the routes say so.
+//! What the org has laid down: keys, engines, policies, connectors. All but connectors are for admins; the routes say so.
 
 use std::collections::BTreeSet;
 
 use crate::{
-    domain::{EngineId, OrgId, connector::ConnectorId},
+    domain::{EngineId, KeyId, OrgId, connector::ConnectorId},
     flows::{Deps, Refusal},
-    store::{EngineRow, PolicyRow},
+    store::{ApiKeyRow, EngineRow, PolicyRow},
 };
+
+/// The API keys of the org behind `after`, revoked ones too.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn keys(
+    deps: &Deps,
+    org: OrgId,
+    after: Option<KeyId>,
+    limit: u64,
+) -> Result<Vec<ApiKeyRow>, Refusal> {
+    Ok(deps.store.read(org).await?.api_keys(org, after, limit).await?)
+}
+
+/// One API key of the org.
+///
+/// # Errors
+/// When there is none.
+pub async fn key(deps: &Deps, org: OrgId, id: KeyId) -> Result<ApiKeyRow, Refusal> {
+    let key = deps.store.read(org).await?.api_key_by_id(org, id).await?;
+    key.ok_or(Refusal::NotFound)
+}
 
 /// The engines of the org behind `after`.
 ///

@@ -21,7 +21,6 @@ pub(super) fn line(deps: &Deps, told: &Told, for_admin: bool) -> EntryLine {
             .as_ref()
             .map(|decision| decision.outcome.as_str().to_owned())
     });
-    let outcome = outcome.map(|code| known_code(entry.kind, &code).to_owned());
     let reason = match entry.kind {
         // The entry's own reason is its selection, which the sentence says already.
         EntryType::Revoke => told.why.clone().filter(|_| for_admin),
@@ -62,15 +61,4 @@ pub(super) fn tool_title(deps: &Deps, connector: Option<&ConnectorId>, tool: &st
         .and_then(|connector| connector.action(tool))
         .map(|action| action.title.as_str());
     Shown::new(title.unwrap_or(tool))
-}
-
-/// The codes of the flows as those the sentences know.
-fn known_code(kind: EntryType, code: &str) -> &str {
-    match (kind, code) {
-        (EntryType::Session, "login") => "logged_in",
-        (EntryType::Session, "logout") => "logged_out",
-        (EntryType::Session, "login_link") => "link_made",
-        (EntryType::Connect, "discarded") => "abandoned",
-        (_, code) => code,
-    }
 }

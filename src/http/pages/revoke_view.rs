@@ -110,6 +110,7 @@ pub(super) fn counts(counts: &SelectorCounts) -> RevocationCounts {
 /// The receipt.
 pub(super) fn receipt(deps: &Deps, shell: Shell, target: Shown, receipt: Receipt) -> RevokeReceiptPage {
     let totals = receipt.totals;
+    let all = totals.pending + totals.revoked + totals.unsupported + totals.unconfirmed;
     let grants: Vec<RevokedGrant> = receipt
         .grants
         .iter()
@@ -135,7 +136,7 @@ pub(super) fn receipt(deps: &Deps, shell: Shell, target: Shown, receipt: Receipt
         at: When::new(receipt.row.at, deps.clock.now()),
         counts: counts(&receipt.row.counts),
         in_flight: receipt.in_flight,
-        more: totals.all().saturating_sub(shown),
+        more: all.saturating_sub(shown),
         grants,
         upstream: UpstreamCounts {
             pending: totals.pending,

@@ -133,10 +133,4 @@ impl FieldError {
             message: message.into(),
         }
     }
-
-    /// Something wrong with the whole request.
-    #[must_use]
-    pub fn whole(message: impl Into<String>) -> Self {
-        Self::new("", message)
-    }
 }

@@ -1,3 +1,5 @@
+//! Problem documents, as callers see them.
+
 use std::collections::BTreeSet;
 
 use http_body_util::BodyExt as _;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     flows::{Deps, sight},
     http::{
         Problem,
-        answer::{self, Page},
+        answer::{self, Listing, Page},
         caller::Caller,
         extract::{PathId, StrictQuery},
         openapi::Refused,
@@ -54,36 +54,20 @@ impl From<AgentRow> for AgentView {
     }
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
-#[into_params(parameter_in = Query)]
-struct Query {
-    /// At most so many; 100 unless said.
-    limit: Option<u64>,
-    /// The `next` of the page before.
-    #[param(value_type = Option<String>)]
-    after: Option<AgentId>,
-}
-
 /// Lists agents; an agent sees itself.
 #[utoipa::path(
     get, path = "/v1/agents", tag = "govern", operation_id = "list_agents",
-    params(Query), security(("api_key" = []), ("session" = [])),
+    params(Listing<AgentId>), security(("api_key" = []), ("session" = [])),
     responses((status = 200, description = "In the order of their ids.", body = Page<AgentView>), Refused),
 )]
 async fn list(
     State(deps): State<Arc<Deps>>,
     Caller(who): Caller,
-    StrictQuery(query): StrictQuery<Query>,
+    StrictQuery(page): StrictQuery<Listing<AgentId>>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
-    let agents = sight::agents(&deps, &who, query.after, limit + 1).await?;
-    answer::ok(&answer::page(
-        agents,
-        limit,
-        |agent| agent.id.to_string(),
-        AgentView::from,
-    ))
+    let agents = sight::agents(&deps, &who, page.after, page.limit.rows()).await?;
+    page.limit
+        .answer(agents, |agent| agent.id.to_string(), AgentView::from)
 }
 
 /// Shows one agent.

@@ -8,6 +8,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
+    crypto::lookup::show_api_key,
     flows::{Deps, apply},
     http::{
         Problem,
@@ -110,7 +111,7 @@ async fn apply_document(
         kind: key.kind,
         name: key.name,
         id: key.id,
-        key: key.key,
+        key: show_api_key(&key.key),
     });
     answer::ok(&ApplyAnswer {
         dry_run: false,

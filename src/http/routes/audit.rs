@@ -13,7 +13,7 @@ use crate::{
     flows::{Deps, audit, record::Details, sight},
     http::{
         Problem,
-        answer::{self, Page, to_its_end},
+        answer::{self, Limit, Page, to_its_end},
         caller::{Admin, Caller},
         extract::{PathId, StrictQuery},
         openapi::Refused,
@@ -74,7 +74,8 @@ impl EntryView {
 #[into_params(parameter_in = Query)]
 struct Query {
     /// At most so many; 100 unless said.
-    limit: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    limit: Limit,
     /// The `next` of the page before: only older entries.
     #[param(value_type = Option<String>)]
     after: Option<EntryId>,
@@ -112,7 +113,6 @@ async fn list(
     Caller(who): Caller,
     StrictQuery(query): StrictQuery<Query>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
     let filter = EntryFilter {
         after: query.after,
         user: query.user,
@@ -120,15 +120,14 @@ async fn list(
         by_agent: query.kind.map(|kind| kind == ActorKind::Agent),
         connector: query.connector,
         outcome: query.outcome,
-        limit: limit + 1,
+        limit: query.limit.rows(),
     };
     let entries = sight::entries(&deps, &who, filter).await?;
-    answer::ok(&answer::page(
+    query.limit.answer(
         entries,
-        limit,
         |(entry, _)| entry.id.to_string(),
         |(entry, details)| EntryView::new(entry, details, None),
-    ))
+    )
 }
 
 /// Shows one entry.
@@ -174,7 +173,8 @@ struct LogQuery {
     /// The first index wanted.
     start: u64,
     /// At most so many; 100 unless said.
-    limit: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    limit: Limit,
 }
 
 /// One page of the log, for exports.
@@ -195,10 +195,9 @@ struct LogEntry {
     entry: String,
 }
 
-fn log_page(mut rows: Vec<(u64, String)>, limit: u64) -> LogPage {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = rows.get(limit).map(|(index, _)| *index);
-    rows.truncate(limit);
+fn log_page(mut rows: Vec<(u64, String)>, limit: Limit) -> LogPage {
+    let next = rows.get(limit.shown()).map(|(index, _)| *index);
+    rows.truncate(limit.shown());
     LogPage {
         entries: rows
             .into_iter()
@@ -219,9 +218,8 @@ async fn log(
     Admin { org, .. }: Admin,
     StrictQuery(query): StrictQuery<LogQuery>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
-    let rows = audit::log_page(&deps, org, query.start, limit + 1).await?;
-    answer::ok(&log_page(rows, limit))
+    let rows = audit::log_page(&deps, org, query.start, query.limit.rows()).await?;
+    answer::ok(&log_page(rows, query.limit))
 }
 
 #[derive(OpenApi)]
@@ -255,9 +253,10 @@ mod tests {
     #[test]
     fn a_page_of_the_log_names_where_the_next_begins() {
         let rows = |count: u64| (5..5 + count).map(|index| (index, String::new())).collect();
-        assert_eq!(log_page(rows(3), 2).next, Some(7));
-        assert_eq!(log_page(rows(2), 2).next, None);
-        assert_eq!(log_page(rows(3), 2).entries.len(), 2);
+        let two = Limit::try_from(2).unwrap();
+        assert_eq!(log_page(rows(3), two).next, Some(7));
+        assert_eq!(log_page(rows(2), two).next, None);
+        assert_eq!(log_page(rows(3), two).entries.len(), 2);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, response::Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use utoipa::{OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     flows::{Deps, sight},
     http::{
         Problem,
-        answer::{self, Page},
+        answer::{self, Listing, Page},
         caller::Caller,
         extract::{PathId, StrictQuery},
         openapi::Refused,
@@ -125,43 +125,30 @@ fn args(specs: &BTreeMap<String, ArgSpec>) -> Value {
     serde_json::to_value(specs).unwrap_or_else(|_| json!({}))
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
-#[into_params(parameter_in = Query)]
-struct Query {
-    /// At most so many; 100 unless said.
-    limit: Option<u64>,
-    /// The `next` of the page before.
-    #[param(value_type = Option<String>)]
-    after: Option<ConnectorId>,
-}
-
 /// Lists connectors.
 #[utoipa::path(
     get, path = "/v1/connectors", tag = "govern", operation_id = "list_connectors",
-    params(Query), security(("api_key" = []), ("session" = [])),
+    params(Listing<ConnectorId>), security(("api_key" = []), ("session" = [])),
     responses((status = 200, description = "In the order of their ids.", body = Page<ConnectorView>), Refused),
 )]
 async fn list(
     State(deps): State<Arc<Deps>>,
     Caller(who): Caller,
-    StrictQuery(query): StrictQuery<Query>,
+    StrictQuery(page): StrictQuery<Listing<ConnectorId>>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
     let configured = sight::configured(&deps, who.org()).await?;
-    let most = usize::try_from(limit + 1).unwrap_or(usize::MAX);
-    let found: Vec<_> = deps
+    let most = usize::try_from(page.limit.rows()).unwrap_or(usize::MAX);
+    let found = deps
         .catalogue
         .iter()
-        .filter(|connector| query.after.as_ref().is_none_or(|after| connector.id > *after))
+        .filter(|connector| page.after.as_ref().is_none_or(|after| connector.id > *after))
         .take(most)
         .collect();
-    answer::ok(&answer::page(
+    page.limit.answer(
         found,
-        limit,
         |connector| connector.id.to_string(),
         |connector| ConnectorView::new(connector, configured.contains(&connector.id)),
-    ))
+    )
 }
 
 /// Shows one connector.

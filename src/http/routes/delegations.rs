@@ -15,7 +15,7 @@ use crate::{
     flows::{Deps, delegate, sight},
     http::{
         Problem,
-        answer::{self, Page, to_its_end},
+        answer::{self, Limit, Page, to_its_end},
         caller::{Caller, Person},
         extract::{PathId, StrictJson, StrictQuery, read},
         openapi::{Gone, Refused},
@@ -74,7 +74,8 @@ impl From<Delegation> for DelegationView {
 #[into_params(parameter_in = Query)]
 struct Query {
     /// At most so many; 100 unless said.
-    limit: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    limit: Limit,
     /// The `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<DelegationId>,
@@ -100,21 +101,19 @@ async fn list(
     Caller(who): Caller,
     StrictQuery(query): StrictQuery<Query>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
     let filter = DelegationFilter {
         user: query.user,
         agent: query.agent,
         grant: query.grant,
         after: query.after,
-        limit: limit + 1,
+        limit: query.limit.rows(),
     };
     let found = sight::delegations(&deps, &who, filter).await?;
-    answer::ok(&answer::page(
+    query.limit.answer(
         found,
-        limit,
         |delegation| delegation.id.to_string(),
         DelegationView::from,
-    ))
+    )
 }
 
 /// Shows one delegation.

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use utoipa::{OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
     domain::{EngineId, Time},
-    flows::{Deps, sight},
+    flows::{Deps, engines, sight},
     http::{
         Problem,
-        answer::{self, Page},
+        answer::{self, Listing, Page, to_its_end},
         caller::Admin,
         extract::{PathId, StrictQuery},
         openapi::Refused,
@@ -74,36 +74,20 @@ impl From<EngineRow> for EngineView {
     }
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
-#[into_params(parameter_in = Query)]
-struct Query {
-    /// At most so many; 100 unless said.
-    limit: Option<u64>,
-    /// The `next` of the page before.
-    #[param(value_type = Option<String>)]
-    after: Option<EngineId>,
-}
-
 /// Lists engines.
 #[utoipa::path(
     get, path = "/v1/engines", tag = "govern", operation_id = "list_engines",
-    params(Query), security(("api_key" = []), ("session" = [])),
+    params(Listing<EngineId>), security(("api_key" = []), ("session" = [])),
     responses((status = 200, description = "In the order of their ids.", body = Page<EngineView>), Refused),
 )]
 async fn list(
     State(deps): State<Arc<Deps>>,
     Admin { org, .. }: Admin,
-    StrictQuery(query): StrictQuery<Query>,
+    StrictQuery(page): StrictQuery<Listing<EngineId>>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
-    let engines = sight::engines(&deps, org, query.after, limit + 1).await?;
-    answer::ok(&answer::page(
-        engines,
-        limit,
-        |engine| engine.id.to_string(),
-        EngineView::from,
-    ))
+    let engines = sight::engines(&deps, org, page.after, page.limit.rows()).await?;
+    page.limit
+        .answer(engines, |engine| engine.id.to_string(), EngineView::from)
 }
 
 /// Shows one engine.
@@ -120,11 +104,27 @@ async fn show(
     answer::ok(&EngineView::from(sight::engine(&deps, org, id).await?))
 }
 
+/// Disables an engine: its decisions are refused at once. `apply` with its table registers it again.
+#[utoipa::path(
+    delete, path = "/v1/engines/{id}", tag = "govern", operation_id = "disable_engine",
+    params(("id" = String, Path, description = "`eng_…`")), security(("api_key" = []), ("session" = [])),
+    responses((status = 200, description = "The engine, disabled.", body = EngineView), Refused),
+)]
+async fn disable(
+    State(deps): State<Arc<Deps>>,
+    Admin { org, by }: Admin,
+    PathId(id): PathId<EngineId>,
+) -> Result<Response, Problem> {
+    let disabled = to_its_end(async move { engines::disable(&deps, org, id, by).await }).await?;
+    answer::ok(&EngineView::from(disabled))
+}
+
 #[derive(OpenApi)]
-#[openapi(paths(list, show), components(schemas(EngineView, Page<EngineView>)))]
+#[openapi(paths(list, show, disable), components(schemas(EngineView, Page<EngineView>)))]
 pub(in crate::http) struct Api;
 
 routes! {
     get "/v1/engines" [Admin] => list;
     get "/v1/engines/{id}" [Admin] => show;
+    delete "/v1/engines/{id}" [Admin] => disable;
 }

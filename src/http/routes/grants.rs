@@ -15,7 +15,7 @@ use crate::{
     },
     http::{
         Problem,
-        answer::{self, Page},
+        answer::{self, Limit, Page},
         caller::Caller,
         extract::{PathId, StrictQuery},
         openapi::{Gone, Refused},
@@ -110,7 +110,8 @@ impl From<SeenGrant> for GrantView {
 #[into_params(parameter_in = Query)]
 struct Query {
     /// At most so many; 100 unless said.
-    limit: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    limit: Limit,
     /// The `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<GrantId>,
@@ -133,21 +134,17 @@ async fn list(
     Caller(who): Caller,
     StrictQuery(query): StrictQuery<Query>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
     let filter = GrantFilter {
         user: query.user,
         connector: query.connector,
         after: query.after,
-        limit: limit + 1,
+        limit: query.limit.rows(),
         ..GrantFilter::default()
     };
     let grants = sight::grants(&deps, &who, filter).await?;
-    answer::ok(&answer::page(
-        grants,
-        limit,
-        |seen| seen.grant.id.to_string(),
-        GrantView::from,
-    ))
+    query
+        .limit
+        .answer(grants, |seen| seen.grant.id.to_string(), GrantView::from)
 }
 
 /// Shows one grant.

@@ -14,10 +14,10 @@ use utoipa::{OpenApi, ToSchema};
 
 /// What stands between this replica and work; empty when nothing does.
 ///
-/// `workers` keep it current through a `watch` channel, so that a probe never touches the database or the key service.
+/// `app` keeps it current through a `watch` channel, so that a probe never touches the database or the key service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Short stable names: `starting`, `store`, `keys`, `clock`, `sealed`, `draining`.
+    /// Short stable names: `starting`, `store`, `keys`, `draining`.
     pub obstacles: Vec<&'static str>,
 }
 

@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod engines;
 pub mod grants;
 pub mod health;
+pub mod keys;
 pub mod policies;
 pub mod problems;
 pub mod revocations;
@@ -71,6 +72,7 @@ pub(in crate::http) fn table() -> impl Iterator<Item = &'static Line> {
         discovery::TABLE,
         engines::TABLE,
         grants::TABLE,
+        keys::TABLE,
         policies::TABLE,
         revocations::TABLE,
         users::TABLE,

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
     flows::{Deps, sight},
     http::{
         Problem,
-        answer::{self, Page},
+        answer::{self, Listing, Page},
         caller::Admin,
         extract::{PathId, StrictQuery},
         openapi::Refused,
@@ -58,35 +58,20 @@ impl From<PolicyRow> for PolicyView {
     }
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
-#[into_params(parameter_in = Query)]
-struct Query {
-    /// At most so many; 100 unless said.
-    limit: Option<u64>,
-    /// The `next` of the page before.
-    after: Option<u64>,
-}
-
 /// Lists the versions, oldest first.
 #[utoipa::path(
     get, path = "/v1/policies", tag = "govern", operation_id = "list_policies",
-    params(Query), security(("api_key" = []), ("session" = [])),
+    params(Listing<u64>), security(("api_key" = []), ("session" = [])),
     responses((status = 200, description = "Oldest first; the last one is in force.", body = Page<PolicyView>), Refused),
 )]
 async fn list(
     State(deps): State<Arc<Deps>>,
     Admin { org, .. }: Admin,
-    StrictQuery(query): StrictQuery<Query>,
+    StrictQuery(page): StrictQuery<Listing<u64>>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
-    let versions = sight::policies(&deps, org, query.after, limit + 1).await?;
-    answer::ok(&answer::page(
-        versions,
-        limit,
-        |row| row.version.to_string(),
-        PolicyView::from,
-    ))
+    let versions = sight::policies(&deps, org, page.after, page.limit.rows()).await?;
+    page.limit
+        .answer(versions, |row| row.version.to_string(), PolicyView::from)
 }
 
 /// Shows one version.

@@ -16,7 +16,8 @@ use crate::{
         sight::{self, SeenRevocation},
     },
     http::{
-        Problem, answer,
+        Problem,
+        answer::{self, Limit},
         caller::Caller,
         extract::{PathId, StrictJson, StrictQuery, line, read},
         openapi::Refused,
@@ -250,7 +251,8 @@ struct RevokedGrant {
 #[into_params(parameter_in = Query)]
 struct Query {
     /// At most so many grants; 100 unless said.
-    limit: Option<u64>,
+    #[param(value_type = Option<u64>)]
+    limit: Limit,
     /// The `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<GrantId>,
@@ -268,16 +270,14 @@ async fn show(
     PathId(id): PathId<RevocationId>,
     StrictQuery(query): StrictQuery<Query>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
     let SeenRevocation {
         row,
         epoch,
         totals,
         grants,
-    } = sight::revocation(&deps, &who, id, query.after, limit + 1).await?;
-    let page = answer::page(
+    } = sight::revocation(&deps, &who, id, query.after, query.limit.rows()).await?;
+    let page = query.limit.page(
         grants,
-        limit,
         |row| row.grant.to_string(),
         |row| RevokedGrant {
             grant: row.grant,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     flows::{Deps, login, sight},
     http::{
         Problem,
-        answer::{self, Page, to_its_end},
+        answer::{self, Listing, Page, to_its_end},
         caller::{Admin, Caller},
         extract::{PathId, StrictQuery},
         openapi::Refused,
@@ -54,36 +54,20 @@ impl From<UserRow> for UserView {
     }
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
-#[into_params(parameter_in = Query)]
-struct Query {
-    /// At most so many; 100 unless said.
-    limit: Option<u64>,
-    /// The `next` of the page before.
-    #[param(value_type = Option<String>)]
-    after: Option<UserId>,
-}
-
 /// Lists people: an admin sees all, a host application those it manages, a person themself.
 #[utoipa::path(
     get, path = "/v1/users", tag = "govern", operation_id = "list_users",
-    params(Query), security(("api_key" = []), ("session" = [])),
+    params(Listing<UserId>), security(("api_key" = []), ("session" = [])),
     responses((status = 200, description = "In the order of their ids.", body = Page<UserView>), Refused),
 )]
 async fn list(
     State(deps): State<Arc<Deps>>,
     Caller(who): Caller,
-    StrictQuery(query): StrictQuery<Query>,
+    StrictQuery(page): StrictQuery<Listing<UserId>>,
 ) -> Result<Response, Problem> {
-    let limit = answer::limit(query.limit)?;
-    let users = sight::users(&deps, &who, query.after, limit + 1).await?;
-    answer::ok(&answer::page(
-        users,
-        limit,
-        |user| user.id.to_string(),
-        UserView::from,
-    ))
+    let users = sight::users(&deps, &who, page.after, page.limit.rows()).await?;
+    page.limit
+        .answer(users, |user| user.id.to_string(), UserView::from)
 }
 
 /// Shows one person.

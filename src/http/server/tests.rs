@@ -1,3 +1,5 @@
+//! The server against slow, large and failing requests.
+
 use std::time::Instant;
 
 use axum::routing::{get, post};

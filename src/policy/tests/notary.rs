@@ -13,7 +13,7 @@ use crate::{
     },
     policy::{
         Evaluation,
-        notary::{self, DEFAULT_LIFE, NotaryError, Occasion},
+        notary::{self, DEFAULT_LIFE, Occasion},
     },
 };
 
@@ -93,21 +93,4 @@ fn an_allowed_decision_names_its_modes() {
     let claims = decided(&world().ask(PERMIT_ALL, PERMIT_ALL, &get()), DEFAULT_LIFE);
     let modes: Vec<Mode> = claims.constraints.modes.unwrap().iter().collect();
     assert_eq!(modes, [Mode::Execute, Mode::Handle]);
-}
-
-#[test]
-fn what_is_signed_reads_back_as_the_claims() {
-    let claims = decided(&world().ask(PERMIT_ALL, PERMIT_ALL, &get()), DEFAULT_LIFE);
-    let signed = notary::sign(&claims, |payload| {
-        String::from_utf8(payload.to_vec()).map_err(|_| "not text")
-    });
-    let read: DecisionClaims = serde_json::from_str(&signed.unwrap()).unwrap();
-    assert_eq!(read, claims);
-}
-
-#[test]
-fn a_refusing_signer_leaves_no_decision() {
-    let claims = decided(&world().ask(PERMIT_ALL, PERMIT_ALL, &get()), DEFAULT_LIFE);
-    let refused = notary::sign(&claims, |_| Err("sealed"));
-    assert!(matches!(refused, Err(NotaryError::Signer("sealed"))));
 }

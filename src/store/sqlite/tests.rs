@@ -1,7 +1,5 @@
 use super::*;
 
-const NOW: Time = Time::from_unix_seconds(0);
-
 async fn engine() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(&dir.path().join("test.db")).await.unwrap();
@@ -15,7 +13,7 @@ async fn all_back(engine: &Engine) {
     }
 }
 
-async fn mark(tx: &mut Tx) -> Option<Row> {
+async fn mark(tx: &mut Connection) -> Option<Row> {
     let mut rows = tx
         .rows("SELECT value FROM meta WHERE name = 'mark'", Vec::new())
         .await
@@ -26,11 +24,11 @@ async fn mark(tx: &mut Tx) -> Option<Row> {
 #[tokio::test]
 async fn a_reader_that_is_dropped_is_used_again() {
     let (_dir, engine) = engine().await;
-    let mut first = engine.begin_read(NOW).await.unwrap();
+    let mut first = engine.begin(Mode::Read).await.unwrap();
     first.rows("PRAGMA cache_size = 77", Vec::new()).await.unwrap();
     drop(first);
     all_back(&engine).await;
-    let mut second = engine.begin_read(NOW).await.unwrap();
+    let mut second = engine.begin(Mode::Read).await.unwrap();
     let row = second.rows("PRAGMA cache_size", Vec::new()).await.unwrap().pop();
     assert_eq!(row.unwrap().fields("pragma").int().unwrap(), 77);
 }
@@ -39,18 +37,18 @@ async fn a_reader_that_is_dropped_is_used_again() {
 async fn a_reader_that_comes_back_has_given_its_snapshot_up() {
     let (_dir, engine) = engine().await;
     for _ in 0..8 {
-        let mut old = engine.begin_read(NOW).await.unwrap();
+        let mut old = engine.begin(Mode::Read).await.unwrap();
         assert!(mark(&mut old).await.is_none());
     }
     all_back(&engine).await;
-    let mut writer = engine.begin_write(NOW, "r1/test").await.unwrap();
+    let mut writer = engine.begin(Mode::Write).await.unwrap();
     writer
         .execute("INSERT INTO meta (name, value) VALUES ('mark', 'x')", Vec::new())
         .await
         .unwrap();
     writer.commit().await.unwrap();
     for _ in 0..8 {
-        let mut new = engine.begin_read(NOW).await.unwrap();
+        let mut new = engine.begin(Mode::Read).await.unwrap();
         assert!(mark(&mut new).await.is_some());
     }
 }
@@ -58,13 +56,13 @@ async fn a_reader_that_comes_back_has_given_its_snapshot_up() {
 #[tokio::test]
 async fn a_writer_that_is_dropped_leaves_nothing_behind() {
     let (_dir, engine) = engine().await;
-    let mut writer = engine.begin_write(NOW, "r1/test").await.unwrap();
+    let mut writer = engine.begin(Mode::Write).await.unwrap();
     writer
         .execute("INSERT INTO meta (name, value) VALUES ('mark', 'x')", Vec::new())
         .await
         .unwrap();
     drop(writer);
-    let mut next = engine.begin_write(NOW, "r1/test").await.unwrap();
+    let mut next = engine.begin(Mode::Write).await.unwrap();
     assert!(mark(&mut next).await.is_none());
 }
 
@@ -73,8 +71,8 @@ async fn plans(sql: &'static str) -> Vec<String> {
     let (_dir, engine) = engine().await;
     let mut plans = Vec::new();
     for mut tx in [
-        engine.begin_read(NOW).await.unwrap(),
-        engine.begin_write(NOW, "r1/test").await.unwrap(),
+        engine.begin(Mode::Read).await.unwrap(),
+        engine.begin(Mode::Write).await.unwrap(),
     ] {
         let row = tx.rows(sql, Vec::new()).await.unwrap().swap_remove(0);
         let mut fields = row.fields("plan");

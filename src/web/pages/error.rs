@@ -1,8 +1,8 @@
-//! Pages for what went wrong, and the public page behind every problem type.
+//! Pages for what went wrong.
 
 use askama::Template;
 
-use crate::web::{Shell, Shown, parts::Icon, problems::ProblemDoc};
+use crate::web::{Shell, Shown, parts::Icon};
 
 /// A page that says what went wrong.
 #[derive(Debug, Template)]
@@ -56,24 +56,4 @@ impl ErrorKind {
             _ => Icon::Alert,
         }
     }
-}
-
-/// `GET /problems/{code}`, where the `type` of every problem leads (RFC 9457 §3.1.1).
-#[derive(Debug, Template)]
-#[template(path = "postern/pages/problem.html")]
-pub struct ProblemPage {
-    /// The frame.
-    pub shell: Shell,
-    /// What there is to say.
-    pub doc: &'static ProblemDoc,
-}
-
-/// `GET /problems`: all of them.
-#[derive(Debug, Template)]
-#[template(path = "postern/pages/problems.html")]
-pub struct ProblemsPage {
-    /// The frame.
-    pub shell: Shell,
-    /// All of them.
-    pub docs: &'static [ProblemDoc],
 }

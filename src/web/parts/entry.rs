@@ -36,17 +36,18 @@ impl OutcomeMark {
     #[must_use]
     pub fn from_code(code: &str) -> Self {
         let (tone, word) = match code {
-            "allow" | "allowed" => (Tone::Good, "Allowed"),
-            "deny" | "denied" => (Tone::Bad, "Refused"),
-            "ok" | "done" => (Tone::Good, "Done"),
+            "allow" => (Tone::Good, "Allowed"),
+            "deny" => (Tone::Bad, "Refused"),
+            "ok" => (Tone::Good, "Done"),
             "failed" => (Tone::Bad, "Failed"),
             "unknown" => (Tone::Warn, "No answer"),
             "revoked" => (Tone::Plain, "Revoked"),
             "unconfirmed" => (Tone::Warn, "Not confirmed"),
             "unsupported" => (Tone::Plain, "Not supported"),
             "dropped" => (Tone::Warn, "Stopped"),
-            "logged_in" => (Tone::Plain, "Signed in"),
-            "logged_out" => (Tone::Plain, "Signed out"),
+            "needs_reconnect" => (Tone::Warn, "Reconnect needed"),
+            "login" => (Tone::Plain, "Signed in"),
+            "logout" => (Tone::Plain, "Signed out"),
             "escalate" => (Tone::Warn, "Needs approval"),
             other => {
                 return Self {

@@ -1,4 +1,4 @@
-//! An audit entry as a sentence people can read, the same on a page and on a terminal.
+//! An audit entry as a sentence people can read: the one place that puts outcomes of the flows into words.
 
 use std::fmt;
 
@@ -163,10 +163,10 @@ pub fn sentence(kind: EntryType, facts: &EntryFacts) -> Sentence {
             .say(" was stopped before anything left Postern")
             .end(facts),
         EntryType::Refresh => start
-            .say(if matches!(outcome, "failed" | "unknown") {
-                "Postern could not renew the access to "
-            } else {
+            .say(if outcome == "ok" {
                 "Postern renewed the access to "
+            } else {
+                "Postern could not renew the access to "
             })
             .name(facts.connector.as_ref(), "an app")
             .say(" for ")
@@ -175,7 +175,7 @@ pub fn sentence(kind: EntryType, facts: &EntryFacts) -> Sentence {
         EntryType::Connect => start
             .name(facts.user.as_ref(), "A person")
             .say(match outcome {
-                outcome if is_refusal(outcome) => " could not connect ",
+                "failed" => " could not connect ",
                 "awaiting_complete" => " asked to connect ",
                 "discarded" => " left an access behind to ",
                 _ => " connected ",
@@ -193,7 +193,7 @@ pub fn sentence(kind: EntryType, facts: &EntryFacts) -> Sentence {
         EntryType::UpstreamRevoke => start
             .name(facts.connector.as_ref(), "The app")
             .say(match outcome {
-                "revoked" | "ok" => " ended the access of ",
+                "revoked" => " ended the access of ",
                 "unsupported" => " cannot be told to end the access of ",
                 _ => " has not confirmed that it ended the access of ",
             })
@@ -203,10 +203,7 @@ pub fn sentence(kind: EntryType, facts: &EntryFacts) -> Sentence {
             .name(facts.user.as_ref().or(facts.by.as_ref()), "A person")
             .say(session_words(outcome))
             .end(facts),
-        EntryType::Admin => start
-            .name(facts.by.as_ref().or(facts.user.as_ref()), "An admin")
-            .say(" changed the organisation")
-            .end(facts),
+        EntryType::Admin => administered(facts),
         EntryType::Writer => start
             .say("A Postern process ")
             .say(if outcome == "stopped" {
@@ -263,29 +260,40 @@ fn revoked(facts: &EntryFacts) -> Sentence {
     }
 }
 
+fn administered(facts: &EntryFacts) -> Sentence {
+    let start = Sentence(Vec::new()).name(facts.by.as_ref().or(facts.user.as_ref()), "An admin");
+    let key = |start: Sentence, words: &str| match &facts.agent {
+        Some(_) => start.say(words).say(" of ").name(facts.agent.as_ref(), ""),
+        None => start.say(words),
+    };
+    match facts.outcome.as_deref() {
+        Some("org_created") => start.say(" founded the organisation"),
+        Some("person_added") => start.say(" added ").name(facts.user.as_ref(), "a person"),
+        Some("key_created") => key(start, " made an API key"),
+        Some("key_revoked") => key(start, " revoked an API key"),
+        Some("engine_disabled") => start.say(" disabled a policy engine"),
+        _ => start.say(" changed the organisation"),
+    }
+    .end(facts)
+}
+
 fn outcome_words(outcome: &str) -> &'static str {
     match outcome {
-        "ok" | "done" => " was done",
+        "ok" => " was done",
         "unknown" => " was sent, and no answer came",
         "failed" => " did not succeed",
+        "not_sent" => " was not sent",
         _ => " came to an end",
     }
 }
 
 fn session_words(outcome: &str) -> &'static str {
     match outcome {
-        "logged_in" | "signed_in" | "started" => " signed in",
-        "logged_out" | "signed_out" | "ended" => " signed out",
-        "link_made" | "login_link_made" | "link_created" => " was given a login link",
+        "login" => " signed in",
+        "logout" => " signed out",
+        "login_link" => " was given a login link",
         _ => " had a change of session",
     }
-}
-
-fn is_refusal(outcome: &str) -> bool {
-    matches!(
-        outcome,
-        "deny" | "denied" | "failed" | "refused" | "expired" | "cancelled" | "abandoned"
-    )
 }
 
 #[cfg(test)]
@@ -329,6 +337,38 @@ mod tests {
             sentence(EntryType::Decision, &denied).plain(),
             "Mail helper asked to do “Send a message” in Acme Mail as Ada and was refused: recipient outside company."
         );
+    }
+
+    #[test]
+    fn what_an_admin_did_is_named() {
+        for (outcome, agent, said) in [
+            ("applied", None, "Ada changed the organisation."),
+            ("key_created", None, "Ada made an API key."),
+            (
+                "key_revoked",
+                Some("Mail helper"),
+                "Ada revoked an API key of Mail helper.",
+            ),
+            ("engine_disabled", None, "Ada disabled a policy engine."),
+        ] {
+            let facts = EntryFacts {
+                by: Some("Ada".into()),
+                agent: agent.map(Shown::new),
+                outcome: Some(outcome.to_owned()),
+                ..EntryFacts::default()
+            };
+            assert_eq!(sentence(EntryType::Admin, &facts).plain(), said);
+        }
+    }
+
+    #[test]
+    fn an_access_that_needs_its_person_was_not_renewed() {
+        let facts = EntryFacts {
+            outcome: Some("needs_reconnect".into()),
+            ..facts()
+        };
+        let text = sentence(EntryType::Refresh, &facts).plain();
+        assert_eq!(text, "Postern could not renew the access to Acme Mail for Ada.");
     }
 
     #[test]

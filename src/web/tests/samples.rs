@@ -231,7 +231,7 @@ impl Maker {
             self.line(1_601, EntryType::Connect, "ok", None, None),
             self.line(1_640, EntryType::UpstreamRevoke, "unconfirmed", None, None),
             self.line(1_641, EntryType::Revoke, "revoked", None, None),
-            self.line(1_700, EntryType::Session, "logged_in", None, None),
+            self.line(1_700, EntryType::Session, "login", None, None),
         ]
     }
 }

@@ -6,7 +6,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
 use postern::{
-    crypto::OsRandomness,
+    crypto::{OsRandomness, lookup::show_api_key},
     domain::{OrgId, UserId},
     flows::{Deps, apply, found, login},
     http::{
@@ -216,7 +216,7 @@ impl World {
         let applied = apply::apply(&self.deps, founded.org, "test".to_owned(), &document)
             .await
             .unwrap();
-        let key = |kind: &str| &applied.keys.iter().find(|key| key.kind == kind).unwrap().key;
+        let key = |kind: &str| show_api_key(&applied.keys.iter().find(|key| key.kind == kind).unwrap().key);
         let mallory = self
             .deps
             .store
@@ -229,7 +229,13 @@ impl World {
             .unwrap();
         let eve = log_in(&self.deps, founded.org, founded.admin).await;
         let mallory = log_in(&self.deps, founded.org, mallory.id).await;
-        members(&founded.admin_key, eve, mallory, key("service"), key("agent"))
+        members(
+            &show_api_key(&founded.admin_key),
+            eve,
+            mallory,
+            &key("service"),
+            &key("agent"),
+        )
     }
 
     /// Applies more of a document, as the admin does; the answer holds the new keys.

@@ -2,20 +2,21 @@
 
 mod api;
 mod browser;
+pub mod database;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use postern::{
     app::{self, AppError, Kind, Parts},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening},
+    crypto::{OsRandomness, hardening, lookup::show_api_key},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::{
-        GrantId, Mode, OrgId, Time, UserId,
+        AgentId, GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
         grant::Grant,
-        principal::KeyKind,
+        principal::KeyOwner,
     },
     egress::{Egress, EgressPolicy},
     flows::{
@@ -26,7 +27,7 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
-    store::{EntryFilter, StoreError},
+    store::{ApiKeyRow, EntryFilter, Keyed, Location, StoreError, TimeSource},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
@@ -49,6 +50,7 @@ pub struct World {
     pub admin_key: String,
     pub agent_key: String,
     pub dir: tempfile::TempDir,
+    pub location: Location,
 }
 
 pub const ISSUER: &str = "http://127.0.0.1:8700";
@@ -82,6 +84,24 @@ impl World {
 
     async fn made_of(org_policy: &str, agent_policy: &str, connector: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let location = database::location(dir.path()).await;
+        Self::in_place(dir, location, org_policy, agent_policy, connector).await
+    }
+
+    /// The demo organisation on SQLite, whatever the other tests run over.
+    pub async fn on_sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let location = database::sqlite(dir.path());
+        Self::in_place(dir, location, demo::ORG, demo::AGENT, None).await
+    }
+
+    async fn in_place(
+        dir: tempfile::TempDir,
+        location: Location,
+        org_policy: &str,
+        agent_policy: &str,
+        connector: Option<String>,
+    ) -> Self {
         // The day does not matter; that it stands still does.
         let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
         let acme = start_acme(&clock).await;
@@ -96,7 +116,9 @@ impl World {
                 OTHER.parse().unwrap()
             }
         };
-        let deps = open(dir.path(), &clock, &acme).await;
+        let deps = open_as(Kind::Dev, dir.path(), &location, &clock, &acme)
+            .await
+            .unwrap();
         let founded = found::found(&deps, "Acme", "ada@acme.example").await.unwrap();
         let document = toml::to_string(&json!({
             "agent": [{"name": "Mail Assistant"}],
@@ -117,16 +139,14 @@ impl World {
             .unwrap()
             .unwrap()
             .id;
-        let (kind, parsed) = postern::crypto::api_key::parse(&key("agent").key).unwrap();
-        assert_eq!(kind, KeyKind::Agent);
         drop(tx);
-        let hash = deps.lookup.api_key(&parsed).unwrap();
-        let mut tx = deps.store.read_by(&hash).await.unwrap();
-        let row = tx.api_key(&hash).await.unwrap().unwrap();
+        let hash = deps.lookup.api_key(&key("agent").key).unwrap();
+        let (org, mut tx) = deps.store.find(Keyed::ApiKey(&hash)).await.unwrap().unwrap();
+        let row = tx.api_key(org, &hash).await.unwrap().unwrap();
         drop(tx);
         let agent = Caller {
             org: founded.org,
-            agent: row.owner.parse().unwrap(),
+            agent: agent_of(&row),
             key: row.id,
         };
         Self {
@@ -137,11 +157,12 @@ impl World {
             ada: founded.admin,
             ben,
             agent,
-            service_key: key("service").key.clone(),
-            admin_key: founded.admin_key,
-            agent_key: key("agent").key.clone(),
+            service_key: show_api_key(&key("service").key),
+            admin_key: show_api_key(&founded.admin_key),
+            agent_key: show_api_key(&key("agent").key),
             deps,
             dir,
+            location,
         }
     }
 
@@ -238,12 +259,13 @@ impl World {
             acme,
             connector,
             dir,
+            location,
             ..
         } = self;
         drop(deps);
         // Its tasks let go of the database a moment later.
         for _ in 0..500 {
-            match open_as(Kind::Dev, dir.path(), &clock, &acme).await {
+            match open_as(Kind::Dev, dir.path(), &location, &clock, &acme).await {
                 Ok(deps) => {
                     return Self {
                         deps,
@@ -251,6 +273,7 @@ impl World {
                         acme,
                         connector,
                         dir,
+                        location,
                         org: self.org,
                         ada: self.ada,
                         ben: self.ben,
@@ -270,16 +293,32 @@ impl World {
     }
 
     /// Changes rows behind Postern's back.
-    pub async fn raw_sql(&self, sql: &'static str) {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.dir.path().join("postern.db"));
-        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-        let changed = sqlx::query(sql).execute(&pool).await.unwrap();
-        assert!(changed.rows_affected() > 0, "{sql}");
-        pool.close().await;
+    pub async fn raw_sql(&self, sql: &str) {
+        let changed = database::raw_sql(&self.location, sql).await;
+        assert!(changed > 0, "{sql}");
+    }
+
+    /// Another replica over the same database, if it lets one in.
+    pub async fn replica(&self) -> Result<Arc<Deps>, AppError> {
+        open_as(
+            Kind::Dev,
+            self.dir.path(),
+            &self.location,
+            &self.clock,
+            &self.acme,
+        )
+        .await
     }
 
     pub fn later(&self, by: Duration) {
         self.clock.advance(by);
+    }
+}
+
+fn agent_of(key: &ApiKeyRow) -> AgentId {
+    match key.owner {
+        KeyOwner::Agent(agent) => agent,
+        other => panic!("not an agent's key: {other:?}"),
     }
 }
 
@@ -310,15 +349,11 @@ pub fn acme_mail() -> ConnectorId {
     "acme-mail".parse().unwrap()
 }
 
-/// Opens (again) the deployment of a directory.
-pub async fn open(dir: &std::path::Path, clock: &Arc<FixedClock>, acme: &str) -> Arc<Deps> {
-    open_as(Kind::Dev, dir, clock, acme).await.unwrap()
-}
-
 /// Opens the deployment of a directory as `dev` or as `serve` would, if it can be opened.
 pub async fn open_as(
     kind: Kind,
     dir: &std::path::Path,
+    location: &Location,
     clock: &Arc<FixedClock>,
     acme: &str,
 ) -> Result<Arc<Deps>, AppError> {
@@ -341,7 +376,8 @@ pub async fn open_as(
     };
     app::open(Parts {
         kind,
-        database: dir.join("postern.db"),
+        database: location.clone(),
+        time: TimeSource::Process,
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a test key".to_owned(),

@@ -553,3 +553,76 @@ async fn judged(world: &World, request: &Value, jws: String, stale: bool, select
         assert_eq!(answer.status, 200, "{place}");
     }
 }
+
+/// Disables the only engine there is.
+async fn disable(world: &World) -> Answer {
+    let api = world.api();
+    let engines = api.get(&world.as_admin(), "/v1/engines").await.json();
+    let path = format!("/v1/engines/{}", engines["items"][0]["id"].as_str().unwrap());
+    api.call(&world.as_admin(), "DELETE", &path, None).await
+}
+
+#[tokio::test]
+async fn a_disabled_engine_decides_nothing_more_and_the_log_says_who_did_it() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    let jws = key.sign(&allow(&world, &request, "one").await);
+    let disabled = disable(&world).await;
+    assert_eq!(disabled.status, 200, "{}", disabled.text());
+    assert_eq!(disabled.json()["state"], "disabled");
+    assert_eq!(
+        rejected(&present(&world, &request, jws.clone()).await),
+        "unknown_key"
+    );
+    world.later(std::time::Duration::from_secs(1));
+    assert_eq!(
+        disable(&world).await.json(),
+        disabled.json(),
+        "again changes nothing"
+    );
+    let entries = world.entries().await;
+    let mut about = entries
+        .iter()
+        .filter(|entry| entry.draft.outcome.as_deref() == Some("engine_disabled"));
+    let entry = about.next().unwrap();
+    assert!(about.next().is_none());
+    assert_eq!(entry.draft.correlation.as_deref(), disabled.json()["id"].as_str());
+    assert!(entry.draft.on_behalf[0].starts_with("key_"));
+    world
+        .apply(&json!({"engine": [engine("House", &key, "house-1", &["acme-mail"], &["*"])]}))
+        .await;
+    let answer = present(&world, &request, jws).await;
+    assert_eq!(answer.status, 200, "registered again: {}", answer.text());
+}
+
+#[tokio::test]
+async fn a_decision_verified_on_facts_from_before_its_engine_was_disabled_releases_nothing() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let request = list(grant);
+    // Two decisions; with the first the facts come into memory, the engine's key among them.
+    let first = key.sign(&allow(&world, &request, "one").await);
+    let second = key.sign(&allow(&world, &request, "two").await);
+    assert_eq!(present(&world, &request, first).await.status, 200);
+    let calls = world.seen("api").await.len();
+    assert_eq!(disable(&world).await.status, 200);
+    assert_eq!(rejected(&present(&world, &request, second).await), "unknown_key");
+    assert_eq!(world.seen("api").await.len(), calls, "nothing left");
+}
+
+#[tokio::test]
+async fn a_decision_of_an_engine_that_older_facts_do_not_know_counts() {
+    let key = Key::ed25519(7);
+    let world = World::with_policies(NO_PERMIT, postern::policy::demo::AGENT).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let request = list(grant);
+    let jws = key.sign(&allow(&world, &request, "one").await);
+    let without = world.api().post(&world.as_agent(), "/v1/vend", &request).await;
+    assert_eq!(without.status, 403, "{}", without.text());
+    world
+        .apply(&json!({"engine": [engine("House", &key, "house-1", &["acme-mail"], &["*"])]}))
+        .await;
+    let answer = present(&world, &request, jws).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}

@@ -116,6 +116,7 @@ pub(super) fn absent(operation: &Operation) -> String {
         "delegations" => format!("dlg_{suffix}"),
         "engines" => format!("eng_{suffix}"),
         "grants" => format!("grt_{suffix}"),
+        "keys" => format!("key_{suffix}"),
         "policies" => "4711".to_owned(),
         "revocations" => format!("rev_{suffix}"),
         "users" => format!("usr_{suffix}"),
@@ -181,9 +182,12 @@ async fn strangers(world: &World) -> Vec<(&'static str, Proof)> {
         .apply(&json!({"service": [{"name": "Closed", "return_urls": []}]}))
         .await;
     let closed = applied["keys"][0].clone();
-    world
-        .raw_sql("UPDATE api_keys SET revoked_at = 1 WHERE kind = 'service' AND owner_id IN (SELECT id FROM services WHERE name = 'Closed')")
-        .await;
+    let (api, admin) = (world.api(), world.as_admin());
+    let keys = api.get(&admin, "/v1/keys").await.json();
+    let keys = keys["items"].as_array().unwrap();
+    let id = &keys.iter().find(|key| key["owner"] == closed["id"]).unwrap()["id"];
+    let path = format!("/v1/keys/{}", id.as_str().unwrap());
+    assert_eq!(api.call(&admin, "DELETE", &path, None).await.status, 200);
     let ended = log_in(&world.deps, world.org, world.ben).await;
     world
         .raw_sql("UPDATE sessions SET expires_at = created_at WHERE user_id IN (SELECT id FROM users WHERE email = 'ben@acme.example')")

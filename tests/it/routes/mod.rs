@@ -2,6 +2,7 @@
 
 mod connect_host;
 mod external;
+mod keys;
 mod matrix;
 mod order;
 mod tenants;

@@ -65,6 +65,7 @@ impl Ours {
             ),
             ("engines", first("/v1/engines").await),
             ("grants", grant.to_string()),
+            ("keys", first("/v1/keys").await),
             ("policies", "2".to_owned()),
             ("revocations", revoked.json()["id"].as_str().unwrap().to_owned()),
             ("users", world.ada.to_string()),
@@ -263,7 +264,15 @@ async fn no_list_of_another_tenant_holds_anything_of_ours() {
             }
         }
     }
-    for noun in ["agents", "audit", "delegations", "engines", "grants", "users"] {
+    for noun in [
+        "agents",
+        "audit",
+        "delegations",
+        "engines",
+        "grants",
+        "keys",
+        "users",
+    ] {
         assert!(
             seen_by_us.contains(ours.id(noun)),
             "the control failed: our own lists lack {noun}"

@@ -443,3 +443,20 @@ async fn every_answer_of_an_operation_that_may_carry_a_token_is_never_cached() {
         assert_eq!(answer.headers["cache-control"], "no-store", "{body}");
     }
 }
+
+#[tokio::test]
+async fn a_mode_that_older_facts_do_not_know_is_available_at_once() {
+    use postern::policy::demo;
+
+    let narrow = demo::ORG.replace("@modes(\"execute,handle,token\")\n", "");
+    let world = World::with_policies(&narrow, demo::AGENT).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let ask = with(list(grant), "mode", json!("token"));
+    let before = vend(&world, &ask).await;
+    assert_eq!(refused(&before), (422, "mode_unavailable".to_owned()));
+    world
+        .apply(&json!({"policies": {"org": [demo::ORG], "agent": [demo::AGENT]}}))
+        .await;
+    let after = vend(&world, &ask).await;
+    assert_eq!(after.status, 200, "{}", after.text());
+}

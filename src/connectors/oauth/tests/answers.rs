@@ -1,3 +1,5 @@
+//! Answers of token endpoints, standard and peculiar.
+
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 use zeroize::Zeroizing;

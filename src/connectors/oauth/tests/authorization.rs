@@ -1,3 +1,5 @@
+//! The way to a provider and the callback from it.
+
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};

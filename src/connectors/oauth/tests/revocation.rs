@@ -1,3 +1,5 @@
+//! How each provider is asked to end a token, and when it is believed.
+
 use std::time::Duration;
 
 use serde_json::json;

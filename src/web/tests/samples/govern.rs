@@ -17,14 +17,13 @@ use crate::{
         pages::{
             activity::{ActivityFilters, ActivityPage, EntryPage},
             admin::{AgentRow, AgentsPage, LoginLinkPage, PeoplePage, PersonRow},
-            error::{ErrorKind, ErrorPage, ProblemPage, ProblemsPage},
+            error::{ErrorKind, ErrorPage},
             revoke::{
                 RevocationCounts, RevokePage, RevokePreviewPage, RevokeProblem, RevokeReceiptPage,
                 RevokedGrant, UpstreamCounts, What,
             },
         },
         parts::{Choice, Notice},
-        problems::{PROBLEMS, problem_doc},
     },
 };
 
@@ -337,22 +336,6 @@ pub(super) fn errors(maker: &Maker, book: &mut Book) {
         &ErrorPage {
             shell: nobody(),
             kind: ErrorKind::NotFound,
-        },
-    );
-    for code in ["denied", "connection_required"] {
-        book.add(
-            &format!("problem-{code}"),
-            &ProblemPage {
-                shell: nobody(),
-                doc: problem_doc(code).unwrap(),
-            },
-        );
-    }
-    book.add(
-        "problems",
-        &ProblemsPage {
-            shell: nobody(),
-            docs: PROBLEMS,
         },
     );
 }

@@ -1,0 +1,81 @@
+//! Named places where a test stops, kills or delays this very process: what no test from outside could time.
+//!
+//! Only with the feature `failpoints`, and never in `serve`. The file named by `POSTERN_FAILPOINT` holds one order,
+//! `<place> stop`, `<place> kill` or `<place> sleep <milliseconds>`. The first thread to reach the place removes the
+//! file and obeys: an order is carried out once, and a file that is gone proves that the place was reached.
+
+/// A place. Its name is what an order calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failpoint {
+    /// The entry of a release is durable, its secret not opened.
+    GateCommitted,
+    /// The token of an `execute` is open, its request not begun.
+    ExecuteOpened,
+    /// The token of a `token` or `raw` release is open, the caller not answered.
+    TokenOpened,
+    /// The refresh lease and its intent are durable, the provider not asked.
+    RefreshClaimed,
+    /// The provider has answered a refresh, nothing of that is kept.
+    RefreshAnswered,
+    /// The renewed token is kept, nobody was told.
+    RefreshKept,
+}
+
+impl Failpoint {
+    /// The name in an order.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GateCommitted => "gate.committed",
+            Self::ExecuteOpened => "execute.opened",
+            Self::TokenOpened => "token.opened",
+            Self::RefreshClaimed => "refresh.claimed",
+            Self::RefreshAnswered => "refresh.answered",
+            Self::RefreshKept => "refresh.kept",
+        }
+    }
+
+    /// Carries out the order for this place, if there is one. Without the feature: nothing at all.
+    #[cfg(not(feature = "failpoints"))]
+    #[inline(always)]
+    pub fn reached(self) {}
+
+    /// Carries out the order for this place, if there is one.
+    #[cfg(feature = "failpoints")]
+    pub fn reached(self) {
+        let Some(file) = std::env::var_os("POSTERN_FAILPOINT") else {
+            return;
+        };
+        let order = std::fs::read_to_string(&file).unwrap_or_default();
+        let mut words = order.split_whitespace();
+        // Whoever removes the file has the order; it is nobody else's any more.
+        if words.next() != Some(self.as_str()) || std::fs::remove_file(&file).is_err() {
+            return;
+        }
+        tracing::warn!(order = order.trim(), "reached a failpoint");
+        match (words.next(), words.next().and_then(|time| time.parse().ok())) {
+            (Some("stop"), None) => signal(rustix::process::Signal::STOP),
+            (Some("kill"), None) => signal(rustix::process::Signal::KILL),
+            (Some("sleep"), Some(time)) => std::thread::sleep(Duration::from_millis(time)),
+            _ => std::process::abort(),
+        }
+    }
+}
+
+/// Sends a signal to this process and waits where it strikes.
+#[cfg(feature = "failpoints")]
+fn signal(signal: rustix::process::Signal) {
+    let sent = rustix::process::kill_process(rustix::process::getpid(), signal);
+    // Another thread may be the one it is delivered to; this one gets no further before it has struck.
+    std::thread::sleep(STRIKES_WITHIN);
+    if sent.is_err() {
+        std::process::abort();
+    }
+}
+
+#[cfg(feature = "failpoints")]
+use std::time::Duration;
+
+/// Delivery takes microseconds.
+#[cfg(feature = "failpoints")]
+const STRIKES_WITHIN: Duration = Duration::from_millis(100);

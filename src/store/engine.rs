@@ -1,0 +1,135 @@
+//! Which database is behind. Both engines offer the same few things; the rest of the room does not know which it is.
+
+use crate::domain::{OrgId, Time};
+
+use super::{
+    StoreError,
+    gate_sql::{self, GateSql},
+    postgres,
+    sql::{Row, Value},
+    sqlite,
+};
+
+/// What a transaction may touch. SQLite is told nothing; PostgreSQL holds every statement to it by row-level security.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reach<'a> {
+    /// What belongs to the deployment and to no org.
+    Deployment,
+    /// The rows of one org.
+    Org(OrgId),
+    /// The rows of the orgs of a batch.
+    Orgs(&'a [OrgId]),
+    /// The one key, session or link with this keyed hash, whatever its org.
+    Hash(&'a [u8; 32]),
+    /// Ids, states and times across orgs.
+    Due,
+}
+
+/// How a transaction begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// A snapshot.
+    Read,
+    /// Alone among the writers of the same reach outside the gate.
+    Write,
+    /// The gate's own: it waits for nobody but the guard.
+    Gate,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(super) enum Engine {
+    Sqlite(sqlite::Engine),
+    Postgres(postgres::Engine),
+}
+
+impl Engine {
+    /// Begins a transaction; `now` is the process's time, which the engine may know better.
+    pub(super) async fn begin(
+        &self,
+        mode: Mode,
+        reach: Reach<'_>,
+        now: Time,
+    ) -> Result<(Connection, Time), StoreError> {
+        match self {
+            Self::Sqlite(engine) => Ok((Connection::Sqlite(engine.begin(mode).await?), now)),
+            Self::Postgres(engine) => {
+                let (connection, at) = engine.begin(mode, reach, now).await?;
+                Ok((Connection::Postgres(connection), at))
+            }
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite(engine) => engine.close().await,
+            Self::Postgres(engine) => engine.close().await,
+        }
+    }
+}
+
+/// A connection inside a transaction. One that is dropped before its commit is never used again by anybody.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Sqlite(sqlite::Connection),
+    Postgres(postgres::Connection),
+}
+
+impl Connection {
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(connection) => connection.commit().await,
+            Self::Postgres(connection) => connection.commit().await,
+        }
+    }
+
+    #[cfg(feature = "bench")]
+    pub(super) async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(connection) => connection.rollback().await,
+            Self::Postgres(connection) => connection.rollback().await,
+        }
+    }
+
+    pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(connection) => connection.execute(sql, params).await,
+            Self::Postgres(connection) => connection.execute(sql, params).await,
+        }
+    }
+
+    pub(super) async fn rows(
+        &mut self,
+        sql: &'static str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        match self {
+            Self::Sqlite(connection) => connection.rows(sql, params).await,
+            Self::Postgres(connection) => connection.rows(sql, params).await,
+        }
+    }
+
+    /// Goes on in an org that was found by a keyed hash.
+    pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(connection) => connection.enter(org).await,
+        }
+    }
+
+    /// Stands in line for an exclusive change of the guard, so that a stream of releases cannot overtake it for ever.
+    pub(super) async fn queue_for_guard(&mut self, org: OrgId) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(connection) => connection.queue_for_guard(org).await,
+        }
+    }
+
+    /// The statements of the gate's batch.
+    pub(super) fn gate_sql(&self) -> &'static GateSql {
+        match self {
+            Self::Sqlite(_) => &gate_sql::SQLITE,
+            Self::Postgres(_) => &gate_sql::POSTGRES,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The statements of the gate's batch, in both dialects side by side. One JSON parameter carries all rows.
+
+/// What the gate asks of a database. `$1` is a JSON array of ids, or of rows that are arrays.
+#[derive(Debug)]
+pub(super) struct GateSql {
+    /// Locks the guards of the orgs in `$1` shared, in org order: org, incarnation, counter. Orgs that somebody is
+    /// changing right now are missing.
+    pub(super) guard: &'static str,
+    /// The same, but waits for whoever is changing them.
+    pub(super) patient_guard: &'static str,
+    /// The ends of writer `$2`'s chains in the orgs of `$1`: org, number, hash.
+    pub(super) heads: &'static str,
+    /// The sealed secrets of active grants. Rows: org, grant, kind, generation, entry.
+    pub(super) secrets: &'static str,
+    /// Writes `$2` as last use of the grants in `$1` if the one written is older by `$3`.
+    pub(super) touch: &'static str,
+    /// Takes idempotency keys that nobody holds at `$2`. Rows: as the table's columns.
+    pub(super) take_idempotency: &'static str,
+    /// Which of them another entry holds: own entry, then the record.
+    pub(super) idempotency_losers: &'static str,
+    /// Gives idempotency keys back. Rows: org, entry.
+    pub(super) give_back_idempotency: &'static str,
+    /// Spends decisions. Rows: as the table's columns.
+    pub(super) spend: &'static str,
+    /// Which of them another entry spent: own entry, theirs.
+    pub(super) spend_losers: &'static str,
+    /// Appends entries. Rows: as the table's columns, blobs as hex.
+    pub(super) append: &'static str,
+    /// Moves writer `$2`'s chains on. Rows: org, number, hash as hex.
+    pub(super) writers: &'static str,
+}
+
+pub(super) const SQLITE: GateSql = GateSql {
+    // One process and `BEGIN IMMEDIATE`: whoever is here is alone.
+    guard: SQLITE_GUARD,
+    patient_guard: SQLITE_GUARD,
+    heads: "SELECT w.org_id, w.seq, w.hash FROM json_each($1) j
+        JOIN writers w ON w.org_id = j.value AND w.writer = $2",
+    secrets: "SELECT j.value ->> 4, s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
+        FROM json_each($1) j
+        JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
+        JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = j.value ->> 2
+          AND s.generation = j.value ->> 3",
+    touch: "UPDATE grants SET last_used_at = $2
+        WHERE (org_id, id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)
+          AND coalesce(last_used_at, 0) < $2 - $3",
+    take_idempotency:
+        "INSERT INTO idempotency (org_id, principal, route, key, digest, entry_id, status, code, keep_until)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
+          j.value ->> 6, j.value ->> 7, j.value ->> 8
+        FROM json_each($1) j WHERE true
+        ON CONFLICT (org_id, principal, route, key) DO UPDATE SET digest = excluded.digest,
+          entry_id = excluded.entry_id, status = excluded.status, code = excluded.code,
+          keep_until = excluded.keep_until
+        WHERE idempotency.keep_until <= $2",
+    idempotency_losers: "SELECT j.value ->> 5, i.digest, i.entry_id, i.status, i.code FROM json_each($1) j
+        JOIN idempotency i ON i.org_id = j.value ->> 0 AND i.principal = j.value ->> 1 AND i.route = j.value ->> 2
+          AND i.key = j.value ->> 3 AND i.entry_id <> j.value ->> 5",
+    give_back_idempotency: "DELETE FROM idempotency
+        WHERE (org_id, entry_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)",
+    spend: "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4 FROM json_each($1) j
+        WHERE true ON CONFLICT (org_id, iss, jti) DO NOTHING",
+    spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
+        JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
+          AND s.entry_id <> j.value ->> 3",
+    append: "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, agent_id, connector,
+          outcome, mode, correlation, bytes, odk, sealed, wrapped_dek)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
+          j.value ->> 6, j.value ->> 7, j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11, j.value ->> 12,
+          j.value ->> 13, j.value ->> 14, unhex(j.value ->> 15), unhex(j.value ->> 16)
+        FROM json_each($1) j",
+    writers: "INSERT INTO writers (org_id, writer, seq, hash)
+        SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
+        ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+};
+
+const SQLITE_GUARD: &str = "SELECT e.org_id, e.incarnation, e.counter
+    FROM json_each($1) j JOIN epochs e ON e.org_id = j.value";
+
+pub(super) const POSTGRES: GateSql = GateSql {
+    // The advisory lock is for fairness only: without it, sharers overtake a waiting change for ever. The promise rests
+    // on the row lock. Each function is called for one row of a materialised list and never for anybody else's.
+    guard: "WITH asked AS MATERIALIZED (SELECT value AS org FROM json_array_elements_text($1::json)),
+          free AS MATERIALIZED (SELECT org FROM asked WHERE pg_try_advisory_xact_lock_shared(hashtextextended(org, 0)))
+        SELECT e.org_id, e.incarnation, e.counter FROM free JOIN epochs e ON e.org_id = free.org
+        ORDER BY e.org_id FOR SHARE OF e",
+    patient_guard: "WITH asked AS MATERIALIZED (SELECT value AS org FROM json_array_elements_text($1::json)),
+          free AS MATERIALIZED (SELECT org, pg_advisory_xact_lock_shared(hashtextextended(org, 0)) FROM asked)
+        SELECT e.org_id, e.incarnation, e.counter FROM free JOIN epochs e ON e.org_id = free.org
+        ORDER BY e.org_id FOR SHARE OF e",
+    heads: "SELECT w.org_id, w.seq, w.hash FROM json_array_elements_text($1::json) j
+        JOIN writers w ON w.org_id = j.value AND w.writer = $2",
+    secrets: "SELECT j.value ->> 4, s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
+        FROM json_array_elements($1::json) j
+        JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
+        JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = j.value ->> 2
+          AND s.generation = (j.value ->> 3)::bigint",
+    // In key order, so that two batches never wait for each other in a circle.
+    touch: "UPDATE grants SET last_used_at = $2
+        WHERE (org_id, id) IN (SELECT g.org_id, g.id FROM json_array_elements($1::json) j
+            JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1
+            WHERE coalesce(g.last_used_at, 0) < $2 - $3
+            ORDER BY g.org_id, g.id FOR NO KEY UPDATE OF g SKIP LOCKED)",
+    take_idempotency:
+        "INSERT INTO idempotency (org_id, principal, route, key, digest, entry_id, status, code, keep_until)
+        SELECT DISTINCT ON (1, 2, 3, 4)
+          j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
+          (j.value ->> 6)::bigint, j.value ->> 7, (j.value ->> 8)::bigint
+        FROM json_array_elements($1::json) WITH ORDINALITY j(value, place) ORDER BY 1, 2, 3, 4, place
+        ON CONFLICT (org_id, principal, route, key) DO UPDATE SET digest = excluded.digest,
+          entry_id = excluded.entry_id, status = excluded.status, code = excluded.code,
+          keep_until = excluded.keep_until
+        WHERE idempotency.keep_until <= $2",
+    idempotency_losers: "SELECT j.value ->> 5, i.digest, i.entry_id, i.status, i.code
+        FROM json_array_elements($1::json) j
+        JOIN idempotency i ON i.org_id = j.value ->> 0 AND i.principal = j.value ->> 1 AND i.route = j.value ->> 2
+          AND i.key = j.value ->> 3 AND i.entry_id <> j.value ->> 5",
+    give_back_idempotency: "DELETE FROM idempotency WHERE (org_id, entry_id) IN
+        (SELECT j.value ->> 0, j.value ->> 1 FROM json_array_elements($1::json) j)",
+    spend: "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, (j.value ->> 4)::bigint
+        FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
+        ON CONFLICT (org_id, iss, jti) DO NOTHING",
+    spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_array_elements($1::json) j
+        JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
+          AND s.entry_id <> j.value ->> 3",
+    append: "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, agent_id, connector,
+          outcome, mode, correlation, bytes, odk, sealed, wrapped_dek)
+        SELECT j.value ->> 0, j.value ->> 1, (j.value ->> 2)::bigint, (j.value ->> 3)::bigint, j.value ->> 4,
+          (j.value ->> 5)::bigint, j.value ->> 6, j.value ->> 7, j.value ->> 8, j.value ->> 9, j.value ->> 10,
+          j.value ->> 11, j.value ->> 12, j.value ->> 13, j.value ->> 14, decode(j.value ->> 15, 'hex'),
+          decode(j.value ->> 16, 'hex')
+        FROM json_array_elements($1::json) j",
+    writers: "INSERT INTO writers (org_id, writer, seq, hash)
+        SELECT j.value ->> 0, $2, (j.value ->> 1)::bigint, decode(j.value ->> 2, 'hex')
+        FROM json_array_elements($1::json) j ORDER BY 1
+        ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+};

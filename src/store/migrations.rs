@@ -1,0 +1,54 @@
+//! The schema's history, the same numbers in both dialects. A migration that was shipped is never edited.
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+macro_rules! history {
+    ($dialect:literal) => {
+        [
+            (
+                "house",
+                include_str!(concat!("../../migrations/", $dialect, "/0001_house.sql")),
+            ),
+            (
+                "planner",
+                include_str!(concat!("../../migrations/", $dialect, "/0002_planner.sql")),
+            ),
+        ]
+    };
+}
+
+const SQLITE: [(&str, &str); 2] = history!("sqlite");
+const POSTGRES: [(&str, &str); 2] = history!("postgres");
+
+/// The number of the newest migration.
+pub(super) const LATEST: i64 = 2;
+
+pub(super) fn sqlite() -> Migrator {
+    numbered(SQLITE)
+}
+
+pub(super) fn postgres() -> Migrator {
+    numbered(POSTGRES)
+}
+
+fn numbered<const N: usize>(history: [(&'static str, &'static str); N]) -> Migrator {
+    let migrations = history.into_iter().zip(1..).map(|((name, text), number)| {
+        let text = sqlx::SqlStr::from_static(text);
+        Migration::new(number, name.into(), MigrationType::Simple, text, false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_number_is_that_of_the_newest_migration() {
+        assert_eq!(sqlite().iter().last().map(|newest| newest.version), Some(LATEST));
+        assert_eq!(
+            postgres().iter().last().map(|newest| newest.version),
+            Some(LATEST)
+        );
+    }
+}

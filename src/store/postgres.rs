@@ -1,0 +1,349 @@
+//! PostgreSQL: any number of replicas, row-level security by org, time by the database's clock.
+//!
+//! The process logs in as a role that owns nothing. Every transaction says which orgs it is about before it reads
+//! anything, in the same round trip that begins it, and nothing it sets outlives it.
+
+use std::time::Duration;
+
+use sqlx::{
+    ConnectOptions, Decode, Encode, Postgres, Row as _, Type, TypeInfo, ValueRef,
+    encode::IsNull,
+    error::BoxDynError,
+    pool::PoolConnection,
+    postgres::{
+        PgArgumentBuffer, PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode, PgTypeInfo,
+        types::Oid,
+    },
+};
+
+use super::{
+    StoreError,
+    engine::{Mode, Reach},
+    migrations,
+    sql::{Row, Value},
+};
+use crate::{
+    crypto::digest,
+    domain::{OrgId, Time},
+};
+
+/// How to reach the database.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `postgres://user@host:port/database?sslmode=verify-full`.
+    pub url: String,
+    /// The role's password, unless the environment or a password file has it (libpq's rules).
+    pub password: Option<secrecy::SecretString>,
+    /// The most connections for everything but the gate.
+    pub connections: u32,
+    /// Whether a pooler that gives every transaction another connection stands in between (PgBouncer).
+    pub pooler: bool,
+}
+
+/// An open PostgreSQL database.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pool: PgPool,
+    /// The gate's lane has a connection of its own: nobody's page can make a release wait.
+    gate: PgPool,
+    /// Whose time counts: the database's, unless a test moves the clock.
+    own_clock: bool,
+    persistent: bool,
+}
+
+impl Engine {
+    pub(super) async fn open(settings: &Settings, own_clock: bool) -> Result<Self, StoreError> {
+        let options = options(settings)?;
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE)
+                .test_before_acquire(false)
+                .after_release(|connection, _| {
+                    // A reader comes back with its snapshot still open.
+                    Box::pin(async move { Ok(sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok()) })
+                })
+                .before_acquire(|connection, held| {
+                    Box::pin(async move {
+                        // A connection that lay idle may have lost its server; one in use says so by itself.
+                        Ok(held.idle_for < IDLE || sqlx::Connection::ping(connection).await.is_ok())
+                    })
+                })
+        };
+        let engine = Self {
+            pool: pool(settings.connections).connect_with(options.clone()).await?,
+            gate: pool(1).connect_with(options).await?,
+            own_clock,
+            persistent: !settings.pooler,
+        };
+        engine.check().await?;
+        Ok(engine)
+    }
+
+    /// Refuses a role that row-level security does not hold, and a schema of another version.
+    async fn check(&self) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let unheld: bool = sqlx::query_scalar(
+            "SELECT r.rolsuper OR r.rolbypassrls OR EXISTS (SELECT 1 FROM pg_class c
+               WHERE c.relname = 'epochs' AND pg_has_role(c.relowner, 'USAGE'))
+             FROM pg_roles r WHERE r.rolname = current_user",
+        )
+        .persistent(false)
+        .fetch_one(&mut *connection)
+        .await?;
+        if unheld {
+            return Err(StoreError::Role);
+        }
+        let version: Option<i64> =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                .persistent(false)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(|_| StoreError::Version)?;
+        if version == Some(migrations::LATEST) {
+            Ok(())
+        } else {
+            Err(StoreError::Version)
+        }
+    }
+
+    pub(super) async fn begin(
+        &self,
+        mode: Mode,
+        reach: Reach<'_>,
+        now: Time,
+    ) -> Result<(Connection, Time), StoreError> {
+        let pool = match mode {
+            Mode::Gate => &self.gate,
+            Mode::Read | Mode::Write => &self.pool,
+        };
+        let mut held = Connection {
+            connection: pool.acquire().await?,
+            clean: false,
+            persistent: self.persistent,
+        };
+        // SECURITY: put together from fixed text, ids of ours and hex digits only.
+        let begin = sqlx::AssertSqlSafe(begin(mode, reach));
+        let row = sqlx::raw_sql(begin)
+            .fetch_all(&mut *held.connection)
+            .await?
+            .pop()
+            .ok_or(StoreError::Inconsistent { table: "clock" })?;
+        let at = match self.own_clock {
+            true => now,
+            false => Time::from_unix_micros(row.try_get(0)?),
+        };
+        // The pool ends what a reader leaves open; there is nothing to undo.
+        held.clean = mode == Mode::Read;
+        Ok((held, at))
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+        self.gate.close().await;
+    }
+}
+
+/// Brings the schema up to date, as the role that owns it; returns how many migrations were missing.
+///
+/// # Errors
+/// When the database cannot be reached or a migration fails: then it changed nothing.
+pub(super) async fn migrate(settings: &Settings) -> Result<usize, StoreError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE)
+        .connect_with(options(settings)?)
+        .await?;
+    let count = "SELECT count(*) FROM _sqlx_migrations WHERE success";
+    // Before the first migration there is no such table.
+    let before: i64 = sqlx::query_scalar(count).fetch_one(&pool).await.unwrap_or(0);
+    migrations::postgres()
+        .run(&pool)
+        .await
+        .map_err(StoreError::Migration)?;
+    let after: i64 = sqlx::query_scalar(count).fetch_one(&pool).await?;
+    pool.close().await;
+    Ok(usize::try_from(after - before).unwrap_or(0))
+}
+
+fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
+    let mut options: PgConnectOptions = settings.url.parse().map_err(|_| StoreError::Url)?;
+    if let Some(password) = &settings.password {
+        options = options.password(secrecy::ExposeSecret::expose_secret(password));
+    }
+    let local = options.get_socket().is_some()
+        || options.get_host().starts_with('/')
+        || matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1" | "[::1]");
+    // SECURITY: sealed values are safe on the wire, the database's answers about epochs and floors are not.
+    if !local && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
+        return Err(StoreError::Unverified);
+    }
+    let cached = if settings.pooler { 0 } else { 512 };
+    Ok(options
+        .application_name("postern")
+        .statement_cache_capacity(cached)
+        .disable_statement_logging())
+}
+
+/// The statements that begin a transaction, sent as one.
+fn begin(mode: Mode, reach: Reach<'_>) -> String {
+    let mut sql = String::from(match mode {
+        // Every statement sees one snapshot. What is read here is held to the epoch read with it.
+        Mode::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;",
+        // The database's default: stricter ones are as good, they only fail more often and are tried again.
+        Mode::Write | Mode::Gate => "BEGIN;",
+    });
+    sql.push_str(
+        "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s'; \
+         SET LOCAL idle_in_transaction_session_timeout = '30s';",
+    );
+    match reach {
+        Reach::Deployment => {}
+        Reach::Org(org) => sql.push_str(&admit(&[org])),
+        Reach::Orgs(orgs) => sql.push_str(&admit(orgs)),
+        Reach::Hash(hash) => {
+            sql.push_str(&format!("SET LOCAL postern.hash = '{}';", digest::hex(hash)));
+        }
+        Reach::Due => sql.push_str("SET LOCAL ROLE postern_due;"),
+    }
+    // Writers outside the gate stand in line, as they do on SQLite: what one has read, no other changes meanwhile.
+    match (mode, reach) {
+        (Mode::Write, Reach::Org(org)) => sql.push_str(&format!(
+            "SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;"
+        )),
+        (Mode::Write, _) => sql.push_str("SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;"),
+        (Mode::Read | Mode::Gate, _) => {}
+    }
+    sql.push_str("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
+    sql
+}
+
+fn admit(orgs: &[OrgId]) -> String {
+    let orgs: Vec<String> = orgs.iter().map(OrgId::to_string).collect();
+    format!("SET LOCAL postern.orgs = '{}';", orgs.join(","))
+}
+
+/// A connection inside a transaction. Unless it is committed, it is closed when dropped and never reused; a reader's is
+/// given back once its snapshot is given up.
+#[derive(Debug)]
+pub(super) struct Connection {
+    connection: PoolConnection<Postgres>,
+    clean: bool,
+    persistent: bool,
+}
+
+impl Connection {
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        // A commit waits for its replicas as long as it takes: cut off by a time limit, it would be reported as done
+        // while it stands on one server only.
+        sqlx::raw_sql("SET LOCAL statement_timeout = 0; COMMIT")
+            .execute(&mut *self.connection)
+            .await?;
+        self.clean = true;
+        Ok(())
+    }
+
+    #[cfg(feature = "bench")]
+    pub(super) async fn rollback(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("ROLLBACK").execute(&mut *self.connection).await?;
+        self.clean = true;
+        Ok(())
+    }
+
+    pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {
+        let done = self.bind(sql, params).execute(&mut *self.connection).await?;
+        Ok(done.rows_affected())
+    }
+
+    pub(super) async fn rows(
+        &mut self,
+        sql: &'static str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = self.bind(sql, params).fetch_all(&mut *self.connection).await?;
+        rows.iter().map(read).collect()
+    }
+
+    pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(admit(&[org])))
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn queue_for_guard(&mut self, org: OrgId) -> Result<(), StoreError> {
+        self.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+            vec![Value::from(org)],
+        )
+        .await
+        .map(drop)
+    }
+
+    fn bind(
+        &self,
+        sql: &'static str,
+        params: Vec<Value>,
+    ) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+        let query = sqlx::query(sql).persistent(self.persistent);
+        params.into_iter().fold(query, |query, value| match value {
+            Value::Null => query.bind(Untyped),
+            Value::Int(int) => query.bind(int),
+            Value::Text(text) => query.bind(text),
+            Value::Blob(bytes) => query.bind(bytes),
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.clean {
+            // INVARIANT: a connection with an open transaction never goes back to its pool.
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// A NULL whose type the statement says.
+struct Untyped;
+
+impl Type<Postgres> for Untyped {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(0))
+    }
+}
+
+impl Encode<'_, Postgres> for Untyped {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+fn read(row: &PgRow) -> Result<Row, StoreError> {
+    (0..row.len())
+        .map(|index| value(row, index))
+        .collect::<Result<Vec<_>, sqlx::Error>>()
+        .map(Row)
+        .map_err(StoreError::from)
+}
+
+fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    let kind = raw.type_info().name().to_owned();
+    let decoded = match kind.as_str() {
+        "INT8" => <i64 as Decode<Postgres>>::decode(raw).map(Value::Int),
+        "INT4" => <i32 as Decode<Postgres>>::decode(raw).map(|int| Value::Int(i64::from(int))),
+        "BOOL" => <bool as Decode<Postgres>>::decode(raw).map(|flag| Value::Int(i64::from(flag))),
+        "BYTEA" => <Vec<u8> as Decode<Postgres>>::decode(raw).map(Value::Blob),
+        _ => <String as Decode<Postgres>>::decode(raw).map(Value::Text),
+    };
+    decoded.map_err(sqlx::Error::Decode)
+}
+
+/// How long to wait for a connection.
+const ACQUIRE: Duration = Duration::from_secs(5);
+/// A connection that lay idle longer is tried before it is used.
+const IDLE: Duration = Duration::from_secs(1);

@@ -1,0 +1,108 @@
+//! The names of the processes that write. A name is held by a lease and used again when that has ended, so that the log
+//! has as many writers as there ever were replicas at one time, not as many as there were starts.
+//!
+//! The lease is for good order only. Two processes under one name would still write one chain: each number is given
+//! once, by constraint, and the slower one is turned away.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{Store, StoreError, engine::Engine, sql::params};
+use crate::domain::Randomness;
+
+/// This process among the replicas.
+#[derive(Debug)]
+pub(super) struct Replica {
+    token: [u8; 16],
+    name: Mutex<Arc<str>>,
+}
+
+impl Replica {
+    pub(super) fn new(random: &dyn Randomness) -> Result<Self, StoreError> {
+        let mut token = [0; 16];
+        random.fill(&mut token).map_err(|_| StoreError::Randomness)?;
+        Ok(Self {
+            token,
+            // On SQLite there is one process, and this is its name.
+            name: Mutex::new(Arc::from("r1")),
+        })
+    }
+}
+
+impl Store {
+    /// The name of this replica in leases and the log.
+    #[must_use]
+    pub fn replica(&self) -> Arc<str> {
+        let name = self.replica.name.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&name)
+    }
+
+    /// Renews the lease on the replica's name; takes another name if it was lost.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn renew_replica(&self) -> Result<(), StoreError> {
+        if matches!(*self.engine, Engine::Sqlite(_)) {
+            return Ok(());
+        }
+        let mut tx = self.write_deployment().await?;
+        let until = tx.now + LEASE;
+        let token = self.replica.token.as_slice();
+        let kept = tx
+            .execute(
+                "UPDATE replicas SET expires_at = $2 WHERE token = $1",
+                params![token, until],
+            )
+            .await?;
+        if kept == 0 {
+            let free = tx
+                .row(
+                    "SELECT name FROM replicas WHERE expires_at < $1 ORDER BY name LIMIT 1",
+                    params![tx.now],
+                )
+                .await?;
+            let name = match free {
+                Some(row) => row.fields("replicas").text()?,
+                None => {
+                    let row = tx.row("SELECT count(*) FROM replicas", params![]).await?;
+                    let taken = row.map_or(Ok(0), |row| row.fields("replicas").count())?;
+                    format!("r{}", taken + 1)
+                }
+            };
+            tx.change(
+                "replicas",
+                "INSERT INTO replicas (name, token, expires_at) VALUES ($1, $2, $3)
+                 ON CONFLICT (name) DO UPDATE SET token = $2, expires_at = $3",
+                params![&name, token, until],
+            )
+            .await?;
+            *self.replica.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
+        }
+        tx.commit().await
+    }
+
+    /// Gives the name back; one that cannot be given back is free when its lease ends.
+    pub(super) async fn leave_replica(&self) {
+        if matches!(*self.engine, Engine::Sqlite(_)) {
+            return;
+        }
+        let done = async {
+            let mut tx = self.write_deployment().await?;
+            let token = self.replica.token.as_slice();
+            tx.execute(
+                "UPDATE replicas SET expires_at = 0 WHERE token = $1",
+                params![token],
+            )
+            .await?;
+            tx.commit().await
+        };
+        if let Err(error) = done.await {
+            tracing::debug!(cause = %error, "the replica's name was not given back");
+        }
+    }
+}
+
+/// How long a name is held without being renewed.
+const LEASE: Duration = Duration::from_secs(20);
