@@ -265,7 +265,7 @@ async fn delegate(world: &World, count: u32) -> Done<()> {
         random.fill(&mut id).map_err(failed)?;
         Ok(id)
     };
-    let mut tx = world.deps.store.write(world.org).await?;
+    let mut tx = world.deps.store.write(world.agent.org).await?;
     for index in 0..count {
         let grant = if index % 2 == 0 {
             world.grant
