@@ -31,7 +31,7 @@ use postern::{
         connect::{
             Visitor, begin,
             callback::{self, Answer},
-            confirm::{self, Choice},
+            confirm::{self, Choice, Confirmed},
         },
         found,
     },
@@ -201,10 +201,13 @@ async fn connect(deps: &Arc<Deps>, acme: &str, agent: Caller, user: UserId) -> D
         categories: BTreeSet::from([Category::Read, Category::Write]),
         raw: false,
     };
-    let confirmed = confirm::confirm(deps, &link, Some(&cookie), visitor, vec![choice])
+    match confirm::confirm(deps, &link, Some(&cookie), visitor, vec![choice])
         .await
-        .map_err(failed)?;
-    Ok(confirmed.grant)
+        .map_err(failed)?
+    {
+        Confirmed::Connected(grant) => Ok(grant),
+        Confirmed::Waiting(_) => Err("this person is managed by a host".into()),
+    }
 }
 
 /// Ada allows everything that is asked for.

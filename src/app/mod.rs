@@ -16,7 +16,7 @@ use crate::{
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
     egress::{Egress, EgressError},
-    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, seal},
+    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, refused::Tally, seal},
     release::Gate,
     store::{Location, Outside, OutsideError, Store, StoreError, TimeSource},
 };
@@ -131,7 +131,7 @@ async fn open_with(
     gate: impl FnOnce(Store, Arc<dyn Clock>) -> Gate,
 ) -> Result<Arc<Deps>, AppError> {
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
-    let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &*random).await?;
+    let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &random).await?;
     let store = store.keeping(Outside::open(&parts.data_dir)?);
     own(&store, parts.kind).await?;
     let keyring = Keyring::new(
@@ -160,6 +160,7 @@ async fn open_with(
         facts: FactsCache::default(),
         flights: Flights::default(),
         sinks: parts.sinks,
+        refused: Tally::default(),
         issuer: parts.issuer,
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,

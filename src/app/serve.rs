@@ -23,7 +23,7 @@ use crate::{
     flows::{
         Deps, found,
         recover::{self, Vouch},
-        seal,
+        refused, seal,
     },
     http::{
         guard::RequestIds,
@@ -165,6 +165,7 @@ pub(super) async fn run(
             .map_err(|_| AppError::Refused("a server ended unexpectedly".to_owned()))?;
     }
     workers.stop().await;
+    refused::sum_up(&deps, true).await;
     deps.store.close().await;
     if lost {
         return Err(AppError::Store(crate::store::StoreError::Lost));

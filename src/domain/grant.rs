@@ -53,11 +53,6 @@ impl ReconnectReason {
 /// Where a grant stands. A floor that covers the grant ends it, whatever its row says; `store` applies floors when it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantState {
-    /// Host-managed: kept until the host confirms who was at the browser.
-    AwaitingComplete {
-        /// When it is discarded.
-        until: Time,
-    },
     /// Vends.
     Active,
     /// The person has to connect again.
@@ -82,7 +77,6 @@ impl GrantState {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::AwaitingComplete { .. } => "awaiting_complete",
             Self::Active => "active",
             Self::NeedsReconnect { .. } => "needs_reconnect",
             Self::Quarantined { .. } => "quarantined",

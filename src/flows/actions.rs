@@ -22,6 +22,7 @@ use super::{
     connect::begin,
     decide::ATTEMPTS,
     facts::{AgentView, GrantView},
+    refused,
 };
 
 /// The calling agent.
@@ -145,6 +146,29 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
     })
 }
 
+/// Prepares the action on facts that a refusal may rest on; `None`: they are not current, read again. What an agent may
+/// not ask is kept as an entry.
+///
+/// # Errors
+/// The first refusal that applies, in the order of protocol §6.
+pub async fn current(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Option<Prepared>, Refusal> {
+    let refusal = match prepare(deps, caller, ask).await {
+        Ok(prepared) => return Ok(Some(prepared)),
+        Err(refusal) => refusal,
+    };
+    // What is refused on cached facts must be refused on current ones too.
+    if !deps.facts.is_current(deps, caller.org).await? {
+        return Ok(None);
+    }
+    let Refusal::Denied { reason, .. } = refusal else {
+        return Err(refusal);
+    };
+    match refused::denial(deps, caller, ask, reason).await? {
+        Some(denied) => Err(denied),
+        None => Ok(None),
+    }
+}
+
 /// Both views, read at one epoch: the gate compares one epoch only, so facts of two must never meet.
 async fn same_epoch(
     deps: &Deps,
@@ -173,7 +197,11 @@ fn known_connector<'a>(deps: &'a Deps, id: &ConnectorId) -> Result<&'a Arc<Conne
 }
 
 fn known_tool<'c>(connector: &'c Connector, name: &str) -> Result<Tool<'c>, Refusal> {
-    Tool::find(connector, name).ok_or_else(|| Refusal::invalid("/tool", "the connector has no such tool"))
+    Tool::find(connector, name).ok_or_else(unknown_tool)
+}
+
+fn unknown_tool() -> Refusal {
+    Refusal::invalid("/tool", "the connector has no such tool")
 }
 
 /// Finds the one grant meant, telling nothing about a person the agent may not ask about.
@@ -186,6 +214,7 @@ async fn select(
     match &ask.target {
         Target::Grant(id) => {
             let Some(view) = deps.facts.grant(deps, caller.org, caller.agent, *id).await? else {
+                nowhere(deps, agent, &ask.tool)?;
                 return Err(Refusal::NotFound);
             };
             let grant = &view.facts.grant;
@@ -253,6 +282,21 @@ fn names(grant: &Grant, account: &str) -> bool {
         || grant.label.as_deref() == Some(account)
 }
 
+/// An agent that could use the tool at no connector is told the same of a grant that is not there as of one that is.
+fn nowhere(deps: &Deps, agent: &AgentView, tool: &str) -> Result<(), Refusal> {
+    let mut covered = None;
+    for connector in deps.catalogue.iter() {
+        if known_tool(connector, tool).is_ok() {
+            *covered.get_or_insert(false) |= agent.covers(connector, tool);
+        }
+    }
+    match covered {
+        None => Err(unknown_tool()),
+        Some(false) => Err(Refusal::denied("not_permitted")),
+        Some(true) => Ok(()),
+    }
+}
+
 /// Nothing about a person is told unless the agent's capability covers the tool and that person lets it ask.
 fn may_ask(agent: &AgentView, connector: &Connector, tool: &str, delegated: bool) -> Result<(), Refusal> {
     if !agent.covers(connector, tool) {
@@ -282,7 +326,6 @@ async fn usable(
             Ok(())
         }
         GrantState::Revoked { at } => Err(Refusal::Revoked { grant: grant.id, at }),
-        GrantState::AwaitingComplete { .. } => Err(Refusal::NotFound),
         _ => Err(reconnect_required(deps, caller, ask, grant, connector).await),
     }
 }
@@ -336,7 +379,8 @@ async fn link(
     }
     let tool = known_tool(connector, &ask.tool)?;
     let scopes = match reconnect {
-        // Reconnecting asks for what the person had granted, so that nothing they use gets lost.
+        // Reconnecting restores what the person had consented to, which is not more than before: with the tool's scopes
+        // alone everything else they use would be lost (protocol §6).
         Some(grant) => grant.scopes.union(&tool.scopes()),
         None => tool.scopes(),
     };

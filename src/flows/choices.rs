@@ -1,13 +1,10 @@
 //! The boxes a person ticks for a grant: what each agent may do with it, saved together.
 
-use std::collections::BTreeSet;
-
 use serde_json::json;
 
 use crate::{
     domain::{
-        AgentId, DelegationId, GrantId, OrgId, UserId,
-        connector::Category,
+        DelegationId, GrantId, OrgId, UserId,
         delegation::Delegation,
         entry::{EntryDraft, EntryType, Epoch},
         grant::{Grant, GrantState},
@@ -17,30 +14,7 @@ use crate::{
 
 use super::{Deps, Refusal, record};
 
-/// What the person lets one agent do; no category and no raw token: nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// Which agent.
-    pub agent: AgentId,
-    /// What kinds of action.
-    pub categories: BTreeSet<Category>,
-    /// Whether a raw token may be released.
-    pub raw: bool,
-}
-
-impl Choice {
-    fn allows_nothing(&self) -> bool {
-        self.categories.is_empty() && !self.raw
-    }
-
-    fn is_what_holds(&self, living: &[Delegation]) -> bool {
-        match living {
-            [] => self.allows_nothing(),
-            [one] => one.categories == self.categories && one.raw == self.raw,
-            _ => false,
-        }
-    }
-}
+pub use crate::domain::delegation::Choice;
 
 /// Saves what the person chose for several agents, in one transaction; returns for how many it changed something.
 ///
@@ -154,50 +128,4 @@ pub(super) async fn put(
     };
     tx.replace_delegation(&delegation).await?;
     Ok(Some("made"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::Time;
-
-    fn choice(categories: &[Category], raw: bool) -> Choice {
-        Choice {
-            agent: AgentId::from_bytes([1; 16]),
-            categories: categories.iter().copied().collect(),
-            raw,
-        }
-    }
-
-    fn delegation(categories: &[Category], raw: bool) -> Delegation {
-        Delegation {
-            id: DelegationId::from_bytes([2; 16]),
-            org: OrgId::from_bytes([3; 16]),
-            user: UserId::from_bytes([4; 16]),
-            agent: AgentId::from_bytes([1; 16]),
-            grant: GrantId::from_bytes([5; 16]),
-            categories: categories.iter().copied().collect(),
-            tools: BTreeSet::new(),
-            raw,
-            expires_at: Some(Time::from_unix_seconds(10)),
-            made_epoch: 1,
-            ended_at: None,
-        }
-    }
-
-    #[test]
-    fn an_unchanged_choice_changes_nothing() {
-        let read = [Category::Read];
-        assert!(choice(&read, false).is_what_holds(&[delegation(&read, false)]));
-        assert!(choice(&[], false).is_what_holds(&[]));
-    }
-
-    #[test]
-    fn any_difference_is_a_change() {
-        let read = [Category::Read];
-        assert!(!choice(&read, true).is_what_holds(&[delegation(&read, false)]));
-        assert!(!choice(&[], false).is_what_holds(&[delegation(&read, false)]));
-        assert!(!choice(&read, false).is_what_holds(&[]));
-        assert!(!choice(&read, false).is_what_holds(&[delegation(&read, false), delegation(&read, false)]));
-    }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     crypto::{digest, jose},
     domain::{
-        DecisionId, EntryId, Mode, ModeSet, Time,
+        DecisionId, EntryId, Mode, ModeSet, OrgId, Time,
         decision::{DecisionClaims, Outcome, UnverifiedDecision, own_jti},
         entry::{EntryDecision, EntryDraft, EntryType},
     },
@@ -18,8 +18,8 @@ use crate::{
 
 use super::{
     Deps, Refusal,
-    actions::{Ask, Caller, Prepared},
-    record, token,
+    actions::{self, Ask, Caller, Prepared},
+    idempotency, record, token,
 };
 
 /// What an evaluation came to, with the modes that are really to be had.
@@ -60,20 +60,16 @@ pub struct Answer {
 /// The refusals of protocol §6 up to the decision itself; a deny is an answer here.
 pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answer, Refusal> {
     for _attempt in 0..ATTEMPTS {
-        let prepared = match super::actions::prepare(deps, caller, ask).await {
-            Ok(prepared) => prepared,
-            // What is refused on cached facts must be refused on current ones too.
-            Err(refusal) if deps.facts.is_current(deps, caller.org).await? => return Err(refusal),
-            Err(_) => {
-                deps.facts.forget(caller.org);
-                continue;
-            }
+        let Some(prepared) = actions::current(deps, caller, ask).await? else {
+            deps.facts.forget(caller.org);
+            continue;
         };
         let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
         let id = DecisionId::new(decided.at, &*deps.random)?;
         let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?;
         let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
-        let entry = sealed(deps, &prepared, EntryType::Decision, draft).await?;
+        let message = decided.evaluation.model_message.clone();
+        let entry = saying(deps, &prepared, EntryType::Decision, draft, message).await?;
         let entry_id = entry.id;
         match deps
             .gate
@@ -98,7 +94,7 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
                 });
             }
             Err(GateRefusal::Stale) => deps.facts.forget(caller.org),
-            Err(refusal) => return Err(gate_refusal(refusal)),
+            Err(refusal) => return Err(gate_refusal(deps, caller.org, None, refusal).await),
         }
     }
     Err(Refusal::StoreUnavailable(None))
@@ -221,8 +217,9 @@ pub async fn deny(
     let (jws, claims) = sign(deps, prepared, ask, &decided, id)?;
     let mut draft = draft(prepared, ask, &decided, Some((&claims, &jws)));
     draft.reason = Some(reason.clone());
-    let entry = sealed(deps, prepared, EntryType::Decision, draft).await?;
+    let entry = saying(deps, prepared, EntryType::Decision, draft, message.clone()).await?;
     let entry_id = entry.id;
+    let digest = idempotency.as_ref().map(|key| key.digest.clone());
     let idempotency = idempotency.map(|key| IdempotencyKey {
         ended: Some((403, "denied".to_owned())),
         ..key
@@ -236,7 +233,10 @@ pub async fn deny(
     match deps.gate.state(statement).await {
         Ok(_) => {}
         Err(GateRefusal::Stale) => return Err(Denied::Stale),
-        Err(refusal) => return Err(Denied::Refused(gate_refusal(refusal))),
+        Err(refusal) => {
+            let refusal = gate_refusal(deps, caller.org, digest.as_deref(), refusal).await;
+            return Err(Denied::Refused(refusal));
+        }
     }
     Err(Denied::Refused(Refusal::Denied {
         reason,
@@ -303,6 +303,17 @@ pub async fn sealed(
     kind: EntryType,
     draft: EntryDraft,
 ) -> Result<NewEntry, Refusal> {
+    saying(deps, prepared, kind, draft, None).await
+}
+
+/// The same, with what the policy lets a model know: the same key is told the same again.
+async fn saying(
+    deps: &Deps,
+    prepared: &Prepared,
+    kind: EntryType,
+    draft: EntryDraft,
+    model_message: Option<String>,
+) -> Result<NewEntry, Refusal> {
     let key = deps.unwrapped(&prepared.agent.facts.odk).await?;
     let held = &prepared.grant.facts;
     let hashed = record::Hashed {
@@ -316,6 +327,7 @@ pub async fn sealed(
             agent: Some(prepared.agent.facts.agent.name.clone()),
             account: Some(held.grant.account.label.clone()),
         },
+        model_message,
         ..record::Details::default()
     };
     record::sealed(deps, &key, prepared.action.org, kind, draft, &hashed, details)
@@ -325,20 +337,15 @@ fn context_digest(context: &Value) -> Result<String, Refusal> {
     Ok(digest::sha256_text(&crate::crypto::jcs::canonicalize(context)?))
 }
 
-/// What a refusal of the gate is to the caller.
-#[must_use]
-pub fn gate_refusal(refusal: GateRefusal) -> Refusal {
+/// What a refusal of the gate is to a caller whose idempotency key, if it had one, came with a body of this digest.
+pub async fn gate_refusal(deps: &Deps, org: OrgId, digest: Option<&str>, refusal: GateRefusal) -> Refusal {
     match refusal {
         GateRefusal::Sealed => Refusal::Sealed,
         GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::StoreUnavailable(None),
         GateRefusal::Spent { entry } => Refusal::DecisionSpent { entry },
-        GateRefusal::Taken(record) => match record.status {
-            None => Refusal::InProgress { entry: record.entry },
-            Some(status) => Refusal::AlreadyReleased {
-                entry: record.entry,
-                status,
-            },
-        },
+        GateRefusal::Taken(record) => {
+            idempotency::again(deps, org, digest.unwrap_or_default(), &record).await
+        }
         GateRefusal::Busy => Refusal::RateLimited(Duration::from_secs(1)),
         GateRefusal::Store(error) => error.into(),
     }

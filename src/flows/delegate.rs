@@ -53,7 +53,7 @@ pub async fn make(deps: &Deps, org: OrgId, user: UserId, ask: Ask) -> Result<Del
     match grant.state {
         GrantState::Active | GrantState::NeedsReconnect { .. } => {}
         GrantState::Revoked { at } => return Err(Refusal::Revoked { grant: grant.id, at }),
-        GrantState::AwaitingComplete { .. } | GrantState::Quarantined { .. } => {
+        GrantState::Quarantined { .. } => {
             return Err(Refusal::invalid("/grant", "this grant is not in use"));
         }
     }

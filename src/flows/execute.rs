@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     connectors::{self, ErrorClass, FilteredResponse, Tool},
     domain::{
-        EntryId, OrgId,
+        EntryId,
         entry::{EntryDraft, EntryType},
         secret::AccessToken,
     },
@@ -34,13 +34,12 @@ pub async fn run(
     prepared: &Prepared,
     receipt: &AuditReceipt,
     ready: &Ready,
-    keyed: bool,
 ) -> Result<FilteredResponse, Refusal> {
     let entry = receipt.entry();
     let grant = &prepared.grant.facts.grant;
     let token = match open::access_token(receipt, &ready.key, grant, &ready.kind) {
         Ok(token) => token,
-        Err(error) => return Err(dropped(deps, prepared, entry, keyed, &error).await),
+        Err(error) => return Err(dropped(deps, prepared, entry, &error).await),
     };
     Failpoint::ExecuteOpened.reached();
     // The action was prepared from this very tool.
@@ -54,9 +53,6 @@ pub async fn run(
                 Ok(resent) => resent,
                 Err(refusal) => {
                     outcome_entry(deps, prepared, entry, "failed", Some(first.answer.status)).await;
-                    if keyed {
-                        finish(deps, prepared.action.org, entry, 409, "reconnect_required").await;
-                    }
                     return Err(refusal);
                 }
             }
@@ -68,27 +64,18 @@ pub async fn run(
             let filtered = connectors::filter(tool, &answer, &token);
             let outcome = if filtered.success { "ok" } else { "failed" };
             outcome_entry(deps, prepared, entry, outcome, Some(answer.status)).await;
-            if keyed {
-                finish(deps, prepared.action.org, entry, 200, outcome).await;
-            }
             Ok(filtered)
         }
         Err(error) if error.may_have_been_sent() => {
             outcome_entry(deps, prepared, entry, "unknown", None).await;
-            if keyed {
-                finish(deps, prepared.action.org, entry, 504, "outcome_unknown").await;
-            }
             Err(Refusal::OutcomeUnknown { entry })
         }
         Err(EgressError::TooLate) => {
-            dropped(deps, prepared, entry, keyed, &DeadReceipt.into()).await;
+            dropped(deps, prepared, entry, &DeadReceipt.into()).await;
             Err(Refusal::ProviderUnavailable)
         }
         Err(_) => {
             outcome_entry(deps, prepared, entry, "not_sent", None).await;
-            if keyed {
-                finish(deps, prepared.action.org, entry, 503, "provider_unavailable").await;
-            }
             Err(Refusal::ProviderUnavailable)
         }
     }
@@ -154,18 +141,9 @@ async fn again(
 }
 
 /// A release that opened nothing says so in the log.
-pub(super) async fn dropped(
-    deps: &Deps,
-    prepared: &Prepared,
-    entry: EntryId,
-    keyed: bool,
-    error: &OpenError,
-) -> Refusal {
+pub(super) async fn dropped(deps: &Deps, prepared: &Prepared, entry: EntryId, error: &OpenError) -> Refusal {
     tracing::error!(entry.id = %entry, cause = %error, "the release {entry} was dropped: nothing left");
     append(deps, prepared, EntryType::Dropped, entry, "dropped", None).await;
-    if keyed {
-        finish(deps, prepared.action.org, entry, 503, "dropped").await;
-    }
     Refusal::KeyUnavailable
 }
 
@@ -200,17 +178,5 @@ async fn append(
     };
     if !appended {
         tracing::error!(entry.id = %entry, "the outcome of {entry} could not be recorded yet");
-    }
-}
-
-/// Records how the call of an idempotency key ended.
-pub(super) async fn finish(deps: &Deps, org: OrgId, entry: EntryId, status: u16, code: &str) {
-    let done = async {
-        let mut tx = deps.store.write(org).await?;
-        tx.finish_idempotency(org, entry, status, code).await?;
-        tx.commit().await
-    };
-    if done.await.is_err() {
-        tracing::error!(entry.id = %entry, "the idempotency key of {entry} could not be finished");
     }
 }

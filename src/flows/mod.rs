@@ -14,6 +14,7 @@ pub mod engines;
 pub mod execute;
 pub mod facts;
 pub mod found;
+pub mod idempotency;
 pub mod keys;
 pub mod login;
 pub mod oversight;
@@ -23,6 +24,7 @@ pub mod question;
 pub mod record;
 pub mod recover;
 pub mod refresh;
+pub mod refused;
 pub mod revoke;
 pub mod seal;
 pub mod sequence;
@@ -78,6 +80,8 @@ pub struct Deps {
     pub flights: refresh::Flights,
     /// Where the log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Refusals that were not entries of their own.
+    pub refused: refused::Tally,
     /// The public base URL without trailing slash.
     pub issuer: String,
     /// The KEK new data keys are wrapped under.

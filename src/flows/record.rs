@@ -27,6 +27,9 @@ pub struct Details {
     /// Who was who at that time.
     #[serde(default)]
     pub names: Names,
+    /// What the policy lets a model know, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_message: Option<String>,
     /// What else a reader needs: a reason, a plan, a count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Value>,

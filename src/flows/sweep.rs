@@ -8,7 +8,7 @@ use crate::domain::{
     grant::GrantState,
 };
 
-use super::{Deps, Refusal, connect::discard, record, revoke::OUTCOME_DUE, upstream};
+use super::{Deps, Refusal, connect::discard, record, refused, revoke::OUTCOME_DUE, upstream};
 
 /// Ends what is overdue; returns how many things it ended.
 ///
@@ -23,7 +23,7 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     let quarantines = due.quarantines(BATCH).await?;
     let orgs = due.orgs_to_sweep().await?;
     drop(due);
-    let mut ended = 0;
+    let mut ended = refused::sum_up(deps, false).await;
     for (org, id) in connects {
         ended += counted(org, discard::overdue(deps, org, id).await);
     }

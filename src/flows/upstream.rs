@@ -7,7 +7,7 @@ use crate::{
     crypto::OdkHandle,
     domain::{
         GrantId, OrgId, Time,
-        connector::{Connector, ConnectorId, RevokeHow},
+        connector::{Connector, ConnectorId, RevokeHow, RevokeKills},
         entry::{EntryDraft, EntryType},
         grant::{Grant, GrantState},
         secret::ClientSecret,
@@ -114,19 +114,52 @@ pub async fn keep_apart(
         tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)
             .await?;
     }
-    if !matches!(grant.state, GrantState::Revoked { .. }) {
-        return Ok(());
-    }
-    let can = can_revoke(connector);
-    let mut outbox = outbox_row(grant, tx.now());
-    if !can {
-        outbox.result = UpstreamResult::Unsupported;
-    }
-    tx.put_outbox(&outbox).await?;
-    if !can {
-        tx.shred_secrets(grant.org, grant.id).await?;
+    if matches!(grant.state, GrantState::Revoked { .. }) {
+        let can = can_revoke(connector);
+        let result = if can {
+            UpstreamResult::Pending
+        } else {
+            UpstreamResult::Unsupported
+        };
+        queue(tx, grant, result).await?;
     }
     Ok(())
+}
+
+/// Writes what becomes of a tombstone's tokens at the provider; unless it is still to be asked, our copy is destroyed.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn queue(tx: &mut Tx, tombstone: &Grant, result: UpstreamResult) -> Result<(), Refusal> {
+    let outbox = OutboxRow {
+        result,
+        ..outbox_row(tombstone, tx.now())
+    };
+    tx.put_outbox(&outbox).await?;
+    if result != UpstreamResult::Pending {
+        tx.shred_secrets(tombstone.org, tombstone.id).await?;
+    }
+    Ok(())
+}
+
+/// A grant of its own for tokens that `grant` no longer holds: it never lives, and its tokens open only to be ended.
+///
+/// # Errors
+/// When the generator fails.
+pub fn tombstone(deps: &Deps, grant: &Grant, now: Time) -> Result<Grant, Refusal> {
+    Ok(Grant {
+        id: GrantId::new(now, &*deps.random)?,
+        state: GrantState::Revoked { at: now },
+        connected_at: now,
+        ..grant.clone()
+    })
+}
+
+/// Whether ending one token could end others of the same person too: what the connector's file does not rule out is
+/// assumed.
+#[must_use]
+pub fn ends_more_than_the_token(connector: &Connector) -> bool {
+    can_revoke(connector) && connector.revoke.kills != Some(RevokeKills::Token)
 }
 
 /// Writes tombstones for what was revoked and queues every grant; returns how many were queued.
@@ -288,6 +321,8 @@ fn backoff(attempts: u64) -> Duration {
     Duration::from_secs(2_u64.saturating_pow(doublings).min(3600))
 }
 
+/// Why tokens were destroyed here and not ended at the provider: that could have ended a grant that lives.
+pub const NOT_ALONE: &str = "not_revocable_alone";
 /// How long the provider is asked before the answer is `unconfirmed` (architecture §4).
 pub const GIVE_UP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Grants buried in one transaction.

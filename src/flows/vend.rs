@@ -12,7 +12,7 @@ use crate::{
     },
     failpoints::Failpoint,
     policy::OrgPermit,
-    release::{DecisionError, GateRefusal, Release, VerifiedDecision, open},
+    release::{AuditReceipt, DecisionError, GateRefusal, Release, VerifiedDecision, open},
     store::IdempotencyKey,
 };
 
@@ -20,7 +20,7 @@ use super::{
     Deps, Refusal,
     actions::{self, Ask, Caller, Prepared},
     decide::{self, ATTEMPTS, Decided, Denied},
-    execute,
+    execute, idempotency, refused,
     token::{self, Ready},
 };
 
@@ -89,18 +89,17 @@ async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, 
 }
 
 async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
-    let prepared = match actions::prepare(deps, caller, ask).await {
-        Ok(prepared) => prepared,
-        Err(refusal) => return refused(deps, caller, refusal).await,
+    let Some(prepared) = actions::current(deps, caller, ask).await? else {
+        return Ok(Try::Again);
     };
-    let idempotency = idempotency_key(deps, caller, ask);
-    recorded(deps, caller, idempotency.as_ref()).await?;
+    let idempotency = idempotency::key(deps, caller, ask);
+    idempotency::unused(deps, caller, idempotency.as_ref()).await?;
 
     // A decision brought along is checked before anything is evaluated (protocol §6).
     let brought = match &ask.decision {
         Some(unverified) => match decide::check(deps, &prepared, unverified) {
-            Ok(decision) => Some(decision),
-            Err(error) => return refused(deps, caller, Refusal::DecisionRejected(error)).await,
+            Ok(verified) => Some(verified),
+            Err(error) => return rejected(deps, caller, &prepared, error).await,
         },
         None => None,
     };
@@ -133,12 +132,13 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
     };
     let rung = match rung(ask, &decided, &verified) {
         Ok(rung) => rung,
-        Err(refusal) => return refused(deps, caller, refusal).await,
+        Err(refusal) => return unless_stale(deps, caller, refusal).await,
     };
     let ready = match make_ready(deps, &prepared, rung.mode, &verified).await {
         Err(Refusal::GrantNeedsReconnect(_)) => {
             return Err(reconnect(deps, caller, ask, &prepared).await);
         }
+        Err(Refusal::DecisionRejected(error)) => return rejected(deps, caller, &prepared, error).await,
         Err(Refusal::NotNarrowed) => {
             return Err(Refusal::ModeUnavailable(decided.modes.without(Mode::Token)));
         }
@@ -162,8 +162,24 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
     .await
 }
 
+/// The decision brought along does not hold: that is an entry too.
+async fn rejected(
+    deps: &Deps,
+    caller: Caller,
+    prepared: &Prepared,
+    error: DecisionError,
+) -> Result<Try, Refusal> {
+    if !deps.facts.is_current(deps, caller.org).await? {
+        return Ok(Try::Again);
+    }
+    match refused::rejection(deps, caller, prepared, error).await? {
+        Some(refusal) => Err(refusal),
+        None => Ok(Try::Again),
+    }
+}
+
 /// What is refused on cached facts must be refused on current ones too.
-async fn refused(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
+async fn unless_stale(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
     if deps.facts.is_current(deps, caller.org).await? {
         Err(refusal)
     } else {
@@ -275,7 +291,8 @@ async fn release(
     draft.generation = Some(ready.row.generation);
     let entry = decide::sealed(deps, &prepared, EntryType::Release, draft).await?;
     let decision = claims.jti.clone();
-    let keyed = idempotency.is_some();
+    let digest = idempotency.as_ref().map(|key| key.digest.clone());
+    let keyed = digest.is_some();
     let release = Release {
         org: caller.org,
         epoch: prepared.epoch(),
@@ -290,90 +307,68 @@ async fn release(
     let receipt = match deps.gate.release(verified, release).await {
         Ok(receipt) => receipt,
         Err(GateRefusal::Stale | GateRefusal::GrantChanged) => return Ok(Try::Again),
-        Err(refusal) => return Err(decide::gate_refusal(refusal)),
+        Err(refusal) => {
+            return Err(decide::gate_refusal(deps, caller.org, digest.as_deref(), refusal).await);
+        }
     };
     let entry = receipt.entry();
+    let mut released = leave(deps, caller, ask, &prepared, &rung, &ready, &receipt, decision).await;
+    if keyed {
+        let end = released
+            .as_ref()
+            .map_or_else(idempotency::ended, |_| idempotency::RELEASED);
+        idempotency::finish(deps, caller.org, entry, end).await;
+        // Waiting for that counts too: a token does not leave on a receipt that died meanwhile.
+        if matches!(released, Ok(Vended::Token { .. }))
+            && let Err(dead) = receipt.live()
+        {
+            let refusal = execute::dropped(deps, &prepared, entry, &dead.into()).await;
+            idempotency::finish(deps, caller.org, entry, idempotency::ended(&refusal)).await;
+            released = Err(refusal);
+        }
+    }
+    released.map(|vended| Try::Done(Box::new(vended)))
+}
+
+/// What leaves on the receipt.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where everything a release needs comes together"
+)]
+async fn leave(
+    deps: &Arc<Deps>,
+    caller: Caller,
+    ask: &Ask,
+    prepared: &Prepared,
+    rung: &Rung,
+    ready: &Ready,
+    receipt: &AuditReceipt,
+    decision: String,
+) -> Result<Vended, Refusal> {
+    let entry = receipt.entry();
     if rung.mode == Mode::Execute {
-        let answer = match execute::run(deps, &prepared, &receipt, &ready, keyed).await {
-            Err(Refusal::GrantNeedsReconnect(_)) => return Err(reconnect(deps, caller, ask, &prepared).await),
+        let answer = match execute::run(deps, prepared, receipt, ready).await {
+            Err(Refusal::GrantNeedsReconnect(_)) => return Err(reconnect(deps, caller, ask, prepared).await),
             other => other?,
         };
-        return Ok(Try::Done(Box::new(Vended::Executed {
+        return Ok(Vended::Executed {
             answer,
             decision,
             entry,
-        })));
+        });
     }
     let grant = &prepared.grant.facts.grant;
-    let opened = open::access_token(&receipt, &ready.key, grant, &ready.kind);
-    let token = match opened {
+    let token = match open::access_token(receipt, &ready.key, grant, &ready.kind) {
         Ok(token) => token,
-        Err(error) => return Err(execute::dropped(deps, &prepared, entry, keyed, &error).await),
+        Err(error) => return Err(execute::dropped(deps, prepared, entry, &error).await),
     };
     Failpoint::TokenOpened.reached();
-    if keyed {
-        execute::finish(deps, caller.org, entry, 200, "released").await;
-    }
-    // Waiting for anything since the token was opened counts: nothing leaves on a dead receipt.
-    if let Err(dead) = receipt.live() {
-        return Err(execute::dropped(deps, &prepared, entry, false, &dead.into()).await);
-    }
-    Ok(Try::Done(Box::new(Vended::Token {
+    Ok(Vended::Token {
         token,
         expires_at: ready.row.expires_at,
         scopes: ready.row.scopes.clone().unwrap_or_else(|| grant.scopes.clone()),
         narrowed: ready.narrowed,
         decision,
         entry,
-    })))
-}
-
-fn idempotency_key(deps: &Deps, caller: Caller, ask: &Ask) -> Option<IdempotencyKey> {
-    let (key, digest) = ask.idempotency.clone()?;
-    Some(IdempotencyKey {
-        principal: caller.agent.to_string(),
-        route: "vend",
-        key,
-        digest,
-        ended: None,
-        keep_until: deps.clock.now() + Duration::from_secs(24 * 3600),
     })
-}
-
-/// What an earlier call with this key came to.
-async fn recorded(deps: &Deps, caller: Caller, key: Option<&IdempotencyKey>) -> Result<(), Refusal> {
-    let Some(key) = key else { return Ok(()) };
-    let mut tx = deps.store.read(caller.org).await?;
-    let Some(record) = tx
-        .idempotency(caller.org, &key.principal, key.route, &key.key)
-        .await?
-    else {
-        return Ok(());
-    };
-    if record.digest != key.digest {
-        return Err(Refusal::IdempotencyConflict { entry: record.entry });
-    }
-    match (record.status, record.code.as_deref()) {
-        (None, _) => Err(Refusal::InProgress { entry: record.entry }),
-        // The same key gives the same outcome (I15): a denial stays that denial.
-        (Some(403), Some("denied")) => {
-            let row = tx
-                .entry(caller.org, record.entry)
-                .await?
-                .ok_or(Refusal::NotFound)?;
-            drop(tx);
-            let (entry, _) = super::record::read(deps, &row).await?;
-            Err(Refusal::Denied {
-                reason: entry.draft.reason.unwrap_or_else(|| "not_permitted".to_owned()),
-                message: None,
-                decision: entry.draft.decision.map(|decision| decision.jti),
-                entry: Some(record.entry),
-            })
-        }
-        (Some(504), _) => Err(Refusal::OutcomeUnknown { entry: record.entry }),
-        (Some(status), _) => Err(Refusal::AlreadyReleased {
-            entry: record.entry,
-            status,
-        }),
-    }
 }

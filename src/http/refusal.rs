@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{EntryId, GrantId, Mode, Time},
-        flows::AccountChoice as Choice,
+        flows::{AccountChoice as Choice, idempotency},
         http::Code,
         release::DecisionError,
         store::StoreError,
@@ -210,7 +210,9 @@ mod tests {
             (Refusal::StoreUnavailable(None), Code::StoreUnavailable),
             (Refusal::OutcomeUnknown { entry: entry() }, Code::OutcomeUnknown),
         ] {
+            let recorded = idempotency::ended(&refusal);
             assert_eq!(Problem::from(refusal).code(), code);
+            assert_eq!(recorded, (code.status().as_u16(), code.as_str()));
         }
     }
 

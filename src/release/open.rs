@@ -150,7 +150,12 @@ pub fn place<'a>(grant: &'a Grant, row: &'a str, kind: &'a str, generation: u64)
     }
 }
 
-fn unseal(odk: &OdkHandle, grant: &Grant, kind: &SecretKind, row: &SecretRow) -> Result<String, OpenError> {
+pub(super) fn unseal(
+    odk: &OdkHandle,
+    grant: &Grant,
+    kind: &SecretKind,
+    row: &SecretRow,
+) -> Result<String, OpenError> {
     let (id, kind) = (grant.id.to_string(), kind.to_string());
     let plain = odk.open(&place(grant, &id, &kind, row.generation), &row.sealed)?;
     std::str::from_utf8(&plain)

@@ -9,13 +9,14 @@ use crate::{
     domain::{
         OrgId, ScopeSet, Time,
         connector::ConnectorId,
-        grant::Grant,
+        delegation::Choice,
+        grant::{Grant, GrantState},
         secret::{AccessToken, ClientSecret, CodeVerifier, RefreshToken},
     },
     store::{SecretKind, SecretRow},
 };
 
-use super::open::{OpenError, client_place, place};
+use super::open::{OpenError, client_place, place, unseal};
 
 /// Tokens of one answer, on their way to being sealed.
 #[derive(Debug)]
@@ -117,11 +118,25 @@ pub fn verifier(
     key.seal(place, verifier.expose_secret().as_bytes())
 }
 
-/// A token answer that waits for the person's confirmation.
+/// A token answer that waits for a yes, with what the person has chosen by then.
+#[derive(Debug)]
+pub struct Pending {
+    /// What the provider handed out.
+    pub tokens: Tokens,
+    /// The boxes the person ticked; none before they confirmed.
+    pub choices: Vec<Choice>,
+}
+
+/// A token answer that waits for the person's confirmation, or for the host application's after that.
 ///
 /// # Errors
 /// When the key or the generator is gone.
-pub fn pending(key: &OdkHandle, place: &AadParts<'_>, answer: &Tokens) -> Result<SealedSecret, CryptoError> {
+pub fn pending(
+    key: &OdkHandle,
+    place: &AadParts<'_>,
+    pending: &Pending,
+) -> Result<SealedSecret, CryptoError> {
+    let answer = &pending.tokens;
     let waiting = Waiting {
         access_token: answer.access_token.expose_secret().to_owned(),
         refresh_token: answer
@@ -130,12 +145,13 @@ pub fn pending(key: &OdkHandle, place: &AadParts<'_>, answer: &Tokens) -> Result
             .map(|token| token.expose_secret().to_owned()),
         scopes: answer.scopes.clone(),
         expires_at: answer.expires_at,
+        choices: pending.choices.clone(),
     };
     let plain = Zeroizing::new(serde_json::to_vec(&waiting).map_err(|_| CryptoError::NotCanonical)?);
     key.seal(place, &plain)
 }
 
-/// Opens a token answer for the person who confirms it, or for its revocation when nobody does.
+/// Opens a token answer for the one who confirms it, or for its revocation when nobody does.
 ///
 /// # Errors
 /// When the value does not open at its place.
@@ -143,14 +159,43 @@ pub fn open_pending(
     key: &OdkHandle,
     place: &AadParts<'_>,
     sealed: &SealedSecret,
-) -> Result<Tokens, OpenError> {
+) -> Result<Pending, OpenError> {
     let plain = key.open(place, sealed)?;
     let mut waiting: Waiting = serde_json::from_slice(&plain).map_err(|_| OpenError::NotText)?;
-    Ok(Tokens {
-        access_token: AccessToken::new(std::mem::take(&mut waiting.access_token)),
-        refresh_token: waiting.refresh_token.take().map(RefreshToken::new),
-        scopes: waiting.scopes.take(),
-        expires_at: waiting.expires_at,
+    Ok(Pending {
+        tokens: Tokens {
+            access_token: AccessToken::new(std::mem::take(&mut waiting.access_token)),
+            refresh_token: waiting.refresh_token.take().map(RefreshToken::new),
+            scopes: waiting.scopes.take(),
+            expires_at: waiting.expires_at,
+        },
+        choices: std::mem::take(&mut waiting.choices),
+    })
+}
+
+/// Moves a secret of a grant to a tombstone, where it can be opened only to be ended at the provider. The plaintext
+/// does not leave this function.
+///
+/// # Errors
+/// When `tombstone` is not one, or the value does not open at its place.
+pub fn buried(
+    opening: &OdkHandle,
+    sealing: &OdkHandle,
+    grant: &Grant,
+    tombstone: &Grant,
+    kind: &SecretKind,
+    row: &SecretRow,
+) -> Result<SecretRow, OpenError> {
+    // INVARIANT: what a living grant held is never sealed for another one that lives.
+    if !matches!(tombstone.state, GrantState::Revoked { .. }) {
+        return Err(OpenError::Nothing);
+    }
+    let text = Zeroizing::new(unseal(opening, grant, kind, row)?);
+    Ok(SecretRow {
+        generation: row.generation,
+        sealed: seal(sealing, tombstone, kind, row.generation, &text)?,
+        scopes: row.scopes.clone(),
+        expires_at: row.expires_at,
     })
 }
 
@@ -162,6 +207,9 @@ struct Waiting {
     scopes: Option<ScopeSet>,
     #[zeroize(skip)]
     expires_at: Option<Time>,
+    #[zeroize(skip)]
+    #[serde(default)]
+    choices: Vec<Choice>,
 }
 
 fn seal(

@@ -84,6 +84,8 @@ impl Tx {
     /// When the database is unavailable or there is no such org.
     pub async fn advance_epoch(&mut self, org: OrgId, loser: &Selector) -> Result<Epoch, StoreError> {
         self.connection.queue_for_guard(org).await?;
+        // INVARIANT: a revocation is the first entry of its epoch, so a writer's start belongs to the one before.
+        self.start(org).await?;
         self.change(
             "epochs",
             "UPDATE epochs SET counter = counter + 1 WHERE org_id = $1",
@@ -120,6 +122,18 @@ impl Tx {
     /// # Errors
     /// When the database is unavailable; then nothing may be committed.
     pub async fn append_entry(&mut self, org: OrgId, new: NewEntry) -> Result<EntryId, StoreError> {
+        self.start(org).await?;
+        self.put_entry(org, new).await
+    }
+
+    async fn start(&mut self, org: OrgId) -> Result<(), StoreError> {
+        if let Some(started) = self.start_in(org)? {
+            self.put_entry(org, started).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_entry(&mut self, org: OrgId, new: NewEntry) -> Result<EntryId, StoreError> {
         let epoch = self
             .epoch(org)
             .await?

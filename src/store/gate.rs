@@ -387,23 +387,17 @@ impl<'a> Batch<'a> {
             let head = heads
                 .get_mut(&item.org)
                 .ok_or(StoreError::Inconsistent { table: "epochs" })?;
-            head.seq += 1;
-            let id = item.entry.id;
-            let placed = Placed::new(
-                item.org,
-                head.epoch,
-                now,
-                &tx.writer,
-                head.seq,
-                head.hash,
-                &item.entry,
-            )?;
-            head.hash = placed.hash;
+            let started = tx.start_in(item.org)?;
+            for entry in started.iter().chain([&item.entry]) {
+                head.seq += 1;
+                let placed = Placed::new(item.org, head.epoch, now, &tx.writer, head.seq, head.hash, entry)?;
+                head.hash = placed.hash;
+                rows.push(placed.values.into_iter().map(as_json).collect::<Vec<_>>());
+            }
             touched.insert(item.org);
-            rows.push(placed.values.into_iter().map(as_json).collect::<Vec<_>>());
             answers.push(GateAnswer::Committed {
                 at: now,
-                secret: secrets.remove(&id),
+                secret: secrets.remove(&item.entry.id),
             });
         }
         if !rows.is_empty() {

@@ -328,7 +328,7 @@ fn state_details(state: &GrantState) -> (Option<&'static str>, Option<Time>) {
     match state {
         GrantState::Active => (None, None),
         GrantState::NeedsReconnect { reason } => (Some(reason.as_str()), None),
-        GrantState::AwaitingComplete { until } | GrantState::Quarantined { until } => (None, Some(*until)),
+        GrantState::Quarantined { until } => (None, Some(*until)),
         GrantState::Revoked { at } => (None, Some(*at)),
     }
 }
@@ -376,7 +376,6 @@ fn read_state(fields: &mut Fields) -> Result<GrantState, StoreError> {
     match (state.as_str(), at) {
         ("active", _) => Some(GrantState::Active),
         ("needs_reconnect", _) => reason().map(|reason| GrantState::NeedsReconnect { reason }),
-        ("awaiting_complete", Some(until)) => Some(GrantState::AwaitingComplete { until }),
         ("quarantined", Some(until)) => Some(GrantState::Quarantined { until }),
         ("revoked", Some(at)) => Some(GrantState::Revoked { at }),
         _ => None,

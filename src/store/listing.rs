@@ -76,13 +76,13 @@ impl Tx {
                        AND (CAST($4 AS TEXT) IS NULL OR g.connector = $4)
                        AND (CAST($5 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM users u
                              WHERE u.org_id = g.org_id AND u.id = g.user_id AND u.service_id = $5))
-                       AND (CAST($6 AS TEXT) IS NULL OR (g.state <> 'awaiting_complete' AND EXISTS (SELECT 1 FROM delegations d
+                       AND (CAST($6 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM delegations d
                              WHERE d.org_id = g.org_id AND d.grant_id = g.id AND d.agent_id = $6
                                AND d.ended_at IS NULL AND (d.expires_at IS NULL OR d.expires_at > $7)
                                AND NOT EXISTS (SELECT 1 FROM floors f
                                      WHERE f.org_id = d.org_id AND f.epoch >= d.made_epoch
                                        AND ((f.kind = 'all' AND f.id = '') OR (f.kind = 'user' AND f.id = d.user_id)
-                                         OR (f.kind = 'agent' AND f.id = d.agent_id))))))
+                                         OR (f.kind = 'agent' AND f.id = d.agent_id)))))
                      ORDER BY g.id LIMIT $8"
                 ),
                 params![

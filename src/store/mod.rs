@@ -33,6 +33,7 @@ mod sinks;
 mod sql;
 mod sqlite;
 mod vigil;
+mod writers;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use connects::{ConnectRow, ConnectStatus};
@@ -55,7 +56,7 @@ pub use refresh::Lease;
 pub use revocations::{RevocationRow, Selector, SelectorCounts};
 pub use sql::Tx;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use engine::{Engine, Mode, Reach};
 use replicas::Replica;
@@ -168,6 +169,7 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     replica: Arc<Replica>,
     vigil: Arc<vigil::Vigil>,
+    begun: Arc<writers::Begun>,
 }
 
 impl Store {
@@ -181,7 +183,7 @@ impl Store {
         location: &Location,
         clock: Arc<dyn Clock>,
         time: TimeSource,
-        random: &dyn Randomness,
+        random: &Arc<dyn Randomness>,
     ) -> Result<Self, StoreError> {
         let engine = match location {
             Location::Sqlite(path) => Engine::Sqlite(sqlite::Engine::open(path).await?),
@@ -192,7 +194,8 @@ impl Store {
         let store = Self {
             engine: Arc::new(engine),
             clock,
-            replica: Arc::new(Replica::new(random)?),
+            replica: Arc::new(Replica::new(&**random)?),
+            begun: Arc::new(writers::Begun::new(Arc::clone(random))),
             vigil: Arc::default(),
         };
         store.renew_replica().await?;
@@ -260,15 +263,26 @@ impl Store {
     }
 
     async fn begin(&self, mode: Mode, reach: Reach<'_>) -> Result<Tx, StoreError> {
-        let (connection, now) = self.engine.begin(mode, reach, self.clock.now()).await?;
         // The hot lane and everything else are two writers of the log.
         let lane = if mode == Mode::Gate { "hot" } else { "cold" };
-        let writer = format!("{}/{lane}", self.replica());
+        let mut tx = self
+            .begin_as(mode, reach, format!("{}/{lane}", self.replica()))
+            .await?;
+        if mode != Mode::Read {
+            tx.begun = Some(Arc::clone(&self.begun));
+        }
+        Ok(tx)
+    }
+
+    async fn begin_as(&self, mode: Mode, reach: Reach<'_>, writer: String) -> Result<Tx, StoreError> {
+        let (connection, now) = self.engine.begin(mode, reach, self.clock.now()).await?;
         Ok(Tx {
             connection,
             now,
             writer,
             journal: (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil)),
+            begun: None,
+            starting: Vec::new(),
         })
     }
 
@@ -298,10 +312,33 @@ impl Store {
         tx.commit().await
     }
 
-    /// Gives the replica's name back and closes every connection.
+    /// Writes the stop of every writer, gives the replica's name back and closes every connection. What cannot be
+    /// written in time looks like a process that died.
     pub async fn close(&self) {
+        if tokio::time::timeout(STOP_WITHIN, self.stop_writers())
+            .await
+            .is_err()
+        {
+            tracing::warn!("not every org's log says that this process stopped: there was no time");
+        }
         self.leave_replica().await;
         self.engine.close().await;
+    }
+
+    async fn stop_writers(&self) {
+        for (org, writer) in self.begun.take() {
+            let stopped = async {
+                let mut tx = self
+                    .begin_as(Mode::Write, Reach::Org(org), writer.clone())
+                    .await?;
+                let entry = self.begun.entry(tx.now(), "stopped")?;
+                tx.append_entry(org, entry).await?;
+                tx.commit().await
+            };
+            if let Err(cause) = stopped.await {
+                tracing::warn!(org.id = %org, cause = %cause, "the log of {org} does not say that {writer} stopped");
+            }
+        }
     }
 }
 
@@ -320,3 +357,5 @@ impl Tx {
 pub async fn migrate(settings: &PostgresSettings) -> Result<usize, StoreError> {
     postgres::migrate(settings).await
 }
+/// How long an orderly stop may take to be written; process managers do not wait for ever.
+const STOP_WITHIN: Duration = Duration::from_secs(5);

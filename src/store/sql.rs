@@ -1,11 +1,13 @@
 //! Statements, parameters and rows, whatever the database behind.
 
+use std::sync::Arc;
+
 use crate::domain::{
     AgentId, ApprovalId, ConnectSessionId, DecisionId, DelegationId, EngineId, EntryId, GrantId, HandleId,
     KeyId, OrgId, RevocationId, ServiceId, Time, UserId, connector::ConnectorId,
 };
 
-use super::{StoreError, engine::Connection, vigil::Journal};
+use super::{StoreError, engine::Connection, vigil::Journal, writers::Begun};
 
 /// A transaction. Dropping it without [`Tx::commit`] undoes everything done.
 #[derive(Debug)]
@@ -15,6 +17,10 @@ pub struct Tx {
     pub(super) writer: String,
     /// What to remember once this is committed; only writing transactions have one.
     pub(super) journal: Option<Journal>,
+    /// Where this writer has begun; `None`: it writes no entries.
+    pub(super) begun: Option<Arc<Begun>>,
+    /// Where it begins with this transaction.
+    pub(super) starting: Vec<OrgId>,
 }
 
 impl Tx {
@@ -27,12 +33,19 @@ impl Tx {
         if let Some(journal) = self.journal {
             journal.keep(&self.writer).await;
         }
+        if let Some(begun) = self.begun {
+            begun.add(self.starting, &self.writer);
+        }
         Ok(())
     }
 
     #[cfg(feature = "bench")]
     pub(super) async fn rollback(self) -> Result<(), StoreError> {
-        self.connection.rollback().await
+        self.connection.rollback().await?;
+        if let Some(begun) = self.begun {
+            begun.add(self.starting, &self.writer);
+        }
+        Ok(())
     }
 
     pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {

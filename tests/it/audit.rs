@@ -22,6 +22,14 @@ async fn export(world: &World) -> (Vec<u8>, VerifierKey) {
     (writer.finish(&note).unwrap(), key)
 }
 
+/// Whether the org's log, exported as it is now, holds.
+pub async fn verifies(world: &World) -> bool {
+    let (bytes, key) = export(world).await;
+    let report = verify(bytes.as_slice(), &key, None).unwrap();
+    assert!(report.verified, "{report:?}");
+    report.verified
+}
+
 #[tokio::test]
 async fn an_export_of_a_real_run_verifies_with_the_public_key_alone() {
     let (world, grant) = World::connected().await;

@@ -322,6 +322,79 @@ async fn reconnecting_the_same_account_keeps_the_grant() {
     world.vend(world.read(grant)).await.unwrap();
 }
 
+/// The hashes of the tokens of one answer, as Acme Mail keeps them.
+fn issued(answer: &serde_json::Value) -> [&serde_json::Value; 2] {
+    ["issued_refresh_sha256", "issued_access_sha256"].map(|token| &answer[token])
+}
+
+async fn reconnect(world: &World, grant: postern::domain::GrantId) {
+    let journey = Journey::begin(world, world.ada, Some(grant)).await;
+    let answer = journey.consent(world, "ada@acme.example", false).await;
+    journey.finish(world, answer, &[Category::Read]).await.unwrap();
+    postern::flows::upstream::drain(&world.deps).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_tokens_a_reconnect_replaces_are_ended_at_the_provider() {
+    let world = World::with_connector(&[("kills = \"grant\"", "kills = \"token\"")]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    // A narrowed token is one of them.
+    world
+        .vend(super::harness::token(world.read(grant)))
+        .await
+        .unwrap();
+    let before = world.seen("token").await;
+    reconnect(&world, grant).await;
+    let ended = world.seen("revoke").await;
+    for answer in &before {
+        let [_, access] = issued(answer);
+        assert!(
+            ended.iter().any(|call| call["token_sha256"] == *access),
+            "an access token was never ended"
+        );
+    }
+    let [refresh, _] = issued(before.last().unwrap());
+    assert!(
+        ended.iter().any(|call| call["token_sha256"] == *refresh),
+        "the refresh token was never ended"
+    );
+    world.later(Duration::from_secs(400));
+    world.vend(world.read(grant)).await.unwrap();
+    let said = world.entries().await;
+    assert!(
+        said.iter()
+            .any(|entry| entry.draft.reason.as_deref() == Some("superseded"))
+    );
+}
+
+#[tokio::test]
+async fn the_tokens_a_reconnect_replaces_are_left_alone_where_ending_them_could_end_the_new_ones() {
+    let (world, grant) = World::connected().await;
+    reconnect(&world, grant).await;
+    assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+    let said = world.entries().await;
+    assert!(
+        said.iter()
+            .any(|entry| entry.draft.reason.as_deref() == Some("not_revocable_alone"))
+    );
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn cancelling_a_reconnect_ends_nothing_that_lives() {
+    let (world, grant) = World::connected().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    confirm::cancel(&world.deps, &journey.link, Some(&journey.cookie), journey.visitor)
+        .await
+        .unwrap();
+    postern::flows::upstream::drain(&world.deps).await.unwrap();
+    assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+    world.later(Duration::from_secs(400));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
 #[tokio::test]
 async fn another_account_of_the_same_person_is_another_grant() {
     let (world, first) = World::connected().await;

@@ -1,11 +1,15 @@
 //! I15: the same key gives the same outcome, at most one release.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use postern::flows::{Refusal, actions::Ask, vend};
+use postern::{
+    domain::{EntryId, GrantId},
+    flows::{Refusal, actions::Ask, vend},
+    release::gate::RECEIPT_LIFE,
+};
 use serde_json::json;
 
-use super::harness::{World, ask};
+use super::harness::{World, ask, token};
 
 fn keyed(ask: Ask, key: &str, digest: &str) -> Ask {
     Ask {
@@ -40,28 +44,126 @@ async fn the_same_key_with_another_body_is_a_conflict() {
     ));
 }
 
+fn outside(grant: GrantId) -> Ask {
+    let args = json!({"to": ["eve@else.example"], "subject": "s", "body": "b"});
+    keyed(ask(grant, "messages.send", args), "k", "d")
+}
+
+/// Everything a denial tells.
+fn told(denied: Result<vend::Vended, Refusal>) -> (String, Option<String>, Option<String>, Option<EntryId>) {
+    match denied {
+        Err(Refusal::Denied {
+            reason,
+            message,
+            decision,
+            entry,
+        }) => (reason, message, decision, entry),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_denial_is_the_same_denial_again() {
     let (world, grant) = World::connected().await;
-    let outside = || {
-        ask(
-            grant,
-            "messages.send",
-            json!({"to": ["eve@else.example"], "subject": "s", "body": "b"}),
-        )
-    };
-    let Err(Refusal::Denied { reason, entry, .. }) = world.vend(keyed(outside(), "k", "d")).await else {
-        panic!()
-    };
-    let Err(Refusal::Denied {
-        reason: again,
-        entry: kept,
-        ..
-    }) = world.vend(keyed(outside(), "k", "d")).await
-    else {
-        panic!()
-    };
-    assert_eq!((reason, entry), (again, kept));
+    let first = told(world.vend(outside(grant)).await);
+    assert!(first.1.is_some(), "the policy has words for the model");
+    assert_eq!(told(world.vend(outside(grant)).await), first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_denials_with_one_key_are_one_denial() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let world = Arc::clone(&world);
+        tasks.spawn(async move { told(world.vend(outside(grant)).await) });
+    }
+    let mut denials = HashSet::new();
+    while let Some(done) = tasks.join_next().await {
+        denials.insert(done.unwrap());
+    }
+    assert_eq!(denials.len(), 1, "{denials:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_concurrent_calls_with_two_bodies_one_body_only_is_in_conflict() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..32 {
+        let world = Arc::clone(&world);
+        let body = ["one", "two"][number % 2];
+        tasks.spawn(async move { (body, world.vend(keyed(world.read(grant), "same", body)).await) });
+    }
+    let (mut winner, mut conflicts) = (None, HashSet::new());
+    let mut others = HashSet::new();
+    while let Some(done) = tasks.join_next().await {
+        match done.unwrap() {
+            (body, Ok(_)) => assert_eq!(winner.replace(body), None),
+            (body, Err(Refusal::IdempotencyConflict { .. })) => drop(conflicts.insert(body)),
+            (body, Err(Refusal::InProgress { .. } | Refusal::AlreadyReleased { .. })) => {
+                others.insert(body);
+            }
+            (_, Err(other)) => panic!("{other:?}"),
+        }
+    }
+    let winner = winner.expect("one was released");
+    assert!(!conflicts.contains(winner) && conflicts.len() == 1);
+    assert!(others.iter().all(|body| *body == winner), "{others:?}");
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_the_status_that_was_answered() {
+    let (world, grant) = World::connected().await;
+    // The provider calls the token dead, and then nobody renews it.
+    let dead = json!({"next": "api", "status": 401, "body": "{\"error\":\"invalid_token\"}", "times": 1});
+    world.fault(dead).await;
+    world
+        .fault(json!({"next": "token", "status": 503, "body": "down", "times": 1}))
+        .await;
+    let refused = world.vend(keyed(world.read(grant), "k", "d")).await;
+    assert!(
+        matches!(refused, Err(Refusal::ProviderUnavailable)),
+        "{refused:?}"
+    );
+    let again = world.vend(keyed(world.read(grant), "k", "d")).await;
+    assert!(
+        matches!(again, Err(Refusal::AlreadyReleased { status: 503, .. })),
+        "{again:?}"
+    );
+}
+
+/// The process is stopped somewhere between a token's commit and its answer; whatever was answered is what is kept.
+#[tokio::test]
+async fn a_token_that_was_dropped_is_recorded_as_dropped() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    world.vend(token(world.read(grant))).await.unwrap();
+    for round in 0..200 {
+        let key = format!("k{round}");
+        let stopped = world.deps.store.write(world.org).await.unwrap();
+        let vending = {
+            let (world, key) = (Arc::clone(&world), key.clone());
+            tokio::spawn(async move { world.vend(keyed(token(world.read(grant)), &key, "d")).await })
+        };
+        // It waits at the gate for the one writer, or is on its way there.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        world.later(RECEIPT_LIFE);
+        drop(stopped);
+        let first = vending.await.unwrap();
+        let again = world.vend(keyed(token(world.read(grant)), &key, "d")).await;
+        let (left, kept) = match (first, again) {
+            (Ok(_), Err(Refusal::AlreadyReleased { status, .. })) => (true, status),
+            (Err(Refusal::KeyUnavailable), Err(Refusal::AlreadyReleased { status, .. })) => (false, status),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kept, if left { 200 } else { 503 });
+        if !left {
+            return;
+        }
+    }
+    panic!("no receipt ever died");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -227,7 +227,11 @@ async fn tokens_that_come_after_a_reconnect_are_ended_at_the_provider() {
     for token in ["issued_refresh_sha256", "issued_access_sha256"] {
         assert!(ended(&calls, &late, token), "{token} was never ended");
     }
-    assert_eq!(calls.len(), 2, "and nothing else was");
+    assert_eq!(
+        calls.len(),
+        4,
+        "those that the reconnect replaced, and nothing else"
+    );
     let said = world.entries().await;
     assert!(
         said.iter()

@@ -1,12 +1,13 @@
 //! The main path at its ends: what an agent gets, and each typed "no".
 
 use postern::{
-    domain::{Mode, connector::Category},
-    flows::{Refusal, actions::Target, vend::Vended},
+    domain::{GrantId, Mode, ScopeSet, connector::Category},
+    flows::{Refusal, actions::Target, connect::begin, vend::Vended},
+    store::ConnectRow,
 };
 use serde_json::json;
 
-use super::harness::{World, acme_mail, ask, token};
+use super::harness::{Journey, World, acme_mail, ask, token};
 
 #[tokio::test]
 async fn an_allowed_action_is_executed_and_answered() {
@@ -165,6 +166,71 @@ async fn somebody_who_has_not_connected_gets_a_link_with_the_tools_scopes_only()
         .unwrap()
         .unwrap();
     assert_eq!(session.scopes.to_string(), "mail.read");
+}
+
+/// The session behind the link of a refusal that asks for a reconnect.
+async fn reconnecting(world: &World, grant: GrantId) -> ConnectRow {
+    world.deps.facts.forget(world.org);
+    let refused = world.vend(world.read(grant)).await;
+    let Err(Refusal::ReconnectRequired(link)) = refused else {
+        panic!("{refused:?}")
+    };
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    tx.connect(world.org, link.session).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_reconnect_link_restores_what_the_person_had_consented_to_and_no_more() {
+    let world = World::new().await;
+    let scopes = ScopeSet::parse("mail.read mail.send", ' ').unwrap();
+    let journey = Journey::begin_with(&world, world.ada, None, Some(scopes.clone())).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let grant = journey.finish(&world, answer, &[Category::Read]).await.unwrap();
+    world
+        .raw_sql("UPDATE grants SET state = 'needs_reconnect', state_reason = 'expired'")
+        .await;
+    let session = reconnecting(&world, grant).await;
+    assert_eq!((session.scopes, session.reconnect), (scopes, Some(grant)));
+}
+
+#[tokio::test]
+async fn a_reconnect_link_asks_for_nothing_that_came_back_unasked() {
+    let world = World::new().await;
+    world
+        .fault(json!({"next": "token", "widen_scope": true, "times": 1}))
+        .await;
+    let scopes = ScopeSet::parse("mail.read mail.send", ' ').unwrap();
+    let journey = Journey::begin_with(&world, world.ada, None, Some(scopes.clone())).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap_err();
+    let apart = world.grants_of(world.ada).await.first().unwrap().id;
+    assert_eq!(reconnecting(&world, apart).await.scopes, scopes);
+}
+
+#[tokio::test]
+async fn there_is_no_reconnect_of_a_revoked_grant() {
+    let (world, grant) = World::connected().await;
+    let end = postern::flows::revoke::Ask {
+        selector: postern::store::Selector::Grant(grant),
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    };
+    postern::flows::revoke::run(&world.deps, world.org, end)
+        .await
+        .unwrap();
+    let wish = begin::Ask {
+        user: world.ada,
+        connector: acme_mail(),
+        scopes: None,
+        label: None,
+        reconnect: Some(grant),
+        return_url: None,
+        agent: None,
+        service: None,
+    };
+    let refused = begin::create(&world.deps, world.org, wish).await;
+    assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");
 }
 
 #[tokio::test]

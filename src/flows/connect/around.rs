@@ -6,7 +6,7 @@ use crate::{
     store::AgentRow,
 };
 
-use super::{ConnectFailure, Opened, confirm::existing};
+use super::{ConnectFailure, Opened, keep::existing};
 
 /// What the pages of a session show besides the session itself.
 #[derive(Debug)]
@@ -40,8 +40,7 @@ pub async fn look(deps: &Deps, opened: &Opened<'_>) -> Result<Around, Refusal> {
             .find(|service| service.id == id)
             .map(|service| service.name),
     };
-    let account = session.account.as_ref().and_then(|account| account.id.as_deref());
-    let renews = match existing(&mut tx, session, account).await {
+    let renews = match existing(&mut tx, session).await {
         Ok(grant) => grant,
         // The grant it was made for is gone: the flow that would renew it says so.
         Err(ConnectFailure::Used | ConnectFailure::Unknown) => None,

@@ -10,16 +10,16 @@ use crate::{
         grant::Account,
         secret::{AuthorizationCode, LinkToken},
     },
-    flows::{Deps, Refusal, upstream},
-    release::seal::{self, Tokens},
+    flows::{Deps, upstream},
+    release::seal::{Pending, Tokens},
     store::{ConnectRow, ConnectStatus, Keyed},
 };
 
 use super::{
     ConnectFailure, LINK_LIFE, Visitor,
-    begin::{open_verifier, place},
+    begin::open_verifier,
     discard::{self, Fate},
-    same_person, unexpired,
+    pending, same_person, unexpired,
 };
 
 /// The query of a callback, each parameter at most once (the reader refuses duplicates).
@@ -219,9 +219,11 @@ async fn keep(
         .await?;
         return Err(ConnectFailure::Quarantined);
     }
-    let row = session.id.to_string();
-    session.tokens =
-        Some(seal::pending(&key, &place(&session, &row, PENDING), &answer).map_err(Refusal::from)?);
+    let waits = Pending {
+        tokens: answer,
+        choices: Vec::new(),
+    };
+    pending::keep(&key, &mut session, &waits)?;
     session.account = Some(account);
     session.granted = Some(granted);
     session.status = ConnectStatus::Confirming;
@@ -243,6 +245,3 @@ pub fn missing(session: &ConnectRow) -> ScopeSet {
         .map(|granted| session.scopes.difference(granted))
         .unwrap_or_default()
 }
-
-/// The kind under which tokens wait for the person's confirmation.
-pub(super) const PENDING: &str = "pending_tokens";

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::{
     domain::{
         ConnectSessionId, GrantId, OrgId, ScopeSet,
@@ -9,11 +11,11 @@ use crate::{
         grant::{Account, Grant, GrantState},
     },
     flows::{Deps, Refusal, record, upstream},
-    release::seal::{self, Tokens},
-    store::{ConnectRow, ConnectStatus},
+    release::seal::Tokens,
+    store::{ConnectRow, ConnectStatus, Tx, UpstreamResult},
 };
 
-use super::{begin::place, callback::PENDING};
+use super::pending;
 
 /// What becomes of tokens that find no living grant.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub enum Fate {
         /// What came back.
         granted: ScopeSet,
     },
-    /// Revoked upstream at once.
+    /// Revoked upstream at once, unless that could end a grant that lives.
     Revoke,
 }
 
@@ -81,13 +83,13 @@ pub async fn grant(
     let key = deps.org_key(session.org).await?;
     let now = deps.clock.now();
     let connector = deps.catalogue.get(&session.connector).ok_or(Refusal::NotFound)?;
-    let (state, account, scopes) = match fate {
+    let (state, account, wider) = match fate {
         Fate::Quarantine { account, granted } => (
             GrantState::Quarantined {
                 until: now + QUARANTINE,
             },
             account,
-            granted,
+            Some(granted),
         ),
         Fate::Revoke => {
             let nobody = Account {
@@ -98,7 +100,7 @@ pub async fn grant(
             (
                 GrantState::Revoked { at: now },
                 session.account.clone().unwrap_or(nobody),
-                session.scopes.clone(),
+                None,
             )
         }
     };
@@ -111,7 +113,8 @@ pub async fn grant(
         connector: session.connector.clone(),
         account,
         label: session.label.clone(),
-        scopes,
+        // Never what came back beyond that: a reconnect asks for what is kept here.
+        scopes: session.scopes.clone(),
         state,
         connected_epoch: epoch.counter,
         generation: 1,
@@ -121,24 +124,68 @@ pub async fn grant(
         connected_at: now,
         last_used_at: None,
     };
-    upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?;
+    // What somebody began and did not finish never cuts off who is connected.
+    let alone = wider.is_some()
+        || !upstream::ends_more_than_the_token(connector)
+        || !lives_beside(&mut tx, &session).await?;
+    if alone {
+        upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?;
+    } else {
+        tx.insert_grant(&grant).await?;
+        upstream::queue(&mut tx, &grant, UpstreamResult::Unconfirmed).await?;
+    }
     session.status = ConnectStatus::Failed;
     session.failure = Some(code.to_owned());
     session.grant = Some(grant.id);
     session.verifier = None;
     session.tokens = None;
-    let entry = record::open(
+    let failed = draft(&session, Some(grant.id), "failed", code);
+    let details = record::Details {
+        note: wider.map(|granted| json!({"granted": granted})),
+        ..record::Details::default()
+    };
+    let hashed = record::Hashed::default();
+    let entry = record::sealed(
         deps,
+        &key,
+        grant.org,
         EntryType::Connect,
-        draft(&session, Some(grant.id), "failed", code),
+        failed,
+        &hashed,
+        details,
     )?;
     // Whoever moved the session meanwhile has its tokens too: nothing is kept twice.
     if !tx.move_connect(from, &session).await? {
         return Err(Refusal::NotFound);
     }
     tx.append_entry(session.org, entry).await?;
+    if !alone {
+        let left = draft(&session, Some(grant.id), "discarded", upstream::NOT_ALONE);
+        tx.append_entry(session.org, record::open(deps, EntryType::Connect, left)?)
+            .await?;
+    }
     tx.commit().await?;
     Ok(grant.id)
+}
+
+/// Whether a grant lives that may be of the same account as a session's tokens.
+async fn lives_beside(tx: &mut Tx, session: &ConnectRow) -> Result<bool, Refusal> {
+    let account = session.account.as_ref().and_then(|account| account.id.as_ref());
+    let grants = tx
+        .grants_of(session.org, session.user, Some(&session.connector))
+        .await?;
+    Ok(grants.iter().any(|grant| {
+        let living = matches!(
+            grant.state,
+            GrantState::Active | GrantState::NeedsReconnect { .. }
+        );
+        let same = match (account, &grant.account.id) {
+            (Some(one), Some(other)) => one == other,
+            // A provider that does not tell may mean the same account.
+            _ => true,
+        };
+        living && same
+    }))
 }
 
 /// Ends a session past its time: an unused link, an abandoned confirmation or completion. Returns how many it ended.
@@ -150,16 +197,12 @@ pub async fn overdue(deps: &Deps, org: OrgId, id: ConnectSessionId) -> Result<u6
         return Ok(0);
     };
     let from = session.status;
-    match (&session.tokens, from) {
-        (_, ConnectStatus::Completed | ConnectStatus::Failed) => return Ok(0),
-        (Some(sealed), ConnectStatus::Confirming) => {
-            let key = deps.key_of(org, sealed.odk).await?;
-            let row = session.id.to_string();
-            let answer = seal::open_pending(&key, &place(&session, &row, PENDING), sealed)
-                .map_err(|_| Refusal::KeyUnavailable)?;
-            tokens(deps, session, from, &answer, "expired").await?;
+    match from {
+        ConnectStatus::Completed | ConnectStatus::Failed => return Ok(0),
+        ConnectStatus::Confirming | ConnectStatus::AwaitingComplete => {
+            let pending = pending::open(deps, &session).await?;
+            tokens(deps, session, from, &pending.tokens, "expired").await?;
         }
-        (_, ConnectStatus::AwaitingComplete) => super::complete::abandon(deps, session, "expired").await?,
         _ => fail(deps, session, from, "expired").await?,
     }
     Ok(1)

@@ -9,6 +9,9 @@ pub mod callback;
 pub mod complete;
 pub mod confirm;
 pub mod discard;
+mod keep;
+mod pending;
+mod superseded;
 
 use std::time::Duration;
 

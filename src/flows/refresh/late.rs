@@ -6,8 +6,7 @@
 use crate::{
     crypto::OdkHandle,
     domain::{
-        GrantId,
-        connector::{Connector, RevokeKills},
+        connector::Connector,
         entry::{EntryDraft, EntryType},
         grant::{Grant, GrantState},
     },
@@ -37,19 +36,16 @@ pub(super) async fn discard(
     let lives = !matches!(current.state, GrantState::Revoked { .. });
     // A sibling that asked with the same refresh token may have been given the very same tokens, and keeps them.
     let kept_by_a_sibling = current.connected_epoch == grant.connected_epoch;
-    if lives && (kept_by_a_sibling || ends_more_than_the_token(connector)) {
-        draft.reason = Some("not_revocable_alone".to_owned());
+    if lives && (kept_by_a_sibling || upstream::ends_more_than_the_token(connector)) {
+        draft.reason = Some(upstream::NOT_ALONE.to_owned());
         tracing::warn!(grant.id = %grant.id, connector.id = %grant.connector,
             "the renewed token of {} came too late; revoking it would end the grant that lives", grant.id);
     } else {
         let tombstone = Grant {
-            id: GrantId::new(now, &*deps.random)?,
-            state: GrantState::Revoked { at: now },
             generation: 1,
             access_expires_at: answer.expires_at,
             has_refresh_token: answer.refresh_token.is_some(),
-            connected_at: now,
-            ..grant.clone()
+            ..upstream::tombstone(deps, grant, now)?
         };
         upstream::keep_apart(&mut tx, key, &tombstone, connector, answer).await?;
         draft.reason = Some("came_too_late".to_owned());
@@ -61,9 +57,4 @@ pub(super) async fn discard(
     tx.append_entry(grant.org, record::open(deps, EntryType::Refresh, draft)?)
         .await?;
     Ok(tx.commit().await?)
-}
-
-/// What the connector's file does not rule out is assumed.
-fn ends_more_than_the_token(connector: &Connector) -> bool {
-    upstream::can_revoke(connector) && connector.revoke.kills != Some(RevokeKills::Token)
 }

@@ -135,8 +135,7 @@ async fn visible_grant(tx: &mut Tx, who: &Principal, id: GrantId) -> Result<Gran
         Principal::Agent { agent, .. } => {
             let now = tx.now();
             let delegations = tx.delegations_of(org, id, Some(*agent)).await?;
-            !matches!(grant.state, GrantState::AwaitingComplete { .. })
-                && delegations.iter().any(|delegation| delegation.is_live(now))
+            delegations.iter().any(|delegation| delegation.is_live(now))
         }
         Principal::Admin { .. } => true,
     };

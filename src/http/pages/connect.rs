@@ -22,7 +22,8 @@ use crate::{
         connect::{
             ConnectFailure, LINK_LIFE, Opened,
             around::{self, Around},
-            begin, callback, confirm as confirming,
+            begin, callback,
+            confirm::{self as confirming, Confirmed},
         },
     },
     http::cookie::{CONNECT, CookieKind, SameSite},
@@ -155,19 +156,19 @@ pub(super) async fn confirm(
     let done = at.or_explain(done).await?;
     let shell = visitor.shell(deps, &link)?;
     let connector = Shown::new(&opened.connector.name);
-    let answer = match (done.back, around.host) {
-        (Some(back), host) => page(&HandBackPage {
+    let answer = match (done, around.host) {
+        (Confirmed::Waiting(Some(back)), host) => page(&HandBackPage {
             shell,
             connector,
-            host: Shown::new(host.as_deref().unwrap_or("the application you came from")),
+            host: Shown::new(host.as_deref().unwrap_or(A_HOST)),
             url: return_address(&back)?,
         }),
-        (None, Some(host)) => page(&WaitingPage {
+        (Confirmed::Waiting(None), host) => page(&WaitingPage {
             shell,
             connector,
-            host: Shown::new(&host),
+            host: Shown::new(host.as_deref().unwrap_or(A_HOST)),
         }),
-        (None, None) => page(&ConnectedPage {
+        (Confirmed::Connected(_), _) => page(&ConnectedPage {
             shell,
             connector,
             account: opened.session.account.as_ref().and_then(named),
@@ -282,3 +283,6 @@ impl At<'_> {
         }
     }
 }
+
+/// What a host application is called that has no name here.
+const A_HOST: &str = "the application you came from";

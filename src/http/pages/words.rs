@@ -72,9 +72,6 @@ pub(super) fn status(grant: &Grant, upstream: Option<store::UpstreamResult>, dep
     match grant.state {
         GrantState::Active => GrantStatus::Active,
         GrantState::NeedsReconnect { reason } => GrantStatus::NeedsReconnect(reason),
-        GrantState::AwaitingComplete { until } => GrantStatus::Waiting {
-            until: When::new(until, now),
-        },
         GrantState::Quarantined { until } => GrantStatus::Quarantined {
             until: When::new(until, now),
         },

@@ -42,7 +42,7 @@ struct GrantView {
     /// What the provider granted.
     #[schema(value_type = Vec<String>)]
     scopes: ScopeSet,
-    /// `active`, `needs_reconnect`, `awaiting_complete`, `quarantined` or `revoked`.
+    /// `active`, `needs_reconnect`, `quarantined` or `revoked`.
     state: &'static str,
     /// Why it needs to be connected again.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -175,7 +175,9 @@ pub fn sentence(kind: EntryType, facts: &EntryFacts) -> Sentence {
         EntryType::Connect => start
             .name(facts.user.as_ref(), "A person")
             .say(match outcome {
-                "failed" | "discarded" => " could not connect ",
+                "failed" => " could not connect ",
+                "awaiting_complete" => " asked to connect ",
+                "discarded" => " left an access behind to ",
                 _ => " connected ",
             })
             .name(facts.connector.as_ref(), "an app")

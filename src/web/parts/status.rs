@@ -39,11 +39,6 @@ pub enum GrantStatus {
     Active,
     /// The person has to connect again.
     NeedsReconnect(ReconnectReason),
-    /// Kept until the host application confirms who was at the browser.
-    Waiting {
-        /// When it is discarded.
-        until: When,
-    },
     /// Came back wider than asked.
     Quarantined {
         /// When it is discarded.
@@ -65,7 +60,6 @@ impl GrantStatus {
         match self {
             Self::Active => "Active",
             Self::NeedsReconnect(_) => "Needs reconnect",
-            Self::Waiting { .. } => "Waiting",
             Self::Quarantined { .. } => "Quarantined",
             Self::Revoked { .. } => "Revoked",
         }
@@ -87,7 +81,6 @@ impl GrantStatus {
         let (tone, icon) = match self {
             Self::Active => (Tone::Good, Icon::Check),
             Self::NeedsReconnect(_) => (Tone::Warn, Icon::Alert),
-            Self::Waiting { .. } => (Tone::Plain, Icon::Clock),
             Self::Quarantined { .. } => (Tone::Warn, Icon::Shield),
             Self::Revoked { .. } => (Tone::Plain, Icon::Cross),
         };

@@ -273,7 +273,7 @@ fn entry_id(number: i64) -> EntryId {
     EntryId::from_bytes(bytes)
 }
 
-fn statuses() -> [(&'static str, GrantStatus); 9] {
+fn statuses() -> [(&'static str, GrantStatus); 8] {
     [
         ("active", GrantStatus::Active),
         (
@@ -290,7 +290,6 @@ fn statuses() -> [(&'static str, GrantStatus); 9] {
             GrantStatus::NeedsReconnect(ReconnectReason::ConsentRequired),
         ),
         ("expired", GrantStatus::NeedsReconnect(ReconnectReason::Expired)),
-        ("waiting", GrantStatus::Waiting { until: ago(-8) }),
         (
             "quarantined",
             GrantStatus::Quarantined {

@@ -16,7 +16,7 @@ use postern::{
             ConnectFailure, Visitor,
             begin::{self, Ask},
             callback::{self, Answer},
-            confirm,
+            confirm::{self, Confirmed},
         },
     },
 };
@@ -148,7 +148,10 @@ impl Journey {
             vec![choice],
         )
         .await?;
-        Ok(confirmed.grant)
+        match confirmed {
+            Confirmed::Connected(grant) => Ok(grant),
+            Confirmed::Waiting(_) => panic!("this person is managed by a host"),
+        }
     }
 
     /// The callback alone.

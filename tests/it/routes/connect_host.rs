@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use postern::{
     crypto::{lookup, random},
-    domain::{GrantId, connector::Category},
+    domain::{GrantId, connector::Category, grant::Grant},
     flows::{
         choices::Choice,
         connect::{
             Visitor, begin,
-            confirm::{self, Confirmed},
+            confirm::{self, Back, Confirmed},
         },
         sweep, upstream,
     },
@@ -27,10 +27,9 @@ async fn ask(world: &World, body: &Value) -> Answer {
         .await
 }
 
-/// A link for the host's person 4711, taken through the provider to the confirmed grant.
+/// A link for the host's person 4711, taken through the provider and confirmed.
 struct Arrived {
     session: String,
-    grant: GrantId,
     code: String,
 }
 
@@ -62,16 +61,29 @@ async fn travel(world: &World, url: &str) -> Confirmed {
     .unwrap()
 }
 
+fn back(confirmed: Confirmed) -> Option<Back> {
+    match confirmed {
+        Confirmed::Connected(_) => None,
+        Confirmed::Waiting(back) => back,
+    }
+}
+
 async fn arrive(world: &World) -> Arrived {
-    let body = json!({"user": {"external_id": "4711"}, "connector": "acme-mail", "return_url": RETURN});
+    arrive_with(world, json!({})).await
+}
+
+async fn arrive_with(world: &World, more: Value) -> Arrived {
+    let mut body = json!({"user": {"external_id": "4711"}, "connector": "acme-mail", "return_url": RETURN});
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     let made = ask(world, &body).await;
     assert_eq!(made.status, 201, "{}", made.text());
     let confirmed = travel(world, made.json()["url"].as_str().unwrap()).await;
-    let back = confirmed.back.unwrap();
+    let back = back(confirmed).unwrap();
     assert_eq!(back.return_url, RETURN);
     Arrived {
         session: made.json()["id"].as_str().unwrap().to_owned(),
-        grant: confirmed.grant,
         code: lookup::show_link(&back.code),
     }
 }
@@ -94,9 +106,26 @@ async fn state(world: &World, session: &str) -> Value {
     world.api().get(&world.as_service(), &path).await.json()
 }
 
-async fn vend(world: &World, grant: GrantId) -> Answer {
-    let body = json!({"grant": grant, "tool": "messages.list", "args": {}});
+/// What the agent gets for the person of a session.
+async fn vend(world: &World, session: &str) -> Answer {
+    let user = state(world, session).await["user"].clone();
+    let body = json!({"connector": "acme-mail", "user": user, "tool": "messages.list", "args": {}});
     world.api().post(&world.as_agent(), "/v1/vend", &body).await
+}
+
+/// The grant of person 4711, alive.
+async fn living(world: &World) -> GrantId {
+    let arrived = arrive(world).await;
+    let done = right(world, &arrived).await;
+    assert_eq!(done.status, 200, "{}", done.text());
+    done.json()["grant"].as_str().unwrap().parse().unwrap()
+}
+
+/// Ten minutes go by and everything overdue is ended, here and at the provider.
+async fn silence(world: &World) {
+    world.later(Duration::from_secs(601));
+    sweep::run(&world.deps).await.unwrap();
+    upstream::drain(&world.deps).await.unwrap();
 }
 
 /// How often the person's mail was touched; asking who they are is not that.
@@ -107,7 +136,7 @@ async fn calls(world: &World) -> usize {
         .count()
 }
 
-/// The grant is gone for good, here and at the provider.
+/// The tokens are gone for good, here and at the provider, and nothing came of them.
 async fn discarded(world: &World, arrived: &Arrived) {
     let state = state(world, &arrived.session).await;
     assert_eq!(state["status"], "failed", "{state}");
@@ -116,12 +145,8 @@ async fn discarded(world: &World, arrived: &Arrived) {
         !world.seen("revoke").await.is_empty(),
         "the provider was not told"
     );
-    let refused = vend(world, arrived.grant).await;
-    assert!(
-        refused.status == 410 || refused.status == 404,
-        "{}",
-        refused.text()
-    );
+    let refused = vend(world, &arrived.session).await;
+    assert_eq!(refused.code(), "connection_required", "{}", refused.text());
     assert_eq!(calls(world).await, 0);
     let late = right(world, arrived).await;
     assert_eq!(late.status, 400, "{}", late.text());
@@ -133,15 +158,17 @@ async fn the_right_code_for_the_right_person_brings_the_grant_to_life() {
     let arrived = arrive(&world).await;
     let done = right(&world, &arrived).await;
     assert_eq!(done.status, 200, "{}", done.text());
+    let done = done.json();
     assert_eq!(
-        done.json(),
-        json!({"id": arrived.session, "status": "completed", "grant": arrived.grant})
+        (&done["id"], &done["status"]),
+        (&json!(arrived.session), &json!("completed"))
     );
-    assert_eq!(vend(&world, arrived.grant).await.status, 200);
+    assert!(done["grant"].as_str().unwrap().starts_with("grt_"), "{done}");
+    assert_eq!(vend(&world, &arrived.session).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_grant_that_waits_for_its_completion_gives_nothing() {
+async fn what_waits_for_its_completion_gives_nothing_and_is_no_grant() {
     let world = World::new().await;
     let arrived = arrive(&world).await;
     let waiting = state(&world, &arrived.session).await;
@@ -149,32 +176,24 @@ async fn a_grant_that_waits_for_its_completion_gives_nothing() {
         (&waiting["status"], waiting.get("grant")),
         (&json!("awaiting_complete"), None)
     );
-    let refused = vend(&world, arrived.grant).await;
-    assert_eq!(
-        (refused.status, refused.code().as_str()),
-        (404, "not_found"),
-        "{}",
-        refused.text()
-    );
-    let by_person =
-        json!({"connector": "acme-mail", "user": waiting["user"], "tool": "messages.list", "args": {}});
-    let refused = world.api().post(&world.as_agent(), "/v1/vend", &by_person).await;
+    let refused = vend(&world, &arrived.session).await;
     assert_eq!(refused.code(), "connection_required", "{}", refused.text());
-    let listed = world.api().get(&world.as_agent(), "/v1/grants").await.json();
-    assert_eq!(listed["items"], json!([]));
+    for proof in [world.as_agent(), world.as_admin(), world.as_service()] {
+        let listed = world.api().get(&proof, "/v1/grants").await.json();
+        assert_eq!(listed["items"], json!([]));
+    }
     assert_eq!(calls(&world).await, 0);
 }
 
 #[tokio::test]
 async fn the_service_reads_the_state_of_the_grant_it_completed() {
     let world = World::new().await;
-    let arrived = arrive(&world).await;
-    right(&world, &arrived).await;
-    let path = format!("/v1/grants/{}", arrived.grant);
+    let grant = living(&world).await;
+    let path = format!("/v1/grants/{grant}");
     let seen = world.api().get(&world.as_service(), &path).await;
     assert_eq!((seen.status, &seen.json()["state"]), (200, &json!("active")));
     let listed = world.api().get(&world.as_service(), "/v1/grants").await.json();
-    assert_eq!(listed["items"][0]["id"], json!(arrived.grant), "{listed}");
+    assert_eq!(listed["items"][0]["id"], json!(grant), "{listed}");
 }
 
 #[tokio::test]
@@ -267,13 +286,102 @@ async fn a_code_that_is_a_minute_old_discards_the_grant_and_its_tokens_upstream(
 async fn ten_minutes_of_silence_discard_the_grant_and_its_tokens_upstream() {
     let world = World::new().await;
     let arrived = arrive(&world).await;
-    world.later(Duration::from_secs(601));
-    sweep::run(&world.deps).await.unwrap();
-    upstream::drain(&world.deps).await.unwrap();
+    silence(&world).await;
     assert!(!world.seen("revoke").await.is_empty());
     let late = right(&world, &arrived).await;
     assert_eq!(late.status, 400, "{}", late.text());
-    assert!(vend(&world, arrived.grant).await.status >= 400);
+    assert_eq!(vend(&world, &arrived.session).await.code(), "connection_required");
+}
+
+#[tokio::test]
+async fn the_silence_of_a_superseded_session_ends_nothing_that_lives() {
+    let world = World::new().await;
+    let superseded = arrive(&world).await;
+    living(&world).await;
+    silence(&world).await;
+    assert_eq!(state(&world, &superseded.session).await["status"], "expired");
+    let given = vend(&world, &superseded.session).await;
+    assert_eq!(given.status, 200, "{}", given.text());
+}
+
+#[tokio::test]
+async fn a_wrong_code_for_a_superseded_session_ends_nothing_that_lives() {
+    let world = World::new().await;
+    let superseded = arrive(&world).await;
+    living(&world).await;
+    let user = json!({"external_id": "4711"});
+    let service = world.as_service();
+    let wrong = complete(&world, &service, &superseded.session, &"A".repeat(43), user).await;
+    assert_eq!(wrong.status, 400, "{}", wrong.text());
+    upstream::drain(&world.deps).await.unwrap();
+    let given = vend(&world, &superseded.session).await;
+    assert_eq!(given.status, 200, "{}", given.text());
+}
+
+#[tokio::test]
+async fn a_reconnect_that_waits_or_fails_leaves_the_grant_as_it_was() {
+    let world = World::new().await;
+    let grant = living(&world).await;
+    let held = async || Grant {
+        last_used_at: None,
+        ..world.grant(grant).await
+    };
+    let before = held().await;
+    for more in [json!({}), json!({"reconnect": grant})] {
+        let arrived = arrive_with(&world, more).await;
+        assert_eq!(held().await, before, "while it waits");
+        let user = json!({"external_id": "4711"});
+        let wrong = complete(
+            &world,
+            &world.as_service(),
+            &arrived.session,
+            &"A".repeat(43),
+            user,
+        )
+        .await;
+        assert_eq!(wrong.status, 400, "{}", wrong.text());
+        upstream::drain(&world.deps).await.unwrap();
+        assert_eq!(held().await, before, "after a wrong code");
+        let given = vend(&world, &arrived.session).await;
+        assert_eq!(given.status, 200, "{}", given.text());
+    }
+}
+
+#[tokio::test]
+async fn silence_after_a_reconnect_leaves_the_grant_as_it_was() {
+    let world = World::new().await;
+    let grant = living(&world).await;
+    let arrived = arrive_with(&world, json!({"reconnect": grant})).await;
+    silence(&world).await;
+    assert_eq!(state(&world, &arrived.session).await["status"], "expired");
+    let given = vend(&world, &arrived.session).await;
+    assert_eq!(given.status, 200, "{}", given.text());
+}
+
+#[tokio::test]
+async fn completing_a_reconnect_keeps_the_id_and_renews_what_was_held() {
+    let world = World::new().await;
+    let grant = living(&world).await;
+    let before = world.grant(grant).await;
+    let arrived = arrive_with(&world, json!({"reconnect": grant})).await;
+    let done = right(&world, &arrived).await;
+    assert_eq!((done.status, &done.json()["grant"]), (200, &json!(grant)));
+    assert_eq!(world.grant(grant).await.generation, before.generation + 1);
+    assert_eq!(vend(&world, &arrived.session).await.status, 200);
+}
+
+#[tokio::test]
+async fn tokens_nobody_completed_are_left_alone_where_ending_them_could_end_a_grant_that_lives() {
+    let world = World::new().await;
+    let grant = living(&world).await;
+    arrive_with(&world, json!({"reconnect": grant})).await;
+    silence(&world).await;
+    assert_eq!(world.seen("revoke").await, [] as [Value; 0]);
+    let said = world.entries().await;
+    assert!(
+        said.iter()
+            .any(|entry| entry.draft.reason.as_deref() == Some("not_revocable_alone"))
+    );
 }
 
 #[tokio::test]
@@ -304,7 +412,7 @@ async fn a_code_completes_once() {
     assert_eq!(right(&world, &arrived).await.status, 200);
     assert_eq!(right(&world, &arrived).await.status, 400);
     assert_eq!(
-        vend(&world, arrived.grant).await.status,
+        vend(&world, &arrived.session).await.status,
         200,
         "the second call ends nothing"
     );
@@ -392,11 +500,10 @@ async fn a_link_an_agent_obtained_never_comes_to_life_by_the_page_alone() {
     let asked = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
     assert_eq!(asked.code(), "connection_required", "{}", asked.text());
     let confirmed = travel(&world, asked.json()["connect"]["url"].as_str().unwrap()).await;
-    assert!(confirmed.back.is_none());
-    assert_eq!(vend(&world, confirmed.grant).await.status, 404);
-    world.later(Duration::from_secs(601));
-    sweep::run(&world.deps).await.unwrap();
-    upstream::drain(&world.deps).await.unwrap();
+    assert!(back(confirmed).is_none());
+    let asked = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!(asked.code(), "connection_required", "{}", asked.text());
+    silence(&world).await;
     assert!(!world.seen("revoke").await.is_empty());
     assert_eq!(calls(&world).await, 0);
 }

@@ -4,7 +4,10 @@
 
 use ed25519_dalek::Signer as _;
 use postern::{
-    crypto::digest::base64url,
+    crypto::{
+        digest::{base64url, base64url_decode},
+        jose,
+    },
     domain::{GrantId, connector::Category},
 };
 use serde_json::{Value, json};
@@ -455,6 +458,101 @@ async fn a_deny_or_an_escalation_of_an_engine_releases_nothing() {
         claims["outcome"] = json!(outcome);
         let answer = present(&world, &request, key.sign(&claims)).await;
         assert_eq!(rejected(&answer), "not_allow", "{outcome}");
+    }
+}
+
+/// How much earlier or later than a revocation a decision says it was made, in seconds, and whether it then is stale if
+/// it is Postern's own and if it is an engine's.
+const STALE: [(i64, bool, bool); 4] = [
+    (-1, true, true),
+    (0, false, true),
+    (29, false, true),
+    (30, false, false),
+];
+
+#[tokio::test]
+async fn a_decision_made_before_a_revocation_that_covers_it_is_stale() {
+    for selector in ["all", "user", "connector", "grant", "agent"] {
+        let key = Key::ed25519(7);
+        let (world, ended) = World::connected().await;
+        world
+            .apply(&json!({"engine": [engine("House", &key, "house-1", &["acme-mail"], &["*"])]}))
+            .await;
+        let named = match selector {
+            "all" => json!(true),
+            "user" => json!(world.ada),
+            "connector" => json!("acme-mail"),
+            "grant" => json!(ended),
+            _ => json!(world.agent.agent),
+        };
+        let mut body = json!({"selector": {}, "reason": "test"});
+        body["selector"][selector] = named;
+        let revoked = world
+            .api()
+            .post(&world.as_admin(), "/v1/revocations", &body)
+            .await;
+        assert_eq!(revoked.status, 200, "{}", revoked.text());
+        let at = world.deps.clock.now().unix_seconds();
+        if selector == "agent" {
+            // It is disabled: nothing is ever decided for it again.
+            let refused = present(&world, &list(ended), "a.b.c".to_owned()).await;
+            assert_eq!(refused.status, 401, "{}", refused.text());
+            continue;
+        }
+        // What is connected after that is covered by the same selection, but for `grant`: that was another one.
+        let request = list(world.connect(world.ada, &[Category::Read]).await);
+        for (offset, own, engines) in STALE {
+            let mut claims = own_claims(&world, &request).await;
+            claims["iat"] = json!(at + offset);
+            claims["exp"] = json!(at + offset + 60);
+            let payload = serde_json::to_vec(&claims).unwrap();
+            let signed = jose::sign("action-decision+jwt", &world.deps.notary, &payload).unwrap();
+            judged(
+                &world,
+                &request,
+                signed,
+                own && selector != "grant",
+                selector,
+                offset,
+            )
+            .await;
+
+            let mut claims = allow(&world, &request, &format!("{selector} {offset}")).await;
+            claims["iat"] = json!(at + offset);
+            claims["exp"] = json!(at + offset + 60);
+            let signed = key.sign(&claims);
+            judged(
+                &world,
+                &request,
+                signed,
+                engines && selector != "grant",
+                selector,
+                offset,
+            )
+            .await;
+        }
+    }
+}
+
+async fn own_claims(world: &World, request: &Value) -> Value {
+    let decided = world
+        .api()
+        .post(&world.as_agent(), "/v1/decisions", request)
+        .await;
+    assert_eq!(decided.status, 200, "{}", decided.text());
+    let jws = decided.json()["decision"].as_str().unwrap().to_owned();
+    let payload = base64url_decode(jws.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
+}
+
+async fn judged(world: &World, request: &Value, jws: String, stale: bool, selector: &str, offset: i64) {
+    let answer = present(world, request, jws).await;
+    let place = format!("{selector} {offset:+}: {}", answer.text());
+    if stale {
+        assert_eq!(answer.status, 403, "{place}");
+        assert_eq!(rejected(&answer), "stale", "{place}");
+    } else {
+        assert_eq!(answer.status, 200, "{place}");
     }
 }
 

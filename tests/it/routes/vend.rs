@@ -33,7 +33,7 @@ pub(super) fn refused(answer: &Answer) -> (u16, String) {
     (answer.status, answer.code())
 }
 
-async fn decision(world: &World, body: &Value) -> String {
+pub(super) async fn decision(world: &World, body: &Value) -> String {
     let answer = world.api().post(&world.as_agent(), "/v1/decisions", body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["decision"].as_str().unwrap().to_owned()
@@ -226,12 +226,17 @@ async fn a_person_who_does_not_let_agents_ask_is_never_told_about() {
     world.raw_sql("UPDATE orgs SET agents_may_ask = 0").await;
     world.deps.facts.forget(world.org);
     let asked = |user: String| json!({"connector": "acme-mail", "user": user, "tool": "messages.list", "args": {"nope": 1}});
-    let ben = vend(&world, &asked(world.ben.to_string())).await.shown();
-    assert_eq!(refused(&ben), (403, "denied".to_owned()));
-    let nobody = vend(&world, &asked("usr_01h2xcejqtf2nbrexx3vqjhp41".to_owned()))
-        .await
-        .shown();
-    assert_eq!(ben, nobody);
+    // Each refusal is an entry of its own; nothing else may differ.
+    let told = async |user: String| {
+        let mut answer = vend(&world, &asked(user)).await.shown();
+        assert_eq!(refused(&answer), (403, "denied".to_owned()));
+        let mut body = answer.json();
+        assert!(body.as_object_mut().unwrap().remove("entry_id").is_some());
+        answer.body = body.to_string().into_bytes();
+        answer
+    };
+    let ben = told(world.ben.to_string()).await;
+    assert_eq!(ben, told("usr_01h2xcejqtf2nbrexx3vqjhp41".to_owned()).await);
 }
 
 #[tokio::test]
