@@ -57,6 +57,9 @@ async fn spent(deps: &Deps, org: OrgId) -> Result<u64, Refusal> {
 /// A call that was sent and whose outcome nobody recorded is `unknown` after five minutes.
 async fn unknown_outcome(deps: &Deps, org: OrgId, id: EntryId) -> Result<u64, Refusal> {
     let mut tx = deps.store.write(org).await?;
+    if !tx.close_call(org, id).await? {
+        return Ok(0);
+    }
     let Some(row) = tx.entry(org, id).await? else {
         return Ok(0);
     };

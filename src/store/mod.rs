@@ -33,6 +33,7 @@ mod sqlite;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use connects::{ConnectRow, ConnectStatus};
+pub use counts::SelectorCounts;
 pub use due::Due;
 pub use entries::{EntryFilter, EntryRow, NewEntry};
 pub use facts::{AgentFacts, VendFacts};
@@ -48,7 +49,7 @@ pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
 pub use refresh::Lease;
-pub use revocations::{RevocationRow, Selector, SelectorCounts};
+pub use revocations::{RevocationRow, Selector};
 pub use sql::Tx;
 
 use std::{path::PathBuf, sync::Arc};

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use postern::{
     domain::{EntryId, GrantId, OrgId, entry::EntryType},
-    flows::{Refusal, login, revoke, upstream, vend},
+    flows::{Refusal, login, revoke, sweep, upstream, vend},
     store::{Selector, UpstreamResult},
 };
 
@@ -214,4 +214,45 @@ async fn what_has_ended_is_counted_by_no_later_revocation() {
         .await
         .unwrap();
     assert_eq!((all.grants, all.delegations, all.connects), (0, 0, 0));
+}
+
+/// The delegations of a grant end with it, and are counted once.
+#[tokio::test]
+async fn the_delegations_of_a_dead_grant_are_counted_by_no_later_revocation() {
+    let (world, grant) = World::connected().await;
+    let first = revoke(&world, Selector::Grant(grant)).await.counts;
+    assert_eq!((first.grants, first.delegations), (1, 1));
+    for selector in [
+        Selector::Grant(grant),
+        Selector::User(world.ada),
+        Selector::All(true),
+    ] {
+        let again = revoke::dry_run(&world.deps, world.org, &selector).await.unwrap();
+        assert_eq!((again.grants, again.delegations), (0, 0), "{selector:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_in_flight_until_its_outcome_is_recorded() {
+    let (world, grant) = World::connected().await;
+    world.vend(world.read(grant)).await.unwrap();
+    let none = revoke(&world, Selector::Agent(world.agent.agent)).await.in_flight;
+    assert!(none.is_empty());
+    // As if the process had died between the call and its outcome.
+    let reopen = "INSERT INTO open_calls SELECT org_id, id, ts FROM entries WHERE kind = 'release'";
+    world.raw_sql(reopen).await;
+    assert_eq!(revoke(&world, Selector::Grant(grant)).await.in_flight.len(), 1);
+    world.later(Duration::from_secs(301));
+    assert_eq!(sweep::run(&world.deps).await.unwrap(), 1);
+    assert!(revoke(&world, Selector::Grant(grant)).await.in_flight.is_empty());
+    let unknown = |entry: &postern::domain::entry::Entry| entry.draft.outcome.as_deref() == Some("unknown");
+    assert_eq!(
+        world
+            .entries()
+            .await
+            .iter()
+            .filter(|entry| unknown(entry))
+            .count(),
+        1
+    );
 }
