@@ -62,9 +62,10 @@ impl From<ConnectFailure> for Problem {
             ConnectFailure::Refused(refusal) => refusal.into(),
             ConnectFailure::Unknown => Self::not_found(),
             ConnectFailure::NotSignedIn => Self::unauthenticated(),
-            ConnectFailure::Expired | ConnectFailure::Used | ConnectFailure::NotConfigured => {
-                Self::invalid("", failure.to_string())
-            }
+            ConnectFailure::Expired
+            | ConnectFailure::Revoked
+            | ConnectFailure::Used
+            | ConnectFailure::NotConfigured => Self::invalid("", failure.to_string()),
             ConnectFailure::ProviderError | ConnectFailure::ProviderUnavailable => {
                 Self::provider_unavailable()
             }
@@ -280,6 +281,7 @@ mod tests {
             (ConnectFailure::Security("iss"), Code::Denied),
             (ConnectFailure::Denied, Code::Denied),
             (ConnectFailure::Quarantined, Code::Denied),
+            (ConnectFailure::Revoked, Code::InvalidRequest),
             (ConnectFailure::WrongAccount, Code::Denied),
             (ConnectFailure::ProviderError, Code::ProviderUnavailable),
             (

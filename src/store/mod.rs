@@ -32,7 +32,7 @@ mod sql;
 mod sqlite;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
-pub use connects::{ConnectRow, ConnectStatus};
+pub use connects::{ConnectRow, ConnectStatus, REVOKED};
 pub use counts::SelectorCounts;
 pub use due::Due;
 pub use entries::{EntryFilter, EntryRow, NewEntry};

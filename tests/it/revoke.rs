@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use postern::{
     domain::{EntryId, GrantId, OrgId, entry::EntryType},
-    flows::{Refusal, login, revoke, sweep, upstream, vend},
+    flows::{Refusal, connect::ConnectFailure, login, revoke, sweep, upstream, vend},
     store::{Selector, UpstreamResult},
 };
 
-use super::harness::World;
+use super::harness::{Journey, World};
 
 async fn revoke(world: &World, selector: Selector) -> revoke::Revoked {
     let ask = revoke::Ask {
@@ -255,4 +255,73 @@ async fn a_call_is_in_flight_until_its_outcome_is_recorded() {
             .count(),
         1
     );
+}
+
+/// What the person has not confirmed yet ends with what it belongs to, here and at the provider.
+#[tokio::test]
+async fn a_revocation_ends_the_connects_it_covers_and_their_tokens() {
+    let selectors: [Select; 3] = [
+        |_, _| Selector::All(true),
+        |world, _| Selector::User(world.ada),
+        |_, _| Selector::Connector(super::harness::acme_mail()),
+    ];
+    for selector in selectors {
+        let (world, grant) = World::connected().await;
+        let journey = Journey::begin(&world, world.ada, None).await;
+        let answer = journey.consent(&world, "other@else.example", false).await;
+        journey.come_back(&world, answer).await.unwrap();
+        let selector = selector(&world, grant);
+        let revoked = revoke(&world, selector.clone()).await;
+        upstream_settled(&world).await;
+        let ended = world.seen("revoke").await;
+        assert!(
+            ended.iter().any(|seen| seen["account"] == "other@else.example"),
+            "{selector:?}: {ended:?}"
+        );
+        let confirmed = journey.confirm(&world, &[]).await;
+        assert!(
+            matches!(confirmed, Err(ConnectFailure::Revoked)),
+            "{selector:?}: {confirmed:?}"
+        );
+        let (row, _) = revoke::report(&world.deps, world.org, revoked.id, None, 10)
+            .await
+            .unwrap();
+        assert!(row.fanned_out);
+    }
+}
+
+#[tokio::test]
+async fn a_confirmation_that_comes_before_the_fan_out_is_refused_in_its_own_words() {
+    let world = World::new().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    revoke(&world, Selector::All(true)).await;
+    let confirmed = journey.confirm(&world, &[]).await;
+    assert!(matches!(confirmed, Err(ConnectFailure::Revoked)), "{confirmed:?}");
+}
+
+/// Tokens that are on their way when the revocation comes are ended as soon as they have come.
+#[tokio::test]
+async fn a_fan_out_waits_for_the_exchange_under_way() {
+    let world = World::new().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    world
+        .raw_sql("UPDATE connect_sessions SET status = 'exchanging'")
+        .await;
+    let revoked = revoke(&world, Selector::All(true)).await;
+    upstream_settled(&world).await;
+    let fanned_out = async || {
+        let report = revoke::report(&world.deps, world.org, revoked.id, None, 10).await;
+        report.unwrap().0.fanned_out
+    };
+    assert!(!fanned_out().await);
+    world
+        .raw_sql("UPDATE connect_sessions SET status = 'confirming'")
+        .await;
+    upstream_settled(&world).await;
+    assert!(fanned_out().await);
+    assert_eq!(world.seen("revoke").await.len(), 2, "access and refresh token");
 }

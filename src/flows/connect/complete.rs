@@ -92,6 +92,8 @@ pub async fn abandon(deps: &Deps, mut session: ConnectRow, code: &str) -> Result
     }
     if let Some(id) = session.grant
         && let Some(mut grant) = tx.grant(session.org, id).await?
+        // What a revocation ended has its place in the outbox under that revocation's name.
+        && !matches!(grant.state, GrantState::Revoked { .. })
     {
         grant.state = GrantState::Revoked { at: now };
         tx.bury_grant(&grant, &upstream::outbox_row(&grant, now)).await?;

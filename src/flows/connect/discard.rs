@@ -10,7 +10,7 @@ use crate::{
     },
     flows::{Deps, Refusal, record, upstream},
     release::seal::{self, Tokens},
-    store::{ConnectRow, ConnectStatus, SecretKind, UpstreamResult},
+    store::{ConnectRow, ConnectStatus, REVOKED, SecretKind, UpstreamResult},
 };
 
 use super::{begin::place, callback::PENDING};
@@ -168,7 +168,8 @@ pub async fn grant(
     Ok(grant.id)
 }
 
-/// Ends a session past its time: an unused link, an abandoned confirmation or completion. Returns how many it ended.
+/// Ends a session past its time or under a revocation: an unused link, an abandoned confirmation or completion. Returns
+/// how many it ended.
 ///
 /// # Errors
 /// When the database or the key service is unavailable.
@@ -177,6 +178,7 @@ pub async fn overdue(deps: &Deps, org: OrgId, id: ConnectSessionId) -> Result<u6
         return Ok(0);
     };
     let from = session.status;
+    let end = end_of(&session);
     match (&session.tokens, from) {
         (_, ConnectStatus::Completed | ConnectStatus::Failed) => return Ok(0),
         (Some(sealed), ConnectStatus::Confirming) => {
@@ -184,12 +186,17 @@ pub async fn overdue(deps: &Deps, org: OrgId, id: ConnectSessionId) -> Result<u6
             let row = session.id.to_string();
             let answer = seal::open_pending(&key, &place(&session, &row, PENDING), sealed)
                 .map_err(|_| Refusal::KeyUnavailable)?;
-            tokens(deps, session, from, &answer, "expired").await?;
+            tokens(deps, session, from, &answer, end).await?;
         }
-        (_, ConnectStatus::AwaitingComplete) => super::complete::abandon(deps, session, "expired").await?,
-        _ => fail(deps, session, from, "expired").await?,
+        (_, ConnectStatus::AwaitingComplete) => super::complete::abandon(deps, session, end).await?,
+        _ => fail(deps, session, from, end).await?,
     }
     Ok(1)
+}
+
+/// Why a session that is past its time ended.
+pub(super) fn end_of(session: &ConnectRow) -> &'static str {
+    if session.revoked { REVOKED } else { "expired" }
 }
 
 /// The entry of a session's end.

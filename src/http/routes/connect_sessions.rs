@@ -431,6 +431,7 @@ mod tests {
             account: None,
             granted: None,
             grant,
+            revoked: false,
             code_hash: None,
             code_expires: None,
         };

@@ -1,5 +1,6 @@
 use super::*;
 use crate::store::{
+    connects::connects_to_end,
     counts::{delegations_of_selector, grants_of_selector},
     due::OUTCOMES,
     entries::ABOUT,
@@ -155,5 +156,12 @@ async fn a_revocation_looks_only_at_what_it_names() {
         finds(grants_to_bury(kind), &[way]).await;
         let delegations = "delegations_grant (org_id=? AND grant_id=?)";
         finds(delegations_of_selector(kind), &[way, delegations]).await;
+    }
+    for kind in ["all", "user", "connector", "agent"] {
+        finds(
+            connects_to_end(kind),
+            &["connect_sessions_open (org_id=? AND made_epoch<?)"],
+        )
+        .await;
     }
 }
