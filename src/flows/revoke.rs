@@ -47,7 +47,7 @@ pub struct Revoked {
 /// When the selection names nothing in this org.
 pub async fn dry_run(deps: &Deps, org: OrgId, selector: &Selector) -> Result<SelectorCounts, Refusal> {
     let mut tx = deps.store.read(org).await?;
-    exists(&mut tx, org, selector).await?;
+    exists(deps, &mut tx, org, selector).await?;
     Ok(tx.count_selector(org, selector).await?)
 }
 
@@ -96,7 +96,7 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
         Selector::All(_) => {}
     }
     let mut tx = deps.store.write(org).await?;
-    exists(&mut tx, org, &ask.selector).await?;
+    exists(deps, &mut tx, org, &ask.selector).await?;
     if let Selector::Grant(grant) = &ask.selector
         && let Some(grant) = tx.grant(org, *grant).await?
     {
@@ -182,13 +182,22 @@ pub(super) async fn entry(tx: &mut Tx, org: OrgId, id: RevocationId) -> Result<O
         .find(|entry| entry.kind == EntryType::Revoke))
 }
 
-async fn exists(tx: &mut Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
+async fn exists(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
     let found = match selector {
         Selector::All(all) => *all,
         Selector::User(user) => tx.user(org, *user).await?.is_some(),
         Selector::Agent(agent) => tx.agent(org, *agent).await?.is_some(),
         Selector::Grant(grant) => tx.grant(org, *grant).await?.is_some(),
-        Selector::Connector(_) => true,
+        // One whose file is gone may have left grants behind: those can be ended all the same.
+        Selector::Connector(connector) => {
+            if deps.catalogue.get(connector).is_none() && !tx.was_connected(org, connector).await? {
+                return Err(Refusal::invalid(
+                    "/selector/connector",
+                    "there is no such connector",
+                ));
+            }
+            true
+        }
     };
     if found { Ok(()) } else { Err(Refusal::NotFound) }
 }

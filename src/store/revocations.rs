@@ -138,6 +138,20 @@ impl Tx {
         rows.into_iter().map(read_grant).collect()
     }
 
+    /// Whether the org ever had a grant at this connector.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn was_connected(&mut self, org: OrgId, connector: &ConnectorId) -> Result<bool, StoreError> {
+        let row = self
+            .row(
+                "SELECT 1 FROM grants WHERE org_id = $1 AND connector = $2 LIMIT 1",
+                params![org, connector.as_str()],
+            )
+            .await?;
+        Ok(row.is_some())
+    }
+
     /// Writes a grant's tombstone and queues its upstream revocation.
     ///
     /// # Errors

@@ -233,6 +233,19 @@ async fn the_delegations_of_a_dead_grant_are_counted_by_no_later_revocation() {
 }
 
 #[tokio::test]
+async fn a_connector_nobody_knows_cannot_be_revoked() {
+    let (world, _) = World::connected().await;
+    let nope = Selector::Connector("nope".parse().unwrap());
+    let refused = revoke::dry_run(&world.deps, world.org, &nope).await;
+    assert!(
+        matches!(&refused, Err(Refusal::InvalidRequest(faults)) if faults[0].pointer == "/selector/connector"),
+        "{refused:?}"
+    );
+    world.raw_sql("UPDATE grants SET connector = 'nope'").await;
+    revoke::dry_run(&world.deps, world.org, &nope).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_call_is_in_flight_until_its_outcome_is_recorded() {
     let (world, grant) = World::connected().await;
     world.vend(world.read(grant)).await.unwrap();
