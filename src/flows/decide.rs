@@ -153,9 +153,10 @@ pub fn sign(
         life: notary::DEFAULT_LIFE,
     };
     let mut claims = notary::claims(&decided.evaluation, occasion);
-    // What the connector and the grant leave of what policy and person allow.
-    claims.constraints.modes = Some(decided.modes);
-    claims.constraints.max_ttl_s.get_or_insert(DEFAULT_TTL_S);
+    // What the connector and the grant leave of what policy and person allow; of that, what was asked for (protocol §5).
+    claims.constraints.modes = Some(asked(ask, decided.modes));
+    let most = claims.constraints.max_ttl_s.unwrap_or(DEFAULT_TTL_S);
+    claims.constraints.max_ttl_s = Some(ask.ttl_s.map_or(most, |ttl_s| ttl_s.min(most)));
     let payload = crate::crypto::jcs::canonicalize(&claims)?;
     let jws =
         jose::sign(verify::DECISION_TYPE, &deps.notary, &payload).map_err(|_| Refusal::KeyUnavailable)?;
@@ -163,6 +164,14 @@ pub fn sign(
 }
 
 /// Checks a decision against this org's keys and this exact action.
+/// The modes a decision is about: the one that was asked for, none if it is not to be had; all there are if none was named.
+fn asked(ask: &Ask, modes: ModeSet) -> ModeSet {
+    match ask.mode {
+        None => modes,
+        asked => choose(asked, modes).map_or(ModeSet::NONE, |mode| ModeSet::NONE.with(mode)),
+    }
+}
+
 ///
 /// # Errors
 /// Why it does not hold.

@@ -120,6 +120,9 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
     let verified = match brought {
         Some(decision) => decision,
         None => {
+            if let Err(refusal) = decide::choose(ask.mode, decided.modes) {
+                return refused(deps, caller, refusal).await;
+            }
             let id = DecisionId::new(decided.at, &*deps.random)?;
             let (jws, _) = decide::sign(deps, &prepared, ask, &decided, id)?;
             decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?
