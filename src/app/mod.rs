@@ -4,6 +4,7 @@ pub mod clock;
 #[cfg(feature = "dev")]
 pub mod demo;
 mod keys;
+pub mod ready;
 pub mod serve;
 
 use std::{sync::Arc, time::Duration};

@@ -27,7 +27,7 @@ use crate::{
     workers::Workers,
 };
 
-use super::{AppError, Kind, Parts, clock::SystemClock, open};
+use super::{AppError, Kind, Parts, clock::SystemClock, open, ready::Prober};
 
 /// Serves until a stop signal, then drains.
 ///
@@ -137,14 +137,9 @@ pub(super) async fn run(
 
 /// Keeps readiness current: probes of load balancers then touch neither the database nor the key service.
 async fn probe(deps: Arc<Deps>, ready: watch::Sender<Readiness>) {
+    let mut prober = Prober::new(deps);
     loop {
-        let mut obstacles = Vec::new();
-        if deps.store.meta("made_by").await.is_err() {
-            obstacles.push("store");
-        }
-        if deps.keyring.status().await.is_err() {
-            obstacles.push("keys");
-        }
+        let obstacles = prober.obstacles().await;
         ready.send_if_modified(|readiness| {
             let changed = readiness.obstacles != obstacles;
             readiness.obstacles = obstacles;

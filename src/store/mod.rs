@@ -289,6 +289,16 @@ impl Store {
         tx.commit().await
     }
 
+    /// Commits about as many bytes as a release does, so that a disk without room for one is noticed.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn prove_writable(&self) -> Result<(), StoreError> {
+        let room = " ".repeat(32 * 1024);
+        self.set_meta("room", &format!("{}{room}", self.clock.now().unix_micros()))
+            .await
+    }
+
     /// Gives the replica's name back and closes every connection.
     pub async fn close(&self) {
         self.leave_replica().await;

@@ -19,6 +19,7 @@ mod gate;
 mod harness;
 mod idempotency;
 mod layering;
+mod ready;
 mod refresh;
 mod restart;
 mod revoke;
