@@ -59,13 +59,14 @@ pub struct Answer {
 /// # Errors
 /// The refusals of protocol §6 up to the decision itself; a deny is an answer here.
 pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answer, Refusal> {
-    for _attempt in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let prepared = match super::actions::prepare(deps, caller, ask).await {
             Ok(prepared) => prepared,
+            Err(Refusal::Unsettled) => continue,
             // What is refused on cached facts must be refused on current ones too.
             Err(refusal) if deps.facts.is_current(deps, caller.org).await? => return Err(refusal),
             Err(_) => {
-                deps.facts.forget(caller.org);
+                deps.facts.again(deps, caller.org, attempt).await?;
                 continue;
             }
         };
@@ -97,11 +98,11 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
                     entry: entry_id,
                 });
             }
-            Err(GateRefusal::Stale) => deps.facts.forget(caller.org),
+            Err(GateRefusal::Stale) => deps.facts.again(deps, caller.org, attempt).await?,
             Err(refusal) => return Err(gate_refusal(refusal)),
         }
     }
-    Err(Refusal::StoreUnavailable(None))
+    Err(Refusal::Unsettled)
 }
 
 /// Asks the three layers about the exact action.
@@ -163,7 +164,6 @@ pub fn sign(
     Ok((jws, claims))
 }
 
-/// Checks a decision against this org's keys and this exact action.
 /// The modes a decision is about: the one that was asked for, none if it is not to be had; all there are if none was named.
 fn asked(ask: &Ask, modes: ModeSet) -> ModeSet {
     match ask.mode {
@@ -172,6 +172,7 @@ fn asked(ask: &Ask, modes: ModeSet) -> ModeSet {
     }
 }
 
+/// Checks a decision against this org's keys and this exact action.
 ///
 /// # Errors
 /// Why it does not hold.
@@ -338,7 +339,7 @@ fn context_digest(context: &Value) -> Result<String, Refusal> {
 #[must_use]
 pub fn gate_refusal(refusal: GateRefusal) -> Refusal {
     match refusal {
-        GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::StoreUnavailable(None),
+        GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::Unsettled,
         GateRefusal::Spent { entry } => Refusal::DecisionSpent { entry },
         GateRefusal::Taken(record) => match record.status {
             None => Refusal::InProgress { entry: record.entry },
@@ -370,7 +371,7 @@ pub fn choose(asked: Option<Mode>, modes: ModeSet) -> Result<Mode, Refusal> {
     }
 }
 
-/// How often facts are read again before giving up (architecture §3).
-pub const ATTEMPTS: usize = 3;
+/// How often facts are read again before giving up (architecture §3): for about a second altogether.
+pub const ATTEMPTS: u32 = 20;
 /// The longest life of a released token unless a policy says otherwise, seconds.
 const DEFAULT_TTL_S: u64 = 3600;

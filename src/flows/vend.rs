@@ -73,13 +73,13 @@ enum Try {
 }
 
 async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, Refusal> {
-    for _attempt in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         match once(deps, caller, ask).await? {
             Try::Done(vended) => return Ok(*vended),
-            Try::Again => deps.facts.forget(caller.org),
+            Try::Again => deps.facts.again(deps, caller.org, attempt).await?,
         }
     }
-    Err(Refusal::StoreUnavailable(None))
+    Err(Refusal::Unsettled)
 }
 
 async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
@@ -161,6 +161,9 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
 
 /// What is refused on cached facts must be refused on current ones too.
 async fn refused(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
+    if matches!(refusal, Refusal::Unsettled) {
+        return Ok(Try::Again);
+    }
     if deps.facts.is_current(deps, caller.org).await? {
         Err(refusal)
     } else {
@@ -286,7 +289,12 @@ async fn release(
     };
     let receipt = match deps.gate.release(verified, release).await {
         Ok(receipt) => receipt,
-        Err(GateRefusal::Stale | GateRefusal::GrantChanged) => return Ok(Try::Again),
+        Err(GateRefusal::Stale) => return Ok(Try::Again),
+        Err(GateRefusal::GrantChanged) => {
+            // Its tokens were renewed elsewhere, which moves no epoch on.
+            deps.facts.forget(caller.org);
+            return Ok(Try::Again);
+        }
         Err(refusal) => return Err(decide::gate_refusal(refusal)),
     };
     let entry = receipt.entry();

@@ -50,6 +50,12 @@ impl From<Refusal> for Problem {
             Refusal::ProviderUnavailable => Self::provider_unavailable(),
             Refusal::StoreUnavailable(None) => Self::store_unavailable(),
             Refusal::StoreUnavailable(Some(error)) => Self::store_unavailable().caused_by(chain(&error)),
+            Refusal::Unsettled => Self::store_unavailable()
+                .with_detail(
+                    "the organisation's rules changed each time they were read; nothing was released",
+                )
+                .retry_after(1)
+                .caused_by("the epoch moved on at every try"),
             Refusal::OutcomeUnknown { entry } => Self::outcome_unknown(Some(entry)),
         }
     }
@@ -207,6 +213,7 @@ mod tests {
             (Refusal::KeyUnavailable, Code::KeyUnavailable),
             (Refusal::ProviderUnavailable, Code::ProviderUnavailable),
             (Refusal::StoreUnavailable(None), Code::StoreUnavailable),
+            (Refusal::Unsettled, Code::StoreUnavailable),
             (Refusal::OutcomeUnknown { entry: entry() }, Code::OutcomeUnknown),
         ] {
             assert_eq!(Problem::from(refusal).code(), code);
@@ -274,6 +281,7 @@ mod tests {
             (ConnectFailure::Unknown, Code::NotFound),
             (ConnectFailure::NotSignedIn, Code::Unauthenticated),
             (ConnectFailure::Expired, Code::InvalidRequest),
+            (ConnectFailure::Revoked, Code::InvalidRequest),
             (ConnectFailure::Used, Code::InvalidRequest),
             (ConnectFailure::NotConfigured, Code::InvalidRequest),
             (ConnectFailure::WrongPerson, Code::Denied),
@@ -281,7 +289,6 @@ mod tests {
             (ConnectFailure::Security("iss"), Code::Denied),
             (ConnectFailure::Denied, Code::Denied),
             (ConnectFailure::Quarantined, Code::Denied),
-            (ConnectFailure::Revoked, Code::InvalidRequest),
             (ConnectFailure::WrongAccount, Code::Denied),
             (ConnectFailure::ProviderError, Code::ProviderUnavailable),
             (

@@ -193,9 +193,10 @@ impl From<Refusal> for Failure {
             Refusal::NotFound => (StatusCode::NOT_FOUND, Page::NotFound),
             Refusal::Revoked { .. } => (StatusCode::GONE, Page::NotFound),
             Refusal::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, Page::TooMany),
-            Refusal::KeyUnavailable | Refusal::ProviderUnavailable | Refusal::StoreUnavailable(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, Page::Unavailable)
-            }
+            Refusal::KeyUnavailable
+            | Refusal::ProviderUnavailable
+            | Refusal::StoreUnavailable(_)
+            | Refusal::Unsettled => (StatusCode::SERVICE_UNAVAILABLE, Page::Unavailable),
             Refusal::DecisionRejected(_)
             | Refusal::ConnectionRequired(_)
             | Refusal::ReconnectRequired(_)
