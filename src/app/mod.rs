@@ -16,7 +16,7 @@ use crate::{
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
     egress::{Egress, EgressError},
-    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights},
+    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, sweep},
     release::Gate,
     store::{Location, Store, StoreError, TimeSource},
 };
@@ -134,7 +134,7 @@ async fn open_with(
     )
     .with_locking(parts.locking);
     let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
-    Ok(Arc::new(Deps {
+    let deps = Arc::new(Deps {
         gate: gate(store.clone(), Arc::clone(&parts.clock)),
         store,
         clock: parts.clock,
@@ -154,7 +154,9 @@ async fn open_with(
         issuer: parts.issuer,
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,
-    }))
+    });
+    sweep::earlier_life(&deps).await?;
+    Ok(deps)
 }
 
 /// Refuses a database that the other kind of start made: no relaxation of `dev` reaches production by its files.

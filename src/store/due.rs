@@ -121,6 +121,19 @@ impl Due {
         self.list(OUTCOMES, params![before, limit], pair).await
     }
 
+    /// Calls whose idempotency key does not say yet how they ended.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn unfinished_keys(&mut self, limit: u64) -> Result<Vec<(OrgId, EntryId)>, StoreError> {
+        self.list(
+            "SELECT org_id, entry_id FROM idempotency WHERE status IS NULL LIMIT $1",
+            params![limit],
+            pair,
+        )
+        .await
+    }
+
     async fn list<T>(
         &mut self,
         sql: &'static str,

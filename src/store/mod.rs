@@ -299,6 +299,12 @@ impl Store {
             .await
     }
 
+    /// Whether no other process can be at work on this database.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        matches!(*self.engine, Engine::Sqlite(_))
+    }
+
     /// Gives the replica's name back and closes every connection.
     pub async fn close(&self) {
         self.leave_replica().await;
