@@ -371,7 +371,7 @@ pub fn choose(asked: Option<Mode>, modes: ModeSet) -> Result<Mode, Refusal> {
     }
 }
 
-/// How often facts are read again before giving up (architecture §3): for about a second altogether.
-pub const ATTEMPTS: u32 = 20;
+/// How often facts are read again before giving up (architecture §3): for a few seconds altogether.
+pub const ATTEMPTS: u32 = 40;
 /// The longest life of a released token unless a policy says otherwise, seconds.
 const DEFAULT_TTL_S: u64 = 3600;

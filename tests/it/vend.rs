@@ -222,7 +222,7 @@ async fn vends_get_through_while_the_rules_keep_changing() {
         postern::flows::apply::apply(&world.deps, world.org, "test".to_owned(), &document)
             .await
             .unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     over.store(true, std::sync::atomic::Ordering::Relaxed);
     for vends in clients.join_all().await {
