@@ -4,6 +4,7 @@ pub mod clock;
 #[cfg(feature = "dev")]
 pub mod demo;
 mod keys;
+pub mod ready;
 pub mod serve;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use crate::{
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
     egress::{Egress, EgressError},
-    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, refused::Tally, seal},
+    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, refused::Tally, seal, sweep},
     release::Gate,
     store::{Location, Outside, OutsideError, Store, StoreError, TimeSource},
 };
@@ -166,6 +167,7 @@ async fn open_with(
         key_words: parts.key_words,
     });
     seal::check(&deps).await?;
+    sweep::earlier_life(&deps).await?;
     Ok(deps)
 }
 

@@ -36,7 +36,7 @@ use crate::{
     workers::Workers,
 };
 
-use super::{AppError, Kind, Parts, clock::SystemClock, open};
+use super::{AppError, Kind, Parts, clock::SystemClock, open, ready::Prober};
 
 /// Serves until a stop signal, then drains.
 ///
@@ -184,23 +184,9 @@ async fn lost_entries(deps: &Deps) {
 
 /// Keeps readiness current: probes of load balancers then touch neither the database nor the key service.
 async fn probe(deps: Arc<Deps>, ready: watch::Sender<Readiness>) {
+    let mut prober = Prober::new(deps);
     loop {
-        let mut obstacles = Vec::new();
-        if deps.store.meta("made_by").await.is_err() {
-            obstacles.push("store");
-        }
-        if deps.keyring.status().await.is_err() {
-            obstacles.push("keys");
-        }
-        if deps.store.sealed_orgs() > 0 {
-            obstacles.push("sealed");
-        }
-        if let Err(error) = deps.store.flush_outside().await {
-            tracing::error!(cause = %error, "the file outside the database cannot be written");
-            obstacles.push("outside");
-        }
-        // Its answer is the mark it leaves: whoever serves stops then.
-        let _looked = deps.store.look_for_lost_entries().await;
+        let obstacles = prober.obstacles().await;
         ready.send_if_modified(|readiness| {
             let changed = readiness.obstacles != obstacles;
             readiness.obstacles = obstacles;

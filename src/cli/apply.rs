@@ -41,6 +41,7 @@ impl Apply {
             .post(&["v1", "apply"], &json!({"toml": document, "dry_run": true}))
             .await?;
         let changes = plan.get("changes").and_then(Value::as_array).cloned();
+        warn(&plan, output);
         if self.dry_run || !output.style().json {
             show_plan(&plan, changes.as_deref(), output);
         }
@@ -64,6 +65,20 @@ impl Apply {
             output.note("Applied.");
         }
         Ok(())
+    }
+}
+
+/// What the file names and apply leaves as it is.
+fn warn(plan: &Value, output: &mut Output) {
+    let warnings = plan.get("warnings").and_then(Value::as_array);
+    for warning in warnings.into_iter().flatten() {
+        let text = |member: &str| warning.get(member).and_then(Value::as_str).unwrap_or_default();
+        output.note(&format!(
+            "{} {:?} {}.",
+            text("kind"),
+            text("name"),
+            text("detail")
+        ));
     }
 }
 

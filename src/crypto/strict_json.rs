@@ -4,6 +4,7 @@
 //! which a visitor never sees) numbers that would change their value or their text on the way through.
 
 mod literal;
+mod shape;
 mod visitor;
 
 use serde::de::{DeserializeOwned, DeserializeSeed};
@@ -73,13 +74,13 @@ impl Gate {
         }
     }
 
-    /// The gate, then a typed decode.
+    /// The gate, then a typed decode: where the type has named members, only an object will do.
     ///
     /// # Errors
     /// See [`GateFlaw`]; [`GateFlaw::Shape`] when the value is not a `T`.
     pub fn from_slice<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, GateError> {
         let value = self.check(bytes)?;
-        serde_json::from_value(value).map_err(|error| GateFlaw::Shape(shape(&error.to_string())).into())
+        T::deserialize(shape::Named(value)).map_err(|error| GateFlaw::Shape(words(&error.to_string())).into())
     }
 }
 
@@ -149,7 +150,7 @@ pub enum GateFlaw {
 }
 
 /// What of serde's message is ours to repeat: the rest may quote the sender.
-fn shape(message: &str) -> String {
+fn words(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("missing field `")
         && let Some((name, _)) = rest.split_once('`')
     {

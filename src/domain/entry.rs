@@ -21,6 +21,15 @@ pub struct Epoch {
     pub counter: i64,
 }
 
+impl Epoch {
+    /// Whether what was read at this epoch is outdated at `other`. Incarnations have no order: another one is another
+    /// history.
+    #[must_use]
+    pub fn is_before(self, other: Self) -> bool {
+        self.incarnation != other.incarnation || self.counter < other.counter
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}:{}", self.incarnation, self.counter)

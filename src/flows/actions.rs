@@ -20,7 +20,6 @@ use crate::{
 use super::{
     AccountChoice, ConnectLink, Deps, Fault, Refusal,
     connect::begin,
-    decide::ATTEMPTS,
     facts::{AgentView, GrantView},
     refused,
 };
@@ -157,7 +156,7 @@ pub async fn current(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Option<Pr
         Err(refusal) => refusal,
     };
     // What is refused on cached facts must be refused on current ones too.
-    if !deps.facts.is_current(deps, caller.org).await? {
+    if matches!(refusal, Refusal::Unsettled) || !deps.facts.is_current(deps, caller.org).await? {
         return Ok(None);
     }
     let Refusal::Denied { reason, .. } = refusal else {
@@ -175,7 +174,7 @@ async fn same_epoch(
     caller: Caller,
     ask: &Ask,
 ) -> Result<(Arc<AgentView>, Arc<GrantView>), Refusal> {
-    for _attempt in 0..ATTEMPTS {
+    for attempt in 0..SNAPSHOTS {
         let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
         // SECURITY: also a call that was let in before its key or agent ended: the gate makes it read its facts again.
         if agent.facts.agent.disabled_at.is_some() || !agent.facts.keys.contains(&caller.key) {
@@ -185,9 +184,9 @@ async fn same_epoch(
         if agent.facts.epoch == grant.facts.epoch {
             return Ok((agent, grant));
         }
-        deps.facts.forget(caller.org);
+        deps.facts.again(deps, caller.org, attempt).await?;
     }
-    Err(Refusal::StoreUnavailable(None))
+    Err(Refusal::Unsettled)
 }
 
 fn known_connector<'a>(deps: &'a Deps, id: &ConnectorId) -> Result<&'a Arc<Connector>, Refusal> {
@@ -399,5 +398,7 @@ async fn link(
 
 /// Links an agent may have made for one person …
 const LINKS: u64 = 10;
+/// How often two views are read before they are of one epoch.
+const SNAPSHOTS: u32 = 3;
 /// … within this time.
 const LINKS_PER: std::time::Duration = std::time::Duration::from_secs(600);

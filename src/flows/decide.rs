@@ -59,9 +59,9 @@ pub struct Answer {
 /// # Errors
 /// The refusals of protocol §6 up to the decision itself; a deny is an answer here.
 pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answer, Refusal> {
-    for _attempt in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         let Some(prepared) = actions::current(deps, caller, ask).await? else {
-            deps.facts.forget(caller.org);
+            deps.facts.again(deps, caller.org, attempt).await?;
             continue;
         };
         let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
@@ -93,11 +93,11 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
                     entry: entry_id,
                 });
             }
-            Err(GateRefusal::Stale) => deps.facts.forget(caller.org),
+            Err(GateRefusal::Stale) => deps.facts.again(deps, caller.org, attempt).await?,
             Err(refusal) => return Err(gate_refusal(deps, caller.org, None, refusal).await),
         }
     }
-    Err(Refusal::StoreUnavailable(None))
+    Err(Refusal::Unsettled)
 }
 
 /// Asks the three layers about the exact action.
@@ -149,13 +149,22 @@ pub fn sign(
         life: notary::DEFAULT_LIFE,
     };
     let mut claims = notary::claims(&decided.evaluation, occasion);
-    // What the connector and the grant leave of what policy and person allow.
-    claims.constraints.modes = Some(decided.modes);
-    claims.constraints.max_ttl_s.get_or_insert(DEFAULT_TTL_S);
+    // What the connector and the grant leave of what policy and person allow; of that, what was asked for (protocol §5).
+    claims.constraints.modes = Some(asked(ask, decided.modes));
+    let most = claims.constraints.max_ttl_s.unwrap_or(DEFAULT_TTL_S);
+    claims.constraints.max_ttl_s = Some(ask.ttl_s.map_or(most, |ttl_s| ttl_s.min(most)));
     let payload = crate::crypto::jcs::canonicalize(&claims)?;
     let jws =
         jose::sign(verify::DECISION_TYPE, &deps.notary, &payload).map_err(|_| Refusal::KeyUnavailable)?;
     Ok((jws, claims))
+}
+
+/// The modes a decision is about: the one that was asked for, none if it is not to be had; all there are if none was named.
+fn asked(ask: &Ask, modes: ModeSet) -> ModeSet {
+    match ask.mode {
+        None => modes,
+        asked => choose(asked, modes).map_or(ModeSet::NONE, |mode| ModeSet::NONE.with(mode)),
+    }
 }
 
 /// Checks a decision against this org's keys and this exact action.
@@ -341,7 +350,7 @@ fn context_digest(context: &Value) -> Result<String, Refusal> {
 pub async fn gate_refusal(deps: &Deps, org: OrgId, digest: Option<&str>, refusal: GateRefusal) -> Refusal {
     match refusal {
         GateRefusal::Sealed => Refusal::Sealed,
-        GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::StoreUnavailable(None),
+        GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::Unsettled,
         GateRefusal::Spent { entry } => Refusal::DecisionSpent { entry },
         GateRefusal::Taken(record) => {
             idempotency::again(deps, org, digest.unwrap_or_default(), &record).await
@@ -369,7 +378,7 @@ pub fn choose(asked: Option<Mode>, modes: ModeSet) -> Result<Mode, Refusal> {
     }
 }
 
-/// How often facts are read again before giving up (architecture §3).
-pub const ATTEMPTS: usize = 3;
+/// How often facts are read again before giving up (architecture §3): for a few seconds altogether.
+pub const ATTEMPTS: u32 = 40;
 /// The longest life of a released token unless a policy says otherwise, seconds.
 const DEFAULT_TTL_S: u64 = 3600;

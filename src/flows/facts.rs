@@ -30,6 +30,29 @@ pub struct FactsCache {
     agents: Mutex<HashMap<(OrgId, AgentId), Arc<AgentView>>>,
     grants: Mutex<HashMap<(OrgId, AgentId, GrantId), Arc<GrantView>>>,
     policies: Mutex<HashMap<(OrgId, u64), Arc<CompiledPolicies>>>,
+    /// Who misses a view waits for whoever is reading it already: every epoch is read once, not once per request.
+    reading: Lanes,
+}
+
+/// One reader at a time for each agent or grant; a few share a lane.
+#[derive(Debug)]
+struct Lanes([tokio::sync::Mutex<()>; LANES]);
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::new(())))
+    }
+}
+
+impl Lanes {
+    async fn enter(&self, key: impl std::hash::Hash) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        let lanes = u64::try_from(LANES).ok()?;
+        let lane = self.0.get(usize::try_from(hash % lanes).ok()?)?;
+        Some(lane.lock().await)
+    }
 }
 
 /// An agent with its org's compiled policies and trusted engines.
@@ -98,7 +121,7 @@ impl AgentView {
         let grant = &prepared.grant;
         // INVARIANT: what is laid out for policy is of one epoch, as the gate will ask for one.
         if self.facts.epoch != grant.facts.epoch {
-            return Err(Refusal::StoreUnavailable(None));
+            return Err(Refusal::Unsettled);
         }
         let facts = match grant.policy.get() {
             Some(facts) => facts,
@@ -141,6 +164,10 @@ impl FactsCache {
     /// # Errors
     /// When there is no such agent or the database is unavailable.
     pub async fn agent(&self, deps: &Deps, org: OrgId, agent: AgentId) -> Result<Arc<AgentView>, Refusal> {
+        if let Some(view) = held(&self.agents, &(org, agent)) {
+            return Ok(view);
+        }
+        let _reading = self.reading.enter((org, agent)).await;
         if let Some(view) = held(&self.agents, &(org, agent)) {
             return Ok(view);
         }
@@ -190,6 +217,10 @@ impl FactsCache {
         if let Some(view) = held(&self.grants, &(org, agent, grant)) {
             return Ok(Some(view));
         }
+        let _reading = self.reading.enter((org, agent, grant)).await;
+        if let Some(view) = held(&self.grants, &(org, agent, grant)) {
+            return Ok(Some(view));
+        }
         let Some(facts) = deps.store.read(org).await?.vend_facts(org, agent, grant).await? else {
             return Ok(None);
         };
@@ -198,10 +229,8 @@ impl FactsCache {
             tokens: Mutex::default(),
             policy: OnceLock::new(),
         });
-        if held(&self.agents, &(org, agent)).is_some_and(|agent| agent.facts.epoch != view.facts.epoch) {
-            // Two snapshots of two epochs must not be mixed: the older one goes.
-            self.forget(org);
-        }
+        // Two snapshots of two epochs must not be mixed: the older one goes.
+        self.forget_before(org, view.facts.epoch);
         hold(&self.grants, (org, agent, grant), &view);
         Ok(Some(view))
     }
@@ -225,12 +254,54 @@ impl FactsCache {
         Ok(agents_fit && grants_fit)
     }
 
-    /// Forgets what was read of an org; compiled policies stay, they are keyed by version.
-    pub fn forget(&self, org: OrgId) {
+    /// Before what was found stale is tried again: a short pause, longer each time and never the same for two requests, so
+    /// that those who wait do not meet again; then what is not of the org's current epoch is forgotten.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn again(&self, deps: &Deps, org: OrgId, attempt: u32) -> Result<(), Refusal> {
+        let mut dice = [0; 2];
+        deps.random.fill(&mut dice)?;
+        let most = PAUSE.saturating_mul(1 << attempt.min(4));
+        tokio::time::sleep(most.mul_f64(f64::from(u16::from_be_bytes(dice)) / f64::from(u16::MAX))).await;
+        match deps.store.read(org).await?.epoch(org).await? {
+            Some(epoch) => self.forget_before(org, epoch),
+            None => self.forget(org),
+        }
+        Ok(())
+    }
+
+    fn forget_callers(&self, org: OrgId) {
         self.callers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, caller| caller.org != org);
+    }
+
+    /// Forgets what was read of one grant.
+    pub fn forget_grant(&self, org: OrgId, grant: GrantId) {
+        self.grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, _, id), _| *of != org || *id != grant);
+    }
+
+    /// Forgets what was read of an org at an earlier epoch; what others have read since stays.
+    fn forget_before(&self, org: OrgId, epoch: Epoch) {
+        self.forget_callers(org);
+        self.agents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, _), view| *of != org || !view.facts.epoch.is_before(epoch));
+        self.grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(of, ..), view| *of != org || !view.facts.epoch.is_before(epoch));
+    }
+
+    /// Forgets what was read of an org; compiled policies stay, they are keyed by version.
+    pub fn forget(&self, org: OrgId) {
+        self.forget_callers(org);
         self.agents
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -273,5 +344,9 @@ fn hold<K: std::hash::Hash + Eq, V>(map: &Mutex<HashMap<K, Arc<V>>>, key: K, vie
     map.insert(key, Arc::clone(view));
 }
 
+/// Reads of different agents and grants that may go on at one time.
+const LANES: usize = 64;
+/// The longest pause before the second try; it doubles with every further one, up to sixteen times this.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 /// Views kept before everything is read afresh.
 const MOST: usize = 50_000;

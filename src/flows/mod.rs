@@ -252,6 +252,9 @@ pub enum Refusal {
     /// The database does not answer.
     #[error("the store is unavailable")]
     StoreUnavailable(#[source] Option<StoreError>),
+    /// The org's facts changed each time they were read: nothing could be decided on facts that hold.
+    #[error("the facts changed each time they were read")]
+    Unsettled,
     /// Sent, but there was no answer. Never repeated by Postern.
     #[error("outcome unknown")]
     OutcomeUnknown {

@@ -47,7 +47,7 @@ pub struct Revoked {
 /// When the selection names nothing in this org.
 pub async fn dry_run(deps: &Deps, org: OrgId, selector: &Selector) -> Result<SelectorCounts, Refusal> {
     let mut tx = deps.store.read(org).await?;
-    exists(&mut tx, org, selector).await?;
+    exists(deps, &mut tx, org, selector).await?;
     Ok(tx.count_selector(org, selector).await?)
 }
 
@@ -62,11 +62,11 @@ pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refu
         let drain = ask.drain;
         let selector = ask.selector.clone();
         let mut revoked = commit(&deps, org, ask).await?;
-        revoked.in_flight = in_flight(&deps, org, &selector, revoked.at).await?;
+        revoked.in_flight = in_flight(&deps, org, &selector).await?;
         let until = deps.clock.since_boot() + DRAIN;
         while drain && !revoked.in_flight.is_empty() && deps.clock.since_boot() < until {
             tokio::time::sleep(POLL).await;
-            revoked.in_flight = in_flight(&deps, org, &selector, revoked.at).await?;
+            revoked.in_flight = in_flight(&deps, org, &selector).await?;
         }
         Ok(revoked)
     })
@@ -96,7 +96,7 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
         Selector::All(_) => {}
     }
     let mut tx = deps.store.write(org).await?;
-    exists(&mut tx, org, &ask.selector).await?;
+    exists(deps, &mut tx, org, &ask.selector).await?;
     if let Selector::Grant(grant) = &ask.selector
         && let Some(grant) = tx.grant(org, *grant).await?
     {
@@ -137,10 +137,10 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
 /// When the database is unavailable.
 pub async fn still_in_flight(deps: &Deps, org: OrgId, row: &RevocationRow) -> Result<u64, Refusal> {
     let mut tx = deps.store.read(org).await?;
-    let sent = tx.in_flight(org, row.at - OUTCOME_DUE).await?;
+    let sent = tx.in_flight(org).await?;
     let covered = sent
         .into_iter()
-        .filter_map(|(_, bytes)| serde_json::from_str::<Entry>(&bytes).ok())
+        .filter_map(|bytes| serde_json::from_str::<Entry>(&bytes).ok())
         .filter(|entry| entry.ts <= row.at && covers(&row.selector, entry));
     Ok(u64::try_from(covered.count()).unwrap_or(u64::MAX))
 }
@@ -182,26 +182,33 @@ pub(super) async fn entry(tx: &mut Tx, org: OrgId, id: RevocationId) -> Result<O
         .find(|entry| entry.kind == EntryType::Revoke))
 }
 
-async fn exists(tx: &mut Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
-    if selector.exists(tx, org).await? {
-        Ok(())
-    } else {
-        Err(Refusal::NotFound)
-    }
+async fn exists(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector) -> Result<(), Refusal> {
+    let found = match selector {
+        Selector::All(all) => *all,
+        Selector::User(user) => tx.user(org, *user).await?.is_some(),
+        Selector::Agent(agent) => tx.agent(org, *agent).await?.is_some(),
+        Selector::Grant(grant) => tx.grant(org, *grant).await?.is_some(),
+        // One whose file is gone may have left grants behind: those can be ended all the same.
+        Selector::Connector(connector) => {
+            if deps.catalogue.get(connector).is_none() && !tx.was_connected(org, connector).await? {
+                return Err(Refusal::invalid(
+                    "/selector/connector",
+                    "there is no such connector",
+                ));
+            }
+            true
+        }
+    };
+    if found { Ok(()) } else { Err(Refusal::NotFound) }
 }
 
 /// Releases of the selection that were sent and have no outcome yet.
-async fn in_flight(deps: &Deps, org: OrgId, selector: &Selector, at: Time) -> Result<Vec<EntryId>, Refusal> {
-    let rows = deps
-        .store
-        .read(org)
-        .await?
-        .in_flight(org, at - OUTCOME_DUE)
-        .await?;
+async fn in_flight(deps: &Deps, org: OrgId, selector: &Selector) -> Result<Vec<EntryId>, Refusal> {
+    let rows = deps.store.read(org).await?.in_flight(org).await?;
     Ok(rows
         .into_iter()
-        .filter_map(|(_, bytes)| serde_json::from_str::<Entry>(&bytes).ok())
-        .filter(|entry| entry.draft.mode == Some(crate::domain::Mode::Execute) && covers(selector, entry))
+        .filter_map(|bytes| serde_json::from_str::<Entry>(&bytes).ok())
+        .filter(|entry| covers(selector, entry))
         .map(|entry| entry.id)
         .collect())
 }

@@ -39,6 +39,34 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     Ok(ended)
 }
 
+/// Ends what an earlier process left under way, if no other process can be: it will not come to its end any more. A caller
+/// that repeats its key then learns at once that the outcome is unknown.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn earlier_life(deps: &Deps) -> Result<(), Refusal> {
+    if !deps.store.is_alone() {
+        return Ok(());
+    }
+    loop {
+        let mut due = deps.store.due().await?;
+        let calls = due.outcomes(due.now() + OUTCOME_DUE, BATCH).await?;
+        let keys = due.unfinished_keys(BATCH).await?;
+        drop(due);
+        if calls.is_empty() && keys.is_empty() {
+            return Ok(());
+        }
+        for (org, id) in calls {
+            unknown_outcome(deps, org, id).await?;
+        }
+        for (org, id) in keys {
+            let mut tx = deps.store.write(org).await?;
+            tx.finish_idempotency(org, id, 504, "outcome_unknown").await?;
+            tx.commit().await?;
+        }
+    }
+}
+
 /// What cannot be ended waits for the next look; it must not hold up what is due beside it, nor another org's.
 fn counted(org: OrgId, done: Result<u64, Refusal>) -> u64 {
     done.unwrap_or_else(|refusal| {
@@ -57,6 +85,9 @@ async fn spent(deps: &Deps, org: OrgId) -> Result<u64, Refusal> {
 /// A call that was sent and whose outcome nobody recorded is `unknown` after five minutes.
 async fn unknown_outcome(deps: &Deps, org: OrgId, id: EntryId) -> Result<u64, Refusal> {
     let mut tx = deps.store.write(org).await?;
+    if !tx.close_call(org, id).await? {
+        return Ok(0);
+    }
     let Some(row) = tx.entry(org, id).await? else {
         return Ok(0);
     };

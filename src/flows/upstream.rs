@@ -16,10 +16,10 @@ use crate::{
         open::{self, Ended},
         seal::{self, Tokens},
     },
-    store::{OutboxRow, SecretKind, SecretRow, Tx, UpstreamResult},
+    store::{ConnectStatus, OutboxRow, RevocationRow, SecretKind, SecretRow, Tx, UpstreamResult},
 };
 
-use super::{Deps, Refusal, record};
+use super::{Deps, Refusal, connect::discard, record};
 
 /// The org's client at a connector, its secret opened.
 ///
@@ -163,6 +163,8 @@ pub fn ends_more_than_the_token(connector: &Connector) -> bool {
 }
 
 /// Writes tombstones for what was revoked and queues every grant; returns how many were queued.
+/// Writes tombstones for what was revoked and queues every grant, and ends the connects that were under way; returns how
+/// many grants were queued.
 ///
 /// # Errors
 /// When the database is unavailable; what was done stays done, the rest follows on the next call.
@@ -173,36 +175,81 @@ pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
         let Some(revocation) = deps.store.read(org).await?.revocation(org, id).await? else {
             continue;
         };
-        loop {
-            let mut tx = deps.store.write(org).await?;
-            let grants = tx.grants_to_bury(org, &revocation, CHUNK).await?;
-            for grant in &grants {
-                let can = deps
-                    .catalogue
-                    .get(&grant.connector)
-                    .is_some_and(|connector| can_revoke(connector));
-                let mut outbox = outbox_row(grant, tx.now());
-                outbox.revocation = Some(revocation.id);
-                if !can {
-                    outbox.result = UpstreamResult::Unsupported;
-                }
-                tx.bury_grant(grant, &outbox).await?;
-                if !can {
-                    tx.shred_secrets(org, grant.id).await?;
-                }
-            }
-            queued += grants.len();
-            let done = grants.len() < usize::try_from(CHUNK).unwrap_or(usize::MAX);
-            if done {
-                tx.finish_fan_out(org, revocation.id).await?;
-            }
-            tx.commit().await?;
-            if done {
-                break;
+        match fan_out_one(deps, org, &revocation).await {
+            Ok(buried) => queued += buried,
+            // What cannot be done yet must not hold up the other revocations.
+            Err(refusal) => {
+                tracing::warn!(revocation.id = %id, cause = %refusal, "the fan-out of {id} has to wait");
             }
         }
     }
     Ok(queued)
+}
+
+async fn fan_out_one(deps: &Deps, org: OrgId, revocation: &RevocationRow) -> Result<usize, Refusal> {
+    let mut queued = 0;
+    loop {
+        let buried = bury(deps, org, revocation).await?;
+        queued += buried;
+        if buried < usize::try_from(CHUNK).unwrap_or(usize::MAX) {
+            break;
+        }
+    }
+    if end_connects(deps, org, revocation).await? {
+        let mut tx = deps.store.write(org).await?;
+        tx.finish_fan_out(org, revocation.id).await?;
+        tx.commit().await?;
+    }
+    Ok(queued)
+}
+
+/// Buries some of a revocation's grants; returns how many.
+async fn bury(deps: &Deps, org: OrgId, revocation: &RevocationRow) -> Result<usize, Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    let grants = tx.grants_to_bury(org, revocation, CHUNK).await?;
+    for grant in &grants {
+        let can = deps
+            .catalogue
+            .get(&grant.connector)
+            .is_some_and(|connector| can_revoke(connector));
+        let mut outbox = outbox_row(grant, tx.now());
+        outbox.revocation = Some(revocation.id);
+        if !can {
+            outbox.result = UpstreamResult::Unsupported;
+        }
+        tx.bury_grant(grant, &outbox).await?;
+        if !can {
+            tx.shred_secrets(org, grant.id).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(grants.len())
+}
+
+/// Ends the connects a revocation covers: tokens that wait for their person go to the outbox. `false` while some have to
+/// wait.
+async fn end_connects(deps: &Deps, org: OrgId, revocation: &RevocationRow) -> Result<bool, Refusal> {
+    let mut waiting = false;
+    loop {
+        let connects = deps
+            .store
+            .read(org)
+            .await?
+            .connects_to_end(org, revocation, CHUNK)
+            .await?;
+        let mut ended = 0;
+        for (id, status) in connects {
+            // Its tokens are on their way here: they are ended once they have come.
+            if status == ConnectStatus::Exchanging {
+                waiting = true;
+            } else {
+                ended += discard::overdue(deps, org, id).await?;
+            }
+        }
+        if ended == 0 {
+            return Ok(!waiting);
+        }
+    }
 }
 
 /// Asks the providers to end what is due; returns how many got a final answer.

@@ -79,13 +79,13 @@ enum Try {
 }
 
 async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, Refusal> {
-    for _attempt in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         match once(deps, caller, ask).await? {
             Try::Done(vended) => return Ok(*vended),
-            Try::Again => deps.facts.forget(caller.org),
+            Try::Again => deps.facts.again(deps, caller.org, attempt).await?,
         }
     }
-    Err(Refusal::StoreUnavailable(None))
+    Err(Refusal::Unsettled)
 }
 
 async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
@@ -125,6 +125,9 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
     let verified = match brought {
         Some(decision) => decision,
         None => {
+            if let Err(refusal) = decide::choose(ask.mode, decided.modes) {
+                return unless_stale(deps, caller, refusal).await;
+            }
             let id = DecisionId::new(decided.at, &*deps.random)?;
             let (jws, _) = decide::sign(deps, &prepared, ask, &decided, id)?;
             decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?
@@ -180,6 +183,9 @@ async fn rejected(
 
 /// What is refused on cached facts must be refused on current ones too.
 async fn unless_stale(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
+    if matches!(refusal, Refusal::Unsettled) {
+        return Ok(Try::Again);
+    }
     if deps.facts.is_current(deps, caller.org).await? {
         Err(refusal)
     } else {
@@ -306,7 +312,12 @@ async fn release(
     };
     let receipt = match deps.gate.release(verified, release).await {
         Ok(receipt) => receipt,
-        Err(GateRefusal::Stale | GateRefusal::GrantChanged) => return Ok(Try::Again),
+        Err(GateRefusal::Stale) => return Ok(Try::Again),
+        Err(GateRefusal::GrantChanged) => {
+            // Its tokens were renewed elsewhere, which moves no epoch on.
+            deps.facts.forget_grant(caller.org, prepared.action.grant);
+            return Ok(Try::Again);
+        }
         Err(refusal) => {
             return Err(decide::gate_refusal(deps, caller.org, digest.as_deref(), refusal).await);
         }

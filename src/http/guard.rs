@@ -19,13 +19,14 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody},
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use http_body_util::Limited;
+use hyper::body::{Frame, SizeHint};
 use tracing::Instrument as _;
 
 use super::{
@@ -86,16 +87,19 @@ impl RequestIds {
 struct Guard {
     ids: RequestIds,
     body_ceiling: usize,
+    body_timeout: Duration,
 }
 
 /// Wraps a router so that every request has an id, ceilings, and a typed answer even to a panic.
 ///
 /// Bodies are limited to `limits.body_bytes` wherever an extractor reads them; a route that needs more says so with
-/// `.layer(DefaultBodyLimit::max(n))` and still meets `limits.body_ceiling`.
+/// `.layer(DefaultBodyLimit::max(n))` and still meets `limits.body_ceiling`. A body that takes longer than
+/// `limits.body_timeout` is not read to its end.
 pub fn protect(app: Router, limits: &Limits, ids: RequestIds) -> Router {
     let guard = Guard {
         ids,
         body_ceiling: limits.body_ceiling,
+        body_timeout: limits.body_timeout,
     };
     app.layer(DefaultBodyLimit::max(limits.body_bytes))
         .layer(middleware::from_fn_with_state(guard, around))
@@ -134,9 +138,9 @@ async fn around(State(guard): State<Guard>, mut request: Request, next: Next) ->
         http.method = %request.method(),
         http.route = route,
     );
-    let ceiling = guard.body_ceiling;
+    let (ceiling, timeout) = (guard.body_ceiling, guard.body_timeout);
     async move {
-        let request = request.map(|body| Body::new(Limited::new(body, ceiling)));
+        let request = request.map(|body| Body::new(InTime::new(Limited::new(body, ceiling), timeout)));
         let mut response = match CatchPanic::new(next.run(request)).await {
             Ok(response) => typed(response),
             // SECURITY: the payload may hold what the handler held; it is dropped unread. The panic hook
@@ -181,6 +185,50 @@ fn log(refusal: &Refusal) {
         }
         (None, true) => tracing::warn!(problem.code = code, "answered {code}"),
         (None, false) => tracing::debug!(problem.code = code, "answered {code}"),
+    }
+}
+
+/// A body that has to arrive in time, however small its steps are.
+struct InTime<B> {
+    body: B,
+    over: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl<B> InTime<B> {
+    fn new(body: B, within: Duration) -> Self {
+        Self {
+            body,
+            over: Box::pin(tokio::time::sleep(within)),
+        }
+    }
+}
+
+impl<B> HttpBody for InTime<B>
+where
+    B: HttpBody<Error: Into<axum::BoxError>> + Unpin,
+{
+    type Data = B::Data;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            Poll::Pending => match self.over.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(Some(Err("the body took too long".into()))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

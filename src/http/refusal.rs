@@ -51,6 +51,12 @@ impl From<Refusal> for Problem {
             Refusal::Sealed => Self::sealed(),
             Refusal::StoreUnavailable(None) => Self::store_unavailable(),
             Refusal::StoreUnavailable(Some(error)) => Self::store_unavailable().caused_by(chain(&error)),
+            Refusal::Unsettled => Self::store_unavailable()
+                .with_detail(
+                    "the organisation's rules changed each time they were read; nothing was released",
+                )
+                .retry_after(1)
+                .caused_by("the epoch moved on at every try"),
             Refusal::OutcomeUnknown { entry } => Self::outcome_unknown(Some(entry)),
         }
     }
@@ -63,9 +69,10 @@ impl From<ConnectFailure> for Problem {
             ConnectFailure::Refused(refusal) => refusal.into(),
             ConnectFailure::Unknown => Self::not_found(),
             ConnectFailure::NotSignedIn => Self::unauthenticated(),
-            ConnectFailure::Expired | ConnectFailure::Used | ConnectFailure::NotConfigured => {
-                Self::invalid("", failure.to_string())
-            }
+            ConnectFailure::Expired
+            | ConnectFailure::Revoked
+            | ConnectFailure::Used
+            | ConnectFailure::NotConfigured => Self::invalid("", failure.to_string()),
             ConnectFailure::ProviderError | ConnectFailure::ProviderUnavailable => {
                 Self::provider_unavailable()
             }
@@ -208,6 +215,7 @@ mod tests {
             (Refusal::ProviderUnavailable, Code::ProviderUnavailable),
             (Refusal::Sealed, Code::Sealed),
             (Refusal::StoreUnavailable(None), Code::StoreUnavailable),
+            (Refusal::Unsettled, Code::StoreUnavailable),
             (Refusal::OutcomeUnknown { entry: entry() }, Code::OutcomeUnknown),
         ] {
             let recorded = idempotency::ended(&refusal);
@@ -277,6 +285,7 @@ mod tests {
             (ConnectFailure::Unknown, Code::NotFound),
             (ConnectFailure::NotSignedIn, Code::Unauthenticated),
             (ConnectFailure::Expired, Code::InvalidRequest),
+            (ConnectFailure::Revoked, Code::InvalidRequest),
             (ConnectFailure::Used, Code::InvalidRequest),
             (ConnectFailure::NotConfigured, Code::InvalidRequest),
             (ConnectFailure::WrongPerson, Code::Denied),

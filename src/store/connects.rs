@@ -9,8 +9,8 @@ use crate::{
 };
 
 use super::{
-    StoreError,
-    sql::{Row, Tx, json, params},
+    RevocationRow, StoreError,
+    sql::{Fields, Row, Tx, json, params},
 };
 
 /// Where a connect session stands.
@@ -83,6 +83,8 @@ pub struct ConnectRow {
     pub created_at: Time,
     /// When it ends by itself.
     pub expires_at: Time,
+    /// Whether a revocation ended it.
+    pub revoked: bool,
     /// Keyed hash of `state`.
     pub state_hash: Option<[u8; 32]>,
     /// Keyed hash of the binding cookie.
@@ -258,6 +260,28 @@ impl Tx {
         row.map(read).transpose()
     }
 
+    /// Sessions under way that a revocation covers, and where each stands.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn connects_to_end(
+        &mut self,
+        org: OrgId,
+        revocation: &RevocationRow,
+        limit: u64,
+    ) -> Result<Vec<(ConnectSessionId, ConnectStatus)>, StoreError> {
+        let (kind, id) = revocation.selector.floor();
+        let rows = self
+            .rows(connects_to_end(kind), params![org, id, revocation.epoch, limit])
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                let mut fields = row.fields("connect_sessions");
+                Ok((fields.parse()?, status(&mut fields)?))
+            })
+            .collect()
+    }
+
     /// How many links an agent had made for a person since `since`.
     ///
     /// # Errors
@@ -294,20 +318,12 @@ fn read(row: Row) -> Result<ConnectRow, StoreError> {
         service: fields.opt_parse()?,
         return_url: fields.opt_text()?,
         reconnect: fields.opt_parse()?,
-        status: match fields.text()?.as_str() {
-            "pending" => ConnectStatus::Pending,
-            "spent" => ConnectStatus::Spent,
-            "exchanging" => ConnectStatus::Exchanging,
-            "confirming" => ConnectStatus::Confirming,
-            "awaiting_complete" => ConnectStatus::AwaitingComplete,
-            "completed" => ConnectStatus::Completed,
-            "failed" => ConnectStatus::Failed,
-            _ => return Err(fields.bad()),
-        },
+        status: status(&mut fields)?,
         failure: fields.opt_text()?,
         made_epoch: fields.int()?,
         created_at: fields.time()?,
         expires_at: fields.time()?,
+        revoked: false,
         state_hash: fields.opt_hash()?,
         browser_hash: fields.opt_hash()?,
         verifier: None,
@@ -327,10 +343,53 @@ fn read(row: Row) -> Result<ConnectRow, StoreError> {
     session.code_hash = fields.opt_hash()?;
     session.code_expires = fields.opt_time()?;
     // INVARIANT: a floor covering the session ends it, as it ends grants.
-    if fields.flag()? && !matches!(session.status, ConnectStatus::Completed | ConnectStatus::Failed) {
+    let covered = fields.flag()?;
+    session.revoked = match session.status {
+        ConnectStatus::Completed => false,
+        ConnectStatus::Failed => session.failure.as_deref() == Some(REVOKED),
+        _ => covered,
+    };
+    if session.revoked {
         session.expires_at = Time::from_unix_micros(0);
     }
     Ok(session)
+}
+
+fn status(fields: &mut Fields) -> Result<ConnectStatus, StoreError> {
+    Ok(match fields.text()?.as_str() {
+        "pending" => ConnectStatus::Pending,
+        "spent" => ConnectStatus::Spent,
+        "exchanging" => ConnectStatus::Exchanging,
+        "confirming" => ConnectStatus::Confirming,
+        "awaiting_complete" => ConnectStatus::AwaitingComplete,
+        "completed" => ConnectStatus::Completed,
+        "failed" => ConnectStatus::Failed,
+        _ => return Err(fields.bad()),
+    })
+}
+
+/// The `failure` of a session that a revocation ended.
+pub const REVOKED: &str = "revoked";
+
+pub(super) fn connects_to_end(kind: &str) -> &'static str {
+    macro_rules! open_connects {
+        ($which:literal) => {
+            concat!(
+                "SELECT c.id, c.status FROM connect_sessions c WHERE c.org_id = $1 AND c.made_epoch < $3 \
+                   AND c.status NOT IN ('completed', 'failed') AND ",
+                $which,
+                " ORDER BY c.id LIMIT $4"
+            )
+        };
+    }
+    match kind {
+        "all" => open_connects!("$2 = ''"),
+        "user" => open_connects!("c.user_id = $2"),
+        "connector" => open_connects!("c.connector = $2"),
+        "agent" => open_connects!("c.agent_id = $2"),
+        // What a grant's end covers is not under way any more.
+        _ => open_connects!("CAST($2 AS TEXT) IS NULL"),
+    }
 }
 
 fn secret(odk: Option<KeyId>, sealed: Option<Vec<u8>>, wrapped_dek: Option<Vec<u8>>) -> Option<SealedSecret> {

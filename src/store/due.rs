@@ -141,13 +141,17 @@ impl Due {
     /// # Errors
     /// When the database is unavailable.
     pub async fn outcomes(&mut self, before: Time, limit: u64) -> Result<Vec<(OrgId, EntryId)>, StoreError> {
+        self.list(OUTCOMES, params![before, limit], pair).await
+    }
+
+    /// Calls whose idempotency key does not say yet how they ended.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn unfinished_keys(&mut self, limit: u64) -> Result<Vec<(OrgId, EntryId)>, StoreError> {
         self.list(
-            "SELECT e.org_id, e.id FROM entries e
-             WHERE e.kind = 'release' AND e.mode = 'execute' AND e.ts < $1 AND e.ts > $2
-               AND NOT EXISTS (SELECT 1 FROM entries o WHERE o.org_id = e.org_id AND o.correlation = e.id
-                               AND o.kind IN ('outcome', 'dropped'))
-             ORDER BY e.ts LIMIT $3",
-            params![before, before - LOOK_BACK, limit],
+            "SELECT org_id, entry_id FROM idempotency WHERE status IS NULL LIMIT $1",
+            params![limit],
             pair,
         )
         .await
@@ -168,6 +172,9 @@ fn behind(after: Option<OrgId>) -> String {
     after.map_or_else(String::new, |org| org.to_string())
 }
 
+pub(super) const OUTCOMES: &str =
+    "SELECT org_id, entry_id FROM open_calls WHERE sent_at < $1 ORDER BY sent_at LIMIT $2";
+
 fn org(row: Row) -> Result<OrgId, StoreError> {
     row.fields("due").parse()
 }
@@ -176,6 +183,3 @@ fn pair<T: std::str::FromStr>(row: Row) -> Result<(OrgId, T), StoreError> {
     let mut fields = row.fields("due");
     Ok((fields.parse()?, fields.parse()?))
 }
-
-/// How far back calls without an outcome are looked for.
-const LOOK_BACK: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);

@@ -191,13 +191,7 @@ impl Tx {
         org: OrgId,
         correlation: &str,
     ) -> Result<Vec<EntryRow>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
-                 WHERE org_id = $1 AND correlation = $2 ORDER BY ts, id LIMIT 50",
-                params![org, correlation],
-            )
-            .await?;
+        let rows = self.rows(ABOUT, params![org, correlation]).await?;
         rows.into_iter().map(read_entry).collect()
     }
 
@@ -290,6 +284,9 @@ impl Placed {
         })
     }
 }
+
+pub(super) const ABOUT: &str = "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
+     WHERE org_id = $1 AND correlation = $2 ORDER BY ts, id LIMIT 50";
 
 pub(super) const INSERT: &str = "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, \
      agent_id, connector, outcome, mode, correlation, bytes, odk, sealed, wrapped_dek) \

@@ -17,15 +17,19 @@ macro_rules! history {
                 "log",
                 include_str!(concat!("../../migrations/", $dialect, "/0003_log.sql")),
             ),
+            (
+                "open",
+                include_str!(concat!("../../migrations/", $dialect, "/0004_open.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 3] = history!("sqlite");
-const POSTGRES: [(&str, &str); 3] = history!("postgres");
+const SQLITE: [(&str, &str); 4] = history!("sqlite");
+const POSTGRES: [(&str, &str); 4] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 3;
+pub(super) const LATEST: i64 = 4;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

@@ -36,7 +36,8 @@ mod vigil;
 mod writers;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
-pub use connects::{ConnectRow, ConnectStatus};
+pub use connects::{ConnectRow, ConnectStatus, REVOKED};
+pub use counts::SelectorCounts;
 pub use due::Due;
 pub use entries::{EntryFilter, EntryRow, NewEntry};
 pub use facts::{AgentFacts, VendFacts};
@@ -53,7 +54,7 @@ pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
 pub use refresh::Lease;
-pub use revocations::{RevocationRow, Selector, SelectorCounts};
+pub use revocations::{RevocationRow, Selector};
 pub use sql::Tx;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -310,6 +311,22 @@ impl Store {
         )
         .await?;
         tx.commit().await
+    }
+
+    /// Commits about as many bytes as a release does, so that a disk without room for one is noticed.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn prove_writable(&self) -> Result<(), StoreError> {
+        let room = " ".repeat(32 * 1024);
+        self.set_meta("room", &format!("{}{room}", self.clock.now().unix_micros()))
+            .await
+    }
+
+    /// Whether no other process can be at work on this database.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        matches!(*self.engine, Engine::Sqlite(_))
     }
 
     /// Writes the stop of every writer, gives the replica's name back and closes every connection. What cannot be

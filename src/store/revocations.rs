@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AgentId, GrantId, OrgId, RevocationId, Time, UserId, connector::ConnectorId, entry::Epoch, grant::Grant,
+    AgentId, EntryId, GrantId, OrgId, RevocationId, Time, UserId, connector::ConnectorId, entry::Epoch,
+    grant::Grant,
 };
 
 use super::{
-    OutboxRow, StoreError,
+    OutboxRow, SelectorCounts, StoreError,
+    counts::of_selector,
     grants::{grant_columns, read_grant},
     sql::{Fields, Tx, json, params},
 };
@@ -69,21 +71,6 @@ impl Selector {
     }
 }
 
-/// How much a selector covers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SelectorCounts {
-    /// Living grants.
-    pub grants: u64,
-    /// Living delegations.
-    pub delegations: u64,
-    /// Browser sessions.
-    pub sessions: u64,
-    /// Connect sessions under way.
-    pub connects: u64,
-    /// Agents.
-    pub agents: u64,
-}
-
 /// A revocation.
 #[derive(Debug, Clone)]
 pub struct RevocationRow {
@@ -104,62 +91,6 @@ pub struct RevocationRow {
 }
 
 impl Tx {
-    /// How much a selector covers now.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn count_selector(
-        &mut self,
-        org: OrgId,
-        selector: &Selector,
-    ) -> Result<SelectorCounts, StoreError> {
-        let (kind, id) = selector.floor();
-        let row = self
-            .row(
-                "SELECT
-                   (SELECT count(*) FROM grants g WHERE g.org_id = $1 AND g.state <> 'revoked'
-                      AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = $1 AND f.epoch >= g.connected_epoch
-                        AND ((f.kind = 'all') OR (f.kind = 'user' AND f.id = g.user_id)
-                          OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id)))
-                      AND ($2 = 'all' OR ($2 = 'user' AND g.user_id = $3) OR ($2 = 'connector' AND g.connector = $3)
-                        OR ($2 = 'grant' AND g.id = $3))),
-                   (SELECT count(*) FROM delegations d WHERE d.org_id = $1 AND d.ended_at IS NULL
-                      AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = $1 AND f.epoch >= d.made_epoch
-                        AND ((f.kind = 'all') OR (f.kind = 'user' AND f.id = d.user_id)
-                          OR (f.kind = 'agent' AND f.id = d.agent_id)))
-                      AND ($2 = 'all' OR ($2 = 'user' AND d.user_id = $3) OR ($2 = 'agent' AND d.agent_id = $3)
-                        OR ($2 = 'grant' AND d.grant_id = $3)
-                        OR ($2 = 'connector' AND d.grant_id IN
-                          (SELECT id FROM grants WHERE org_id = $1 AND connector = $3)))),
-                   (SELECT count(*) FROM sessions s WHERE s.org_id = $1 AND s.expires_at > $4
-                      AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = $1 AND f.kind = 'user'
-                        AND f.id = s.user_id AND f.epoch >= s.made_epoch)
-                      AND $2 = 'user' AND s.user_id = $3),
-                   (SELECT count(*) FROM connect_sessions c WHERE c.org_id = $1 AND c.expires_at > $4
-                      AND c.status NOT IN ('completed', 'failed')
-                      AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = $1 AND f.epoch >= c.made_epoch
-                        AND ((f.kind = 'all') OR (f.kind = 'user' AND f.id = c.user_id)
-                          OR (f.kind = 'connector' AND f.id = c.connector)
-                          OR (f.kind = 'agent' AND f.id = c.agent_id)))
-                      AND ($2 = 'all' OR ($2 = 'user' AND c.user_id = $3) OR ($2 = 'connector' AND c.connector = $3)
-                        OR ($2 = 'agent' AND c.agent_id = $3))),
-                   (SELECT count(*) FROM agents a WHERE a.org_id = $1 AND a.disabled_at IS NULL
-                      AND $2 = 'agent' AND a.id = $3)",
-                params![org, kind, id, self.now],
-            )
-            .await?;
-        row.map_or(Ok(SelectorCounts::default()), |row| {
-            let mut fields = row.fields("grants");
-            Ok(SelectorCounts {
-                grants: fields.count()?,
-                delegations: fields.count()?,
-                sessions: fields.count()?,
-                connects: fields.count()?,
-                agents: fields.count()?,
-            })
-        })
-    }
-
     /// Ends everything the selector covers that was made before `epoch`: O(1), whatever the number of grants.
     ///
     /// # Errors
@@ -229,19 +160,23 @@ impl Tx {
     ) -> Result<Vec<Grant>, StoreError> {
         let (kind, id) = revocation.selector.floor();
         let rows = self
-            .rows(
-                concat!(
-                    "SELECT ",
-                    grant_columns!(),
-                    " FROM grants g WHERE g.org_id = $1 AND g.state <> 'revoked' AND g.connected_epoch < $4
-                       AND ($2 = 'all' OR ($2 = 'user' AND g.user_id = $3) OR ($2 = 'connector' AND g.connector = $3)
-                         OR ($2 = 'grant' AND g.id = $3))
-                     ORDER BY g.id LIMIT $5"
-                ),
-                params![org, kind, id, revocation.epoch, limit],
-            )
+            .rows(grants_to_bury(kind), params![org, id, revocation.epoch, limit])
             .await?;
         rows.into_iter().map(read_grant).collect()
+    }
+
+    /// Whether the org ever had a grant at this connector.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn was_connected(&mut self, org: OrgId, connector: &ConnectorId) -> Result<bool, StoreError> {
+        let row = self
+            .row(
+                "SELECT 1 FROM grants WHERE org_id = $1 AND connector = $2 LIMIT 1",
+                params![org, connector.as_str()],
+            )
+            .await?;
+        Ok(row.is_some())
     }
 
     /// Writes a grant's tombstone and queues its upstream revocation.
@@ -272,27 +207,44 @@ impl Tx {
         .await
     }
 
-    /// Releases of the selection whose outcome is not recorded yet: calls already sent.
+    /// Releases of the org by `execute` whose outcome is not recorded yet, as their entries' canonical JSON.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn in_flight(&mut self, org: OrgId, since: Time) -> Result<Vec<(String, String)>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT e.id, e.bytes FROM entries e WHERE e.org_id = $1 AND e.kind = 'release' AND e.mode = 'execute' AND e.ts >= $2
-                   AND NOT EXISTS (SELECT 1 FROM entries o WHERE o.org_id = $1 AND o.correlation = e.id
-                                   AND o.kind IN ('outcome', 'dropped'))
-                 ORDER BY e.ts DESC LIMIT 1000",
-                params![org, since],
+    pub async fn in_flight(&mut self, org: OrgId) -> Result<Vec<String>, StoreError> {
+        let rows = self.rows(IN_FLIGHT, params![org]).await?;
+        rows.into_iter().map(|row| row.fields("entries").text()).collect()
+    }
+
+    /// Takes a call off the open ones; `false` if its outcome was recorded meanwhile.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn close_call(&mut self, org: OrgId, release: EntryId) -> Result<bool, StoreError> {
+        let closed = self
+            .execute(
+                "DELETE FROM open_calls WHERE org_id = $1 AND entry_id = $2",
+                params![org, release],
             )
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                let mut fields = row.fields("entries");
-                Ok((fields.text()?, fields.text()?))
-            })
-            .collect()
+        Ok(closed == 1)
     }
+}
+
+/// The open calls lead: the log is only asked for these.
+pub(super) const IN_FLIGHT: &str = "SELECT e.bytes FROM open_calls c CROSS JOIN entries e
+     WHERE c.org_id = $1 AND e.org_id = c.org_id AND e.id = c.entry_id ORDER BY c.sent_at DESC LIMIT 1000";
+
+pub(super) fn grants_to_bury(kind: &str) -> &'static str {
+    of_selector!(
+        kind,
+        [
+            "SELECT ",
+            grant_columns!(),
+            " FROM grants g WHERE g.org_id = $1 AND g.state <> 'revoked' AND g.connected_epoch < $3"
+        ],
+        [" ORDER BY g.id LIMIT $4"]
+    )
 }
 
 fn revoked_at(grant: &Grant) -> Option<Time> {

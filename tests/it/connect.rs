@@ -446,7 +446,7 @@ async fn a_revocation_ends_a_session_under_way() {
         .unwrap();
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
-        matches!(failure, ConnectFailure::Expired)
+        matches!(failure, ConnectFailure::Revoked)
     })
     .await;
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use postern::{
     crypto::jose,
     domain::{
-        GrantId,
+        GrantId, Mode, ModeSet,
         decision::{DecisionClaims, Outcome, UnverifiedDecision},
     },
-    flows::{Refusal, decide, vend},
+    flows::{Refusal, actions::Ask, decide, vend},
     release::DecisionError,
 };
 use serde_json::{Value, json};
@@ -16,9 +16,11 @@ use serde_json::{Value, json};
 use super::harness::{World, ask};
 
 async fn decision(world: &World, grant: GrantId) -> (String, Value) {
-    let answer = decide::decide(&world.deps, world.agent, &world.read(grant))
-        .await
-        .unwrap();
+    decision_for(world, &world.read(grant)).await
+}
+
+async fn decision_for(world: &World, ask: &Ask) -> (String, Value) {
+    let answer = decide::decide(&world.deps, world.agent, ask).await.unwrap();
     assert_eq!(answer.outcome, Outcome::Allow);
     let payload = answer.jws.split('.').nth(1).unwrap();
     let payload = postern::crypto::digest::base64url_decode(payload).unwrap();
@@ -234,4 +236,67 @@ async fn the_claims_of_postern_are_exactly_the_contracts() {
     let claims: DecisionClaims = serde_json::from_value(claims).unwrap();
     assert!(claims.exp - claims.iat <= 120);
     assert_eq!(claims.act.sub, world.agent.agent);
+}
+
+fn modes(claims: &Value) -> &Value {
+    &claims["constraints"]["modes"]
+}
+
+/// Protocol §5: the mode is part of what is decided.
+#[tokio::test]
+async fn a_decision_for_one_mode_releases_by_no_other() {
+    let (world, grant) = World::connected().await;
+    for (decided, other) in [(Mode::Execute, Mode::Token), (Mode::Token, Mode::Execute)] {
+        let by = |mode| Ask {
+            mode: Some(mode),
+            ..world.read(grant)
+        };
+        let (jws, claims) = decision_for(&world, &by(decided)).await;
+        assert_eq!(*modes(&claims), json!([decided]));
+        let refused = world
+            .vend(Ask {
+                decision: Some(UnverifiedDecision(jws.clone())),
+                ..by(other)
+            })
+            .await;
+        let only = ModeSet::NONE.with(decided);
+        assert!(
+            matches!(refused, Err(Refusal::ModeUnavailable(modes)) if modes == only),
+            "{decided}: {refused:?}"
+        );
+        present(&world, grant, jws).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_decision_without_a_mode_holds_for_every_mode_there_is() {
+    let (world, grant) = World::connected().await;
+    let (_, claims) = decision(&world, grant).await;
+    assert_eq!(*modes(&claims), json!(["execute", "token"]));
+}
+
+#[tokio::test]
+async fn a_decision_for_a_mode_that_is_not_to_be_had_releases_nothing() {
+    let (world, grant) = World::connected().await;
+    let handle = Ask {
+        mode: Some(Mode::Handle),
+        ..world.read(grant)
+    };
+    let (jws, claims) = decision_for(&world, &handle).await;
+    assert_eq!(*modes(&claims), json!([]));
+    let refused = present(&world, grant, jws).await;
+    assert!(matches!(refused, Err(Refusal::ModeUnavailable(modes)) if modes.is_empty()));
+}
+
+#[tokio::test]
+async fn the_time_asked_for_narrows_a_decision_and_never_widens_it() {
+    let (world, grant) = World::connected().await;
+    for (ttl_s, most) in [(Some(60), 60), (Some(7200), 3600), (None, 3600)] {
+        let asked = Ask {
+            ttl_s,
+            ..world.read(grant)
+        };
+        let (_, claims) = decision_for(&world, &asked).await;
+        assert_eq!(claims["constraints"]["max_ttl_s"], most, "{ttl_s:?}");
+    }
 }

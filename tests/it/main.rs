@@ -10,6 +10,7 @@
     reason = "a test that goes wrong stops; its name is its documentation"
 )]
 
+mod apply;
 mod audit;
 mod canary;
 mod connect;
@@ -20,6 +21,7 @@ mod harness;
 mod idempotency;
 mod layering;
 mod log;
+mod ready;
 mod refresh;
 mod refused;
 mod replicas;

@@ -113,6 +113,33 @@ async fn an_idempotency_key_is_remembered_after_a_restart() {
     assert_eq!(again.json()["entry_id"], first.json()["entry_id"]);
 }
 
+/// What the dead process had not finished is finished at once: nobody else could.
+#[tokio::test]
+async fn a_key_whose_call_died_with_its_process_says_so_after_a_restart() {
+    let world = World::on_sqlite().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let mut body = list(grant);
+    body["idempotency_key"] = json!("once");
+    let first = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    world
+        .raw_sql("UPDATE idempotency SET status = NULL, code = NULL")
+        .await;
+    world
+        .raw_sql("INSERT INTO open_calls SELECT org_id, id, ts FROM entries WHERE kind = 'release'")
+        .await;
+    let running = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!(running.code(), "in_progress");
+    let world = world.restarted().await;
+    let again = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!((again.status, again.code().as_str()), (504, "outcome_unknown"));
+    assert_eq!(again.json()["entry_id"], first.json()["entry_id"]);
+    let unknown = world.entries().await.into_iter().any(|entry| {
+        entry.draft.outcome.as_deref() == Some("unknown")
+            && first.json()["entry_id"] == json!(entry.draft.correlation)
+    });
+    assert!(unknown);
+}
+
 #[tokio::test]
 async fn the_notarys_key_and_the_logs_key_are_the_same_after_a_restart() {
     let world = World::new().await;

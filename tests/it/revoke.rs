@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use postern::{
     domain::{EntryId, GrantId, OrgId, entry::EntryType},
-    flows::{Refusal, login, revoke, upstream, vend},
+    flows::{Refusal, connect::ConnectFailure, login, revoke, sweep, upstream, vend},
     store::{Selector, UpstreamResult},
 };
 
 use serde_json::json;
 
-use super::harness::World;
+use super::harness::{Journey, World};
 
 async fn revoke(world: &World, selector: Selector) -> revoke::Revoked {
     let ask = revoke::Ask {
@@ -249,4 +249,127 @@ async fn what_has_ended_is_counted_by_no_later_revocation() {
         .await
         .unwrap();
     assert_eq!((all.grants, all.delegations, all.connects), (0, 0, 0));
+}
+
+/// The delegations of a grant end with it, and are counted once.
+#[tokio::test]
+async fn the_delegations_of_a_dead_grant_are_counted_by_no_later_revocation() {
+    let (world, grant) = World::connected().await;
+    let first = revoke(&world, Selector::Grant(grant)).await.counts;
+    assert_eq!((first.grants, first.delegations), (1, 1));
+    for selector in [
+        Selector::Grant(grant),
+        Selector::User(world.ada),
+        Selector::All(true),
+    ] {
+        let again = revoke::dry_run(&world.deps, world.org, &selector).await.unwrap();
+        assert_eq!((again.grants, again.delegations), (0, 0), "{selector:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connector_nobody_knows_cannot_be_revoked() {
+    let (world, _) = World::connected().await;
+    let nope = Selector::Connector("nope".parse().unwrap());
+    let refused = revoke::dry_run(&world.deps, world.org, &nope).await;
+    assert!(
+        matches!(&refused, Err(Refusal::InvalidRequest(faults)) if faults[0].pointer == "/selector/connector"),
+        "{refused:?}"
+    );
+    world.raw_sql("UPDATE grants SET connector = 'nope'").await;
+    revoke::dry_run(&world.deps, world.org, &nope).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_is_in_flight_until_its_outcome_is_recorded() {
+    let (world, grant) = World::connected().await;
+    world.vend(world.read(grant)).await.unwrap();
+    let none = revoke(&world, Selector::Agent(world.agent.agent)).await.in_flight;
+    assert!(none.is_empty());
+    // As if the process had died between the call and its outcome.
+    let reopen = "INSERT INTO open_calls SELECT org_id, id, ts FROM entries WHERE kind = 'release'";
+    world.raw_sql(reopen).await;
+    assert_eq!(revoke(&world, Selector::Grant(grant)).await.in_flight.len(), 1);
+    world.later(Duration::from_secs(301));
+    assert_eq!(sweep::run(&world.deps).await.unwrap(), 1);
+    assert!(revoke(&world, Selector::Grant(grant)).await.in_flight.is_empty());
+    let unknown = |entry: &postern::domain::entry::Entry| entry.draft.outcome.as_deref() == Some("unknown");
+    assert_eq!(
+        world
+            .entries()
+            .await
+            .iter()
+            .filter(|entry| unknown(entry))
+            .count(),
+        1
+    );
+}
+
+/// What the person has not confirmed yet ends with what it belongs to, here and at the provider.
+#[tokio::test]
+async fn a_revocation_ends_the_connects_it_covers_and_their_tokens() {
+    let selectors: [Select; 3] = [
+        |_, _| Selector::All(true),
+        |world, _| Selector::User(world.ada),
+        |_, _| Selector::Connector(super::harness::acme_mail()),
+    ];
+    for selector in selectors {
+        let (world, grant) = World::connected().await;
+        let journey = Journey::begin(&world, world.ada, None).await;
+        let answer = journey.consent(&world, "other@else.example", false).await;
+        journey.come_back(&world, answer).await.unwrap();
+        let selector = selector(&world, grant);
+        let revoked = revoke(&world, selector.clone()).await;
+        upstream_settled(&world).await;
+        let ended = world.seen("revoke").await;
+        assert!(
+            ended.iter().any(|seen| seen["account"] == "other@else.example"),
+            "{selector:?}: {ended:?}"
+        );
+        let confirmed = journey.confirm(&world, &[]).await;
+        assert!(
+            matches!(confirmed, Err(ConnectFailure::Revoked)),
+            "{selector:?}: {confirmed:?}"
+        );
+        let (row, _) = revoke::report(&world.deps, world.org, revoked.id, None, 10)
+            .await
+            .unwrap();
+        assert!(row.fanned_out);
+    }
+}
+
+#[tokio::test]
+async fn a_confirmation_that_comes_before_the_fan_out_is_refused_in_its_own_words() {
+    let world = World::new().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    revoke(&world, Selector::All(true)).await;
+    let confirmed = journey.confirm(&world, &[]).await;
+    assert!(matches!(confirmed, Err(ConnectFailure::Revoked)), "{confirmed:?}");
+}
+
+/// Tokens that are on their way when the revocation comes are ended as soon as they have come.
+#[tokio::test]
+async fn a_fan_out_waits_for_the_exchange_under_way() {
+    let world = World::new().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    world
+        .raw_sql("UPDATE connect_sessions SET status = 'exchanging'")
+        .await;
+    let revoked = revoke(&world, Selector::All(true)).await;
+    upstream_settled(&world).await;
+    let fanned_out = async || {
+        let report = revoke::report(&world.deps, world.org, revoked.id, None, 10).await;
+        report.unwrap().0.fanned_out
+    };
+    assert!(!fanned_out().await);
+    world
+        .raw_sql("UPDATE connect_sessions SET status = 'confirming'")
+        .await;
+    upstream_settled(&world).await;
+    assert!(fanned_out().await);
+    assert_eq!(world.seen("revoke").await.len(), 2, "access and refresh token");
 }

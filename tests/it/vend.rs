@@ -263,3 +263,35 @@ async fn an_org_without_policies_permits_nothing() {
     let refused = world.vend(world.read(grant)).await;
     assert!(matches!(refused, Err(Refusal::Denied { .. })), "{refused:?}");
 }
+
+/// Every change of the rules makes what was read before it stale; that must delay a vend, not fail it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vends_get_through_while_the_rules_keep_changing() {
+    let (world, grant) = World::connected().await;
+    let world = std::sync::Arc::new(world);
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (world, over) = (std::sync::Arc::clone(&world), std::sync::Arc::clone(&over));
+        clients.spawn(async move {
+            let mut vends = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                world.vend(world.read(grant)).await.unwrap();
+                vends += 1;
+            }
+            vends
+        });
+    }
+    for round in 0..40 {
+        let service = json!({"name": "Host", "return_urls": [format!("https://host.example/{round}")]});
+        let document = toml::to_string(&json!({"service": [service]})).unwrap();
+        postern::flows::apply::apply(&world.deps, world.org, "test".to_owned(), &document)
+            .await
+            .unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    for vends in clients.join_all().await {
+        assert!(vends > 0);
+    }
+}

@@ -1,11 +1,12 @@
 //! `postern dev`: a demo organisation, two people, one agent, an example policy and the Acme Mail provider, all on
 //! loopback. The only start that acts without the API, and none of its relaxations is reachable from `serve`.
 
+mod home;
 mod keys;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -17,12 +18,12 @@ use tokio::net::TcpListener;
 use crate::{
     connectors::{Catalogue, Options},
     crypto::{
-        OsRandomness, digest,
+        OsRandomness,
         hardening::{self, Locking},
         lookup::show_api_key,
     },
     dev::acme_mail::{self, AcmeMail, RedirectUri},
-    domain::{Randomness, connector::ConnectorId},
+    domain::connector::ConnectorId,
     egress::{Egress, EgressPolicy},
     flows::{Deps, apply, found, login},
     http::{guard::RequestIds, security::Site, server},
@@ -30,6 +31,7 @@ use crate::{
     store::{Location, TimeSource},
 };
 
+use home::{Home, Kept, Shelf};
 use keys::{DemoKeys, keep_keys, kept_keys};
 
 use super::{
@@ -84,13 +86,6 @@ pub struct DemoUser {
     pub login_url: String,
 }
 
-/// What a kept data directory remembers in the clear besides the database.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    org: String,
-    acme_port: u16,
-}
-
 /// Runs the demo until a stop signal; `announce` is called once, when everything answers.
 ///
 /// # Errors
@@ -109,7 +104,7 @@ pub async fn run_demo(
             "keys cannot be locked into memory here; `postern serve` would refuse"
         );
     }
-    let listener = bind(loopback(port)).await?;
+    let listener = listen(port, kept.as_ref().and_then(|kept| kept.port)).await?;
     let ops = bind(loopback(0)).await?;
     // The binding people consent to names the provider's port: a kept directory needs the same one again.
     let acme_listener = bind(loopback(kept.as_ref().map_or(0, |kept| kept.acme_port))).await?;
@@ -118,16 +113,20 @@ pub async fn run_demo(
 
     let acme = provider(&home, &acme_url, &url)?;
     let deps = open(parts(&home, &url, &acme_url)?).await?;
-    let (kept, keys) = match kept {
-        Some(kept) => (kept, kept_keys(&deps).await?),
+    let (org, keys) = match kept {
+        Some(kept) => (kept.org, kept_keys(&deps).await?),
         None => {
-            let (kept, keys) = furnish(&deps, port_of(&acme_listener)?).await?;
+            let (org, keys) = furnish(&deps).await?;
             keep_keys(&deps, &keys).await?;
-            home.keep(&kept)?;
-            (kept, keys)
+            (org, keys)
         }
     };
-    let announcement = announcement(&deps, kept, keys, url.clone(), ops_url, acme_url).await?;
+    home.keep(&Kept {
+        org: org.clone(),
+        acme_port: port_of(&acme_listener)?,
+        port: Some(port_of(&listener)?),
+    })?;
+    let announcement = announcement(&deps, org, keys, url.clone(), ops_url, acme_url).await?;
 
     let acme_ids =
         RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
@@ -138,94 +137,22 @@ pub async fn run_demo(
         acme_ids,
         std::future::pending(),
     ));
-    let saver = tokio::spawn(save_often(acme.clone(), home.acme()));
+    let shelf = Arc::new(Shelf::new(home.acme()));
+    let own = Arc::clone(&shelf);
+    acme.keep_tokens(move |acme| {
+        if let Err(error) = own.save(acme) {
+            tracing::warn!(cause = %error, "the tokens of acme mail are not kept: {error}");
+        }
+    });
+    let saver = tokio::spawn(save_often(acme.clone(), Arc::clone(&shelf)));
     let site = url::Url::parse(&url).ok().and_then(|url| Site::new(&url).ok());
     let site = site.ok_or_else(|| AppError::Refused("the loopback url is not an origin".to_owned()))?;
     announce(&announcement);
     let ended = run(deps, site, listener, ops, server::Limits::default(), USUAL).await;
     saver.abort();
     acme_server.abort();
-    save(&acme, &home.acme())?;
+    shelf.save(&acme)?;
     ended
-}
-
-/// The directory of a demo; a temporary one is removed at exit.
-#[derive(Debug)]
-struct Home {
-    path: PathBuf,
-    temporary: bool,
-}
-
-impl Home {
-    fn open(data: Option<PathBuf>) -> Result<Self, AppError> {
-        let temporary = data.is_none();
-        let path = match data {
-            Some(path) => std::path::absolute(path).map_err(|cause| AppError::Io {
-                what: "the data directory".to_owned(),
-                cause,
-            })?,
-            None => {
-                let mut name = [0_u8; 8];
-                OsRandomness::new()
-                    .fill(&mut name)
-                    .map_err(|_| AppError::Refused("no randomness".to_owned()))?;
-                std::env::temp_dir().join(format!("postern-dev-{}", digest::hex(&name)))
-            }
-        };
-        let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder
-            .recursive(true)
-            .create(&path)
-            .map_err(|cause| AppError::Io {
-                what: format!("cannot make {}", path.display()),
-                cause,
-            })?;
-        Ok(Self { path, temporary })
-    }
-
-    fn database(&self) -> PathBuf {
-        self.path.join("postern.db")
-    }
-
-    fn kek(&self) -> PathBuf {
-        self.path.join("kek")
-    }
-
-    fn acme(&self) -> PathBuf {
-        self.path.join("acme-mail.json")
-    }
-
-    fn kept(&self) -> Result<Option<Kept>, AppError> {
-        let path = self.path.join("demo.json");
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = std::fs::read(&path).map_err(|cause| AppError::Io {
-            what: format!("{}", path.display()),
-            cause,
-        })?;
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|_| AppError::Refused(format!("{} is not a demo's file", path.display())))
-    }
-
-    fn keep(&self, kept: &Kept) -> Result<(), AppError> {
-        if self.temporary {
-            return Ok(());
-        }
-        let text = serde_json::to_vec(kept).map_err(|_| AppError::Refused("demo.json".to_owned()))?;
-        write_private(&self.path.join("demo.json"), &text)
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        if self.temporary {
-            // Nothing can be done about a failure at exit.
-            let _removed = std::fs::remove_dir_all(&self.path);
-        }
-    }
 }
 
 fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
@@ -249,7 +176,7 @@ fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
         kind: Kind::Dev,
         database: Location::Sqlite(home.database()),
         time: TimeSource::Database,
-        data_dir: home.path.clone(),
+        data_dir: home.dir(),
         keys: Arc::new(keys),
         kek_ref: LOCAL_KEK.to_owned(),
         key_words: "a demo key in a file on this machine".to_owned(),
@@ -283,7 +210,7 @@ fn provider(home: &Home, acme_url: &str, url: &str) -> Result<AcmeMail, AppError
 }
 
 /// Makes the demo organisation by the same flows that `init` and `apply` use.
-async fn furnish(deps: &Deps, acme_port: u16) -> Result<(Kept, DemoKeys), AppError> {
+async fn furnish(deps: &Deps) -> Result<(String, DemoKeys), AppError> {
     let founded = found::found(deps, "Acme", "ada@acme.example").await?;
     let document = Document {
         agent: vec![Named {
@@ -327,25 +254,18 @@ async fn furnish(deps: &Deps, acme_port: u16) -> Result<(Kept, DemoKeys), AppErr
             })
             .collect(),
     };
-    Ok((
-        Kept {
-            org: founded.org.to_string(),
-            acme_port,
-        },
-        keys,
-    ))
+    Ok((founded.org.to_string(), keys))
 }
 
 async fn announcement(
     deps: &Deps,
-    kept: Kept,
+    org_id: String,
     keys: DemoKeys,
     url: String,
     ops_url: String,
     demo_provider: String,
 ) -> Result<Announcement, AppError> {
-    let org = kept
-        .org
+    let org = org_id
         .parse()
         .map_err(|_| AppError::Refused("demo.json names no org".to_owned()))?;
     let mut users = Vec::new();
@@ -364,7 +284,7 @@ async fn announcement(
         url,
         ops_url,
         demo_provider,
-        org: kept.org,
+        org: org_id,
         admin_key: keys.admin_key,
         service_key: keys.service_key,
         agents: keys.agents,
@@ -409,41 +329,29 @@ struct Policies<'a> {
     agent: Vec<&'a str>,
 }
 
-async fn save_often(acme: AcmeMail, path: PathBuf) {
+async fn save_often(acme: AcmeMail, shelf: Arc<Shelf>) {
     let mut saved = acme.revision();
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let revision = acme.revision();
-        if revision != saved && save(&acme, &path).is_ok() {
+        if revision != saved && shelf.save(&acme).is_ok() {
             saved = revision;
         }
     }
 }
 
-fn save(acme: &AcmeMail, path: &Path) -> Result<(), AppError> {
-    let snapshot = acme
-        .snapshot()
-        .map_err(|_| AppError::Refused("the state of acme mail cannot be saved".to_owned()))?;
-    write_private(path, snapshot.as_bytes())
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), AppError> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-
-    let io = |cause| AppError::Io {
-        what: format!("cannot write {}", path.display()),
-        cause,
-    };
-    let draft = path.with_extension("draft");
-    let mut file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&draft)
-        .map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    std::fs::rename(&draft, path).map_err(io)
+/// Any port will do for 0, but the one of the last time first: the issuer is in every decision and names the log.
+async fn listen(port: u16, before: Option<u16>) -> Result<TcpListener, AppError> {
+    match before {
+        Some(before) if port == 0 => match bind(loopback(before)).await {
+            Ok(listener) => Ok(listener),
+            Err(error) => {
+                tracing::warn!(cause = %error, "another issuer than before: port {before} is taken");
+                bind(loopback(0)).await
+            }
+        },
+        _ => bind(loopback(port)).await,
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {

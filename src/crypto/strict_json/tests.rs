@@ -251,3 +251,76 @@ proptest! {
         let _ = Gate::ARGS.check(&bytes);
     }
 }
+
+#[derive(Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Outer {
+    inner: Inner,
+    #[serde(default)]
+    choice: Option<Choice>,
+    #[serde(default)]
+    list: Vec<Inner>,
+}
+
+#[derive(Debug, PartialEq, serde::Deserialize)]
+struct Inner {
+    a: i64,
+    b: Option<f64>,
+}
+
+#[derive(Debug, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Choice {
+    Plain,
+    Held(Inner),
+    Named { a: i64 },
+}
+
+fn outer(text: &str) -> Result<Outer, GateFlaw> {
+    Gate::ARGS.from_slice(text.as_bytes()).map_err(|error| error.flaw)
+}
+
+#[test]
+fn what_has_named_members_is_an_object_at_every_depth() {
+    for text in [
+        r#"[{"a":1}]"#,
+        r#"{"inner":[1,2]}"#,
+        r#"{"inner":{"a":1},"list":[[1,2]]}"#,
+        r#"{"inner":{"a":1},"choice":{"held":[1,2]}}"#,
+        r#"{"inner":{"a":1},"choice":{"named":[1]}}"#,
+    ] {
+        assert!(
+            matches!(outer(text), Err(GateFlaw::Shape(words)) if words == "invalid type"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn every_form_a_type_can_have_is_read() {
+    let inner = || Inner { a: 1, b: None };
+    let with = |choice| Outer {
+        inner: inner(),
+        choice,
+        list: Vec::new(),
+    };
+    for (text, expected) in [
+        (r#"{"inner":{"a":1}}"#, with(None)),
+        (r#"{"inner":{"a":1,"b":null},"choice":null}"#, with(None)),
+        (r#"{"inner":{"a":1},"choice":"plain"}"#, with(Some(Choice::Plain))),
+        (
+            r#"{"inner":{"a":1},"choice":{"held":{"a":1}}}"#,
+            with(Some(Choice::Held(inner()))),
+        ),
+        (
+            r#"{"inner":{"a":1},"choice":{"named":{"a":2}}}"#,
+            with(Some(Choice::Named { a: 2 })),
+        ),
+    ] {
+        assert_eq!(outer(text).unwrap(), expected, "{text}");
+    }
+    let list = outer(r#"{"inner":{"a":1,"b":2},"list":[{"a":1,"b":0.5}]}"#).unwrap();
+    assert_eq!((list.inner.b, list.list[0].b), (Some(2.0), Some(0.5)));
+    assert!(outer(r#"{"inner":{"a":1},"choice":{"held":{"a":1},"plain":null}}"#).is_err());
+    assert!(outer(r#"{"inner":{"a":1},"more":1}"#).is_err());
+}

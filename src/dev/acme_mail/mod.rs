@@ -33,7 +33,7 @@ mod token;
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use axum::{
@@ -50,7 +50,7 @@ use self::{
     answer::Answer,
     fault::{Fault, Faults, Target},
     grants::Grants,
-    log::{Entry, Log},
+    log::{Entry, Kind, Log},
     mailbox::Mailboxes,
 };
 use crate::domain::{Clock, Randomness, RandomnessUnavailable, Time};
@@ -119,7 +119,10 @@ struct Inner {
     hosts: BTreeSet<String>,
     client: client::Registered,
     world: Mutex<World>,
+    keeper: OnceLock<Keeper>,
 }
+
+type Keeper = Box<dyn Fn(&AcmeMail) + Send + Sync>;
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,6 +163,7 @@ impl AcmeMail {
             clock: options.clock,
             random: options.random,
             world: Mutex::new(world),
+            keeper: OnceLock::new(),
         }))
     }
 
@@ -217,6 +221,12 @@ impl AcmeMail {
         Ok(())
     }
 
+    /// Has `keep` called before each answer after which tokens may have changed: a provider that dies must still know what
+    /// it gave. Only the first call counts.
+    pub fn keep_tokens(&self, keep: impl Fn(&Self) + Send + Sync + 'static) {
+        let _first = self.0.keeper.set(Box::new(keep));
+    }
+
     /// Grows whenever the state may have changed: save a snapshot when it does.
     #[must_use]
     pub fn revision(&self) -> u64 {
@@ -265,9 +275,15 @@ impl AcmeMail {
             Some(fault) => fault.impose(&mut entry, answer).await,
         };
         entry.status = Some(response.status().as_u16());
-        let mut world = self.world();
-        world.revision += 1;
-        world.log.close(entry);
+        let about_tokens = entry.kind != Kind::Api;
+        {
+            let mut world = self.world();
+            world.revision += 1;
+            world.log.close(entry);
+        }
+        if about_tokens && let Some(keep) = self.0.keeper.get() {
+            keep(self);
+        }
         response
     }
 }

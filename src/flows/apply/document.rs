@@ -1,6 +1,6 @@
 //! The document of `apply`: TOML in which every file and secret it names was put already; unknown keys are refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
 
@@ -69,14 +69,14 @@ pub(super) struct ClientDoc {
     pub(super) client_secret: Option<ClientSecret>,
 }
 
-/// Policy texts: one or several a layer.
+/// Policy texts: one or several a layer. A layer that is not named stays as it is.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PoliciesDoc {
     #[serde(default, deserialize_with = "one_or_more")]
-    pub(super) org: Vec<String>,
+    pub(super) org: Option<Vec<String>>,
     #[serde(default, deserialize_with = "one_or_more")]
-    pub(super) agent: Vec<String>,
+    pub(super) agent: Option<Vec<String>>,
 }
 
 fn jwk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, D::Error> {
@@ -89,20 +89,25 @@ fn jwk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<serde_json::Value, 
 }
 
 fn client_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ClientSecret>, D::Error> {
-    String::deserialize(deserializer).map(|text| Some(ClientSecret::new(text)))
+    let text = String::deserialize(deserializer)?;
+    if is_client_text(&text) {
+        Ok(Some(ClientSecret::new(text)))
+    } else {
+        Err(serde::de::Error::custom(CLIENT_TEXT))
+    }
 }
 
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMore {
         One(String),
         More(Vec<String>),
     }
-    Ok(match OneOrMore::deserialize(deserializer)? {
+    Ok(Some(match OneOrMore::deserialize(deserializer)? {
         OneOrMore::One(text) => vec![text],
         OneOrMore::More(texts) => texts,
-    })
+    }))
 }
 
 /// Parses a document and checks what can be checked without the database.
@@ -127,6 +132,31 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
             ));
         }
     }
+    unique("agent", "name", document.agent.iter().map(|agent| &*agent.name))?;
+    unique(
+        "engine",
+        "name",
+        document.engine.iter().map(|engine| &*engine.name),
+    )?;
+    unique(
+        "service",
+        "name",
+        document.service.iter().map(|service| &*service.name),
+    )?;
+    let emails: Vec<String> = document
+        .person
+        .iter()
+        .map(|person| address_key(&person.email))
+        .collect();
+    unique("person", "email", emails.iter().map(String::as_str))?;
+    for (id, client) in &document.connector {
+        if !is_client_text(&client.client_id) {
+            return Err(Refusal::invalid(
+                &format!("/connector/{id}/client_id"),
+                CLIENT_TEXT,
+            ));
+        }
+    }
     for person in &document.person {
         if !is_address(&person.email) {
             return Err(Refusal::invalid("/person", "an email is one plain address"));
@@ -141,6 +171,30 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
         }
     }
     Ok(document)
+}
+
+/// One thing has one table: which of two would hold is nobody's to guess.
+fn unique<'a>(table: &str, member: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for (index, name) in names.enumerate() {
+        if !seen.insert(name) {
+            return Err(Refusal::invalid(
+                &format!("/{table}/{index}/{member}"),
+                format!("another [[{table}]] of this document has the same {member}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An address as people are found by it.
+pub(super) fn address_key(email: &str) -> String {
+    email.to_lowercase()
+}
+
+// RFC 6749 §A.1, §A.2: visible characters and blanks; nobody's id or secret is empty.
+fn is_client_text(text: &str) -> bool {
+    (1..=2048).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
 }
 
 fn is_address(text: &str) -> bool {
@@ -159,3 +213,5 @@ fn is_return_url(text: &str) -> bool {
     let scheme = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
     scheme && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
 }
+
+const CLIENT_TEXT: &str = "a client's id or secret has 1 to 2048 characters, ASCII without controls";

@@ -15,7 +15,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         secret::ApiKey,
     },
-    store::{EngineRow, PolicyText, Selector, Tx},
+    store::{EngineRow, PolicyRow, PolicyText, Selector, Tx},
 };
 
 use super::{Deps, Fault, Refusal, question, record};
@@ -27,6 +27,19 @@ use work::Work;
 pub struct Plan {
     /// One line per thing that differs; empty: nothing to change.
     pub changes: Vec<Change>,
+    /// What the document names and apply leaves as it is.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something the document asks for that apply does not do.
+#[derive(Debug)]
+pub struct Warning {
+    /// What it is.
+    pub kind: &'static str,
+    /// Which one.
+    pub name: String,
+    /// Why it stays as it is, and what to do instead.
+    pub detail: String,
 }
 
 /// One thing that differs.
@@ -47,6 +60,8 @@ pub struct Change {
 pub struct Applied {
     /// One line per change.
     pub changes: Vec<Change>,
+    /// What the document names and apply left as it is.
+    pub warnings: Vec<Warning>,
     /// Keys just minted, shown this once.
     pub keys: Vec<NewKey>,
 }
@@ -71,9 +86,10 @@ pub struct NewKey {
 pub async fn plan(deps: &Deps, org: OrgId, toml: &str) -> Result<Plan, Refusal> {
     let document = checked(deps, toml)?;
     let mut tx = deps.store.read(org).await?;
-    let work = compare(&mut tx, org, document).await?;
+    let (work, warnings) = compare(&mut tx, org, document).await?;
     Ok(Plan {
         changes: work.iter().map(Work::describe).collect(),
+        warnings,
     })
 }
 
@@ -91,11 +107,12 @@ pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Ap
         ..EntryDraft::default()
     };
     let mut tx = deps.store.write(org).await?;
-    let work = compare(&mut tx, org, document).await?;
+    let (work, warnings) = compare(&mut tx, org, document).await?;
     let changes: Vec<Change> = work.iter().map(Work::describe).collect();
     if changes.is_empty() {
         return Ok(Applied {
             changes,
+            warnings,
             keys: Vec::new(),
         });
     }
@@ -121,7 +138,11 @@ pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Ap
     )?;
     tx.append_entry(org, entry).await?;
     tx.commit().await?;
-    Ok(Applied { changes, keys })
+    Ok(Applied {
+        changes,
+        warnings,
+        keys,
+    })
 }
 
 /// A document whose every part was looked at.
@@ -166,7 +187,8 @@ fn checked(deps: &Deps, toml: &str) -> Result<Document, Refusal> {
         }
     }
     if let Some(policies) = &document.policies {
-        let (org, agent) = texts(policies);
+        // A layer that is kept was checked when it came.
+        let (org, agent) = (texts("org", &policies.org), texts("agent", &policies.agent));
         question::compile_texts(&deps.catalogue, 0, &org, &agent).map_err(|findings| {
             let fault = |finding: crate::policy::PolicyFinding| Fault {
                 pointer: "/policies".to_owned(),
@@ -182,24 +204,28 @@ fn pinned(engine: &EngineDoc) -> Option<PinnedKey> {
     PinnedKey::from_jwk(&engine.public_key_jwk).ok()
 }
 
-fn texts(policies: &PoliciesDoc) -> (Vec<PolicyText>, Vec<PolicyText>) {
-    let named = |layer: &str, texts: &[String]| {
-        let name = |(index, text): (usize, &String)| PolicyText {
-            name: format!("{layer}-{}.cedar", index + 1),
-            text: text.clone(),
-        };
-        texts.iter().enumerate().map(name).collect::<Vec<_>>()
+fn texts(layer: &str, texts: &Option<Vec<String>>) -> Vec<PolicyText> {
+    let name = |(index, text): (usize, &String)| PolicyText {
+        name: format!("{layer}-{}.cedar", index + 1),
+        text: text.clone(),
     };
-    (named("org", &policies.org), named("agent", &policies.agent))
+    texts.iter().flatten().enumerate().map(name).collect()
 }
 
-/// What the document asks for that is not so yet.
-async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<Vec<Work>, Refusal> {
+/// What the document asks for that is not so yet, and what of it apply does not do.
+async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<(Vec<Work>, Vec<Warning>), Refusal> {
     let mut work = Vec::new();
+    let mut warnings = Vec::new();
     let agents = tx.agents(org, None, ALL).await?;
     for agent in document.agent {
-        if !agents.iter().any(|known| known.name == agent.name) {
-            work.push(Work::CreateAgent(agent.name));
+        match agents.iter().find(|known| known.name == agent.name) {
+            None => work.push(Work::CreateAgent(agent.name)),
+            Some(known) if known.disabled_at.is_some() => warnings.push(Warning {
+                kind: "agent",
+                name: agent.name,
+                detail: "was revoked and stays so; an agent that is to work needs another name".to_owned(),
+            }),
+            Some(_) => {}
         }
     }
     let engines = tx.engines(org).await?;
@@ -225,7 +251,7 @@ async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<Vec<Work
         }
     }
     for person in document.person {
-        let email = person.email.to_lowercase();
+        let email = document::address_key(&person.email);
         match tx.user_by_email(org, &email).await? {
             None => work.push(Work::CreatePerson {
                 email,
@@ -273,20 +299,34 @@ async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<Vec<Work
         }
     }
     if let Some(policies) = document.policies {
-        let (org_texts, agent_texts) = texts(&policies);
-        let canonical = crate::crypto::jcs::canonicalize(&(&org_texts, &agent_texts))?;
-        let digest = digest::sha256_text(&canonical);
         let known = tx.policies(org).await?;
-        if known.as_ref().is_none_or(|known| known.digest != digest) {
-            let version = known.map_or(1, |known| known.version + 1);
-            work.push(Work::PutPolicies {
-                version,
-                policies,
-                digest,
-            });
+        let row = in_force(known.as_ref(), &policies)?;
+        if known.is_none_or(|known| known.digest != row.digest) {
+            let named = (policies.org.is_some(), policies.agent.is_some());
+            work.push(Work::PutPolicies { row, named });
         }
     }
-    Ok(work)
+    Ok((work, warnings))
+}
+
+/// The next version: the layers that are named, and the others as they are.
+fn in_force(known: Option<&PolicyRow>, policies: &PoliciesDoc) -> Result<PolicyRow, Refusal> {
+    let layer = |name: &str, named: &Option<Vec<String>>, kept: fn(&PolicyRow) -> &Vec<PolicyText>| {
+        if named.is_some() {
+            texts(name, named)
+        } else {
+            known.map(kept).cloned().unwrap_or_default()
+        }
+    };
+    let org = layer("org", &policies.org, |known| &known.org);
+    let agent = layer("agent", &policies.agent, |known| &known.agent);
+    let canonical = crate::crypto::jcs::canonicalize(&(&org, &agent))?;
+    Ok(PolicyRow {
+        version: known.map_or(1, |known| known.version + 1),
+        digest: digest::sha256_text(&canonical),
+        org,
+        agent,
+    })
 }
 
 fn same_engine(known: &EngineRow, engine: &EngineDoc) -> bool {

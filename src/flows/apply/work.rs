@@ -10,14 +10,12 @@ use crate::{
     },
     flows::{Deps, Refusal, keys},
     release::seal,
-    store::{AgentRow, ConnectorClientRow, EngineRow, PolicyRow, ServiceRow, StoreError, Tx, UserRow},
+    store::{
+        AgentRow, ConnectorClientRow, EngineRow, PolicyRow, PolicyText, ServiceRow, StoreError, Tx, UserRow,
+    },
 };
 
-use super::{
-    Change, NewKey,
-    document::{EngineDoc, PoliciesDoc},
-    pinned, texts,
-};
+use super::{Change, NewKey, document::EngineDoc, pinned};
 
 /// One thing to do.
 pub(super) enum Work {
@@ -49,9 +47,9 @@ pub(super) enum Work {
         generation: u64,
     },
     PutPolicies {
-        version: u64,
-        policies: PoliciesDoc,
-        digest: String,
+        row: PolicyRow,
+        /// Whether the document names the organisation's layer, and the agents'.
+        named: (bool, bool),
     },
 }
 
@@ -116,15 +114,19 @@ impl Work {
                     format!("client {client_id}, {secret}"),
                 )
             }
-            Self::PutPolicies {
-                version, policies, ..
-            } => {
+            Self::PutPolicies { row, named } => {
+                let layer = |texts: &[PolicyText], named: bool| match (named, texts.len()) {
+                    (true, count) => count.to_string(),
+                    (false, 0) => "none".to_owned(),
+                    (false, count) => format!("{count} kept"),
+                };
                 let detail = format!(
-                    "version {version}: {} for the organisation, {} for agents",
-                    policies.org.len(),
-                    policies.agent.len()
+                    "version {}: {} for the organisation, {} for agents",
+                    row.version,
+                    layer(&row.org, named.0),
+                    layer(&row.agent, named.1)
                 );
-                let change = if *version == 1 { "create" } else { "update" };
+                let change = if row.version == 1 { "create" } else { "update" };
                 (change, "policies", "policies".to_owned(), detail)
             }
         };
@@ -216,20 +218,7 @@ impl Work {
                 };
                 tx.put_connector_client(org, &row).await?;
             }
-            Self::PutPolicies {
-                version,
-                policies,
-                digest,
-            } => {
-                let (org_texts, agent_texts) = texts(&policies);
-                let row = PolicyRow {
-                    version,
-                    org: org_texts,
-                    agent: agent_texts,
-                    digest,
-                };
-                tx.insert_policies(org, &row).await?;
-            }
+            Self::PutPolicies { row, .. } => tx.insert_policies(org, &row).await?,
         }
         Ok(None)
     }

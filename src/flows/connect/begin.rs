@@ -105,6 +105,7 @@ pub async fn create(deps: &Deps, org: OrgId, ask: Ask) -> Result<ConnectLink, Re
         made_epoch: epoch.counter,
         created_at: now,
         expires_at: now + LINK_LIFE,
+        revoked: false,
         state_hash: None,
         browser_hash: None,
         verifier: None,

@@ -102,6 +102,9 @@ async fn check(
         return Err(ConnectFailure::Security("context"));
     }
     // … unspent and in time.
+    if session.revoked {
+        return Err(ConnectFailure::Revoked);
+    }
     if session.status != ConnectStatus::Spent {
         return Err(ConnectFailure::Used);
     }

@@ -12,7 +12,7 @@ use crate::{
     },
     flows::{Deps, Refusal, record, upstream},
     release::seal::Tokens,
-    store::{ConnectRow, ConnectStatus, Tx, UpstreamResult},
+    store::{ConnectRow, ConnectStatus, REVOKED, Tx, UpstreamResult},
 };
 
 use super::pending;
@@ -188,7 +188,8 @@ async fn lives_beside(tx: &mut Tx, session: &ConnectRow) -> Result<bool, Refusal
     }))
 }
 
-/// Ends a session past its time: an unused link, an abandoned confirmation or completion. Returns how many it ended.
+/// Ends a session past its time or under a revocation: an unused link, an abandoned confirmation or completion. Returns
+/// how many it ended.
 ///
 /// # Errors
 /// When the database or the key service is unavailable.
@@ -197,15 +198,21 @@ pub async fn overdue(deps: &Deps, org: OrgId, id: ConnectSessionId) -> Result<u6
         return Ok(0);
     };
     let from = session.status;
+    let end = end_of(&session);
     match from {
         ConnectStatus::Completed | ConnectStatus::Failed => return Ok(0),
         ConnectStatus::Confirming | ConnectStatus::AwaitingComplete => {
             let pending = pending::open(deps, &session).await?;
-            tokens(deps, session, from, &pending.tokens, "expired").await?;
+            tokens(deps, session, from, &pending.tokens, end).await?;
         }
-        _ => fail(deps, session, from, "expired").await?,
+        _ => fail(deps, session, from, end).await?,
     }
     Ok(1)
+}
+
+/// Why a session that is past its time ended.
+pub(super) fn end_of(session: &ConnectRow) -> &'static str {
+    if session.revoked { REVOKED } else { "expired" }
 }
 
 /// The entry of a session's end.

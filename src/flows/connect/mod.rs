@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::{
     domain::{ConnectSessionId, OrgId, ScopeSet, Time, UserId, connector::Connector, secret::LinkToken},
-    store::{ConnectRow, ConnectStatus, Keyed, OrgRow, UserRow},
+    store::{ConnectRow, ConnectStatus, Keyed, OrgRow, REVOKED, UserRow},
 };
 
 use super::{Deps, Refusal};
@@ -38,6 +38,9 @@ pub enum ConnectFailure {
     /// Past its ten minutes.
     #[error("the link has expired")]
     Expired,
+    /// A revocation ended it before the person confirmed.
+    #[error("a revocation ended this")]
+    Revoked,
     /// Spent before.
     #[error("the link was used")]
     Used,
@@ -95,6 +98,7 @@ impl ConnectFailure {
         match self {
             Self::Unknown => "unknown",
             Self::Expired => "expired",
+            Self::Revoked => REVOKED,
             Self::Used => "used",
             Self::NotSignedIn => "not_signed_in",
             Self::WrongPerson => "wrong_person",
@@ -177,7 +181,9 @@ fn same_person(session: &ConnectRow, visitor: Visitor) -> Result<(), ConnectFail
 }
 
 fn unexpired(session: &ConnectRow, now: Time) -> Result<(), ConnectFailure> {
-    if now < session.expires_at {
+    if session.revoked {
+        Err(ConnectFailure::Revoked)
+    } else if now < session.expires_at {
         Ok(())
     } else {
         Err(ConnectFailure::Expired)
@@ -189,7 +195,7 @@ fn unexpired(session: &ConnectRow, now: Time) -> Result<(), ConnectFailure> {
 pub struct Progress {
     /// The session.
     pub id: ConnectSessionId,
-    /// Where it stands; sessions past their time are failed with `expired`.
+    /// Where it stands; sessions past their time are failed with `expired`, those under a revocation with `revoked`.
     pub status: ConnectStatus,
     /// Why it failed.
     pub failure: Option<String>,
@@ -231,7 +237,7 @@ pub async fn progress(
                     session.status
                 },
                 failure: if expired {
-                    Some("expired".to_owned())
+                    Some(discard::end_of(&session).to_owned())
                 } else {
                     session.failure.clone()
                 },

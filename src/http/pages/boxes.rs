@@ -51,19 +51,23 @@ pub(super) fn read(form: &Form) -> Result<Vec<Choice>, Failure> {
     Ok(choices)
 }
 
-/// What a new connection proposes: `read` and `write` for the agent that asked, or for all if the person came by
-/// themself.
+/// What a new connection proposes: `read` and `write` for the agent that asked; for the only agent there is if the person
+/// came by themself; for nobody if there are several to choose from.
 pub(super) fn proposed(
     agents: &[AgentRow],
     connector: &Connector,
     asked: Option<AgentId>,
 ) -> Vec<AgentBoxes> {
+    let meant = match (asked, agents) {
+        (None, [only]) => Some(only.id),
+        _ => asked,
+    };
     agents
         .iter()
         .map(|agent| {
             let mut boxes = AgentBoxes::proposed(agent.id, Shown::new(&agent.name));
             boxes.offered = offered(connector, &boxes.ticked);
-            if asked.is_some_and(|asked| asked != agent.id) {
+            if meant != Some(agent.id) {
                 boxes.ticked.clear();
             }
             boxes.ticked.retain(|category| boxes.offered.contains(category));
@@ -125,7 +129,11 @@ const RAW: &str = "raw";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::pages::form::form_of;
+    use crate::{
+        connectors::{Catalogue, Options},
+        domain::Time,
+        http::pages::form::form_of,
+    };
 
     const ONE: &str = "agt_00000000000000000000000001";
     const TWO: &str = "agt_00000000000000000000000002";
@@ -143,6 +151,33 @@ mod tests {
         );
         assert!(!choices[0].raw);
         assert!(choices[1].categories.is_empty());
+    }
+
+    #[test]
+    fn a_box_is_ticked_beforehand_only_where_it_is_clear_which_agent_is_meant() {
+        let catalogue = Catalogue::load(&Options {
+            acme_mail_origin: Some("http://127.0.0.1:1"),
+            ..Options::default()
+        })
+        .unwrap();
+        let connector = catalogue.get(&"acme-mail".parse().unwrap()).unwrap();
+        let agent = |id: &str| AgentRow {
+            id: id.parse().unwrap(),
+            name: "A".to_owned(),
+            made_epoch: 1,
+            created_at: Time::from_unix_seconds(0),
+            disabled_at: None,
+        };
+        let (one, two) = (agent(ONE), agent(TWO));
+        let ticked = |agents: &[AgentRow], asked: Option<AgentId>| -> Vec<usize> {
+            let boxes = proposed(agents, connector, asked);
+            boxes.iter().map(|boxes| boxes.ticked.len()).collect()
+        };
+        let (both, usual) = ([one.clone(), two.clone()], 2);
+        assert_eq!(ticked(&both, Some(two.id)), [0, usual]);
+        assert_eq!(ticked(&both, None), [0, 0]);
+        assert_eq!(ticked(&both[..1], None), [usual]);
+        assert_eq!(ticked(&both[..1], Some(two.id)), [0]);
     }
 
     #[test]

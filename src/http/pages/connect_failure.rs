@@ -115,6 +115,7 @@ fn words_for(
     let (status, words) = match failure {
         ConnectFailure::Expired if stage == Stage::Confirm => (StatusCode::GONE, Words::CompletionExpired),
         ConnectFailure::Expired => (StatusCode::GONE, Words::LinkExpired),
+        ConnectFailure::Revoked => (StatusCode::GONE, Words::Revoked),
         ConnectFailure::Used => (StatusCode::GONE, Words::LinkUsed),
         ConnectFailure::NotSignedIn => (StatusCode::FORBIDDEN, Words::NotSignedIn),
         ConnectFailure::WrongPerson => (StatusCode::FORBIDDEN, Words::AnotherPerson),

@@ -196,7 +196,8 @@ impl From<Refusal> for Failure {
             Refusal::KeyUnavailable
             | Refusal::ProviderUnavailable
             | Refusal::Sealed
-            | Refusal::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Page::Unavailable),
+            | Refusal::StoreUnavailable(_)
+            | Refusal::Unsettled => (StatusCode::SERVICE_UNAVAILABLE, Page::Unavailable),
             Refusal::DecisionRejected(_)
             | Refusal::ConnectionRequired(_)
             | Refusal::ReconnectRequired(_)

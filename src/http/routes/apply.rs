@@ -37,6 +37,8 @@ struct ApplyAnswer {
     dry_run: bool,
     /// One line per thing that differs; empty: nothing to change.
     changes: Vec<ChangeView>,
+    /// What the document names and apply leaves as it is.
+    warnings: Vec<WarningView>,
     /// Keys just minted, shown this once.
     keys: Vec<NewKeyView>,
 }
@@ -51,6 +53,17 @@ struct ChangeView {
     /// Which one.
     name: String,
     /// What about it.
+    detail: String,
+}
+
+/// Something the document asks for that apply does not do.
+#[derive(Debug, Serialize, ToSchema)]
+struct WarningView {
+    /// What it is.
+    kind: &'static str,
+    /// Which one.
+    name: String,
+    /// Why it stays as it is, and what to do instead.
     detail: String,
 }
 
@@ -87,6 +100,17 @@ fn changes(changes: Vec<apply::Change>) -> Vec<ChangeView> {
         .collect()
 }
 
+fn warnings(warnings: Vec<apply::Warning>) -> Vec<WarningView> {
+    warnings
+        .into_iter()
+        .map(|warning| WarningView {
+            kind: warning.kind,
+            name: warning.name,
+            detail: warning.detail,
+        })
+        .collect()
+}
+
 /// Brings the org in line with a document, all of it or nothing.
 #[utoipa::path(
     post, path = "/v1/apply", tag = "govern", operation_id = "apply",
@@ -103,6 +127,7 @@ async fn apply_document(
         return answer::ok(&ApplyAnswer {
             dry_run: true,
             changes: changes(plan.changes),
+            warnings: warnings(plan.warnings),
             keys: Vec::new(),
         });
     }
@@ -117,13 +142,14 @@ async fn apply_document(
         dry_run: false,
         keys: keys.collect(),
         changes: changes(applied.changes),
+        warnings: warnings(applied.warnings),
     })
 }
 
 #[derive(OpenApi)]
 #[openapi(
     paths(apply_document),
-    components(schemas(ApplyRequest, ApplyAnswer, ChangeView, NewKeyView))
+    components(schemas(ApplyRequest, ApplyAnswer, ChangeView, WarningView, NewKeyView))
 )]
 pub(in crate::http) struct Api;
 

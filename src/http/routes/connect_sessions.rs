@@ -34,7 +34,14 @@ enum PersonRef {
     /// `usr_…`
     Id(String),
     /// With a service key: made if there is none yet.
-    External(ExternalPerson),
+    #[schema(value_type = ExternalPerson)]
+    External(#[serde(deserialize_with = "external")] ExternalPerson),
+}
+
+/// An untagged enum hands its members on in a form of serde's own, in which an array would pass for an object again.
+fn external<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ExternalPerson, D::Error> {
+    let object = serde_json::Map::deserialize(deserializer)?;
+    serde_json::from_value(object.into()).map_err(serde::de::Error::custom)
 }
 
 /// A person as their host application knows them.
@@ -424,6 +431,7 @@ mod tests {
             made_epoch: 1,
             created_at: zero,
             expires_at: zero,
+            revoked: false,
             state_hash: None,
             browser_hash: None,
             verifier: None,

@@ -1,7 +1,7 @@
 //! The listening side: HTTP/1.1 with limits that hold before any handler runs.
 //!
 //! `axum::serve` gives hyper no timer, and without one its header timeout never fires: a client that sends one byte a
-//! minute keeps its connection for ever. So the connection loop is ours. Promises: headers arrive in time or the
+//! minute keeps its connection for ever. So the connection loop is ours. Promises: headers and bodies arrive in time or the
 //! connection ends, connections are counted, a panic answers a typed 500, shutdown stops accepting and drains.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -37,6 +37,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes in a body, whatever the route says.
     pub body_ceiling: usize,
+    /// How long a body may take from its head to its last byte.
+    pub body_timeout: Duration,
     /// How long requests under way may go on after the shutdown began.
     pub drain: Duration,
 }
@@ -50,6 +52,7 @@ impl Default for Limits {
             buffer_bytes: 32 * 1024,
             body_bytes: 64 * 1024,
             body_ceiling: 1024 * 1024,
+            body_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(10),
         }
     }
@@ -177,7 +180,8 @@ fn connection_builder(limits: &Limits) -> http1::Builder {
         .max_buf_size(limits.buffer_bytes.max(SMALLEST_BUFFER))
         .max_header_size(limits.buffer_bytes.max(SMALLEST_BUFFER))
         .keep_alive(true)
-        .half_close(false);
+        // A client may say that it has nothing more to send, and still wait for its answer.
+        .half_close(true);
     http
 }
 

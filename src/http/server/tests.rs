@@ -147,6 +147,48 @@ async fn a_header_trickle_is_cut_at_the_timeout() {
 }
 
 #[tokio::test]
+async fn a_body_trickle_is_cut_at_the_timeout() {
+    let running = Running::start(Limits {
+        body_timeout: Duration::from_millis(300),
+        ..short()
+    })
+    .await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n",
+        running.address
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let trickle = tokio::spawn(async move {
+        while writing.write_all(b"1").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let began = Instant::now();
+    let mut answer = Vec::new();
+    let read = reading.read_to_end(&mut answer);
+    let _reset = tokio::time::timeout(Duration::from_secs(5), read).await.unwrap();
+    assert!(
+        began.elapsed() >= Duration::from_millis(250),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 400 "));
+    trickle.abort();
+}
+
+#[tokio::test]
+async fn who_has_nothing_more_to_send_still_gets_an_answer() {
+    let running = Running::start(short()).await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let request = format!("GET /slow HTTP/1.1\r\nHost: {}\r\n\r\n", running.address);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(read_all(&mut stream).await.ends_with("late"));
+}
+
+#[tokio::test]
 async fn a_silent_connection_is_cut_at_the_timeout() {
     let running = Running::start(short()).await;
     let mut stream = TcpStream::connect(running.address).await.unwrap();

@@ -1,4 +1,11 @@
 use super::*;
+use crate::store::{
+    connects::connects_to_end,
+    counts::{delegations_of_selector, grants_of_selector},
+    due::OUTCOMES,
+    entries::ABOUT,
+    revocations::{IN_FLIGHT, grants_to_bury},
+};
 
 async fn engine() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
@@ -67,49 +74,94 @@ async fn a_writer_that_is_dropped_leaves_nothing_behind() {
 }
 
 /// How the planner means to find rows, for a reader and for the writer that made the database.
-async fn plans(sql: &'static str) -> Vec<String> {
+async fn plans(sql: &str) -> Vec<String> {
     let (_dir, engine) = engine().await;
+    let sql: &'static str = format!("EXPLAIN QUERY PLAN {sql}").leak();
     let mut plans = Vec::new();
     for mut tx in [
         engine.begin(Mode::Read).await.unwrap(),
         engine.begin(Mode::Write).await.unwrap(),
     ] {
-        let row = tx.rows(sql, Vec::new()).await.unwrap().swap_remove(0);
-        let mut fields = row.fields("plan");
-        for _ in 0..3 {
-            fields.int().unwrap();
-        }
-        plans.push(fields.text().unwrap());
+        let rows = tx.rows(sql, Vec::new()).await.unwrap();
+        let step = |row: Row| {
+            let mut fields = row.fields("plan");
+            for _ in 0..3 {
+                fields.int().unwrap();
+            }
+            fields.text().unwrap()
+        };
+        plans.push(rows.into_iter().map(step).collect::<Vec<_>>().join("\n"));
     }
     plans
 }
 
-#[tokio::test]
-async fn the_delegations_of_a_grant_are_not_looked_for_among_all_of_the_org() {
-    for plan in plans(
-        "EXPLAIN QUERY PLAN SELECT id, user_id FROM delegations
-         WHERE org_id = '1' AND grant_id = '2' AND agent_id = '3' AND ended_at IS NULL ORDER BY id",
-    )
-    .await
-    {
-        assert!(
-            plan.contains("delegations_grant (org_id=? AND grant_id=? AND agent_id=?)"),
-            "{plan}"
-        );
+/// Every way named here is taken, and no table is walked from end to end.
+async fn finds(sql: &str, ways: &[&str]) {
+    for plan in plans(sql).await {
+        for way in ways {
+            assert!(plan.contains(way), "{way} is not in:\n{plan}");
+        }
+        assert!(!plan.contains("SCAN"), "{plan}");
     }
 }
 
 #[tokio::test]
-async fn the_grants_of_a_person_are_not_looked_for_among_all_of_the_org() {
-    for plan in plans(
-        "EXPLAIN QUERY PLAN SELECT id, label FROM grants
-         WHERE org_id = '1' AND user_id = '2' AND connector = '3' ORDER BY id",
+async fn the_delegations_of_a_grant_are_not_looked_for_among_all_of_the_org() {
+    finds(
+        "SELECT id, user_id FROM delegations
+         WHERE org_id = '1' AND grant_id = '2' AND agent_id = '3' AND ended_at IS NULL ORDER BY id",
+        &["delegations_grant (org_id=? AND grant_id=? AND agent_id=?)"],
     )
-    .await
-    {
-        assert!(
-            plan.contains("grants_user (org_id=? AND user_id=? AND connector=?)"),
-            "{plan}"
-        );
+    .await;
+}
+
+#[tokio::test]
+async fn the_grants_of_a_person_are_not_looked_for_among_all_of_the_org() {
+    finds(
+        "SELECT id, label FROM grants WHERE org_id = '1' AND user_id = '2' AND connector = '3' ORDER BY id",
+        &["grants_user (org_id=? AND user_id=? AND connector=?)"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn calls_in_flight_cost_what_is_open_and_not_the_length_of_the_log() {
+    finds(
+        IN_FLIGHT,
+        &[
+            "SEARCH c USING PRIMARY KEY (org_id=?)",
+            "SEARCH e USING PRIMARY KEY (org_id=? AND id=?)",
+        ],
+    )
+    .await;
+    finds(OUTCOMES, &["open_calls_due (sent_at<?)"]).await;
+    finds(
+        "DELETE FROM open_calls WHERE org_id = $1 AND entry_id = $2",
+        &["PRIMARY KEY (org_id=? AND entry_id=?)"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_belongs_to_an_entry_is_not_looked_for_in_all_of_the_log() {
+    finds(ABOUT, &["entries_correlation (org_id=? AND correlation=?)"]).await;
+}
+
+#[tokio::test]
+async fn a_revocation_looks_only_at_what_it_names() {
+    let of_grant = "SEARCH g USING PRIMARY KEY (org_id=? AND id=?)";
+    let of_person = "SEARCH g USING INDEX grants_user (org_id=? AND user_id=?)";
+    for (kind, way) in [("grant", of_grant), ("user", of_person)] {
+        finds(grants_of_selector(kind), &[way]).await;
+        finds(grants_to_bury(kind), &[way]).await;
+        let delegations = "delegations_grant (org_id=? AND grant_id=?)";
+        finds(delegations_of_selector(kind), &[way, delegations]).await;
+    }
+    for kind in ["all", "user", "connector", "agent"] {
+        finds(
+            connects_to_end(kind),
+            &["connect_sessions_open (org_id=? AND made_epoch<?)"],
+        )
+        .await;
     }
 }

@@ -33,6 +33,8 @@ pub enum ConnectFailure {
     Cancelled,
     /// The link is older than ten minutes.
     LinkExpired,
+    /// A revocation ended it before it was confirmed.
+    Revoked,
     /// The link was used before.
     LinkUsed,
     /// The answer came to another browser than the one that started.
@@ -105,6 +107,7 @@ impl ConnectFailure {
             Self::Denied => "You did not allow access",
             Self::Cancelled => "Nothing was connected",
             Self::LinkExpired => "This link has expired",
+            Self::Revoked => "Access was revoked meanwhile",
             Self::LinkUsed => "This link was already used",
             Self::AnotherBrowser => "This started in another browser",
             Self::AnotherPerson => "This link is for someone else",
@@ -123,9 +126,11 @@ impl ConnectFailure {
 
     fn icon(&self) -> Icon {
         match self {
-            Self::Denied | Self::Cancelled | Self::NotPermitted | Self::AccountNotAllowed { .. } => {
-                Icon::Cross
-            }
+            Self::Denied
+            | Self::Cancelled
+            | Self::Revoked
+            | Self::NotPermitted
+            | Self::AccountNotAllowed { .. } => Icon::Cross,
             Self::LinkExpired | Self::CompletionExpired => Icon::Clock,
             Self::SecurityCheck { .. } | Self::WiderScopes { .. } => Icon::Shield,
             Self::AnotherPerson | Self::NotSignedIn => Icon::Key,

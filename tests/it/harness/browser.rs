@@ -135,6 +135,11 @@ impl Journey {
         categories: &[Category],
     ) -> Result<GrantId, ConnectFailure> {
         self.come_back(world, answer).await?;
+        self.confirm(world, categories).await
+    }
+
+    /// The person's confirmation.
+    pub async fn confirm(&self, world: &World, categories: &[Category]) -> Result<GrantId, ConnectFailure> {
         let choice = Choice {
             agent: world.agent.agent,
             categories: categories.iter().copied().collect::<BTreeSet<_>>(),

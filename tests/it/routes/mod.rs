@@ -5,5 +5,6 @@ mod external;
 mod keys;
 mod matrix;
 mod order;
+mod shape;
 mod tenants;
 mod vend;

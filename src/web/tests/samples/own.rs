@@ -326,6 +326,7 @@ pub(super) fn failures(maker: &Maker, book: &mut Book) {
             ConnectFailure::LinkExpired,
             NextStep::BackTo(maker.say("Mail helper")),
         ),
+        ("revoked", ConnectFailure::Revoked, again()),
         ("link-used", ConnectFailure::LinkUsed, NextStep::Connections),
         ("another-browser", ConnectFailure::AnotherBrowser, again()),
         ("another-person", ConnectFailure::AnotherPerson, NextStep::SignOut),
