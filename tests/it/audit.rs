@@ -150,8 +150,10 @@ async fn the_contents_of_two_rows_that_were_swapped_are_found_and_named() {
     assert!(not_as_signed(&world).await.is_empty());
     world
         .raw_sql(
-            "UPDATE entries SET bytes = (SELECT e.bytes FROM entries e JOIN leaves l ON l.entry_id = e.id
-               WHERE l.log_index = 5 - (SELECT log_index FROM leaves WHERE entry_id = entries.id))
+            "WITH before AS MATERIALIZED (SELECT l.log_index AS place, e.bytes FROM entries e
+               JOIN leaves l ON l.entry_id = e.id WHERE l.log_index IN (2, 3))
+             UPDATE entries SET bytes = (SELECT before.bytes FROM before
+               WHERE before.place = 5 - (SELECT log_index FROM leaves WHERE entry_id = entries.id))
              WHERE id IN (SELECT entry_id FROM leaves WHERE log_index IN (2, 3))",
         )
         .await;

@@ -63,8 +63,5 @@ async fn policy_is_never_asked_with_an_agent_and_a_grant_of_two_epochs() {
         .unwrap();
     let now = world.deps.clock.now();
     let judged = agent.evaluate(&prepared, None, now, &OrgPermit::Policy);
-    assert!(
-        matches!(judged, Err(Refusal::StoreUnavailable(None))),
-        "{judged:?}"
-    );
+    assert!(matches!(judged, Err(Refusal::Unsettled)), "{judged:?}");
 }

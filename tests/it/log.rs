@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use postern::{
     audit::{Checkpoint, encoding::leaf_hash},
     crypto::digest::sha256,
-    domain::{OrgId, connector::Category},
+    domain::{GrantId, OrgId, connector::Category},
     flows::{audit, recover, seal, sequence},
     workers::Workers,
 };
@@ -30,6 +30,10 @@ fn mth(leaves: &[[u8; 32]]) -> [u8; 32] {
 
 async fn with_entries(count: usize) -> World {
     let (world, grant) = World::connected().await;
+    filled(world, grant, count).await
+}
+
+async fn filled(world: World, grant: GrantId, count: usize) -> World {
     for _ in 0..count {
         world.vend(world.read(grant)).await.unwrap();
     }
@@ -234,7 +238,8 @@ async fn two_sequencers_of_one_log_give_every_entry_one_place() {
 /// Such a log has nothing outside either: an admin vouches for it first.
 #[tokio::test]
 async fn tiles_of_a_log_made_before_there_were_any_are_made_with_its_next_growth() {
-    let world = with_entries(2).await;
+    let (world, grant) = World::connected_on_sqlite().await;
+    let world = filled(world, grant, 2).await;
     signed(&world).await;
     world.raw_sql("DELETE FROM tiles").await;
     let world = world

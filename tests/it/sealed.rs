@@ -115,14 +115,14 @@ async fn recovery_says_what_is_lost() {
     };
     assert_eq!((plan.why, plan.org), ("older_database", world.org));
     let outside = plan.outside.as_ref().unwrap();
-    assert_eq!(outside.entries - plan.inside.entries, 3);
+    assert_eq!(outside.entries - plan.inside.entries, 4);
     assert_eq!(outside.epoch.counter - plan.inside.epoch.counter, 1);
     let lost = |writer: &str| {
         plan.lost_entries
             .get(writer)
             .map(|(first, last)| last - first + 1)
     };
-    assert_eq!((lost("r1/hot"), lost("r1/cold")), (Some(2), Some(1)));
+    assert_eq!((lost("r1/hot"), lost("r1/cold")), (Some(3), Some(1)));
 }
 
 #[tokio::test]

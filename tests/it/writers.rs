@@ -47,7 +47,7 @@ async fn every_writer_says_when_it_starts_and_when_it_stops() {
 
 #[tokio::test]
 async fn a_process_that_died_left_no_stop() {
-    let (world, grant) = World::connected().await;
+    let (world, grant) = World::connected_on_sqlite().await;
     world.vend(world.read(grant)).await.unwrap();
     let world = world.restarted().await;
     world.vend(world.read(grant)).await.unwrap();
