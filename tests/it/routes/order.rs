@@ -261,7 +261,7 @@ async fn the_eleventh_link_within_ten_minutes_is_refused() {
 async fn what_can_be_said_without_the_key_is_said_while_the_key_is_away() {
     let (world, grant) = World::connected().await;
     world
-        .raw_sql("UPDATE odks SET wrapped = zeroblob(length(wrapped)) WHERE org_id <> ''")
+        .raw_sql("UPDATE odks SET wrapped = commitment WHERE org_id <> ''")
         .await;
     world.deps.facts.forget(world.org);
     world.later(Duration::from_secs(60));
