@@ -100,6 +100,20 @@ impl Due {
         .await
     }
 
+    /// Grants of which nobody knows what the provider answered to a refresh, and nobody is asking, the oldest first.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn refreshes_in_doubt(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(
+            "SELECT org_id, grant_id FROM refresh_leases
+             WHERE intent IS NOT NULL AND expires_at <= $1 AND not_before <= $1 ORDER BY intent_at LIMIT $2",
+            params![self.0.now, limit],
+            pair,
+        )
+        .await
+    }
+
     /// Grants whose time in quarantine is over.
     ///
     /// # Errors

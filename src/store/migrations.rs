@@ -13,15 +13,19 @@ macro_rules! history {
                 "planner",
                 include_str!(concat!("../../migrations/", $dialect, "/0002_planner.sql")),
             ),
+            (
+                "refresh",
+                include_str!(concat!("../../migrations/", $dialect, "/0005_refresh.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 2] = history!("sqlite");
-const POSTGRES: [(&str, &str); 2] = history!("postgres");
+const SQLITE: [(&str, &str); 3] = history!("sqlite");
+const POSTGRES: [(&str, &str); 3] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 2;
+pub(super) const LATEST: i64 = 3;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

@@ -47,7 +47,7 @@ pub use outbox::{OutboxRow, UpstreamResult};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
-pub use refresh::Lease;
+pub use refresh::{Claim, Lease};
 pub use revocations::{RevocationRow, Selector, SelectorCounts};
 pub use sql::Tx;
 
@@ -186,6 +186,13 @@ impl Store {
             clock,
             replica: Arc::new(Replica::new(random)?),
         };
+        if matches!(*store.engine, Engine::Sqlite(_)) {
+            // The lock file proves that the process before this one is dead. On PostgreSQL a lease ends by itself long
+            // before anybody can take a dead replica's name.
+            let mut tx = store.write_deployment().await?;
+            tx.void_refreshes().await?;
+            tx.commit().await?;
+        }
         store.renew_replica().await?;
         Ok(store)
     }

@@ -1,11 +1,11 @@
-//! Background work: sequencing the log, revoking upstream, sweeping. Each worker looks, does what is due and looks
+//! Background work: sequencing the log, revoking upstream, asking again what is in doubt, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::flows::{Deps, Refusal, audit, sweep, upstream};
+use crate::flows::{Deps, Refusal, audit, refresh, sweep, upstream};
 
 /// Workers under way. Dropping it stops them; [`Workers::stop`] lets them finish what they hold.
 #[derive(Debug)]
@@ -27,6 +27,12 @@ impl Workers {
             with(deps, sequence),
         ));
         tasks.spawn(every("outbox", OUTBOX_EVERY, stopped.clone(), with(deps, outbox)));
+        tasks.spawn(every(
+            "refresh",
+            REFRESH_EVERY,
+            stopped.clone(),
+            with(deps, refresh_doubts),
+        ));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
     }
@@ -54,6 +60,10 @@ async fn outbox(deps: Arc<Deps>) -> Result<(), Refusal> {
     upstream::fan_out(&deps).await?;
     upstream::drain(&deps).await?;
     Ok(())
+}
+
+async fn refresh_doubts(deps: Arc<Deps>) -> Result<(), Refusal> {
+    refresh::doubt::ask_again(&deps).await.map(drop)
 }
 
 async fn sweep_once(deps: Arc<Deps>) -> Result<(), Refusal> {
@@ -92,5 +102,7 @@ async fn every<R>(
 const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
 /// Revocations reach the provider at most this much later.
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
+/// A lost answer is asked for again at most this much later.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often overdue things are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

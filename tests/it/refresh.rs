@@ -10,9 +10,12 @@ use postern::{
         grant::{GrantState, ReconnectReason},
     },
     flows::{
-        Refusal, upstream,
+        Refusal,
+        refresh::doubt,
+        upstream,
         vend::{self, Vended},
     },
+    store::Claim,
 };
 use serde_json::json;
 
@@ -138,8 +141,88 @@ async fn a_lost_answer_to_a_rotation_is_recovered_within_the_grace() {
         world.vend(world.read(grant)).await,
         Err(Refusal::ProviderUnavailable)
     ));
-    // The lease of the lost attempt has to run out first, the grace must not.
-    world.later(Duration::from_secs(45));
+    // The provider is left alone for a moment; the grace is far from over.
+    world.later(Duration::from_secs(2));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+/// The lease of a holder that asked and died: claimed, and nothing after that.
+async fn claimed_by_a_dead_one(world: &World, grant: GrantId) {
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    let holder = world.deps.store.replica();
+    let claim = tx
+        .claim_refresh(world.org, grant, &holder, "access_token", Duration::from_secs(10))
+        .await
+        .unwrap();
+    assert!(matches!(claim, Claim::Ours(_)), "{claim:?}");
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_starts_again_honours_no_lease_of_the_one_before() {
+    let world = World::on_sqlite().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    world.later(Duration::from_secs(400));
+    claimed_by_a_dead_one(&world, grant).await;
+    let world = world.restarted().await;
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_lease_of_a_dead_replica_ends_long_before_the_grace_does() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    claimed_by_a_dead_one(&world, grant).await;
+    world.later(Duration::from_secs(11));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_though_nobody_vends() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(2));
+    assert_eq!(doubt::ask_again(&world.deps).await.unwrap(), 1);
+    world.until_seen("token", 3).await;
+    // Long past the grace: what was not settled then is lost now.
+    world.later(Duration::from_secs(3600));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_is_left_alone_for_longer_and_longer() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "status": 503, "body": "down", "times": 100}))
+        .await;
+    let before = world.seen("token").await.len();
+    for _ in 0..120 {
+        world.vend(world.read(grant)).await.unwrap_err();
+        world.later(Duration::from_secs(1));
+    }
+    assert_eq!(
+        world.seen("token").await.len() - before,
+        7,
+        "at 0, 1, 3, 7, 15, 31 and 63 s"
+    );
+}
+
+#[tokio::test]
+async fn a_provider_that_names_a_time_is_not_asked_before_it() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "status": 429, "body": "slow down", "retry_after": 90, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(89));
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(2));
     world.vend(world.read(grant)).await.unwrap();
 }
 
@@ -176,6 +259,7 @@ async fn a_provider_that_throttles_does_not_settle_an_earlier_doubt() {
     world
         .fault(json!({"next": "token", "status": 429, "body": "slow down", "times": 1}))
         .await;
+    world.later(Duration::from_secs(2));
     world.vend(world.read(grant)).await.unwrap_err();
     world.later(Duration::from_secs(120));
     world.vend(world.read(grant)).await.unwrap_err();
