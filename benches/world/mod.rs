@@ -116,6 +116,7 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
         kind: Kind::Dev,
         database: Location::Sqlite(dir.join("postern.db")),
         time: TimeSource::Database,
+        data_dir: dir.to_owned(),
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a key of this bench".to_owned(),

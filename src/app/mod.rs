@@ -6,7 +6,7 @@ pub mod demo;
 mod keys;
 pub mod serve;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use postern_kms::{KeyService, local::LocalKeyError};
 
@@ -15,9 +15,13 @@ use crate::{
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
     egress::{Egress, EgressError},
-    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights},
+    flows::{
+        Deps, Refusal,
+        facts::FactsCache,
+        refresh::{self, Flights},
+    },
     release::Gate,
-    store::{Location, Store, StoreError, TimeSource},
+    store::{Location, Spool, SpoolError, Store, StoreError, TimeSource},
 };
 
 /// Why Postern does not start.
@@ -26,6 +30,9 @@ pub enum AppError {
     /// The database.
     #[error("the database cannot be used: {0}")]
     Store(#[from] StoreError),
+    /// What is kept beside the database.
+    #[error("the spool cannot be used: {0}")]
+    Spool(#[from] SpoolError),
     /// Keys.
     #[error("the keys cannot be used: {0}")]
     Crypto(#[from] CryptoError),
@@ -81,6 +88,8 @@ pub struct Parts {
     pub database: Location,
     /// Whose time counts.
     pub time: TimeSource,
+    /// Where files of its own live: what is kept outside the database. It must outlive the process.
+    pub data_dir: PathBuf,
     /// Where the KEK is.
     pub keys: Arc<dyn KeyService>,
     /// Which KEK new data keys are wrapped under.
@@ -133,7 +142,8 @@ async fn open_with(
     )
     .with_locking(parts.locking);
     let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
-    Ok(Arc::new(Deps {
+    let spool = Spool::open(&parts.data_dir.join("spool"))?;
+    let deps = Arc::new(Deps {
         gate: gate(store.clone(), Arc::clone(&parts.clock)),
         store,
         clock: parts.clock,
@@ -150,10 +160,14 @@ async fn open_with(
         egress: parts.egress,
         facts: FactsCache::default(),
         flights: Flights::default(),
+        spool,
         issuer: parts.issuer,
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,
-    }))
+    });
+    // Before anybody can ask for these tokens, and before anybody asks the provider for them again.
+    refresh::spooled::drain(&deps).await;
+    Ok(deps)
 }
 
 /// Refuses a database that the other kind of start made: no relaxation of `dev` reaches production by its files.

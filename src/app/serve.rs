@@ -257,6 +257,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         kind: Kind::Serve,
         database: database(settings)?,
         time: TimeSource::Database,
+        data_dir: settings.data_dir.clone(),
         keys,
         kek_ref: LOCAL_KEK.to_owned(),
         key_words,

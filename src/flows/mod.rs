@@ -41,7 +41,7 @@ use crate::{
     },
     egress::Egress,
     release::{DecisionError, Gate},
-    store::{Store, StoreError},
+    store::{Spool, Store, StoreError},
 };
 
 /// Everything a flow may use, filled by `app`.
@@ -71,6 +71,8 @@ pub struct Deps {
     pub facts: facts::FactsCache,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
+    /// What providers answered while the database was gone.
+    pub spool: Spool,
     /// The public base URL without trailing slash.
     pub issuer: String,
     /// The KEK new data keys are wrapped under.

@@ -1,5 +1,6 @@
 //! Renewing and narrowing tokens: one flight per grant in the process, one lease in the database, the intent durable
-//! before the provider is asked, the key unwrapped before that, the answer kept only if nobody else was faster.
+//! before the provider is asked, the key unwrapped before that, the answer kept only if nobody else was faster,
+//! and beside the database if that is gone.
 
 use std::{
     collections::HashMap,
@@ -24,6 +25,7 @@ pub mod doubt;
 mod failed;
 mod keep;
 mod late;
+pub mod spooled;
 
 pub use failed::give_up;
 
@@ -82,6 +84,10 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
     let flight = deps.flights.of(seen.id);
     let _landed = flight.lock().await;
     for _attempt in 0..ATTEMPTS {
+        if deps.spool.holds(seen.id) {
+            // INVARIANT: the provider is not asked again while its last answer waits to be entered.
+            spooled::drain_grant(deps, seen.id).await?;
+        }
         // Read again under the lock: whoever flew before us may have brought what we want.
         let mut tx = deps.store.read(seen.org).await?;
         let grant = tx.grant(seen.org, seen.id).await?.ok_or(Refusal::NotFound)?;
@@ -97,10 +103,12 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             failed::set_reconnect(deps, &grant, ReconnectReason::Expired).await?;
             return Err(Refusal::GrantNeedsReconnect(grant.id));
         };
+        Failpoint::RefreshBegun.reached();
         // The key first: a provider is never asked to rotate what we could then not seal.
         let key = deps.key_of(grant.org, refresh_token.sealed.odk).await?;
         let seal_key = deps.org_key(grant.org).await?;
         let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
+        Failpoint::RefreshUnwrapped.reached();
         let mut tx = deps.store.write(grant.org).await?;
         let claim = tx
             .claim_refresh(
@@ -111,6 +119,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
                 ask::life(connector),
             )
             .await?;
+        Failpoint::RefreshClaiming.reached();
         tx.commit().await?;
         let lease = match claim {
             Claim::Ours(lease) => lease,
@@ -126,7 +135,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             match ask::ask(deps, &grant, connector, &lease, &key, &refresh_token, want).await {
                 Ok(answer) => {
                     Failpoint::RefreshAnswered.reached();
-                    keep::keep(deps, &grant, connector, &lease, &seal_key, want, answer).await
+                    keep::keep(deps, &grant, connector, &lease, &seal_key, want, &answer).await
                 }
                 Err(failure) => failed::failed(deps, &grant, connector, &lease, &failure).await,
             }

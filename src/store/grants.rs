@@ -1,6 +1,6 @@
 //! Grants and their sealed secrets.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use crate::{
     crypto::keyring::SealedSecret,
@@ -34,6 +34,26 @@ impl fmt::Display for SecretKind {
             Self::RefreshToken => f.write_str("refresh_token"),
             Self::AccessToken => f.write_str("access_token"),
             Self::Narrowed(hash) => write!(f, "narrowed:{hash}"),
+        }
+    }
+}
+
+/// The text names no kind of secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a kind of secret")]
+pub struct NotASecretKind;
+
+impl FromStr for SecretKind {
+    type Err = NotASecretKind;
+
+    fn from_str(text: &str) -> Result<Self, NotASecretKind> {
+        match text {
+            "refresh_token" => Ok(Self::RefreshToken),
+            "access_token" => Ok(Self::AccessToken),
+            other => other
+                .strip_prefix("narrowed:")
+                .map(|hash| Self::Narrowed(hash.to_owned()))
+                .ok_or(NotASecretKind),
         }
     }
 }
@@ -282,16 +302,7 @@ impl Tx {
         rows.into_iter()
             .map(|row| {
                 let mut fields = row.fields("secrets");
-                let kind = match fields.text()?.as_str() {
-                    "refresh_token" => SecretKind::RefreshToken,
-                    "access_token" => SecretKind::AccessToken,
-                    kind => SecretKind::Narrowed(
-                        kind.strip_prefix("narrowed:")
-                            .map(str::to_owned)
-                            .ok_or_else(|| fields.bad())?,
-                    ),
-                };
-                Ok((kind, read_secret(&mut fields)?))
+                Ok((fields.parse()?, read_secret(&mut fields)?))
             })
             .collect()
     }

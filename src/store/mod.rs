@@ -28,6 +28,7 @@ mod postgres;
 mod refresh;
 mod replicas;
 mod revocations;
+mod spool;
 mod sql;
 mod sqlite;
 
@@ -49,6 +50,7 @@ pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
 pub use refresh::{Claim, Lease};
 pub use revocations::{RevocationRow, Selector, SelectorCounts};
+pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
 
 use std::{path::PathBuf, sync::Arc};

@@ -31,7 +31,7 @@ impl Workers {
             "refresh",
             REFRESH_EVERY,
             stopped.clone(),
-            with(deps, refresh_doubts),
+            with(deps, settle_refreshes),
         ));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
@@ -62,7 +62,9 @@ async fn outbox(deps: Arc<Deps>) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn refresh_doubts(deps: Arc<Deps>) -> Result<(), Refusal> {
+async fn settle_refreshes(deps: Arc<Deps>) -> Result<(), Refusal> {
+    // What the provider answered comes before what it is to be asked again.
+    refresh::spooled::drain(&deps).await;
     refresh::doubt::ask_again(&deps).await.map(drop)
 }
 

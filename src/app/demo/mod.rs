@@ -249,6 +249,7 @@ fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
         kind: Kind::Dev,
         database: Location::Sqlite(home.database()),
         time: TimeSource::Database,
+        data_dir: home.path.clone(),
         keys: Arc::new(keys),
         kek_ref: LOCAL_KEK.to_owned(),
         key_words: "a demo key in a file on this machine".to_owned(),

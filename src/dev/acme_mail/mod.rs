@@ -34,6 +34,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -161,6 +162,13 @@ impl AcmeMail {
             random: options.random,
             world: Mutex::new(world),
         }))
+    }
+
+    /// The same with another time in which a rotated refresh token may be sent again; zero: it may not.
+    #[must_use]
+    pub fn with_rotation_grace(self, grace: Duration) -> Self {
+        self.world().grants.rotation_grace = grace;
+        self
     }
 
     /// All endpoints, behind the `Host` and `Origin` checks.

@@ -6,6 +6,7 @@ use crate::{
     connectors::oauth::{self, OAuthError},
     crypto::OdkHandle,
     domain::{ScopeSet, connector::Connector, grant::Grant},
+    failpoints::Failpoint,
     flows::{Deps, upstream},
     release::{open, seal::Tokens},
     store::{Lease, SecretRow, StoreError},
@@ -25,6 +26,7 @@ pub(super) async fn ask(
 ) -> Result<Tokens, OAuthError> {
     let token = open::refresh_token(lease, key, grant, refresh_token)
         .map_err(|_| OAuthError::Definition("the sealed refresh token does not open"))?;
+    Failpoint::RefreshOpened.reached();
     let client = upstream::client(deps, grant.org, &grant.connector)
         .await
         .map_err(|_| OAuthError::Definition("the organisation's client cannot be had"))?;
@@ -34,7 +36,9 @@ pub(super) async fn ask(
         Want::Renewed { .. } => None,
         Want::Narrowed(scopes) => Some(scopes),
     };
+    Failpoint::RefreshAsking.reached();
     let set = oauth.refresh(&token, scopes, actor).await?;
+    Failpoint::RefreshReceived.reached();
     let proven = match scopes {
         // A narrowing counts only as far as the provider proves it (protocol §5), and the tokens that came are not
         // kept waiting for the proof.

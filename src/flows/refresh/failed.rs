@@ -9,6 +9,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         grant::{Grant, GrantState, ReconnectReason},
     },
+    failpoints::Failpoint,
     flows::{Deps, Refusal, record},
     store::{Lease, SecretRow},
 };
@@ -21,6 +22,7 @@ pub(super) async fn failed(
     lease: &Lease,
     failure: &OAuthError,
 ) -> Result<SecretRow, Refusal> {
+    Failpoint::RefreshRefused.reached();
     let class = failure.class();
     let reason = match class {
         // An earlier answer was lost and the provider rotated: the grant is lost, and that is said (I3). Asking again
@@ -51,7 +53,9 @@ pub(super) async fn failed(
         tx.fail_refresh(grant.org, grant.id, lease.fence, in_doubt, not_before)
             .await?;
         tx.append_entry(grant.org, entry).await?;
+        Failpoint::RefreshFailing.reached();
         tx.commit().await?;
+        Failpoint::RefreshFailed.reached();
         return Err(Refusal::ProviderUnavailable);
     };
     // INVARIANT: a dead refresh token is believed only if it is still ours: a sibling may have rotated it.
@@ -110,7 +114,9 @@ async fn set_reconnect_if_unchanged(
     now_grant.state = GrantState::NeedsReconnect { reason };
     tx.update_grant(&now_grant).await?;
     tx.append_entry(grant.org, entry).await?;
+    Failpoint::RefreshGivingUp.reached();
     tx.commit().await?;
+    Failpoint::RefreshGivenUp.reached();
     Ok(())
 }
 

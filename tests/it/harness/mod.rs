@@ -378,6 +378,7 @@ pub async fn open_as(
         kind,
         database: location.clone(),
         time: TimeSource::Process,
+        data_dir: dir.to_owned(),
         keys: Arc::new(keys),
         kek_ref: "local".to_owned(),
         key_words: "a test key".to_owned(),
