@@ -369,8 +369,9 @@ CREATE TABLE replicas (
 -- The row that writers over what belongs to no org stand in line for.
 INSERT INTO meta (name, value) VALUES ('writer', '');
 
--- Who may do what. Both roles are for membership: `CREATE ROLE postern LOGIN … IN ROLE postern_app, postern_due`.
--- Neither owns anything, so neither can change the schema or step around the policies below.
+-- Who may do what. Both roles are for membership: `CREATE ROLE postern LOGIN NOINHERIT … IN ROLE postern_app, postern_due`.
+-- Neither owns anything, so neither can change the schema or step around the policies below. A transaction takes one of
+-- them; a login role that inherited `postern_due` would see through its policies in every transaction.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'postern_app') THEN

@@ -13,6 +13,9 @@ use super::{
     begin::{Beginning, TimedBody},
     resolver::{FilteringResolver, Lookup, NoGlobalAddress, SystemLookup},
 };
+/// How long a connection may lie idle before it is used again. Many servers close after five seconds; a request sent
+/// just then would end as one whose outcome nobody knows.
+const IDLE: Duration = Duration::from_secs(4);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,6 +92,7 @@ pub(super) fn build(
         .no_proxy()
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE)
         .timeout(total)
         .user_agent(USER_AGENT);
     if let Some(resolver) = resolver {

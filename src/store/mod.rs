@@ -90,9 +90,9 @@ pub enum StoreError {
     /// A server elsewhere is to be reached without proving who it is.
     #[error("the database is on another host: add sslmode=verify-full (and sslrootcert=…) to its url")]
     Unverified,
-    /// The role owns the tables, is a superuser or may bypass row-level security.
+    /// The role owns the tables, is a superuser, may bypass row-level security, or inherits more than one transaction may.
     #[error(
-        "the database role could step around row-level security: log in as a member of postern_app and postern_due that owns nothing"
+        "the database role could step around row-level security: log in as a NOINHERIT member of postern_app and postern_due that owns nothing"
     )]
     Role,
     /// The schema is older or newer than this build.

@@ -83,9 +83,18 @@ impl Engine {
     /// Refuses a role that row-level security does not hold, and a schema of another version.
     async fn check(&self) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
+        let made: bool = sqlx::query_scalar("SELECT to_regrole('postern_app') IS NOT NULL")
+            .persistent(false)
+            .fetch_one(&mut *connection)
+            .await?;
+        if !made {
+            return Err(StoreError::Version);
+        }
+        // One that inherits `postern_due` would see what that role's policies show in every transaction.
         let unheld: bool = sqlx::query_scalar(
-            "SELECT r.rolsuper OR r.rolbypassrls OR EXISTS (SELECT 1 FROM pg_class c
-               WHERE c.relname = 'epochs' AND pg_has_role(c.relowner, 'USAGE'))
+            "SELECT r.rolsuper OR r.rolbypassrls OR pg_has_role('postern_due', 'USAGE')
+               OR NOT pg_has_role('postern_due', 'MEMBER') OR NOT pg_has_role('postern_app', 'MEMBER')
+               OR EXISTS (SELECT 1 FROM pg_class c WHERE c.relname = 'epochs' AND pg_has_role(c.relowner, 'MEMBER'))
              FROM pg_roles r WHERE r.rolname = current_user",
         )
         .persistent(false)
@@ -94,16 +103,20 @@ impl Engine {
         if unheld {
             return Err(StoreError::Role);
         }
-        let version: Option<i64> =
-            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                .persistent(false)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(|_| StoreError::Version)?;
-        if version == Some(migrations::LATEST) {
-            Ok(())
-        } else {
-            Err(StoreError::Version)
+        drop(connection);
+        let (mut connection, _) = self
+            .begin(Mode::Read, Reach::Deployment, Time::from_unix_micros(0))
+            .await?;
+        let newest = connection
+            .rows(
+                "SELECT max(version) FROM _sqlx_migrations WHERE success",
+                Vec::new(),
+            )
+            .await
+            .map_err(|_| StoreError::Version)?;
+        match newest.into_iter().next().map(|row| row.0) {
+            Some(row) if row == [Value::Int(migrations::LATEST)] => Ok(()),
+            _ => Err(StoreError::Version),
         }
     }
 
@@ -204,8 +217,13 @@ fn begin(mode: Mode, reach: Reach<'_>) -> String {
         Reach::Hash(hash) => {
             sql.push_str(&format!("SET LOCAL postern.hash = '{}';", digest::hex(hash)));
         }
-        Reach::Due => sql.push_str("SET LOCAL ROLE postern_due;"),
+        Reach::Due => {}
     }
+    // The login role inherits nothing: what a transaction may do is what its role may.
+    sql.push_str(match reach {
+        Reach::Due => "SET LOCAL ROLE postern_due;",
+        _ => "SET LOCAL ROLE postern_app;",
+    });
     // Writers outside the gate stand in line, as they do on SQLite: what one has read, no other changes meanwhile.
     match (mode, reach) {
         (Mode::Write, Reach::Org(org)) => sql.push_str(&format!(

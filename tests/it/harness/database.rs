@@ -1,7 +1,8 @@
-//! Which database the tests run over: SQLite, or the PostgreSQL server whose superuser's URL is in
-//! `POSTERN_TEST_POSTGRES`. Every world has a database of its own there, copied from one that was migrated once.
+//! Which database the tests run over: SQLite, or PostgreSQL with `POSTERN_TEST_STORE=postgres`. Tests about PostgreSQL run
+//! over it always. One server serves the whole run and ends with it; every world has a database of its own there, copied
+//! from one that was migrated once.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use postern::store::{Location, PostgresSettings};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlitePool, sqlite::SqliteConnectOptions};
@@ -10,9 +11,10 @@ use url::Url;
 
 /// Where a world's rows are.
 pub async fn location(dir: &Path) -> Location {
-    match std::env::var("POSTERN_TEST_POSTGRES") {
-        Ok(server) => Location::Postgres(postgres(&server, dir).await),
-        Err(_) => sqlite(dir),
+    match std::env::var("POSTERN_TEST_STORE").as_deref() {
+        Ok("postgres") => postgres(dir).await,
+        Ok("sqlite") | Err(_) => sqlite(dir),
+        Ok(other) => panic!("POSTERN_TEST_STORE={other}: there are sqlite and postgres"),
     }
 }
 
@@ -75,65 +77,85 @@ pub async fn contents(location: &Location) -> Vec<(String, Vec<u8>)> {
     }
 }
 
-fn name_of(settings: &PostgresSettings) -> String {
+/// The name of the database.
+pub fn name_of(settings: &PostgresSettings) -> String {
     let url = Url::parse(&settings.url).unwrap();
     url.path().trim_start_matches('/').to_owned()
 }
 
-async fn postgres(server: &str, dir: &Path) -> PostgresSettings {
+/// A database of its own on the run's server.
+pub async fn postgres(dir: &Path) -> Location {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-    let template = TEMPLATE.get_or_init(|| template(server)).await;
-    let name: String = dir.file_name().unwrap().to_string_lossy().to_lowercase();
-    let name = format!(
-        "w_{}_{}",
-        std::process::id(),
-        name.replace(|c: char| !c.is_ascii_alphanumeric(), "")
-    );
-    let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
+    let template = TEMPLATE.get_or_init(template).await;
+    let own: String = dir.file_name().unwrap().to_string_lossy().to_lowercase();
+    let name = format!("w{}", own.replace(|c: char| !c.is_ascii_alphanumeric(), ""));
+    let create = format!("CREATE DATABASE {name} TEMPLATE {template} OWNER postern_owner");
     sqlx::raw_sql(AssertSqlSafe(create))
         .execute(&mut superuser("postgres").await)
         .await
         .unwrap();
-    settings(server, "postern", &name)
+    Location::Postgres(settings("postern", &name).await)
 }
 
 /// A migrated database without rows, and the roles a deployment has.
-async fn template(server: &str) -> String {
-    let name = format!("template_{}", std::process::id());
+async fn template() -> String {
+    let name = "postern_template".to_owned();
     let mut connection = superuser("postgres").await;
-    let statements = [
-        "DO $$ BEGIN CREATE ROLE postern_owner LOGIN CREATEROLE; EXCEPTION WHEN duplicate_object THEN NULL; END $$".to_owned(),
-        format!("CREATE DATABASE {name} OWNER postern_owner"),
-    ];
-    for sql in statements {
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(&mut connection)
-            .await
-            .unwrap();
+    for sql in [
+        "CREATE ROLE postern_owner LOGIN CREATEROLE",
+        "CREATE DATABASE postern_template OWNER postern_owner",
+    ] {
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     }
-    postern::store::migrate(&settings(server, "postern_owner", &name))
+    postern::store::migrate(&settings("postern_owner", &name).await)
         .await
         .unwrap();
-    let role = "DO $$ BEGIN CREATE ROLE postern LOGIN IN ROLE postern_app, postern_due;
-                EXCEPTION WHEN duplicate_object THEN NULL; END $$";
-    sqlx::raw_sql(role).execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("CREATE ROLE postern LOGIN NOINHERIT IN ROLE postern_app, postern_due")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     name
 }
 
-pub fn settings(server: &str, role: &str, database: &str) -> PostgresSettings {
-    let mut url = Url::parse(server).unwrap();
+/// The superuser's URL of the run's server, which is started when it is first asked for.
+async fn server() -> &'static str {
+    static SERVER: OnceCell<String> = OnceCell::const_new();
+    SERVER
+        .get_or_init(async || {
+            let dir = std::env::temp_dir().join(format!("postern-postgres-{}", std::process::id()));
+            let started = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres"))
+                .arg("start")
+                .arg(dir)
+                .arg(std::process::id().to_string())
+                // Hundreds of databases that live for a second each: what is tested here is not the disk.
+                .env("POSTERN_TEST_POSTGRES_CONF", "fsync = off")
+                .output()
+                .unwrap();
+            assert!(
+                started.status.success(),
+                "{}",
+                String::from_utf8_lossy(&started.stderr)
+            );
+            String::from_utf8(started.stdout).unwrap().trim().to_owned()
+        })
+        .await
+}
+
+/// How a role reaches a database of the run's server.
+pub async fn settings(role: &str, database: &str) -> PostgresSettings {
+    let mut url = Url::parse(server().await).unwrap();
     url.set_username(role).unwrap();
     url.set_path(database);
     PostgresSettings {
         url: url.into(),
         password: None,
-        connections: 8,
+        connections: 16,
         pooler: false,
     }
 }
 
+/// A connection past every policy.
 pub async fn superuser(database: &str) -> PgConnection {
-    let server = std::env::var("POSTERN_TEST_POSTGRES").unwrap();
-    let url = settings(&server, "postgres", database).url;
+    let url = settings("postgres", database).await.url;
     PgConnection::connect(&url).await.unwrap()
 }

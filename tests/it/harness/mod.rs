@@ -95,6 +95,13 @@ impl World {
         Self::in_place(dir, location, demo::ORG, demo::AGENT, None).await
     }
 
+    /// The demo organisation on PostgreSQL, whatever the other tests run over.
+    pub async fn on_postgres() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let location = database::postgres(dir.path()).await;
+        Self::in_place(dir, location, demo::ORG, demo::AGENT, None).await
+    }
+
     async fn in_place(
         dir: tempfile::TempDir,
         location: Location,

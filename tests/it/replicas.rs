@@ -1,0 +1,312 @@
+//! PostgreSQL with several replicas: what one decides, spends, renews or revokes holds on all of them.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use postern::{
+    domain::{
+        GrantId,
+        connector::Category,
+        decision::{Outcome, UnverifiedDecision},
+        entry::EntryType,
+    },
+    flows::{Deps, Refusal, audit, decide, revoke, vend},
+    store::{Location, Selector},
+};
+use tokio::task::JoinSet;
+
+use super::harness::World;
+
+/// A connected world with as many replicas.
+async fn replicated(count: usize) -> (World, GrantId, Vec<Arc<Deps>>) {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+    let mut replicas = vec![Arc::clone(&world.deps)];
+    while replicas.len() < count {
+        replicas.push(world.replica().await.unwrap());
+    }
+    (world, grant, replicas)
+}
+
+fn everything() -> revoke::Ask {
+    revoke::Ask {
+        selector: Selector::All(true),
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn every_replica_has_a_name_of_its_own_and_gives_it_back() {
+    let (world, _, replicas) = replicated(3).await;
+    let names: HashSet<_> = replicas.iter().map(|deps| deps.store.replica()).collect();
+    assert_eq!(names.len(), 3);
+    let left = replicas[1].store.replica();
+    replicas[1].store.close().await;
+    let next = world.replica().await.unwrap();
+    assert_eq!(next.store.replica(), left);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_decision_presented_to_three_replicas_releases_exactly_once() {
+    let (world, grant, replicas) = replicated(3).await;
+    let answer = decide::decide(&world.deps, world.agent, &world.read(grant))
+        .await
+        .unwrap();
+    assert_eq!(answer.outcome, Outcome::Allow);
+    let before = world.seen("api").await.len();
+    let mut tasks = JoinSet::new();
+    for turn in 0..96 {
+        let deps = Arc::clone(&replicas[turn % 3]);
+        let agent = world.agent;
+        let mut ask = world.read(grant);
+        ask.decision = Some(UnverifiedDecision(answer.jws.clone()));
+        tasks.spawn(async move { vend::vend(&deps, agent, ask).await });
+    }
+    let (mut released, mut spent) = (0, 0);
+    while let Some(done) = tasks.join_next().await {
+        match done.unwrap() {
+            Ok(_) => released += 1,
+            Err(Refusal::DecisionSpent { .. }) => spent += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((released, spent), (1, 95));
+    assert_eq!(world.seen("api").await.len(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_callers_on_each_of_five_replicas_cause_one_refresh() {
+    let (world, grant, replicas) = replicated(5).await;
+    let rounds = if std::env::var_os("POSTERN_LONG").is_some() {
+        500
+    } else {
+        5
+    };
+    for _ in 0..rounds {
+        world.later(Duration::from_secs(400));
+        let before = world.seen("token").await.len();
+        let mut tasks = JoinSet::new();
+        for deps in &replicas {
+            for _ in 0..64 {
+                let (deps, agent, ask) = (Arc::clone(deps), world.agent, world.read(grant));
+                tasks.spawn(async move { vend::vend(&deps, agent, ask).await });
+            }
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap().unwrap();
+        }
+        assert_eq!(world.seen("token").await.len(), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_on_one_replica_is_known_to_the_others_at_once() {
+    let (world, grant, replicas) = replicated(3).await;
+    for deps in &replicas {
+        vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
+    }
+    revoke::run(&replicas[0], world.org, everything()).await.unwrap();
+    for deps in &replicas {
+        let refused = vend::vend(deps, world.agent, world.read(grant)).await;
+        assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");
+    }
+}
+
+/// I2: vends on every replica race a revocation on one of them.
+async fn race(count: usize) {
+    let rounds = if std::env::var_os("POSTERN_LONG").is_some() {
+        400
+    } else {
+        6
+    };
+    let (world, mut grant, replicas) = replicated(count).await;
+    let (mut released, mut refused) = (0, 0);
+    for round in 0..rounds {
+        for deps in &replicas {
+            vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
+        }
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for caller in 0..16 {
+            let (deps, agent, ask) = (
+                Arc::clone(&replicas[caller % count]),
+                world.agent,
+                world.read(grant),
+            );
+            let under_way = Arc::clone(&under_way);
+            tasks.spawn(async move {
+                let mut done = (0, 0);
+                for _ in 0..8 {
+                    match vend::vend(&deps, agent, ask.clone()).await {
+                        Ok(_) => {
+                            under_way.fetch_add(1, Ordering::Relaxed);
+                            done.0 += 1;
+                        }
+                        Err(Refusal::Revoked { .. } | Refusal::StoreUnavailable(None)) => done.1 += 1,
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+                done
+            });
+        }
+        while under_way.load(Ordering::Relaxed) < 8 + round % 32 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let revoked = revoke::run(&replicas[count - 1], world.org, everything())
+            .await
+            .unwrap();
+        while let Some(done) = tasks.join_next().await {
+            let done = done.unwrap();
+            released += done.0;
+            refused += done.1;
+        }
+        let after = world
+            .entries()
+            .await
+            .into_iter()
+            .filter(|entry| entry.kind == EntryType::Release && entry.draft.grant == Some(grant))
+            .filter(|entry| entry.epoch.counter >= revoked.epoch.counter)
+            .count();
+        assert_eq!(
+            after, 0,
+            "no release of the selection commits after the revocation's entry"
+        );
+        grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+    }
+    assert!(
+        released > 0 && refused > 0,
+        "a race has two sides: {released} {refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_release_follows_a_revocation_on_one_replica() {
+    race(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_release_follows_a_revocation_on_three_replicas() {
+    race(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_release_follows_a_revocation_on_five_replicas() {
+    race(5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_waits_for_a_change_of_its_org_and_is_decided_on_what_came_of_it() {
+    let (world, grant, replicas) = replicated(2).await;
+    vend::vend(&replicas[1], world.agent, world.read(grant))
+        .await
+        .unwrap();
+    let mut change = world.deps.store.write(world.org).await.unwrap();
+    change.advance_epoch(world.org).await.unwrap();
+    let waiting = {
+        let (deps, agent, ask) = (Arc::clone(&replicas[1]), world.agent, world.read(grant));
+        tokio::spawn(async move { vend::vend(&deps, agent, ask).await })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
+    change.commit().await.unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_log_of_many_writers_is_one_log() {
+    let (world, grant, replicas) = replicated(3).await;
+    for _ in 0..3 {
+        for deps in &replicas {
+            vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
+        }
+    }
+    for deps in &replicas {
+        audit::sequence(deps, world.org).await.unwrap();
+    }
+    let writers: HashSet<String> = world
+        .entries()
+        .await
+        .into_iter()
+        .map(|entry| entry.writer)
+        .collect();
+    assert!(writers.len() > 3, "{writers:?}");
+    audit::checkpoint(&world.deps, world.org).await.unwrap();
+}
+
+/// Lets `work` wait at most `polls` times and drops it then; what came of it, if it had come to its end.
+async fn dropped_after<F: Future>(work: F, polls: usize) -> Option<F::Output> {
+    let mut work = pin!(work);
+    let mut left = polls;
+    std::future::poll_fn(move |context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
+    let (world, ..) = replicated(1).await;
+    let mut polls = 0;
+    loop {
+        let done = dropped_after(
+            async {
+                let mut tx = world.deps.store.write(world.org).await?;
+                tx.advance_epoch(world.org).await?;
+                tx.commit().await
+            },
+            polls,
+        )
+        .await;
+        let epoch = world
+            .deps
+            .store
+            .read(world.org)
+            .await
+            .unwrap()
+            .epoch(world.org)
+            .await
+            .unwrap();
+        assert!(epoch.is_some());
+        if let Some(done) = done {
+            done.unwrap();
+            break;
+        }
+        polls += 1;
+    }
+    assert!(polls > 3, "{polls}");
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut connection =
+        super::harness::database::superuser(&super::harness::database::name_of(settings)).await;
+    for _ in 0..100 {
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'postern'
+               AND state LIKE 'idle in transaction%'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        if open == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a transaction stays open");
+}

@@ -1,0 +1,199 @@
+//! Row-level security and roles on PostgreSQL, asked with raw SQL in the service's own role.
+
+use postern::{
+    app::AppError,
+    domain::connector::Category,
+    store::{Location, StoreError},
+};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::harness::{World, database};
+
+async fn world() -> (World, PgConnection) {
+    let world = World::on_postgres().await;
+    world.connect(world.ada, &[Category::Read]).await;
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut connection = PgConnection::connect(&settings.url).await.unwrap();
+    sqlx::raw_sql("SET ROLE postern_app")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    (world, connection)
+}
+
+async fn count(connection: &mut PgConnection, table: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}
+
+async fn code_of(connection: &mut PgConnection, sql: &str) -> String {
+    let refused = sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap_err();
+    refused.as_database_error().unwrap().code().unwrap().into_owned()
+}
+
+#[tokio::test]
+async fn every_table_with_an_org_is_held_by_row_level_security_also_against_its_owner() {
+    let (world, _) = world().await;
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut connection = database::superuser(&database::name_of(settings)).await;
+    let unheld: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'org_id'
+         WHERE c.relkind = 'r' AND NOT (c.relrowsecurity AND c.relforcerowsecurity)",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(unheld, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_session_that_names_no_org_sees_nothing() {
+    let (_world, mut connection) = world().await;
+    for table in [
+        "orgs", "grants", "secrets", "entries", "users", "api_keys", "epochs",
+    ] {
+        assert_eq!(count(&mut connection, table).await, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn the_login_role_itself_may_do_nothing() {
+    let (_world, mut connection) = world().await;
+    sqlx::raw_sql("RESET ROLE")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for sql in [
+        "SELECT 1 FROM grants",
+        "SELECT 1 FROM meta",
+        "INSERT INTO meta VALUES ('a', 'b')",
+    ] {
+        assert_eq!(code_of(&mut connection, sql).await, "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_sees_and_writes_the_orgs_it_named_and_no_other() {
+    let (world, mut connection) = world().await;
+    let mut tx = connection.begin().await.unwrap();
+    let admit = format!(
+        "SET LOCAL postern.orgs = 'org_00000000000000000000000001,{}'",
+        world.org
+    );
+    sqlx::raw_sql(AssertSqlSafe(admit))
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    assert_eq!(count(&mut tx, "grants").await, 1);
+    let foreign = "INSERT INTO floors (org_id, kind, id, epoch, at) VALUES ('org_00000000000000000000000002', 'all', '', 1, 1)";
+    assert_eq!(code_of(&mut tx, foreign).await, "42501");
+    tx.rollback().await.unwrap();
+    let mut tx = connection.begin().await.unwrap();
+    sqlx::raw_sql("SET LOCAL postern.orgs = 'org_00000000000000000000000001'")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    assert_eq!(count(&mut tx, "grants").await, 0);
+    let taken = sqlx::raw_sql("UPDATE grants SET org_id = 'org_00000000000000000000000001'")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    assert_eq!(taken.rows_affected(), 0);
+}
+
+#[tokio::test]
+async fn the_workers_look_sees_ids_and_times_and_no_contents() {
+    let (_world, mut connection) = world().await;
+    sqlx::raw_sql("SET ROLE postern_due")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let ids: i64 = sqlx::query_scalar("SELECT count(id) FROM grants")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(ids, 1);
+    for sql in [
+        "SELECT account_label FROM grants",
+        "SELECT bytes FROM entries",
+        "SELECT sealed FROM secrets",
+        "SELECT email FROM users",
+        "SELECT hash FROM sessions",
+        "UPDATE grants SET state = 'active'",
+    ] {
+        assert_eq!(code_of(&mut connection, sql).await, "42501", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_services_role_can_change_neither_the_schema_nor_what_is_written_for_good() {
+    let (world, mut connection) = world().await;
+    for sql in [
+        "CREATE TABLE extra (id INTEGER)",
+        "ALTER TABLE grants DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY admitted ON grants",
+        "TRUNCATE entries",
+        "UPDATE entries SET bytes = '{}'",
+        "DELETE FROM entries",
+        "DELETE FROM floors",
+        "DELETE FROM epochs",
+        "UPDATE spent SET jti = 'x'",
+        "DELETE FROM revocations",
+    ] {
+        assert_eq!(code_of(&mut connection, sql).await, "42501", "{sql}");
+    }
+    drop(world);
+}
+
+#[tokio::test]
+async fn a_role_that_could_step_around_the_policies_is_refused() {
+    let (mut world, _) = world().await;
+    let Location::Postgres(settings) = world.location.clone() else {
+        panic!()
+    };
+    let mut connection = database::superuser("postgres").await;
+    sqlx::raw_sql("CREATE ROLE postern_heir LOGIN IN ROLE postern_app, postern_due")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for role in ["postgres", "postern_owner", "postern_heir"] {
+        world.location = Location::Postgres(database::settings(role, &database::name_of(&settings)).await);
+        let refused = world.replica().await;
+        assert!(
+            matches!(refused, Err(AppError::Store(StoreError::Role))),
+            "{role}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_another_version_is_refused() {
+    let (world, _) = world().await;
+    world
+        .raw_sql("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'later', true, '', 0)")
+        .await;
+    let refused = world.replica().await;
+    assert!(
+        matches!(refused, Err(AppError::Store(StoreError::Version))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn migrating_again_changes_nothing() {
+    let (world, _) = world().await;
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let owner = database::settings("postern_owner", &database::name_of(settings)).await;
+    assert_eq!(postern::store::migrate(&owner).await.unwrap(), 0);
+}
