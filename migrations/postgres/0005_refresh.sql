@@ -7,3 +7,10 @@ CREATE INDEX refresh_leases_in_doubt ON refresh_leases (intent_at) WHERE intent 
 
 GRANT SELECT (org_id, grant_id, expires_at, intent, intent_at, not_before) ON refresh_leases TO postern_due;
 CREATE POLICY due ON refresh_leases FOR SELECT TO postern_due USING (true);
+
+-- When a grant is looked at again, to renew its token ahead of time or to keep it from dying of idleness. Zero: as soon
+-- as possible; NULL: when it changes.
+ALTER TABLE grants ADD COLUMN renew_at BIGINT DEFAULT 0;
+CREATE INDEX grants_renewal ON grants (renew_at) WHERE renew_at IS NOT NULL AND state = 'active';
+
+GRANT SELECT (renew_at) ON grants TO postern_due;

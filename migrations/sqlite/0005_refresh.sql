@@ -4,3 +4,8 @@ ALTER TABLE refresh_leases ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0;
 
 -- What was asked of a provider and is not known to be answered. Few rows at any time.
 CREATE INDEX refresh_leases_in_doubt ON refresh_leases (intent_at) WHERE intent IS NOT NULL;
+
+-- When a grant is looked at again, to renew its token ahead of time or to keep it from dying of idleness. Zero: as soon
+-- as possible; NULL: when it changes.
+ALTER TABLE grants ADD COLUMN renew_at INTEGER DEFAULT 0;
+CREATE INDEX grants_renewal ON grants (renew_at) WHERE renew_at IS NOT NULL AND state = 'active';

@@ -21,7 +21,7 @@ use crate::{
         refresh::{self, Flights},
     },
     release::Gate,
-    store::{Location, Spool, SpoolError, Store, StoreError, TimeSource},
+    store::{Claims, Location, Spool, SpoolError, Store, StoreError, TimeSource},
 };
 
 /// Why Postern does not start.
@@ -145,6 +145,7 @@ async fn open_with(
     let spool = Spool::open(&parts.data_dir.join("spool"))?;
     let deps = Arc::new(Deps {
         gate: gate(store.clone(), Arc::clone(&parts.clock)),
+        claims: Claims::start(store.clone()),
         store,
         clock: parts.clock,
         random,

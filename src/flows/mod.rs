@@ -41,7 +41,7 @@ use crate::{
     },
     egress::Egress,
     release::{DecisionError, Gate},
-    store::{Spool, Store, StoreError},
+    store::{Claims, Spool, Store, StoreError},
 };
 
 /// Everything a flow may use, filled by `app`.
@@ -69,6 +69,8 @@ pub struct Deps {
     pub gate: Gate,
     /// Facts and compiled policies, by epoch.
     pub facts: facts::FactsCache,
+    /// Where leases on refreshes are claimed.
+    pub claims: Claims,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
     /// What providers answered while the database was gone.

@@ -2,45 +2,31 @@
 //! before the provider is asked, the key unwrapped before that, the answer kept only if nobody else was faster,
 //! and beside the database if that is gone.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     crypto::digest,
     domain::{
-        GrantId, ScopeSet, Time,
+        ScopeSet, Time,
         grant::{Grant, GrantState, ReconnectReason},
     },
     failpoints::Failpoint,
-    store::{Claim, SecretKind, SecretRow},
+    store::{Claim, ClaimAsk, SecretKind, SecretRow},
 };
 
 use super::{Deps, Refusal};
 
+pub mod ahead;
 mod ask;
 pub mod doubt;
 mod failed;
+mod flights;
 mod keep;
 mod late;
 pub mod spooled;
 
 pub use failed::give_up;
-
-/// One refresh per grant at a time in this process; others wait for it and then find its result.
-#[derive(Debug, Default)]
-pub struct Flights(Mutex<HashMap<GrantId, Arc<tokio::sync::Mutex<()>>>>);
-
-impl Flights {
-    fn of(&self, grant: GrantId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody waits on a flight that only the map still holds.
-        flights.retain(|_, flight| Arc::strong_count(flight) > 1);
-        Arc::clone(flights.entry(grant).or_default())
-    }
-}
+pub use flights::Flights;
 
 /// What is wanted of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +69,7 @@ pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Secre
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusal> {
     let flight = deps.flights.of(seen.id);
     let _landed = flight.lock().await;
+    let mut place = None;
     for _attempt in 0..ATTEMPTS {
         if deps.spool.holds(seen.id) {
             // INVARIANT: the provider is not asked again while its last answer waits to be entered.
@@ -99,6 +86,12 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
         if let Some(current) = current.filter(|current| will_do(current, want, now)) {
             return Ok(current);
         }
+        let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
+        if place.is_none() {
+            // What was read may be old by the time it is this one's turn to ask.
+            place = Some(deps.flights.turn(connector).await);
+            continue;
+        }
         let Some(refresh_token) = refresh_token else {
             failed::set_reconnect(deps, &grant, ReconnectReason::Expired).await?;
             return Err(Refusal::GrantNeedsReconnect(grant.id));
@@ -107,23 +100,18 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
         // The key first: a provider is never asked to rotate what we could then not seal.
         let key = deps.key_of(grant.org, refresh_token.sealed.odk).await?;
         let seal_key = deps.org_key(grant.org).await?;
-        let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
         Failpoint::RefreshUnwrapped.reached();
-        let mut tx = deps.store.write(grant.org).await?;
-        let claim = tx
-            .claim_refresh(
-                grant.org,
-                grant.id,
-                &deps.store.replica(),
-                &want.kind().to_string(),
-                ask::life(connector),
-            )
-            .await?;
-        Failpoint::RefreshClaiming.reached();
-        tx.commit().await?;
+        let ask = ClaimAsk {
+            grant: grant.id,
+            generation: grant.generation,
+            intent: want.kind().to_string(),
+            life: ask::life(connector),
+        };
+        let claim = deps.claims.claim(grant.org, ask).await?;
         let lease = match claim {
             Claim::Ours(lease) => lease,
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),
+            Claim::Moved => continue,
             Claim::Held => {
                 // Another replica is asking: its answer will be ours.
                 tokio::time::sleep(POLL).await;

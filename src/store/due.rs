@@ -114,6 +114,20 @@ impl Due {
         .await
     }
 
+    /// Grants that are to be looked at again, the longest overdue first.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn renewals(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(
+            "SELECT org_id, id FROM grants
+             WHERE renew_at IS NOT NULL AND state = 'active' AND renew_at <= $1 ORDER BY renew_at LIMIT $2",
+            params![self.0.now, limit],
+            pair,
+        )
+        .await
+    }
+
     /// Grants whose time in quarantine is over.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The statements of the gate's batch, in both dialects side by side. One JSON parameter carries all rows.
+//! The statements over many rows, the gate's and the refresh claims', in both dialects side by side. One JSON parameter carries all rows.
 
 /// What the gate asks of a database. `$1` is a JSON array of ids, or of rows that are arrays.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ pub(super) struct GateSql {
     pub(super) append: &'static str,
     /// Moves writer `$2`'s chains on. Rows: org, number, hash as hex.
     pub(super) writers: &'static str,
+    /// The grants `$2` of org `$1` with their refresh leases: grant, generation, fence, end, intent, failures, not before.
+    pub(super) leases: &'static str,
+    /// Gives refresh leases of org `$1` to holder `$3` at `$4`. Rows in `$2`: grant, fence, end, intent.
+    pub(super) claim_leases: &'static str,
 }
 
 pub(super) const SQLITE: GateSql = GateSql {
@@ -73,6 +77,15 @@ pub(super) const SQLITE: GateSql = GateSql {
     writers: "INSERT INTO writers (org_id, writer, seq, hash)
         SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+        FROM json_each($2) j
+        JOIN grants g ON g.org_id = $1 AND g.id = j.value
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+    claim_leases: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+        SELECT $1, j.value ->> 0, j.value ->> 1, $3, j.value ->> 2, j.value ->> 3, $4 FROM json_each($2) j WHERE true
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
+          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
 };
 
 const SQLITE_GUARD: &str = "SELECT e.org_id, e.incarnation, e.counter
@@ -136,4 +149,14 @@ pub(super) const POSTGRES: GateSql = GateSql {
         SELECT j.value ->> 0, $2, (j.value ->> 1)::bigint, decode(j.value ->> 2, 'hex')
         FROM json_array_elements($1::json) j ORDER BY 1
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+        FROM json_array_elements_text($2::json) j
+        JOIN grants g ON g.org_id = $1 AND g.id = j.value
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+    claim_leases: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+        SELECT $1, j.value ->> 0, (j.value ->> 1)::bigint, $3, (j.value ->> 2)::bigint, j.value ->> 3, $4
+        FROM json_array_elements($2::json) j ORDER BY 2
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
+          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
 };

@@ -186,7 +186,7 @@ impl Tx {
         .await
     }
 
-    /// Writes what a reconnect, a refresh or a change of state changes.
+    /// Writes what a reconnect, a refresh or a change of state changes; it is then looked at again.
     ///
     /// # Errors
     /// When the database is unavailable or there is no such grant.
@@ -196,7 +196,7 @@ impl Tx {
             "grants",
             "UPDATE grants SET scopes = $3, state = $4, state_reason = $5, state_at = $6, connected_epoch = $7,
                generation = $8, binding = $9, access_expires_at = $10, has_refresh_token = $11, account_label = $12,
-               label = $13
+               label = $13, renew_at = 0
              WHERE org_id = $1 AND id = $2",
             params![
                 grant.org,
@@ -269,6 +269,40 @@ impl Tx {
             ],
         )
         .await
+    }
+
+    /// When the provider last gave tokens for a grant.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn renewed_at(&mut self, org: OrgId, grant: GrantId) -> Result<Option<Time>, StoreError> {
+        let row = self
+            .row(
+                "SELECT max(created_at) FROM secrets
+                 WHERE org_id = $1 AND row_id = $2 AND kind IN ('access_token', 'refresh_token')",
+                params![org, grant],
+            )
+            .await?;
+        row.map_or(Ok(None), |row| row.fields("secrets").opt_time())
+    }
+
+    /// Says when a grant is looked at again; `false` if its time has not come, because another replica was faster.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn look_again(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        at: Option<Time>,
+    ) -> Result<bool, StoreError> {
+        let changed = self
+            .execute(
+                "UPDATE grants SET renew_at = $3 WHERE org_id = $1 AND id = $2 AND renew_at <= $4",
+                params![org, grant, at, self.now],
+            )
+            .await?;
+        Ok(changed == 1)
     }
 
     /// Destroys a grant's wrapped keys: what was sealed under them cannot be opened again.

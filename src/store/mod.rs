@@ -6,6 +6,7 @@
 //! never leave one open in the pool.
 
 mod agents;
+mod claims;
 mod connects;
 mod counts;
 mod delegations;
@@ -33,6 +34,7 @@ mod sql;
 mod sqlite;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
+pub use claims::Claims;
 pub use connects::{ConnectRow, ConnectStatus};
 pub use due::Due;
 pub use entries::{EntryFilter, EntryRow, NewEntry};
@@ -48,7 +50,7 @@ pub use outbox::{OutboxRow, UpstreamResult};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
-pub use refresh::{Claim, Lease};
+pub use refresh::{Claim, ClaimAsk, Lease};
 pub use revocations::{RevocationRow, Selector, SelectorCounts};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
@@ -101,6 +103,9 @@ pub enum StoreError {
     /// Another transaction was in the way; nothing was done, and it can be tried again.
     #[error("another transaction was in the way")]
     Conflict,
+    /// The process is ending.
+    #[error("the process is ending")]
+    Stopped,
     /// The system gave no randomness.
     #[error("no randomness")]
     Randomness,

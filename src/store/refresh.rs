@@ -3,13 +3,13 @@
 //! A lease is honoured for a few seconds only and renewed while its holder waits for the provider. A holder that died
 //! must not keep the others from asking again while the provider still takes the old refresh token.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::domain::{GrantId, OrgId, Time};
 
 use super::{
     StoreError,
-    sql::{Tx, params},
+    sql::{Tx, json, params},
 };
 
 /// A claimed lease. Whoever writes a result names its fence; a later claim makes it void.
@@ -23,6 +23,19 @@ pub struct Lease {
     pub failures: u64,
 }
 
+/// One claim.
+#[derive(Debug, Clone)]
+pub struct ClaimAsk {
+    /// Of whose lease.
+    pub grant: GrantId,
+    /// The grant's generation when it was read.
+    pub generation: u64,
+    /// What is about to be asked of the provider.
+    pub intent: String,
+    /// How long the lease is honoured without being renewed.
+    pub life: Duration,
+}
+
 /// What came of a claim.
 #[derive(Debug)]
 pub enum Claim {
@@ -30,60 +43,90 @@ pub enum Claim {
     Ours(Lease),
     /// Another holds it; its answer will do.
     Held,
+    /// The grant has changed since it was read: read it again.
+    Moved,
     /// The provider gave nothing a moment ago and is left alone for now.
     Cooling,
 }
 
+/// What is known of a grant before a claim.
+struct Before {
+    generation: u64,
+    fence: i64,
+    held_until: Time,
+    in_doubt: Option<String>,
+    failures: u64,
+    not_before: Time,
+}
+
 impl Tx {
-    /// Claims the grant's lease for `holder` and records what is about to be asked.
+    /// Claims the leases of many grants for `holder` and records what is about to be asked: one statement to look, one to
+    /// claim. The answers are in the order of the questions.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn claim_refresh(
+    pub async fn claim_refreshes(
         &mut self,
         org: OrgId,
-        grant: GrantId,
         holder: &str,
-        intent: &str,
-        life: Duration,
-    ) -> Result<Claim, StoreError> {
-        let row = self
-            .row(
-                "SELECT fence, expires_at, intent, failures, not_before FROM refresh_leases
-                 WHERE org_id = $1 AND grant_id = $2",
-                params![org, grant],
-            )
-            .await?;
-        let mut lease = Lease {
-            fence: 1,
-            in_doubt: None,
-            failures: 0,
-        };
-        if let Some(row) = row {
+        asks: &[ClaimAsk],
+    ) -> Result<Vec<Claim>, StoreError> {
+        let sql = self.connection.gate_sql();
+        let grants: Vec<GrantId> = asks.iter().map(|ask| ask.grant).collect();
+        let mut known = HashMap::with_capacity(asks.len());
+        for row in self.rows(sql.leases, params![org, json(&grants)]).await? {
             let mut fields = row.fields("refresh_leases");
-            let (fence, expires_at) = (fields.int()?, fields.time()?);
-            lease = Lease {
-                fence: fence + 1,
+            let grant: GrantId = fields.parse()?;
+            let before = Before {
+                generation: fields.count()?,
+                fence: fields.int()?,
+                held_until: fields.time()?,
                 in_doubt: fields.opt_text()?,
                 failures: fields.count()?,
+                not_before: fields.time()?,
             };
-            if expires_at > self.now {
-                return Ok(Claim::Held);
-            }
-            if fields.time()? > self.now {
-                return Ok(Claim::Cooling);
+            known.insert(grant, before);
+        }
+        let (mut claims, mut rows) = (Vec::with_capacity(asks.len()), Vec::new());
+        for ask in asks {
+            let claim = match known.get_mut(&ask.grant) {
+                Some(before) if before.held_until > self.now => Claim::Held,
+                // INVARIANT: I4; whoever read before a sibling kept its answer would ask a second time.
+                Some(before) if before.generation == ask.generation => {
+                    if before.not_before > self.now {
+                        Claim::Cooling
+                    } else {
+                        let until = self.now + ask.life;
+                        rows.push((
+                            ask.grant,
+                            before.fence + 1,
+                            until.unix_micros(),
+                            ask.intent.clone(),
+                        ));
+                        // Asked for twice in one batch, it is held by the first.
+                        before.held_until = until;
+                        Claim::Ours(Lease {
+                            fence: before.fence + 1,
+                            in_doubt: before.in_doubt.clone(),
+                            failures: before.failures,
+                        })
+                    }
+                }
+                Some(_) | None => Claim::Moved,
+            };
+            claims.push(claim);
+        }
+        if !rows.is_empty() {
+            let claimed = self
+                .execute(sql.claim_leases, params![org, json(&rows), holder, self.now])
+                .await?;
+            if usize::try_from(claimed) != Ok(rows.len()) {
+                return Err(StoreError::Inconsistent {
+                    table: "refresh_leases",
+                });
             }
         }
-        self.change(
-            "refresh_leases",
-            "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = $3, holder = $4, expires_at = $5, intent = $6,
-               intent_at = $7",
-            params![org, grant, lease.fence, holder, self.now + life, intent, self.now],
-        )
-        .await?;
-        Ok(Claim::Ours(lease))
+        Ok(claims)
     }
 
     /// Honours the lease for longer; `false` if it is its holder's no more.

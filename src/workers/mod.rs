@@ -1,4 +1,5 @@
-//! Background work: sequencing the log, revoking upstream, asking again what is in doubt, sweeping. Each worker looks, does what is due and looks
+//! Background work: sequencing the log, revoking upstream, asking again what is in doubt,
+//! renewing ahead, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -33,6 +34,12 @@ impl Workers {
             stopped.clone(),
             with(deps, settle_refreshes),
         ));
+        tasks.spawn(every(
+            "renewals",
+            REFRESH_EVERY,
+            stopped.clone(),
+            with(deps, look_ahead),
+        ));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
     }
@@ -66,6 +73,10 @@ async fn settle_refreshes(deps: Arc<Deps>) -> Result<(), Refusal> {
     // What the provider answered comes before what it is to be asked again.
     refresh::spooled::drain(&deps).await;
     refresh::doubt::ask_again(&deps).await.map(drop)
+}
+
+async fn look_ahead(deps: Arc<Deps>) -> Result<(), Refusal> {
+    refresh::ahead::look(&deps).await.map(drop)
 }
 
 async fn sweep_once(deps: Arc<Deps>) -> Result<(), Refusal> {
@@ -104,7 +115,7 @@ async fn every<R>(
 const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
 /// Revocations reach the provider at most this much later.
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
-/// A lost answer is asked for again at most this much later.
+/// A lost answer is asked for again, and a token renewed ahead, at most this much later.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often overdue things are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
