@@ -128,6 +128,7 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Done<Parts> {
             ..Options::default()
         })?,
         egress: Egress::new(policy)?,
+        webhook: None,
         clock: Arc::new(SystemClock),
     })
 }

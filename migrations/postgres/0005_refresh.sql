@@ -14,3 +14,26 @@ ALTER TABLE grants ADD COLUMN renew_at BIGINT DEFAULT 0;
 CREATE INDEX grants_renewal ON grants (renew_at) WHERE renew_at IS NOT NULL AND state = 'active';
 
 GRANT SELECT (renew_at) ON grants TO postern_due;
+
+-- Grants whose state changed, for the operator's webhook: which change was the last, and which was told. A receiver is
+-- told where a grant stands, so changes that nobody was told of in time are told as one.
+CREATE TABLE notices (
+  org_id   TEXT COLLATE "C" NOT NULL,
+  grant_id TEXT COLLATE "C" NOT NULL,
+  changes  BIGINT NOT NULL,
+  at       BIGINT NOT NULL,
+  told     BIGINT NOT NULL,
+  attempts BIGINT NOT NULL,
+  due_at   BIGINT,  -- NULL: everything is told
+  PRIMARY KEY (org_id, grant_id)
+);
+CREATE INDEX notices_due ON notices (due_at) WHERE due_at IS NOT NULL;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON notices TO postern_app;
+GRANT SELECT (org_id, grant_id, due_at) ON notices TO postern_due;
+ALTER TABLE notices ENABLE ROW LEVEL SECURITY;
+ALTER TABLE notices FORCE ROW LEVEL SECURITY;
+CREATE POLICY admitted ON notices
+  USING (org_id = ANY ((SELECT string_to_array(current_setting('postern.orgs', true), ','))::text[]))
+  WITH CHECK (org_id = ANY ((SELECT string_to_array(current_setting('postern.orgs', true), ','))::text[]));
+CREATE POLICY due ON notices FOR SELECT TO postern_due USING (true);

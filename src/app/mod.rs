@@ -18,6 +18,7 @@ use crate::{
     flows::{
         Deps, Refusal,
         facts::FactsCache,
+        notify::Webhook,
         refresh::{self, Flights},
     },
     release::Gate,
@@ -106,6 +107,8 @@ pub struct Parts {
     pub catalogue: Catalogue,
     /// The one way out.
     pub egress: Egress,
+    /// Who is told of changes of grants' states.
+    pub webhook: Option<Webhook>,
     /// The only source of time.
     pub clock: Arc<dyn Clock>,
 }
@@ -134,6 +137,7 @@ async fn open_with(
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
     let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &*random).await?;
     own(&store, parts.kind).await?;
+    store.tell_changes(parts.webhook.is_some()).await?;
     let keyring = Keyring::new(
         parts.keys,
         Arc::clone(&parts.clock),
@@ -161,6 +165,7 @@ async fn open_with(
         egress: parts.egress,
         facts: FactsCache::default(),
         flights: Flights::default(),
+        webhook: parts.webhook.map(Arc::new),
         spool,
         issuer: parts.issuer,
         kek_ref: parts.kek_ref,

@@ -13,9 +13,12 @@ use url::Url;
 use crate::{
     config::{Kek, OrgPattern, Settings, StoreUrl},
     connectors::{Catalogue, Options},
-    crypto::hardening::{self, Locking},
-    egress::{Egress, EgressPolicy},
-    flows::{Deps, found},
+    crypto::{
+        hardening::{self, Locking},
+        webhook::WebhookKey,
+    },
+    egress::{Egress, EgressPolicy, operator_client},
+    flows::{Deps, found, notify::Webhook},
     http::{
         guard::RequestIds,
         router,
@@ -266,8 +269,19 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         issuer: settings.server.public_url.issuer().to_owned(),
         catalogue,
         egress: Egress::new(policy)?,
+        webhook: webhook(settings)?,
         clock: Arc::new(SystemClock),
     })
+}
+
+fn webhook(settings: &Settings) -> Result<Option<Webhook>, AppError> {
+    let Some(receiver) = &settings.webhook else {
+        return Ok(None);
+    };
+    let secret = secret_line(&receiver.secret_file)?;
+    let key = WebhookKey::parse(secret.expose_secret())
+        .map_err(|error| AppError::Refused(format!("{}: {error}", receiver.secret_file.display())))?;
+    Ok(Some(Webhook::new(receiver.url.clone(), key, operator_client()?)))
 }
 
 fn kek(settings: &Settings, locking: Locking) -> Result<(Arc<dyn KeyService>, String), AppError> {

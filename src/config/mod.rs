@@ -11,6 +11,7 @@ use std::{
 };
 
 use secrecy::SecretString;
+use url::Url;
 
 use crate::domain::connector::ConnectorId;
 
@@ -35,10 +36,21 @@ pub struct Settings {
     pub connectors_dir: Option<PathBuf>,
     /// Addresses outside the public internet that may be called.
     pub egress_allow: Vec<EgressAllow>,
+    /// Who is told of changes of grants' states.
+    pub webhook: Option<WebhookSettings>,
     /// What is logged and how.
     pub log: Log,
     /// What connections and requests may cost.
     pub limits: Limits,
+}
+
+/// The operator's receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// https, or http on loopback.
+    pub url: Url,
+    /// The file that holds the secret shared with it.
+    pub secret_file: PathBuf,
 }
 
 /// Where it listens and how the world calls it.

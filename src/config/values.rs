@@ -232,6 +232,25 @@ impl FromStr for Dir {
     }
 }
 
+/// Where notices go: https, or http on loopback.
+#[derive(Debug)]
+pub(super) struct ReceiverUrl(pub(super) Url);
+
+impl FromStr for ReceiverUrl {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let fix = "write it as `https://hooks.example/in`, without user or password; http only on loopback";
+        let url = Url::parse(text).map_err(|_| Invalid::new("not a URL", fix))?;
+        let bare = url.username().is_empty() && url.password().is_none() && url.host().is_some();
+        match url.scheme() {
+            "https" if bare => Ok(Self(url)),
+            "http" if bare && is_loopback(&url) => Ok(Self(url)),
+            _ => Err(Invalid::new("not an address notices may go to", fix)),
+        }
+    }
+}
+
 /// `500ms`, `30s`, `5m`, `1h`, `0s`.
 pub(super) struct Span(Duration);
 

@@ -25,6 +25,7 @@ pub mod signing;
 pub mod strict_json;
 #[cfg(test)]
 mod vectors;
+pub mod webhook;
 pub mod wrap;
 #[cfg(test)]
 mod wycheproof;

@@ -16,6 +16,7 @@ pub mod facts;
 pub mod found;
 pub mod keys;
 pub mod login;
+pub mod notify;
 pub mod oversight;
 pub mod overview;
 pub mod people;
@@ -73,6 +74,8 @@ pub struct Deps {
     pub claims: Claims,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
+    /// Who is told of changes of grants' states.
+    pub webhook: Option<Arc<notify::Webhook>>,
     /// What providers answered while the database was gone.
     pub spool: Spool,
     /// The public base URL without trailing slash.

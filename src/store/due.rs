@@ -128,6 +128,20 @@ impl Due {
         .await
     }
 
+    /// Grants of whose state the operator's webhook is to be told now.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn notices(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(
+            "SELECT org_id, grant_id FROM notices
+             WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
+            params![self.0.now, limit],
+            pair,
+        )
+        .await
+    }
+
     /// Grants whose time in quarantine is over.
     ///
     /// # Errors

@@ -192,6 +192,8 @@ impl Tx {
     /// When the database is unavailable or there is no such grant.
     pub async fn update_grant(&mut self, grant: &Grant) -> Result<(), StoreError> {
         let (reason, at) = state_details(&grant.state);
+        self.note_change(grant.org, grant.id, &grant.state, reason)
+            .await?;
         self.change(
             "grants",
             "UPDATE grants SET scopes = $3, state = $4, state_reason = $5, state_at = $6, connected_epoch = $7,

@@ -1,12 +1,12 @@
 //! Background work: sequencing the log, revoking upstream, asking again what is in doubt,
-//! renewing ahead, sweeping. Each worker looks, does what is due and looks
+//! renewing ahead, telling the operator's webhook, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::flows::{Deps, Refusal, audit, refresh, sweep, upstream};
+use crate::flows::{Deps, Refusal, audit, notify, refresh, sweep, upstream};
 
 /// Workers under way. Dropping it stops them; [`Workers::stop`] lets them finish what they hold.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ impl Workers {
             stopped.clone(),
             with(deps, look_ahead),
         ));
+        tasks.spawn(every("notices", REFRESH_EVERY, stopped.clone(), with(deps, tell)));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
     }
@@ -79,6 +80,10 @@ async fn look_ahead(deps: Arc<Deps>) -> Result<(), Refusal> {
     refresh::ahead::look(&deps).await.map(drop)
 }
 
+async fn tell(deps: Arc<Deps>) -> Result<(), Refusal> {
+    notify::tell(&deps).await.map(drop)
+}
+
 async fn sweep_once(deps: Arc<Deps>) -> Result<(), Refusal> {
     sweep::run(&deps).await.map(drop)
 }
@@ -115,7 +120,7 @@ async fn every<R>(
 const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
 /// Revocations reach the provider at most this much later.
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
-/// A lost answer is asked for again, and a token renewed ahead, at most this much later.
+/// A lost answer is asked for again, a token renewed ahead and a change told at most this much later.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often overdue things are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

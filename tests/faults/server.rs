@@ -407,6 +407,7 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Parts {
         issuer: url.to_owned(),
         catalogue: catalogue.unwrap(),
         egress: Egress::new(policy).unwrap(),
+        webhook: None,
         clock: Arc::new(SystemClock),
     }
 }

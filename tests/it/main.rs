@@ -19,6 +19,7 @@ mod gate;
 mod harness;
 mod idempotency;
 mod layering;
+mod notify;
 mod provider;
 mod refresh;
 mod replicas;

@@ -258,6 +258,7 @@ fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
         issuer: url.to_owned(),
         catalogue,
         egress: Egress::new(policy)?,
+        webhook: None,
         clock: Arc::new(SystemClock),
     })
 }

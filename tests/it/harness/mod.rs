@@ -406,6 +406,7 @@ pub async fn open_as(
         issuer: ISSUER.to_owned(),
         catalogue: Catalogue::load(&connectors).unwrap(),
         egress: Egress::new(policy).unwrap(),
+        webhook: None,
         clock: Arc::clone(clock) as _,
     })
     .await
