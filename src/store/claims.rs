@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::OrgId;
+use crate::{domain::OrgId, failpoints::Failpoint};
 
 use super::{Claim, ClaimAsk, Store, StoreError};
 
@@ -82,6 +82,7 @@ async fn claim(store: &Store, org: OrgId, batch: Vec<Waiting>) {
 async fn claim_all(store: &Store, org: OrgId, asks: &[ClaimAsk]) -> Result<Vec<Claim>, StoreError> {
     let mut tx = store.write(org).await?;
     let claims = tx.claim_refreshes(org, &store.replica(), asks).await?;
+    Failpoint::RefreshClaiming.reached();
     tx.commit().await?;
     Ok(claims)
 }

@@ -131,6 +131,39 @@ async fn killed_in_a_rotation_without_a_grace_loses_nothing_silently() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_where_a_provider_without_a_grace_fails_loses_nothing() {
+    let mut server = Server::connected(Rotation::Strict).await;
+    for place in UNANSWERED {
+        server
+            .fault(json!({"next": "token", "status": 503, "body": "down", "times": 1}))
+            .await;
+        killed(&mut server, place).await;
+        nothing_is_lost(&server, place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_where_the_provider_ended_the_grant_says_so() {
+    for rotation in [Rotation::Strict, Rotation::Grace] {
+        let mut server = Server::connected(rotation).await;
+        for place in [Failpoint::RefreshGivingUp, Failpoint::RefreshGivenUp] {
+            server.disconnect().await;
+            killed(&mut server, place).await;
+            let answer = server.read().await;
+            let Some((409, refusal)) = &answer else {
+                panic!("{place:?}: {answer:?}");
+            };
+            assert_eq!(refusal["code"], "reconnect_required", "{place:?}");
+            let said = said(&server).await;
+            let dead = said.contains(&json!("refresh_token_dead")) || said.contains(&json!("rotation_lost"));
+            assert!(dead, "{place:?}: {said:?}");
+            server.connect().await;
+            nothing_is_lost(&server, place).await;
+        }
+    }
+}
+
 async fn said(server: &Server) -> Vec<Value> {
     let entries = server.entries().await;
     entries.iter().map(|entry| entry["reason"].clone()).collect()

@@ -223,6 +223,14 @@ impl Server {
             .unwrap();
     }
 
+    /// Acme Mail ends what Ada allowed.
+    pub(crate) async fn disconnect(&self) {
+        let url = format!("{}/admin/disconnect", self.acme);
+        self.call("POST", &url, "", Some(json!({"account": "ada@acme.example"})))
+            .await
+            .unwrap();
+    }
+
     /// Acme Mail misbehaves.
     pub(crate) async fn fault(&self, fault: Value) {
         let url = format!("{}/admin/fault", self.acme);
