@@ -340,3 +340,78 @@ const DRAFT: &str = "draft";
 const WHOLE: &str = "answer";
 /// The ending of a file that only a person can make sense of.
 const ASIDE: &str = "aside";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(grant: u8, fence: i64) -> Answered {
+        let row = |scopes| SecretRow {
+            generation: 8,
+            sealed: SealedSecret {
+                odk: KeyId::from_bytes([3; 16]),
+                sealed: vec![0, 255, 7],
+                wrapped_dek: vec![1; 60],
+            },
+            scopes,
+            expires_at: Some(Time::from_unix_seconds(1_800_000_000)),
+        };
+        Answered {
+            org: OrgId::from_bytes([1; 16]),
+            grant: GrantId::from_bytes([grant; 16]),
+            fence,
+            generation: 7,
+            connected_epoch: 2,
+            binding: [5; 32],
+            kind: SecretKind::Narrowed("abc".to_owned()),
+            access: row(ScopeSet::parse("a b", ' ').ok()),
+            refresh: Some(row(None)),
+        }
+    }
+
+    #[test]
+    fn what_was_put_is_found_again_at_the_next_start_the_oldest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (second, first) = (answered(4, 12), answered(4, 9));
+        let spool = Spool::open(dir.path()).unwrap();
+        spool.put(&second).unwrap();
+        spool.put(&first).unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.grants(), [first.grant]);
+        let found = spool.of(first.grant).unwrap();
+        assert_eq!(format!("{found:?}"), format!("{:?}", [&first, &second]));
+        for answered in &found {
+            spool.remove(answered).unwrap();
+            spool.remove(answered).unwrap();
+        }
+        assert!(!spool.holds(first.grant));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_half_written_or_is_damaged_keeps_nobody_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        Spool::open(dir.path()).unwrap().put(&answered(4, 1)).unwrap();
+        let kept = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        let text = fs::read_to_string(&kept).unwrap();
+        fs::write(dir.path().join("grt_x.1.draft"), &text[..40]).unwrap();
+        for (number, damaged) in [
+            "",
+            "{}",
+            &text[..text.len() - 2],
+            &text.replace("narrowed:", "other:"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            fs::write(dir.path().join(format!("grt_x.{number}.answer")), damaged).unwrap();
+        }
+        let spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.grants(), [answered(4, 1).grant]);
+        assert!(!dir.path().join("grt_x.1.draft").exists());
+        assert!(
+            dir.path().join("grt_x.1.answer").exists(),
+            "for whoever looks into it"
+        );
+    }
+}

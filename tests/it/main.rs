@@ -27,5 +27,6 @@ mod restart;
 mod revoke;
 mod routes;
 mod rows;
+mod spool;
 mod sweep;
 mod vend;
