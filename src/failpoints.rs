@@ -13,12 +13,50 @@ pub enum Failpoint {
     ExecuteOpened,
     /// The token of a `token` or `raw` release is open, the caller not answered.
     TokenOpened,
+    /// A token is to be renewed, nothing is done for it yet.
+    RefreshBegun,
+    /// The keys are at hand, the lease is not.
+    RefreshUnwrapped,
+    /// The lease and the intent are written, not committed.
+    RefreshClaiming,
     /// The refresh lease and its intent are durable, the provider not asked.
     RefreshClaimed,
+    /// The refresh token is open.
+    RefreshOpened,
+    /// The request to the provider is about to be made.
+    RefreshAsking,
+    /// The provider's answer is read, a narrowing not proven.
+    RefreshReceived,
     /// The provider has answered a refresh, nothing of that is kept.
     RefreshAnswered,
+    /// The answer is sealed.
+    RefreshSealed,
+    /// The lease is given back in the transaction that keeps the answer.
+    RefreshEntering,
+    /// The sealed answer is written in that transaction.
+    RefreshStored,
+    /// The entry is appended in it, the commit is next.
+    RefreshRecorded,
     /// The renewed token is kept, nobody was told.
     RefreshKept,
+    /// The provider gave nothing, which is not recorded.
+    RefreshRefused,
+    /// A failure is written, not committed.
+    RefreshFailing,
+    /// A failure is recorded.
+    RefreshFailed,
+    /// That the person has to connect again is written, not committed.
+    RefreshGivingUp,
+    /// That the person has to connect again is recorded.
+    RefreshGivenUp,
+    /// A spooled answer is written under its draft's name, not synced.
+    SpoolWritten,
+    /// A spooled answer has its name, the directory is not synced.
+    SpoolRenamed,
+    /// An answer is spooled for good.
+    SpoolKept,
+    /// A spooled answer is in the database, its file still there.
+    SpoolEntered,
 }
 
 impl Failpoint {
@@ -29,9 +67,28 @@ impl Failpoint {
             Self::GateCommitted => "gate.committed",
             Self::ExecuteOpened => "execute.opened",
             Self::TokenOpened => "token.opened",
+            Self::RefreshBegun => "refresh.begun",
+            Self::RefreshUnwrapped => "refresh.unwrapped",
+            Self::RefreshClaiming => "refresh.claiming",
             Self::RefreshClaimed => "refresh.claimed",
+            Self::RefreshOpened => "refresh.opened",
+            Self::RefreshAsking => "refresh.asking",
+            Self::RefreshReceived => "refresh.received",
             Self::RefreshAnswered => "refresh.answered",
+            Self::RefreshSealed => "refresh.sealed",
+            Self::RefreshEntering => "refresh.entering",
+            Self::RefreshStored => "refresh.stored",
+            Self::RefreshRecorded => "refresh.recorded",
             Self::RefreshKept => "refresh.kept",
+            Self::RefreshRefused => "refresh.refused",
+            Self::RefreshFailing => "refresh.failing",
+            Self::RefreshFailed => "refresh.failed",
+            Self::RefreshGivingUp => "refresh.giving_up",
+            Self::RefreshGivenUp => "refresh.given_up",
+            Self::SpoolWritten => "spool.written",
+            Self::SpoolRenamed => "spool.renamed",
+            Self::SpoolKept => "spool.kept",
+            Self::SpoolEntered => "spool.entered",
         }
     }
 

@@ -17,9 +17,16 @@ use crate::{
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
     egress::{Egress, EgressError},
-    flows::{Deps, Refusal, facts::FactsCache, refresh::Flights, refused::Tally, seal, sweep},
+    flows::{
+        Deps, Refusal,
+        facts::FactsCache,
+        notify::Webhook,
+        refresh::{self, Flights},
+        refused::Tally,
+        seal, sweep,
+    },
     release::Gate,
-    store::{Location, Outside, OutsideError, Store, StoreError, TimeSource},
+    store::{Claims, Location, Outside, OutsideError, Spool, SpoolError, Store, StoreError, TimeSource},
 };
 
 /// Why Postern does not start.
@@ -28,6 +35,9 @@ pub enum AppError {
     /// The database.
     #[error("the database cannot be used: {0}")]
     Store(#[from] StoreError),
+    /// What is kept beside the database.
+    #[error("the spool cannot be used: {0}")]
+    Spool(#[from] SpoolError),
     /// Keys.
     #[error("the keys cannot be used: {0}")]
     Crypto(#[from] CryptoError),
@@ -86,7 +96,7 @@ pub struct Parts {
     pub database: Location,
     /// Whose time counts.
     pub time: TimeSource,
-    /// Where files of its own live: what is kept outside the database.
+    /// Where files of its own live: what is kept outside the database, the spool. It must outlive the process.
     pub data_dir: PathBuf,
     /// Where the KEK is.
     pub keys: Arc<dyn KeyService>,
@@ -106,6 +116,8 @@ pub struct Parts {
     pub egress: Egress,
     /// Where the audit log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Who is told of changes of grants' states.
+    pub webhook: Option<Webhook>,
     /// The only source of time.
     pub clock: Arc<dyn Clock>,
 }
@@ -135,6 +147,7 @@ async fn open_with(
     let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &random).await?;
     let store = store.keeping(Outside::open(&parts.data_dir)?);
     own(&store, parts.kind).await?;
+    store.tell_changes(parts.webhook.is_some()).await?;
     let keyring = Keyring::new(
         parts.keys,
         Arc::clone(&parts.clock),
@@ -143,8 +156,10 @@ async fn open_with(
     )
     .with_locking(parts.locking);
     let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
+    let spool = Spool::open(&parts.data_dir.join("spool"))?;
     let deps = Arc::new(Deps {
         gate: gate(store.clone(), Arc::clone(&parts.clock)),
+        claims: Claims::start(store.clone()),
         store,
         clock: parts.clock,
         random,
@@ -162,12 +177,16 @@ async fn open_with(
         flights: Flights::default(),
         sinks: parts.sinks,
         refused: Tally::default(),
+        webhook: parts.webhook.map(Arc::new),
+        spool,
         issuer: parts.issuer,
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,
     });
     seal::check(&deps).await?;
     sweep::earlier_life(&deps).await?;
+    // Before anybody can ask for these tokens, and before anybody asks the provider for them again.
+    refresh::spooled::drain(&deps).await;
     Ok(deps)
 }
 

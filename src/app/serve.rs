@@ -22,6 +22,7 @@ use crate::{
     egress::{Egress, EgressPolicy, operator_client},
     flows::{
         Deps, found,
+        notify::Webhook,
         recover::{self, Vouch},
         refused, seal,
     },
@@ -309,6 +310,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         catalogue,
         egress: Egress::new(policy)?,
         sinks: sinks(settings)?,
+        webhook: webhook(settings)?,
         clock: Arc::new(SystemClock),
     })
 }
@@ -335,6 +337,16 @@ fn sinks(settings: &Settings) -> Result<Vec<Arc<dyn Sink>>, AppError> {
         })
     };
     settings.sinks.iter().map(one).collect()
+}
+
+fn webhook(settings: &Settings) -> Result<Option<Webhook>, AppError> {
+    let Some(receiver) = &settings.webhook else {
+        return Ok(None);
+    };
+    let secret = secret_line(&receiver.secret_file)?;
+    let key = WebhookKey::parse(secret.expose_secret())
+        .map_err(|error| AppError::Refused(format!("{}: {error}", receiver.secret_file.display())))?;
+    Ok(Some(Webhook::new(receiver.url.clone(), key, operator_client()?)))
 }
 
 fn kek(settings: &Settings, locking: Locking) -> Result<(Arc<dyn KeyService>, String), AppError> {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    ConfigError, Database, EgressAllow, Kek, Keys, Limits, Log, Server, Settings,
+    ConfigError, Database, EgressAllow, Kek, Keys, Limits, Log, Server, Settings, WebhookSettings,
     environment::Environment,
     values::{self, Invalid},
 };
@@ -28,6 +28,8 @@ struct Raw {
     connectors: RawConnectors,
     #[serde(default)]
     egress: RawEgress,
+    #[serde(default)]
+    webhooks: Option<Spanned<RawWebhooks>>,
     #[serde(default)]
     log: RawLog,
     #[serde(default)]
@@ -98,6 +100,13 @@ struct RawAllow {
     address: Spanned<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWebhooks {
+    url: Option<Spanned<String>>,
+    secret_file: Option<Spanned<String>>,
+}
+
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct RawLog {
@@ -143,6 +152,7 @@ impl<'t> File<'t> {
             keys,
             connectors,
             egress,
+            webhooks,
             log,
             limits,
             audit: _,
@@ -194,6 +204,10 @@ impl<'t> File<'t> {
                 })
                 .collect::<Result<_, ConfigError>>()?,
             sinks: self.sinks()?,
+            webhook: webhooks
+                .as_ref()
+                .map(|webhooks| self.webhook(webhooks))
+                .transpose()?,
             log: Log {
                 format: self.or(env, "log", "format", log.format.as_ref(), "json")?,
                 level: self
@@ -207,6 +221,21 @@ impl<'t> File<'t> {
                 handler_timeout: self.span(env, "handler_timeout", limits.handler_timeout.as_ref(), "15s")?,
                 drain: self.span(env, "drain", limits.drain.as_ref(), "10s")?,
             },
+        })
+    }
+
+    fn webhook(&self, raw: &Spanned<RawWebhooks>) -> Result<WebhookSettings, ConfigError> {
+        let RawWebhooks { url, secret_file } = raw.get_ref();
+        let (Some(url), Some(secret_file)) = (url, secret_file) else {
+            let missing = Invalid::new(
+                "[webhooks] needs both `url` and `secret_file`",
+                "see [webhooks] in deploy/postern.example.toml",
+            );
+            return Err(self.wrong(Some(raw.span()), missing));
+        };
+        Ok(WebhookSettings {
+            url: self.value::<values::ReceiverUrl>(url)?.0,
+            secret_file: self.value::<values::Dir>(secret_file)?.0,
         })
     }
 

@@ -38,10 +38,21 @@ pub struct Settings {
     pub egress_allow: Vec<EgressAllow>,
     /// Where the audit log is copied to.
     pub sinks: Vec<SinkSettings>,
+    /// Who is told of changes of grants' states.
+    pub webhook: Option<WebhookSettings>,
     /// What is logged and how.
     pub log: Log,
     /// What connections and requests may cost.
     pub limits: Limits,
+}
+
+/// The operator's receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// https, or http on loopback.
+    pub url: Url,
+    /// The file that holds the secret shared with it.
+    pub secret_file: PathBuf,
 }
 
 /// Where it listens and how the world calls it.

@@ -35,6 +35,24 @@ fn the_example_file_loads() {
 }
 
 #[test]
+fn a_receiver_of_notices_needs_a_secret_and_a_safe_address() {
+    let with = |text: &str| complaint(&format!("{LEAST}[webhooks]\n{text}"), &[]);
+    assert!(with("url = \"https://hooks.example\"").contains("secret_file"));
+    for url in [
+        "http://hooks.example",
+        "https://user:word@hooks.example",
+        "ftp://hooks.example",
+        "x",
+    ] {
+        let said = with(&format!("url = \"{url}\"\nsecret_file = \"/etc/secret\""));
+        assert!(said.contains("https://hooks.example/in"), "{said}");
+    }
+    let text = format!("{LEAST}[webhooks]\nurl = \"http://127.0.0.1:9/in\"\nsecret_file = \"/etc/secret\"");
+    let webhook = parse(&text, &[]).unwrap().webhook.unwrap();
+    assert_eq!(webhook.secret_file, Path::new("/etc/secret"));
+}
+
+#[test]
 fn the_example_file_shows_every_key() {
     let text = include_str!("../../deploy/postern.example.toml");
     for key in [

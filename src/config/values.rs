@@ -253,21 +253,22 @@ impl FromStr for Name {
     }
 }
 
-/// Where copies of the log go: https, or http on loopback.
+/// Where copies of the log and notices go: https, or http on loopback.
 #[derive(Debug)]
-pub(super) struct SinkUrl(pub(super) Url);
+pub(super) struct ReceiverUrl(pub(super) Url);
 
-impl FromStr for SinkUrl {
+impl FromStr for ReceiverUrl {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let fix = "write it as `https://logs.example/in`, without user or password; http only on loopback";
+        let fix =
+            "write it as `https://receiver.example/in`, without user or password; http only on loopback";
         let url = Url::parse(text).map_err(|_| Invalid::new("not a URL", fix))?;
         let bare = url.username().is_empty() && url.password().is_none() && url.host().is_some();
         match url.scheme() {
             "https" if bare => Ok(Self(url)),
             "http" if bare && is_loopback(&url) => Ok(Self(url)),
-            _ => Err(Invalid::new("not an address a copy of the log may go to", fix)),
+            _ => Err(Invalid::new("not an address anything may be sent to", fix)),
         }
     }
 }

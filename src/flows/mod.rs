@@ -17,6 +17,7 @@ pub mod found;
 pub mod idempotency;
 pub mod keys;
 pub mod login;
+pub mod notify;
 pub mod oversight;
 pub mod overview;
 pub mod people;
@@ -48,7 +49,7 @@ use crate::{
     },
     egress::Egress,
     release::{DecisionError, Gate},
-    store::{Store, StoreError},
+    store::{Claims, Spool, Store, StoreError},
 };
 
 /// Everything a flow may use, filled by `app`.
@@ -76,12 +77,18 @@ pub struct Deps {
     pub gate: Gate,
     /// Facts and compiled policies, by epoch.
     pub facts: facts::FactsCache,
+    /// Where leases on refreshes are claimed.
+    pub claims: Claims,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
     /// Where the log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Refusals that were not entries of their own.
     pub refused: refused::Tally,
+    /// Who is told of changes of grants' states.
+    pub webhook: Option<Arc<notify::Webhook>>,
+    /// What providers answered while the database was gone.
+    pub spool: Spool,
     /// The public base URL without trailing slash.
     pub issuer: String,
     /// The KEK new data keys are wrapped under.

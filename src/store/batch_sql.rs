@@ -1,4 +1,4 @@
-//! The statements of the gate's batch and the sequencer's, in both dialects side by side. One JSON parameter carries all
+//! The statements of the gate's batch and the sequencer's and the refresh claims', in both dialects side by side. One JSON parameter carries all
 //! rows.
 
 /// What the gate and the sequencer ask of a database. `$1` is a JSON array of ids, or of rows that are arrays, unless said.
@@ -33,6 +33,10 @@ pub(super) struct BatchSql {
     pub(super) place: &'static str,
     /// Notes how far each writer of org `$1` has a place. `$2`: an object, writer to number.
     pub(super) placed: &'static str,
+    /// The grants `$2` of org `$1` with their refresh leases: grant, generation, fence, end, intent, failures, not before.
+    pub(super) leases: &'static str,
+    /// Gives refresh leases of org `$1` to holder `$3` at `$4`. Rows in `$2`: grant, fence, end, intent.
+    pub(super) claim_leases: &'static str,
 }
 
 pub(super) const SQLITE: BatchSql = BatchSql {
@@ -81,6 +85,15 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     place: "INSERT INTO leaves (org_id, log_index, entry_id) SELECT $1, $2 + j.key, j.value FROM json_each($3) j",
     placed: "UPDATE writers SET placed = (SELECT j.value FROM json_each($2) j WHERE j.key = writers.writer)
         WHERE org_id = $1 AND writer IN (SELECT j.key FROM json_each($2) j)",
+    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+        FROM json_each($2) j
+        JOIN grants g ON g.org_id = $1 AND g.id = j.value
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+    claim_leases: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+        SELECT $1, j.value ->> 0, j.value ->> 1, $3, j.value ->> 2, j.value ->> 3, $4 FROM json_each($2) j WHERE true
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
+          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
 };
 
 const SQLITE_GUARD: &str = "SELECT e.org_id, e.incarnation, e.counter
@@ -148,4 +161,14 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         FROM json_array_elements_text($3::json) WITH ORDINALITY j(value, place)",
     placed: "UPDATE writers SET placed = j.value::bigint FROM json_each_text($2::json) j
         WHERE org_id = $1 AND writer = j.key",
+    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+        FROM json_array_elements_text($2::json) j
+        JOIN grants g ON g.org_id = $1 AND g.id = j.value
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+    claim_leases: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+        SELECT $1, j.value ->> 0, (j.value ->> 1)::bigint, $3, (j.value ->> 2)::bigint, j.value ->> 3, $4
+        FROM json_array_elements($2::json) j ORDER BY 2
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
+          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
 };

@@ -123,6 +123,48 @@ impl Due {
         .await
     }
 
+    /// Grants of which nobody knows what the provider answered to a refresh, and nobody is asking, the oldest first.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn refreshes_in_doubt(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(
+            "SELECT org_id, grant_id FROM refresh_leases
+             WHERE intent IS NOT NULL AND expires_at <= $1 AND not_before <= $1 ORDER BY intent_at LIMIT $2",
+            params![self.0.now, limit],
+            pair,
+        )
+        .await
+    }
+
+    /// Grants that are to be looked at again, the longest overdue first.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn renewals(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(
+            "SELECT org_id, id FROM grants
+             WHERE renew_at IS NOT NULL AND state = 'active' AND renew_at <= $1 ORDER BY renew_at LIMIT $2",
+            params![self.0.now, limit],
+            pair,
+        )
+        .await
+    }
+
+    /// Grants of whose state the operator's webhook is to be told now.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn notices(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(
+            "SELECT org_id, grant_id FROM notices
+             WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
+            params![self.0.now, limit],
+            pair,
+        )
+        .await
+    }
+
     /// Grants whose time in quarantine is over.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Grants and their sealed secrets.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use crate::{
     crypto::keyring::SealedSecret,
@@ -34,6 +34,26 @@ impl fmt::Display for SecretKind {
             Self::RefreshToken => f.write_str("refresh_token"),
             Self::AccessToken => f.write_str("access_token"),
             Self::Narrowed(hash) => write!(f, "narrowed:{hash}"),
+        }
+    }
+}
+
+/// The text names no kind of secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a kind of secret")]
+pub struct NotASecretKind;
+
+impl FromStr for SecretKind {
+    type Err = NotASecretKind;
+
+    fn from_str(text: &str) -> Result<Self, NotASecretKind> {
+        match text {
+            "refresh_token" => Ok(Self::RefreshToken),
+            "access_token" => Ok(Self::AccessToken),
+            other => other
+                .strip_prefix("narrowed:")
+                .map(|hash| Self::Narrowed(hash.to_owned()))
+                .ok_or(NotASecretKind),
         }
     }
 }
@@ -166,17 +186,19 @@ impl Tx {
         .await
     }
 
-    /// Writes what a reconnect, a refresh or a change of state changes.
+    /// Writes what a reconnect, a refresh or a change of state changes; it is then looked at again.
     ///
     /// # Errors
     /// When the database is unavailable or there is no such grant.
     pub async fn update_grant(&mut self, grant: &Grant) -> Result<(), StoreError> {
         let (reason, at) = state_details(&grant.state);
+        self.note_change(grant.org, grant.id, &grant.state, reason)
+            .await?;
         self.change(
             "grants",
             "UPDATE grants SET scopes = $3, state = $4, state_reason = $5, state_at = $6, connected_epoch = $7,
                generation = $8, binding = $9, access_expires_at = $10, has_refresh_token = $11, account_label = $12,
-               label = $13
+               label = $13, renew_at = 0
              WHERE org_id = $1 AND id = $2",
             params![
                 grant.org,
@@ -251,6 +273,40 @@ impl Tx {
         .await
     }
 
+    /// When the provider last gave tokens for a grant.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn renewed_at(&mut self, org: OrgId, grant: GrantId) -> Result<Option<Time>, StoreError> {
+        let row = self
+            .row(
+                "SELECT max(created_at) FROM secrets
+                 WHERE org_id = $1 AND row_id = $2 AND kind IN ('access_token', 'refresh_token')",
+                params![org, grant],
+            )
+            .await?;
+        row.map_or(Ok(None), |row| row.fields("secrets").opt_time())
+    }
+
+    /// Says when a grant is looked at again; `false` if its time has not come, because another replica was faster.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn look_again(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        at: Option<Time>,
+    ) -> Result<bool, StoreError> {
+        let changed = self
+            .execute(
+                "UPDATE grants SET renew_at = $3 WHERE org_id = $1 AND id = $2 AND renew_at <= $4",
+                params![org, grant, at, self.now],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
     /// Destroys a grant's wrapped keys: what was sealed under them cannot be opened again.
     ///
     /// # Errors
@@ -282,16 +338,7 @@ impl Tx {
         rows.into_iter()
             .map(|row| {
                 let mut fields = row.fields("secrets");
-                let kind = match fields.text()?.as_str() {
-                    "refresh_token" => SecretKind::RefreshToken,
-                    "access_token" => SecretKind::AccessToken,
-                    kind => SecretKind::Narrowed(
-                        kind.strip_prefix("narrowed:")
-                            .map(str::to_owned)
-                            .ok_or_else(|| fields.bad())?,
-                    ),
-                };
-                Ok((kind, read_secret(&mut fields)?))
+                Ok((fields.parse()?, read_secret(&mut fields)?))
             })
             .collect()
     }

@@ -21,15 +21,19 @@ macro_rules! history {
                 "open",
                 include_str!(concat!("../../migrations/", $dialect, "/0004_open.sql")),
             ),
+            (
+                "refresh",
+                include_str!(concat!("../../migrations/", $dialect, "/0005_refresh.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 4] = history!("sqlite");
-const POSTGRES: [(&str, &str); 4] = history!("postgres");
+const SQLITE: [(&str, &str); 5] = history!("sqlite");
+const POSTGRES: [(&str, &str); 5] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 4;
+pub(super) const LATEST: i64 = 5;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

@@ -1,5 +1,5 @@
 //! The only room that names `sqlx`. One SQL text for every database; what truly differs lives in the engines' files and
-//! in `gate_sql`.
+//! in `batch_sql`.
 //!
 //! A [`Tx`] is a transaction. Aggregates are methods on it, one file each. Nothing is committed but by
 //! [`Tx::commit`]; a transaction dropped before that takes its connection with it, so that a cancelled caller can
@@ -7,6 +7,7 @@
 
 mod agents;
 mod batch_sql;
+mod claims;
 mod connects;
 mod counts;
 mod delegations;
@@ -20,6 +21,7 @@ mod keys;
 mod listing;
 mod log;
 mod migrations;
+mod notices;
 mod once;
 mod outbox;
 mod outside;
@@ -30,12 +32,14 @@ mod refresh;
 mod replicas;
 mod revocations;
 mod sinks;
+mod spool;
 mod sql;
 mod sqlite;
 mod vigil;
 mod writers;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
+pub use claims::Claims;
 pub use connects::{ConnectRow, ConnectStatus, REVOKED};
 pub use counts::SelectorCounts;
 pub use due::Due;
@@ -47,14 +51,16 @@ pub use grants::{SecretKind, SecretRow};
 pub use keys::{ApiKeyRow, Keyed};
 pub use listing::{DelegationFilter, GrantFilter, UpstreamTotals};
 pub use log::{LogGrowth, LogRow, TileRow, WaitingWriter};
+pub use notices::Notice;
 pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
 pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
-pub use refresh::Lease;
+pub use refresh::{Claim, ClaimAsk, Lease};
 pub use revocations::{RevocationRow, Selector};
+pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -108,6 +114,9 @@ pub enum StoreError {
     /// Another transaction was in the way; nothing was done, and it can be tried again.
     #[error("another transaction was in the way")]
     Conflict,
+    /// The process is ending.
+    #[error("the process is ending")]
+    Stopped,
     /// The system gave no randomness.
     #[error("no randomness")]
     Randomness,
@@ -199,6 +208,13 @@ impl Store {
             begun: Arc::new(writers::Begun::new(Arc::clone(random))),
             vigil: Arc::default(),
         };
+        if matches!(*store.engine, Engine::Sqlite(_)) {
+            // The lock file proves that the process before this one is dead. On PostgreSQL a lease ends by itself long
+            // before anybody can take a dead replica's name.
+            let mut tx = store.write_deployment().await?;
+            tx.void_refreshes().await?;
+            tx.commit().await?;
+        }
         store.renew_replica().await?;
         Ok(store)
     }

@@ -1,12 +1,15 @@
 //! One refresher per grant at a time, across all replicas: a lease with a fencing number, and the durable intent.
+//!
+//! A lease is honoured for a few seconds only and renewed while its holder waits for the provider. A holder that died
+//! must not keep the others from asking again while the provider still takes the old refresh token.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use crate::domain::{GrantId, OrgId};
+use crate::domain::{GrantId, OrgId, Time};
 
 use super::{
     StoreError,
-    sql::{Tx, params},
+    sql::{Tx, json, params},
 };
 
 /// A claimed lease. Whoever writes a result names its fence; a later claim makes it void.
@@ -16,62 +19,156 @@ pub struct Lease {
     pub fence: i64,
     /// What an earlier holder had asked of the provider and never learned the answer of.
     pub in_doubt: Option<String>,
+    /// How often in a row the provider gave nothing.
+    pub failures: u64,
+}
+
+/// One claim.
+#[derive(Debug, Clone)]
+pub struct ClaimAsk {
+    /// Of whose lease.
+    pub grant: GrantId,
+    /// The grant's generation when it was read.
+    pub generation: u64,
+    /// What is about to be asked of the provider.
+    pub intent: String,
+    /// How long the lease is honoured without being renewed.
+    pub life: Duration,
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub enum Claim {
+    /// The lease is the caller's.
+    Ours(Lease),
+    /// Another holds it; its answer will do.
+    Held,
+    /// The grant has changed since it was read: read it again.
+    Moved,
+    /// The provider gave nothing a moment ago and is left alone for now.
+    Cooling,
+}
+
+/// What is known of a grant before a claim.
+struct Before {
+    generation: u64,
+    fence: i64,
+    held_until: Time,
+    in_doubt: Option<String>,
+    failures: u64,
+    not_before: Time,
 }
 
 impl Tx {
-    /// Claims the grant's lease for `holder` and records what is about to be asked; `None` while another holds it.
+    /// Claims the leases of many grants for `holder` and records what is about to be asked: one statement to look, one to
+    /// claim. The answers are in the order of the questions.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn claim_refresh(
+    pub async fn claim_refreshes(
+        &mut self,
+        org: OrgId,
+        holder: &str,
+        asks: &[ClaimAsk],
+    ) -> Result<Vec<Claim>, StoreError> {
+        let sql = self.connection.batch_sql();
+        let grants: Vec<GrantId> = asks.iter().map(|ask| ask.grant).collect();
+        let mut known = HashMap::with_capacity(asks.len());
+        for row in self.rows(sql.leases, params![org, json(&grants)]).await? {
+            let mut fields = row.fields("refresh_leases");
+            let grant: GrantId = fields.parse()?;
+            let before = Before {
+                generation: fields.count()?,
+                fence: fields.int()?,
+                held_until: fields.time()?,
+                in_doubt: fields.opt_text()?,
+                failures: fields.count()?,
+                not_before: fields.time()?,
+            };
+            known.insert(grant, before);
+        }
+        let (mut claims, mut rows) = (Vec::with_capacity(asks.len()), Vec::new());
+        for ask in asks {
+            let claim = match known.get_mut(&ask.grant) {
+                Some(before) if before.held_until > self.now => Claim::Held,
+                // INVARIANT: I4; whoever read before a sibling kept its answer would ask a second time.
+                Some(before) if before.generation == ask.generation => {
+                    if before.not_before > self.now {
+                        Claim::Cooling
+                    } else {
+                        let until = self.now + ask.life;
+                        rows.push((
+                            ask.grant,
+                            before.fence + 1,
+                            until.unix_micros(),
+                            ask.intent.clone(),
+                        ));
+                        // Asked for twice in one batch, it is held by the first.
+                        before.held_until = until;
+                        Claim::Ours(Lease {
+                            fence: before.fence + 1,
+                            in_doubt: before.in_doubt.clone(),
+                            failures: before.failures,
+                        })
+                    }
+                }
+                Some(_) | None => Claim::Moved,
+            };
+            claims.push(claim);
+        }
+        if !rows.is_empty() {
+            let claimed = self
+                .execute(sql.claim_leases, params![org, json(&rows), holder, self.now])
+                .await?;
+            if usize::try_from(claimed) != Ok(rows.len()) {
+                return Err(StoreError::Inconsistent {
+                    table: "refresh_leases",
+                });
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Honours the lease for longer; `false` if it is its holder's no more.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn renew_refresh(
         &mut self,
         org: OrgId,
         grant: GrantId,
-        holder: &str,
-        intent: &str,
+        fence: i64,
         life: Duration,
-    ) -> Result<Option<Lease>, StoreError> {
-        let row = self
-            .row(
-                "SELECT fence, expires_at, intent FROM refresh_leases WHERE org_id = $1 AND grant_id = $2",
-                params![org, grant],
+    ) -> Result<bool, StoreError> {
+        let changed = self
+            .execute(
+                "UPDATE refresh_leases SET expires_at = $4
+                 WHERE org_id = $1 AND grant_id = $2 AND fence = $3 AND intent IS NOT NULL AND expires_at > 0",
+                params![org, grant, fence, self.now + life],
             )
             .await?;
-        let (fence, in_doubt) = match row {
-            None => (0, None),
-            Some(row) => {
-                let mut fields = row.fields("refresh_leases");
-                let (fence, expires_at) = (fields.int()?, fields.time()?);
-                let intent = fields.opt_text()?;
-                if expires_at > self.now {
-                    return Ok(None);
-                }
-                (fence, intent)
-            }
-        };
-        self.change(
-            "refresh_leases",
-            "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = $3, holder = $4, expires_at = $5, intent = $6,
-               intent_at = $7",
-            params![org, grant, fence + 1, holder, self.now + life, intent, self.now],
-        )
-        .await?;
-        Ok(Some(Lease {
-            fence: fence + 1,
-            in_doubt,
-        }))
+        Ok(changed == 1)
     }
 
-    /// Gives the lease back with its question unanswered: whoever claims it next is told.
+    /// Gives the lease back after a failure: nobody asks before `not_before`. With `in_doubt`, the question stays
+    /// unanswered: whoever claims the lease next is told.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn leave_in_doubt(&mut self, org: OrgId, grant: GrantId, fence: i64) -> Result<(), StoreError> {
+    pub async fn fail_refresh(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        fence: i64,
+        in_doubt: bool,
+        not_before: Time,
+    ) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE refresh_leases SET expires_at = 0 WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
-            params![org, grant, fence],
+            "UPDATE refresh_leases SET expires_at = 0, failures = failures + 1, not_before = $4,
+               intent = CASE WHEN CAST($5 AS BIGINT) = 1 THEN intent END,
+               intent_at = CASE WHEN CAST($5 AS BIGINT) = 1 THEN intent_at END
+             WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
+            params![org, grant, fence, not_before, in_doubt],
         )
         .await
         .map(drop)
@@ -89,11 +186,35 @@ impl Tx {
     ) -> Result<bool, StoreError> {
         let changed = self
             .execute(
-                "UPDATE refresh_leases SET expires_at = 0, intent = NULL, intent_at = NULL
+                "UPDATE refresh_leases SET expires_at = 0, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
                  WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
                 params![org, grant, fence],
             )
             .await?;
         Ok(changed == 1)
+    }
+
+    /// Drops a doubt that makes no difference any more, unless somebody is asking right now.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn forget_refresh(&mut self, org: OrgId, grant: GrantId) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE refresh_leases SET intent = NULL, intent_at = NULL
+             WHERE org_id = $1 AND grant_id = $2 AND expires_at <= $3",
+            params![org, grant, self.now],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Voids every lease: each was held by an earlier process that is known to be dead. Their intents stay.
+    pub(super) async fn void_refreshes(&mut self) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE refresh_leases SET expires_at = 0 WHERE expires_at > 0",
+            params![],
+        )
+        .await
+        .map(drop)
     }
 }

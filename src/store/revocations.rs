@@ -184,6 +184,8 @@ impl Tx {
     /// # Errors
     /// When the database is unavailable.
     pub async fn bury_grant(&mut self, grant: &Grant, outbox: &OutboxRow) -> Result<(), StoreError> {
+        let ended = crate::domain::grant::GrantState::Revoked { at: self.now };
+        self.note_change(grant.org, grant.id, &ended, None).await?;
         self.change(
             "grants",
             "UPDATE grants SET state = 'revoked', state_reason = NULL, state_at = coalesce($3, $4), upstream = $5

@@ -1,11 +1,12 @@
-//! Background work: sequencing the log, revoking upstream, sweeping. Each worker looks, does what is due and looks
+//! Background work: sequencing the log, revoking upstream, asking again what is in doubt,
+//! renewing ahead, telling the operator's webhook, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::flows::{Deps, Refusal, sequence, sinks, sweep, upstream};
+use crate::flows::{Deps, Refusal, notify, refresh, sequence, sinks, sweep, upstream};
 
 /// Workers under way. Dropping it stops them; [`Workers::stop`] lets them finish what they hold.
 #[derive(Debug)]
@@ -36,6 +37,19 @@ impl Workers {
             tasks.spawn(every("sink", SINK_EVERY, stopped.clone(), work));
         }
         tasks.spawn(every("outbox", OUTBOX_EVERY, stopped.clone(), with(deps, outbox)));
+        tasks.spawn(every(
+            "refresh",
+            REFRESH_EVERY,
+            stopped.clone(),
+            with(deps, settle_refreshes),
+        ));
+        tasks.spawn(every(
+            "renewals",
+            REFRESH_EVERY,
+            stopped.clone(),
+            with(deps, look_ahead),
+        ));
+        tasks.spawn(every("notices", REFRESH_EVERY, stopped.clone(), with(deps, tell)));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
     }
@@ -56,6 +70,20 @@ async fn outbox(deps: Arc<Deps>) -> Result<(), Refusal> {
     upstream::fan_out(&deps).await?;
     upstream::drain(&deps).await?;
     Ok(())
+}
+
+async fn settle_refreshes(deps: Arc<Deps>) -> Result<(), Refusal> {
+    // What the provider answered comes before what it is to be asked again.
+    refresh::spooled::drain(&deps).await;
+    refresh::doubt::ask_again(&deps).await.map(drop)
+}
+
+async fn look_ahead(deps: Arc<Deps>) -> Result<(), Refusal> {
+    refresh::ahead::look(&deps).await.map(drop)
+}
+
+async fn tell(deps: Arc<Deps>) -> Result<(), Refusal> {
+    notify::tell(&deps).await.map(drop)
 }
 
 async fn sweep_once(deps: Arc<Deps>) -> Result<(), Refusal> {
@@ -96,5 +124,7 @@ const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
 const SINK_EVERY: Duration = Duration::from_secs(1);
 /// Revocations reach the provider at most this much later.
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
+/// A lost answer is asked for again, a token renewed ahead and a change told at most this much later.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often overdue things are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
-//! A real `postern dev`, stopped, killed and starved at the worst moment. Needs the feature `failpoints`.
+//! A real process, stopped, killed and starved at the worst moment: `postern dev`, or a Postern beside an Acme Mail that
+//! survives it. Needs the feature `failpoints`.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -10,4 +11,6 @@
 mod browser;
 mod pause;
 mod process;
+mod rotation;
+mod server;
 mod storage;

@@ -10,9 +10,12 @@ use postern::{
         grant::{GrantState, ReconnectReason},
     },
     flows::{
-        Refusal, upstream,
+        Refusal,
+        refresh::{ahead, doubt},
+        upstream,
         vend::{self, Vended},
     },
+    store::{Claim, ClaimAsk},
 };
 use serde_json::json;
 
@@ -138,8 +141,102 @@ async fn a_lost_answer_to_a_rotation_is_recovered_within_the_grace() {
         world.vend(world.read(grant)).await,
         Err(Refusal::ProviderUnavailable)
     ));
-    // The lease of the lost attempt has to run out first, the grace must not.
-    world.later(Duration::from_secs(45));
+    // The provider is left alone for a moment; the grace is far from over.
+    world.later(Duration::from_secs(2));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+/// The lease of a holder that asked and died: claimed, and nothing after that.
+async fn claimed_by_a_dead_one(world: &World, grant: GrantId) {
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    let holder = world.deps.store.replica();
+    let ask = ClaimAsk {
+        grant,
+        generation: world.grant(grant).await.generation,
+        intent: "access_token".to_owned(),
+        life: Duration::from_secs(10),
+    };
+    let outdated = ClaimAsk {
+        generation: ask.generation - 1,
+        ..ask.clone()
+    };
+    // Twice in one batch: the second one finds it held.
+    let claims = tx
+        .claim_refreshes(world.org, &holder, &[outdated, ask.clone(), ask])
+        .await
+        .unwrap();
+    assert!(
+        matches!(claims[..], [Claim::Moved, Claim::Ours(_), Claim::Held]),
+        "{claims:?}"
+    );
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_starts_again_honours_no_lease_of_the_one_before() {
+    let world = World::on_sqlite().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    world.later(Duration::from_secs(400));
+    claimed_by_a_dead_one(&world, grant).await;
+    let world = world.restarted().await;
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_lease_of_a_dead_replica_ends_long_before_the_grace_does() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    claimed_by_a_dead_one(&world, grant).await;
+    world.later(Duration::from_secs(11));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_though_nobody_vends() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(2));
+    assert_eq!(doubt::ask_again(&world.deps).await.unwrap(), 1);
+    world.until_seen("token", 3).await;
+    // Long past the grace: what was not settled then is lost now.
+    world.later(Duration::from_secs(3600));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_is_left_alone_for_longer_and_longer() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "status": 503, "body": "down", "times": 100}))
+        .await;
+    let before = world.seen("token").await.len();
+    for _ in 0..120 {
+        world.vend(world.read(grant)).await.unwrap_err();
+        world.later(Duration::from_secs(1));
+    }
+    assert_eq!(
+        world.seen("token").await.len() - before,
+        7,
+        "at 0, 1, 3, 7, 15, 31 and 63 s"
+    );
+}
+
+#[tokio::test]
+async fn a_provider_that_names_a_time_is_not_asked_before_it() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "status": 429, "body": "slow down", "retry_after": 90, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(89));
+    world.vend(world.read(grant)).await.unwrap_err();
+    world.later(Duration::from_secs(2));
     world.vend(world.read(grant)).await.unwrap();
 }
 
@@ -176,6 +273,7 @@ async fn a_provider_that_throttles_does_not_settle_an_earlier_doubt() {
     world
         .fault(json!({"next": "token", "status": 429, "body": "slow down", "times": 1}))
         .await;
+    world.later(Duration::from_secs(2));
     world.vend(world.read(grant)).await.unwrap_err();
     world.later(Duration::from_secs(120));
     world.vend(world.read(grant)).await.unwrap_err();
@@ -266,4 +364,68 @@ async fn narrowing_keeps_the_broad_grant() {
         .vend(super::harness::ask(grant, "messages.send", inside))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_token_in_use_is_renewed_before_anybody_waits_for_it() {
+    let (world, grant) = World::connected().await;
+    world.vend(world.read(grant)).await.unwrap();
+    // Just connected: it is looked at, and its time set.
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    assert_eq!(
+        ahead::look(&world.deps).await.unwrap(),
+        0,
+        "its time has not come"
+    );
+    let before = world.seen("token").await.len();
+    // Acme Mail's tokens live 300 s; the last 30 s a vend would renew it itself.
+    world.later(Duration::from_secs(265));
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    world.until_seen("token", before + 1).await;
+    world.until_generation(grant, 2).await;
+    world.later(Duration::from_secs(100));
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(
+        world.seen("token").await.len(),
+        before + 1,
+        "the vend found it renewed"
+    );
+}
+
+#[tokio::test]
+async fn a_token_nobody_uses_is_left_to_end() {
+    let (world, _) = World::connected().await;
+    ahead::look(&world.deps).await.unwrap();
+    let before = world.seen("token").await.len();
+    for _ in 0..100 {
+        world.later(Duration::from_secs(60));
+        ahead::look(&world.deps).await.unwrap();
+    }
+    assert_eq!(world.seen("token").await.len(), before);
+}
+
+#[tokio::test]
+async fn a_grant_that_would_die_of_idleness_is_kept_alive() {
+    let world = World::with_connector(&[("rotates = true", "rotates = true\nidle_days = 30")]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    for generation in 2..6 {
+        assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "its token ends first");
+        world.later(days(1));
+        assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "and nobody used it");
+        world.later(days(13));
+        assert_eq!(
+            ahead::look(&world.deps).await.unwrap(),
+            0,
+            "not half the time has passed"
+        );
+        world.later(days(9));
+        assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+        world.until_generation(grant, generation).await;
+    }
+    // 92 days.
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+fn days(count: u64) -> Duration {
+    Duration::from_secs(count * 24 * 3600)
 }

@@ -56,7 +56,7 @@ impl File<'_> {
         };
         let url = || {
             self.needed(raw, raw.url.as_ref(), "url")
-                .and_then(|text| self.value::<values::SinkUrl>(text))
+                .and_then(|text| self.value::<values::ReceiverUrl>(text))
                 .map(|url| url.0)
         };
         let (kind, takes): (SinkKind, &[&str]) = match raw.kind.get_ref().as_str() {

@@ -98,7 +98,7 @@ fn read_body(
     let said_no = lookup::at(body, "error").is_some_and(|error| !error.is_null() && error != "");
     // A refusal may come with status 200 (GitHub, Slack), a success with 201.
     if !response.is_success() || said_no || !lookup::succeeds(rules.success.as_ref(), body) {
-        return Err(refused(connector, response.status, body));
+        return Err(refused(connector, response, body));
     }
     let fields = &rules.fields;
     let root = root(connector, origin, body);

@@ -70,7 +70,7 @@ async fn call(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Value, OAuthError>
     if response.is_success() && lookup::succeeds(identity.success.as_ref(), &body) {
         Ok(body)
     } else {
-        Err(refused(connector, response.status, &body))
+        Err(refused(connector, &response, &body))
     }
 }
 

@@ -11,6 +11,9 @@ mod revoke;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
+use http::header;
 use oauth2 as wire;
 use serde_json::Value;
 
@@ -66,6 +69,8 @@ pub enum OAuthError {
         status: u16,
         /// The provider's code, if it looks like one.
         code: Option<String>,
+        /// How long the provider asks to wait.
+        retry_after: Option<Duration>,
     },
     /// The provider said yes, but the answer is not what it should be.
     #[error("the provider's answer is unusable: {0}")]
@@ -83,6 +88,15 @@ impl OAuthError {
             Self::Egress(_) | Self::Unusable(_) => ErrorClass::Transient,
             Self::Refused { class, .. } => *class,
             Self::Definition(_) => ErrorClass::Config,
+        }
+    }
+
+    /// How long the provider asks to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Egress(_) | Self::Unusable(_) | Self::Definition(_) => None,
         }
     }
 
@@ -189,7 +203,7 @@ impl<'a> OAuth<'a> {
         let response = self.send(request).await?;
         let body = answer::json(&response)?;
         if !response.is_success() {
-            return Err(refused(self.connector, response.status, &body));
+            return Err(refused(self.connector, &response, &body));
         }
         if body.get("active") != Some(&Value::Bool(true)) {
             return Ok(None);
@@ -223,10 +237,24 @@ impl<'a> OAuth<'a> {
     }
 }
 
-fn refused(connector: &Connector, status: u16, body: &Value) -> OAuthError {
+fn refused(connector: &Connector, response: &InboundResponse, body: &Value) -> OAuthError {
     OAuthError::Refused {
-        class: errors::classify_token(connector, status, body),
-        status,
+        class: errors::classify_token(connector, response.status, body),
+        status: response.status,
         code: errors::safe_code(body),
+        retry_after: retry_after(response),
     }
+}
+
+// RFC 9110 §10.2.3, the seconds form; at most a day.
+fn retry_after(response: &InboundResponse) -> Option<Duration> {
+    let seconds = response
+        .headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse::<u64>()
+        .ok()?;
+    Some(Duration::from_secs(seconds.min(86_400)))
 }

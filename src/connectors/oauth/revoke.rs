@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::{Method, header};
+use http::Method;
 use serde_json::Value;
 use url::Url;
 
@@ -166,7 +166,7 @@ fn judge(oauth: &OAuth<'_>, response: &InboundResponse) -> RevokeOutcome {
         Some(ErrorClass::Dead) => return RevokeOutcome::Revoked,
         Some(ErrorClass::Transient) => {
             return RevokeOutcome::Retry {
-                after: retry_after(response),
+                after: super::retry_after(response),
             };
         }
         Some(_) => {
@@ -178,7 +178,7 @@ fn judge(oauth: &OAuth<'_>, response: &InboundResponse) -> RevokeOutcome {
     }
     match (response.status, errors::code(&body)) {
         (408 | 425 | 429 | 500..=599, _) => RevokeOutcome::Retry {
-            after: retry_after(response),
+            after: super::retry_after(response),
         },
         // RFC 7009 §2.2.1.
         (_, Some("unsupported_token_type")) => RevokeOutcome::Unsupported,
@@ -186,17 +186,4 @@ fn judge(oauth: &OAuth<'_>, response: &InboundResponse) -> RevokeOutcome {
             code: errors::safe_code(&body),
         },
     }
-}
-
-// RFC 9110 §10.2.3, the seconds form; at most a day.
-fn retry_after(response: &InboundResponse) -> Option<Duration> {
-    let seconds = response
-        .headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse::<u64>()
-        .ok()?;
-    Some(Duration::from_secs(seconds.min(86_400)))
 }

@@ -1,7 +1,7 @@
 //! Codes, token families and the rules of their lives. Pure: time and tokens are handed in.
 //!
 //! A family is what one consent made. Its refresh tokens carry a generation: the current one rotates, the one just
-//! before it may be retried for 60 s, any older one is a theft and ends the family.
+//! before it may be retried for a while, any older one is a theft and ends the family.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -45,12 +45,31 @@ impl Minted {
 }
 
 /// All codes and tokens.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Grants {
+    /// How long the refresh token that was just rotated may be sent again; zero: not at all.
+    #[serde(skip, default = "usual_grace")]
+    pub(super) rotation_grace: Duration,
     families: Vec<Family>,
     codes: HashMap<TokenHash, Code>,
     refresh: HashMap<TokenHash, RefreshToken>,
     access: HashMap<TokenHash, AccessToken>,
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self {
+            rotation_grace: ROTATION_GRACE,
+            families: Vec::new(),
+            codes: HashMap::new(),
+            refresh: HashMap::new(),
+            access: HashMap::new(),
+        }
+    }
+}
+
+fn usual_grace() -> Duration {
+    ROTATION_GRACE
 }
 
 /// What a person allowed a client on the consent page.
@@ -73,6 +92,14 @@ struct Family {
     generation: u64,
     rotated_at: Time,
     ended: bool,
+}
+
+impl Family {
+    /// Whether a refresh token of this generation was rotated so short a time ago that it may be sent again.
+    fn may_retry(&self, generation: u64, grace: Duration, now: Time) -> bool {
+        let just_rotated = generation.checked_add(1) == Some(self.generation);
+        just_rotated && !grace.is_zero() && now.since(self.rotated_at) <= grace
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,8 +214,7 @@ impl Grants {
             return Err(Refusal::Ended);
         }
         let is_current = generation == family.generation;
-        let is_retry = generation.checked_add(1) == Some(family.generation)
-            && now.since(family.rotated_at) <= ROTATION_GRACE;
+        let is_retry = family.may_retry(generation, self.rotation_grace, now);
         if !is_current && !is_retry {
             // RFC 9700 §4.14.2: a rotated refresh token that comes back means someone else has it.
             family.ended = true;
@@ -250,8 +276,7 @@ impl Grants {
     pub(super) fn refresh(&self, hash: &TokenHash, now: Time) -> Option<Access> {
         let token = self.refresh.get(hash)?;
         let family = self.families.get(token.family)?;
-        let is_retry = token.generation.checked_add(1) == Some(family.generation)
-            && now.since(family.rotated_at) <= ROTATION_GRACE;
+        let is_retry = family.may_retry(token.generation, self.rotation_grace, now);
         (!family.ended && (token.generation == family.generation || is_retry)).then(|| Access {
             account: family.account.clone(),
             scope: family.scope.clone(),

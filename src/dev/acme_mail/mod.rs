@@ -34,6 +34,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -165,6 +166,13 @@ impl AcmeMail {
             world: Mutex::new(world),
             keeper: OnceLock::new(),
         }))
+    }
+
+    /// The same with another time in which a rotated refresh token may be sent again; zero: it may not.
+    #[must_use]
+    pub fn with_rotation_grace(self, grace: Duration) -> Self {
+        self.world().grants.rotation_grace = grace;
+        self
     }
 
     /// All endpoints, behind the `Host` and `Origin` checks.

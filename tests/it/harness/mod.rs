@@ -211,6 +211,17 @@ impl World {
         tx.grant(self.org, grant).await.unwrap().unwrap()
     }
 
+    /// Waits until a grant's tokens have been renewed up to this generation.
+    pub async fn until_generation(&self, grant: GrantId, generation: u64) {
+        for _ in 0..1000 {
+            if self.grant(grant).await.generation >= generation {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{grant} never reached generation {generation}");
+    }
+
     /// The grants of a person, newest first.
     pub async fn grants_of(&self, user: UserId) -> Vec<Grant> {
         let mut tx = self.deps.store.read(self.org).await.unwrap();
@@ -250,7 +261,8 @@ impl World {
 
     /// Makes Acme Mail misbehave once.
     pub async fn fault(&self, fault: Value) {
-        fetch("POST", &format!("{}/admin/fault", self.acme), Some(fault)).await;
+        let complaint = fetch("POST", &format!("{}/admin/fault", self.acme), Some(fault)).await;
+        assert_eq!(complaint, Value::Null);
     }
 
     /// The entries of the org, newest first.
@@ -425,6 +437,7 @@ pub async fn open_as(
         catalogue: Catalogue::load(&connectors).unwrap(),
         egress: Egress::new(policy).unwrap(),
         sinks: Vec::new(),
+        webhook: None,
         clock: Arc::clone(clock) as _,
     })
     .await

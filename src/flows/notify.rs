@@ -1,0 +1,186 @@
+//! Telling the operator's webhook where a grant stands whenever that changes: signed (Standard Webhooks), at least once,
+//! retried with growing pauses. A message names ids, a state and its reason; never a person's name, never a secret.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use serde::Serialize;
+use url::Url;
+
+use crate::{
+    crypto::webhook::WebhookKey,
+    domain::{
+        GrantId, OrgId, Time, UserId,
+        connector::ConnectorId,
+        grant::{Grant, GrantState},
+    },
+    egress::{EgressError, OperatorClient, OutboundRequest},
+    store::Notice,
+};
+
+use super::{Deps, Refusal};
+
+/// The operator's receiver.
+#[derive(Debug)]
+pub struct Webhook {
+    url: Url,
+    key: WebhookKey,
+    client: OperatorClient,
+}
+
+impl Webhook {
+    /// A receiver at `url` that knows `key`.
+    #[must_use]
+    pub fn new(url: Url, key: WebhookKey, client: OperatorClient) -> Self {
+        Self { url, key, client }
+    }
+
+    /// Sends one message. `id` is the same whenever the same thing is said.
+    async fn send(&self, id: &str, now: Time, body: Vec<u8>) -> Result<(), Untold> {
+        let seconds = now.unix_seconds();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in [
+            ("webhook-id", id.to_owned()),
+            ("webhook-timestamp", seconds.to_string()),
+            ("webhook-signature", self.key.sign(id, seconds, &body)),
+        ] {
+            let value = HeaderValue::from_str(&value).map_err(|_| Untold::Message)?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let request = OutboundRequest {
+            headers,
+            body: Some(body.into()),
+            max_body: MOST_ANSWERED,
+            ..OutboundRequest::new(Method::POST, self.url.clone())
+        };
+        let answer = self.client.send(request).await?;
+        if answer.is_success() {
+            Ok(())
+        } else {
+            Err(Untold::Status(answer.status))
+        }
+    }
+}
+
+/// Why a receiver was not told.
+#[derive(Debug, thiserror::Error)]
+enum Untold {
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    #[error("the receiver answered {0}")]
+    Status(u16),
+    #[error("the message cannot be written")]
+    Message,
+}
+
+/// Tells what is due; returns how many messages arrived.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn tell(deps: &Arc<Deps>) -> Result<usize, Refusal> {
+    let Some(webhook) = &deps.webhook else {
+        return Ok(0);
+    };
+    let due = deps.store.due().await?.notices(BATCH).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    for (org, grant) in due {
+        let (deps, webhook) = (Arc::clone(deps), Arc::clone(webhook));
+        tasks.spawn(async move { tell_one(&deps, &webhook, org, grant).await });
+    }
+    let mut told = 0;
+    while let Some(done) = tasks.join_next().await {
+        match done {
+            Ok(Ok(arrived)) => told += usize::from(arrived),
+            Ok(Err(refusal)) => tracing::warn!(cause = %refusal, "a notice has to wait"),
+            Err(_) => tracing::error!("a notice stopped unexpectedly"),
+        }
+    }
+    Ok(told)
+}
+
+/// One try; `true` if it arrived.
+async fn tell_one(deps: &Deps, webhook: &Webhook, org: OrgId, id: GrantId) -> Result<bool, Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    let now = tx.now();
+    let (Some(notice), Some(grant)) = (tx.notice(org, id).await?, tx.grant(org, id).await?) else {
+        return Ok(false);
+    };
+    // Whoever takes it up has the time until the next try for itself.
+    if !tx.take_notice(org, id, now + pause(notice.attempts)).await? {
+        return Ok(false);
+    }
+    tx.commit().await?;
+    let sent = match message(&grant, &notice) {
+        Some((message, body)) => webhook.send(&message, now, body).await,
+        None => Err(Untold::Message),
+    };
+    let arrived = sent.is_ok();
+    if let Err(cause) = sent {
+        if notice.attempts < GIVE_UP_AFTER {
+            tracing::warn!(grant.id = %id, cause = %cause, "the receiver was not told of {id}");
+            return Ok(false);
+        }
+        tracing::error!(grant.id = %id, cause = %cause, "the receiver is not told of {id} any more");
+    }
+    let mut tx = deps.store.write(org).await?;
+    tx.end_notice(org, id, &notice).await?;
+    tx.commit().await?;
+    Ok(arrived)
+}
+
+/// Id and body.
+fn message(grant: &Grant, notice: &Notice) -> Option<(String, Vec<u8>)> {
+    let reason = match grant.state {
+        GrantState::NeedsReconnect { reason } => Some(reason.as_str()),
+        _ => None,
+    };
+    let message = Message {
+        kind: "grant.state_changed",
+        timestamp: notice.at,
+        data: Changed {
+            org: grant.org,
+            grant: grant.id,
+            user: grant.user,
+            connector: &grant.connector,
+            state: grant.state.as_str(),
+            reason,
+        },
+    };
+    let body = serde_json::to_vec(&message).ok()?;
+    Some((format!("{}.{}", grant.id, notice.changes), body))
+}
+
+/// Standard Webhooks, "payload structure".
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    timestamp: Time,
+    data: Changed<'a>,
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    org: OrgId,
+    grant: GrantId,
+    user: UserId,
+    connector: &'a ConnectorId,
+    state: &'static str,
+    reason: Option<&'static str>,
+}
+
+/// Longer than the client waits for an answer, then doubling up to six hours.
+fn pause(attempts: u64) -> Duration {
+    let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
+    (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+}
+
+/// Messages under way at a time.
+const BATCH: u64 = 16;
+/// Bytes of an answer that are read.
+const MOST_ANSWERED: usize = 64 * 1024;
+const FIRST_PAUSE: Duration = Duration::from_secs(150);
+const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
+/// About three days.
+const GIVE_UP_AFTER: u64 = 18;

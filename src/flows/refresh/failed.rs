@@ -1,0 +1,140 @@
+//! What a refusal or a lost answer means for a grant: nothing, a pause, or that its person has to connect again.
+
+use std::time::Duration;
+
+use crate::{
+    connectors::{ErrorClass, oauth::OAuthError},
+    domain::{
+        connector::Connector,
+        entry::{EntryDraft, EntryType},
+        grant::{Grant, GrantState, ReconnectReason},
+    },
+    failpoints::Failpoint,
+    flows::{Deps, Refusal, record},
+    store::{Lease, SecretRow, Selector},
+};
+
+/// Says what a failure means for the grant, as far as it means anything.
+pub(super) async fn failed(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    lease: &Lease,
+    failure: &OAuthError,
+) -> Result<SecretRow, Refusal> {
+    Failpoint::RefreshRefused.reached();
+    let class = failure.class();
+    let reason = match class {
+        // An earlier answer was lost and the provider rotated: the grant is lost, and that is said (I3). Asking again
+        // costs nothing: had it not rotated, the old token would have worked.
+        ErrorClass::Dead if lease.in_doubt.is_some() && connector.refresh.rotates => {
+            Some(ReconnectReason::RotationLost)
+        }
+        ErrorClass::Dead => Some(ReconnectReason::RefreshTokenDead),
+        ErrorClass::Consent => Some(ReconnectReason::ConsentRequired),
+        ErrorClass::Config | ErrorClass::Transient | ErrorClass::Scope | ErrorClass::Unknown => None,
+    };
+    tracing::warn!(grant.id = %grant.id, connector.id = %grant.connector, class = ?class, cause = %failure,
+        "the provider did not renew the token of {}", grant.id);
+    let Some(reason) = reason else {
+        let draft = EntryDraft {
+            user: Some(grant.user),
+            grant: Some(grant.id),
+            connector: Some(grant.connector.clone()),
+            outcome: Some("failed".to_owned()),
+            reason: Some(format!("{class:?}").to_lowercase()),
+            ..EntryDraft::default()
+        };
+        let entry = record::open(deps, EntryType::Refresh, draft)?;
+        let mut tx = deps.store.write(grant.org).await?;
+        // Sent and not answered stays in doubt; refused outright is answered.
+        let in_doubt = failure.is_in_doubt() || lease.in_doubt.is_some();
+        let not_before = tx.now() + pause(lease.failures, failure);
+        tx.fail_refresh(grant.org, grant.id, lease.fence, in_doubt, not_before)
+            .await?;
+        tx.append_entry(grant.org, entry).await?;
+        Failpoint::RefreshFailing.reached();
+        tx.commit().await?;
+        Failpoint::RefreshFailed.reached();
+        return Err(Refusal::ProviderUnavailable);
+    };
+    // INVARIANT: a dead refresh token is believed only if it is still ours: a sibling may have rotated it.
+    set_reconnect_if_unchanged(deps, grant, reason, Some(lease.fence)).await?;
+    Err(Refusal::GrantNeedsReconnect(grant.id))
+}
+
+/// The provider calls even a fresh token dead.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn give_up(deps: &Deps, grant: &Grant) -> Result<(), Refusal> {
+    let current = deps
+        .store
+        .read(grant.org)
+        .await?
+        .grant(grant.org, grant.id)
+        .await?
+        .ok_or(Refusal::NotFound)?;
+    set_reconnect(deps, &current, ReconnectReason::RefreshTokenDead).await
+}
+
+pub(super) async fn set_reconnect(
+    deps: &Deps,
+    grant: &Grant,
+    reason: ReconnectReason,
+) -> Result<(), Refusal> {
+    set_reconnect_if_unchanged(deps, grant, reason, None).await
+}
+
+async fn set_reconnect_if_unchanged(
+    deps: &Deps,
+    grant: &Grant,
+    reason: ReconnectReason,
+    fence: Option<i64>,
+) -> Result<(), Refusal> {
+    let draft = EntryDraft {
+        user: Some(grant.user),
+        grant: Some(grant.id),
+        connector: Some(grant.connector.clone()),
+        outcome: Some("needs_reconnect".to_owned()),
+        reason: Some(reason.as_str().to_owned()),
+        ..EntryDraft::default()
+    };
+    let entry = record::open(deps, EntryType::Refresh, draft)?;
+    let mut tx = deps.store.write(grant.org).await?;
+    let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
+    if let Some(fence) = fence {
+        tx.release_refresh(grant.org, grant.id, fence).await?;
+    }
+    if now_grant.generation != grant.generation || now_grant.state != GrantState::Active {
+        return Ok(tx.commit().await?);
+    }
+    // An allow becomes a deny: the epoch moves on.
+    tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
+    now_grant.state = GrantState::NeedsReconnect { reason };
+    tx.update_grant(&now_grant).await?;
+    tx.append_entry(grant.org, entry).await?;
+    Failpoint::RefreshGivingUp.reached();
+    tx.commit().await?;
+    Failpoint::RefreshGivenUp.reached();
+    Ok(())
+}
+
+/// How long the provider is left alone about this grant: doubling, and at least as long as it asks for.
+fn pause(failures: u64, failure: &OAuthError) -> Duration {
+    // A request for scopes it does not give says nothing about the provider or the next request.
+    if failure.class() == ErrorClass::Scope {
+        return Duration::ZERO;
+    }
+    let doublings = u32::try_from(failures.min(8)).unwrap_or(8);
+    let pause = FIRST_PAUSE * 2_u32.pow(doublings);
+    let asked = failure.retry_after().unwrap_or_default().min(PAUSE_AS_ASKED);
+    pause.min(LONGEST_PAUSE).max(asked)
+}
+
+/// Short: where the old refresh token is taken for 60 s, a lost answer gets six tries in that time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// What one's own doubling never exceeds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// A provider that asks for more is asked before that.
+const PAUSE_AS_ASKED: Duration = Duration::from_secs(600);

@@ -1,0 +1,230 @@
+//! Keeping what the provider answered: in the database if it is there, else in the spool.
+
+use std::time::Duration;
+
+use crate::{
+    crypto::{CryptoError, OdkHandle},
+    domain::{
+        ScopeSet, Time,
+        connector::Connector,
+        entry::{EntryDraft, EntryType},
+        grant::{Grant, GrantState},
+    },
+    failpoints::Failpoint,
+    flows::{Deps, Refusal, record, upstream},
+    release::seal::{self, Tokens},
+    store::{Answered, Lease, SecretKind, SecretRow, Selector},
+};
+
+use super::{Want, late};
+
+/// Keeps the answer if the lease is still ours, else hands the new tokens to the outbox.
+pub(super) async fn keep(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    lease: &Lease,
+    key: &OdkHandle,
+    want: &Want,
+    answer: &Tokens,
+) -> Result<SecretRow, Refusal> {
+    let answered = sealed(key, grant, lease, want, answer)?;
+    Failpoint::RefreshSealed.reached();
+    let reason = matches!(want, Want::Narrowed(_)).then_some("narrowed");
+    let entered = async {
+        let entered = enter(deps, grant, connector, &answered, reason).await?;
+        if let Entered::Void = entered {
+            discard(deps, grant, connector, key, answer).await?;
+        }
+        Ok(entered)
+    };
+    match entered.await {
+        Ok(Entered::Kept) => Ok(answered.access),
+        // A narrowing that narrowed nothing is not one.
+        Ok(Entered::Unproven) => Err(Refusal::NotNarrowed),
+        Ok(Entered::Wider) => Err(Refusal::GrantNeedsReconnect(grant.id)),
+        Ok(Entered::Revoked { at }) => Err(Refusal::Revoked { grant: grant.id, at }),
+        Ok(Entered::Void) => Err(Refusal::ProviderUnavailable),
+        Err(unavailable @ Refusal::StoreUnavailable(_)) => {
+            spool(deps, answered).await;
+            Err(unavailable)
+        }
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Ends the tokens of an answer that came to nothing, as far as that harms nobody. `grant` is as it was when the
+/// provider was asked.
+pub(super) async fn discard(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    key: &OdkHandle,
+    answer: &Tokens,
+) -> Result<(), Refusal> {
+    let mut tx = deps.store.write(grant.org).await?;
+    let current = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
+    late::discard(deps, tx, grant, &current, connector, key, answer).await
+}
+
+/// What became of an answer in the database.
+#[derive(Debug)]
+pub(super) enum Entered {
+    /// It is the grant's now.
+    Kept,
+    /// What is kept of it is no narrowed token.
+    Unproven,
+    /// The grant is in quarantine with it.
+    Wider,
+    /// The grant had ended: it is in the outbox.
+    Revoked {
+        /// When.
+        at: Time,
+    },
+    /// Nothing: a later claim or a reconnect was first.
+    Void,
+}
+
+/// Writes a sealed answer, by compare-and-set on fence and generation.
+pub(super) async fn enter(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    answered: &Answered,
+    reason: Option<&str>,
+) -> Result<Entered, Refusal> {
+    let (kind, access) = (&answered.kind, &answered.access);
+    let scopes = access.scopes.clone().unwrap_or_default();
+    let draft = EntryDraft {
+        user: Some(grant.user),
+        grant: Some(grant.id),
+        generation: Some(access.generation),
+        connector: Some(grant.connector.clone()),
+        outcome: Some("ok".to_owned()),
+        reason: reason.map(str::to_owned),
+        ..EntryDraft::default()
+    };
+    let entry = record::open(deps, EntryType::Refresh, draft)?;
+
+    let mut tx = deps.store.write(grant.org).await?;
+    let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
+    let ours = tx.release_refresh(grant.org, grant.id, answered.fence).await?;
+    Failpoint::RefreshEntering.reached();
+    if !ours || now_grant.generation != answered.generation {
+        // INVARIANT: compare-and-set on generation; a later claim or a reconnect made this answer void. Unless it is
+        // there already: a commit may have come through though its answer did not.
+        let known = tx.secret(grant.org, grant.id, kind).await?;
+        let ours_already = known.is_some_and(|known| known.sealed == access.sealed);
+        tx.commit().await?;
+        return Ok(if ours_already {
+            Entered::Kept
+        } else {
+            Entered::Void
+        });
+    }
+    // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.
+    let unproven = *kind != SecretKind::AccessToken && scopes.is_empty();
+    if !unproven {
+        tx.put_secret(grant.org, grant.id, kind, access).await?;
+    }
+    if let Some(refresh) = &answered.refresh {
+        tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, refresh)
+            .await?;
+    }
+    Failpoint::RefreshStored.reached();
+    if let GrantState::Revoked { at } = now_grant.state {
+        // Answered after a revoke: the new tokens go to the outbox, nothing is released.
+        tx.put_outbox(&upstream::outbox_row(grant, tx.now())).await?;
+        tx.append_entry(grant.org, entry).await?;
+        tx.commit().await?;
+        return Ok(Entered::Revoked { at });
+    }
+    now_grant.generation = access.generation;
+    // Wider than the person consented to: kept apart, neither vends nor refreshes (protocol §2).
+    let wider = !scopes.is_subset(&now_grant.scopes);
+    if wider {
+        tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
+        now_grant.state = GrantState::Quarantined {
+            until: tx.now() + QUARANTINE,
+        };
+    }
+    if *kind == SecretKind::AccessToken {
+        now_grant.access_expires_at = access.expires_at;
+    } else if connector.refresh.kills_old_access {
+        tx.expire_secret(grant.org, grant.id, &SecretKind::AccessToken)
+            .await?;
+    }
+    tx.update_grant(&now_grant).await?;
+    tx.append_entry(grant.org, entry).await?;
+    Failpoint::RefreshRecorded.reached();
+    tx.commit().await?;
+    Failpoint::RefreshKept.reached();
+    Ok(match (wider, unproven) {
+        (true, _) => Entered::Wider,
+        (false, true) => Entered::Unproven,
+        (false, false) => Entered::Kept,
+    })
+}
+
+/// The answer as it is stored, in the database or beside it.
+fn sealed(
+    key: &OdkHandle,
+    grant: &Grant,
+    lease: &Lease,
+    want: &Want,
+    answer: &Tokens,
+) -> Result<Answered, CryptoError> {
+    let generation = grant.generation + 1;
+    let kind = want.kind();
+    let access = seal::access_token(
+        key,
+        grant,
+        &kind,
+        generation,
+        &answer.access_token,
+        Some(granted(grant, want, answer)),
+        answer.expires_at,
+    )?;
+    let refresh = match &answer.refresh_token {
+        Some(token) => Some(seal::refresh_token(key, grant, generation, token)?),
+        None => None,
+    };
+    Ok(Answered {
+        org: grant.org,
+        grant: grant.id,
+        fence: lease.fence,
+        generation: grant.generation,
+        connected_epoch: grant.connected_epoch,
+        binding: grant.binding,
+        kind,
+        access,
+        refresh,
+    })
+}
+
+fn granted(grant: &Grant, want: &Want, answer: &Tokens) -> ScopeSet {
+    answer.scopes.clone().unwrap_or_else(|| match want {
+        // RFC 6749 §5.1: an answer without `scope` means "as asked"; it proves nothing.
+        Want::Renewed { .. } => grant.scopes.clone(),
+        Want::Narrowed(asked) => asked.clone(),
+    })
+}
+
+/// The database is gone and the provider may have rotated: the answer is kept beside it.
+async fn spool(deps: &Deps, answered: Answered) {
+    let (spool, grant) = (deps.spool.clone(), answered.grant);
+    let kept = tokio::task::spawn_blocking(move || spool.put(&answered)).await;
+    match kept {
+        Ok(Ok(())) => {
+            Failpoint::SpoolKept.reached();
+            tracing::warn!(grant.id = %grant, "the database is gone: the answer for {grant} was spooled");
+        }
+        Ok(Err(error)) => {
+            tracing::error!(grant.id = %grant, cause = %error, "the answer for {grant} could not be kept and is lost");
+        }
+        Err(_) => tracing::error!(grant.id = %grant, "the answer for {grant} could not be kept and is lost"),
+    }
+}
+
+/// How long a grant wider than consented to is kept apart.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -1,0 +1,128 @@
+//! Answers that came while the database was gone: kept in the spool until it holds what came of them.
+
+use crate::{
+    connectors::Catalogue,
+    domain::{
+        GrantId,
+        connector::Connector,
+        grant::{Grant, GrantState},
+    },
+    failpoints::Failpoint,
+    flows::{Deps, Refusal},
+    release::{
+        open::{self, Ended},
+        seal::Tokens,
+    },
+    store::{Answered, SecretKind, SpoolError},
+};
+
+use super::keep::{self, Entered};
+
+/// Enters every spooled answer; returns how many. One that has to wait does not hold up the others.
+pub async fn drain(deps: &Deps) -> usize {
+    let mut drained = 0;
+    for grant in deps.spool.grants() {
+        match drain_grant(deps, grant).await {
+            Ok(count) => drained += count,
+            Err(refusal) => {
+                tracing::warn!(grant.id = %grant, cause = %refusal, "the spooled answer for {grant} has to wait");
+            }
+        }
+    }
+    drained
+}
+
+/// Enters the spooled answers of one grant.
+///
+/// # Errors
+/// When the database or the key service is unavailable: they wait in their files.
+pub(super) async fn drain_grant(deps: &Deps, id: GrantId) -> Result<usize, Refusal> {
+    let spool = deps.spool.clone();
+    let waiting = tokio::task::spawn_blocking(move || spool.of(id))
+        .await
+        .map_err(|_| Refusal::StoreUnavailable(None))?
+        .map_err(|error| {
+            tracing::error!(grant.id = %id, cause = %error, "the spooled answer for {id} cannot be read");
+            Refusal::StoreUnavailable(None)
+        })?;
+    let count = waiting.len();
+    for answered in waiting {
+        enter(deps, &answered).await?;
+    }
+    Ok(count)
+}
+
+async fn enter(deps: &Deps, answered: &Answered) -> Result<(), Refusal> {
+    let found = deps
+        .store
+        .read(answered.org)
+        .await?
+        .grant(answered.org, answered.grant)
+        .await?;
+    let Some((grant, connector)) = found.and_then(|grant| known(&deps.catalogue, grant)) else {
+        // Another database, or a connector that was taken away: nobody here can even end these tokens.
+        tracing::error!(grant.id = %answered.grant, "nothing here knows {}: its spooled answer is put aside", answered.grant);
+        tell(deps.spool.set_aside(answered));
+        return Ok(());
+    };
+    match keep::enter(deps, &grant, connector, answered, Some("spooled")).await? {
+        Entered::Void => discard(deps, &grant, connector, answered).await?,
+        Entered::Kept | Entered::Unproven | Entered::Wider | Entered::Revoked { .. } => {}
+    }
+    Failpoint::SpoolEntered.reached();
+    tell(deps.spool.remove(answered));
+    Ok(())
+}
+
+fn known(catalogue: &Catalogue, grant: Grant) -> Option<(Grant, &Connector)> {
+    let connector = catalogue.get(&grant.connector)?;
+    Some((grant, connector))
+}
+
+/// Ends the tokens of an answer that came to nothing.
+async fn discard(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    answered: &Answered,
+) -> Result<(), Refusal> {
+    // As the grant was when the provider was asked: that is what the secrets are bound to.
+    let then = Grant {
+        generation: answered.generation,
+        connected_epoch: answered.connected_epoch,
+        binding: answered.binding,
+        ..grant.clone()
+    };
+    // Opened to be ended and for nothing else.
+    let ended = Grant {
+        state: GrantState::Revoked { at: deps.clock.now() },
+        ..then.clone()
+    };
+    let key = deps.key_of(grant.org, answered.access.sealed.odk).await?;
+    let open = |kind, row| open::for_revocation(&key, &ended, kind, row).map_err(|_| Refusal::KeyUnavailable);
+    let Ended::Access(access_token) = open(&answered.kind, &answered.access)? else {
+        return Err(Refusal::KeyUnavailable);
+    };
+    let refresh_token = match &answered.refresh {
+        None => None,
+        Some(row) => match open(&SecretKind::RefreshToken, row)? {
+            Ended::Refresh(token) => Some(token),
+            Ended::Access(_) => return Err(Refusal::KeyUnavailable),
+        },
+    };
+    let answer = Tokens {
+        access_token,
+        refresh_token,
+        scopes: answered.access.scopes.clone(),
+        expires_at: answered.access.expires_at,
+    };
+    let seal_key = deps.org_key(grant.org).await?;
+    keep::discard(deps, &then, connector, &seal_key, &answer).await
+}
+
+/// The database holds what came of it; a file that stays is compared again at the next start.
+fn tell(done: Result<(), SpoolError>) {
+    if let Err(error) = done {
+        tracing::warn!(cause = %error, "a spooled answer stays behind");
+    }
+}

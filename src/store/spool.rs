@@ -1,0 +1,417 @@
+//! What a provider answered while the database was gone: one file per answer, sealed as the rows would have been.
+//!
+//! A file is written under another name, synced, renamed, and the directory synced, before anybody is told that it is
+//! kept. It holds ids, times, scopes and ciphertext under the org's data key; never a secret in the clear. It is taken
+//! away only when the database holds what came of it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::{SealedSecret, digest},
+    domain::{GrantId, KeyId, OrgId, ScopeSet, Time},
+    failpoints::Failpoint,
+};
+
+use super::{SecretKind, SecretRow};
+
+/// The sealed answer to a refresh, with what it has to be compared with before it is kept.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// The tenant.
+    pub org: OrgId,
+    /// Whose tokens.
+    pub grant: GrantId,
+    /// The fence of the lease under which the provider was asked.
+    pub fence: i64,
+    /// The grant's generation when it was asked.
+    pub generation: u64,
+    /// The epoch at which the grant had been connected then.
+    pub connected_epoch: i64,
+    /// What the person had consented to then: the secrets are bound to it.
+    pub binding: [u8; 32],
+    /// What the access token is.
+    pub kind: SecretKind,
+    /// Sealed for the next generation.
+    pub access: SecretRow,
+    /// The new refresh token, if one came, sealed for the next generation.
+    pub refresh: Option<SecretRow>,
+}
+
+/// Why an answer is not kept beside the database either.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The directory or a file cannot be read or written.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which.
+        path: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A file is none of ours.
+    #[error("{path}: not a spooled answer")]
+    Malformed {
+        /// Which.
+        path: String,
+    },
+}
+
+/// The directory of spooled answers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Spool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    held: Mutex<BTreeMap<GrantId, Vec<PathBuf>>>,
+}
+
+impl Spool {
+    /// Opens, or makes, the directory. Files that were being written when their process died held nothing that anybody
+    /// was promised; they are removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(dir: &Path) -> Result<Self, SpoolError> {
+        let mut builder = DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|cause| failed(dir, cause))?;
+        let mut held: BTreeMap<GrantId, Vec<PathBuf>> = BTreeMap::new();
+        for file in fs::read_dir(dir).map_err(|cause| failed(dir, cause))? {
+            let path = file.map_err(|cause| failed(dir, cause))?.path();
+            match path.extension().and_then(|kind| kind.to_str()) {
+                Some(DRAFT) => {
+                    tracing::warn!(path = %path.display(), "an answer was lost while it was being spooled");
+                    fs::remove_file(&path).map_err(|cause| failed(&path, cause))?;
+                }
+                Some(WHOLE) => {
+                    // What cannot be read is lost already; that must not keep everybody else's grants from being served.
+                    match read(&path) {
+                        Ok(answered) => held.entry(answered.grant).or_default().push(path),
+                        Err(error) => tracing::error!(cause = %error, "a spooled answer cannot be read"),
+                    }
+                }
+                // An operator put it aside.
+                _ => {}
+            }
+        }
+        Ok(Self(Arc::new(Inner {
+            dir: dir.to_owned(),
+            held: Mutex::new(held),
+        })))
+    }
+
+    /// Keeps an answer. When this returns, it survives the process and the machine.
+    ///
+    /// # Errors
+    /// When it cannot be written: then it is lost.
+    pub fn put(&self, answered: &Answered) -> Result<(), SpoolError> {
+        let (draft, whole) = (self.0.path(answered, DRAFT), self.0.path(answered, WHOLE));
+        let written = || -> io::Result<()> {
+            let mut file = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&draft)?;
+            file.write_all(&serde_json::to_vec(&Kept::from(answered))?)?;
+            Failpoint::SpoolWritten.reached();
+            file.sync_all()?;
+            fs::rename(&draft, &whole)?;
+            Failpoint::SpoolRenamed.reached();
+            // Without this a crash of the machine could take the new name away again.
+            File::open(&self.0.dir)?.sync_all()
+        };
+        if let Err(cause) = written() {
+            // What is left of it would only be removed at the next start.
+            let _removed = fs::remove_file(&draft);
+            return Err(failed(&whole, cause));
+        }
+        self.held().entry(answered.grant).or_default().push(whole);
+        Ok(())
+    }
+
+    /// Whether an answer for this grant waits.
+    #[must_use]
+    pub fn holds(&self, grant: GrantId) -> bool {
+        self.held().contains_key(&grant)
+    }
+
+    /// The grants for which answers wait.
+    #[must_use]
+    pub fn grants(&self) -> Vec<GrantId> {
+        self.held().keys().copied().collect()
+    }
+
+    /// The answers that wait for a grant, the oldest first.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn of(&self, grant: GrantId) -> Result<Vec<Answered>, SpoolError> {
+        let paths = self.held().get(&grant).cloned().unwrap_or_default();
+        let mut answers = paths
+            .iter()
+            .map(|path| read(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        answers.sort_by_key(|answered| answered.fence);
+        Ok(answers)
+    }
+
+    /// Takes an answer away: the database holds what came of it.
+    ///
+    /// # Errors
+    /// When the file cannot be removed; it is then found again at the next start, and compared again.
+    pub fn remove(&self, answered: &Answered) -> Result<(), SpoolError> {
+        self.let_go(answered, |path| match fs::remove_file(path) {
+            // Whoever drained it at the same time was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        })
+    }
+
+    /// Puts an answer aside for an operator: this database knows nothing it could belong to.
+    ///
+    /// # Errors
+    /// When the file cannot be renamed.
+    pub fn set_aside(&self, answered: &Answered) -> Result<(), SpoolError> {
+        self.let_go(answered, |path| fs::rename(path, path.with_extension(ASIDE)))
+    }
+
+    fn let_go(
+        &self,
+        answered: &Answered,
+        how: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), SpoolError> {
+        let path = self.0.path(answered, WHOLE);
+        let gone = how(&path).map_err(|cause| failed(&path, cause));
+        let mut held = self.held();
+        if let Some(paths) = held.get_mut(&answered.grant) {
+            paths.retain(|kept| *kept != path);
+            if paths.is_empty() {
+                held.remove(&answered.grant);
+            }
+        }
+        gone
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<GrantId, Vec<PathBuf>>> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn path(&self, answered: &Answered, kind: &str) -> PathBuf {
+        self.dir
+            .join(format!("{}.{}.{kind}", answered.grant, answered.fence))
+    }
+}
+
+fn read(path: &Path) -> Result<Answered, SpoolError> {
+    let text = fs::read(path).map_err(|cause| failed(path, cause))?;
+    serde_json::from_slice::<Kept>(&text)
+        .ok()
+        .and_then(|kept| Answered::try_from(kept).ok())
+        .ok_or_else(|| SpoolError::Malformed {
+            path: path.display().to_string(),
+        })
+}
+
+fn failed(path: &Path, cause: io::Error) -> SpoolError {
+    SpoolError::Io {
+        path: path.display().to_string(),
+        cause,
+    }
+}
+
+/// A file's text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    org: OrgId,
+    grant: GrantId,
+    fence: i64,
+    generation: u64,
+    connected_epoch: i64,
+    /// base64url.
+    binding: String,
+    kind: String,
+    access: KeptSecret,
+    refresh: Option<KeptSecret>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptSecret {
+    generation: u64,
+    odk: KeyId,
+    /// base64url.
+    sealed: String,
+    /// base64url.
+    wrapped_dek: String,
+    scopes: Option<ScopeSet>,
+    expires_at: Option<Time>,
+}
+
+/// A text that says something else than it should.
+struct NotKept;
+
+impl From<&Answered> for Kept {
+    fn from(answered: &Answered) -> Self {
+        Self {
+            org: answered.org,
+            grant: answered.grant,
+            fence: answered.fence,
+            generation: answered.generation,
+            connected_epoch: answered.connected_epoch,
+            binding: digest::base64url(&answered.binding),
+            kind: answered.kind.to_string(),
+            access: KeptSecret::from(&answered.access),
+            refresh: answered.refresh.as_ref().map(KeptSecret::from),
+        }
+    }
+}
+
+impl TryFrom<Kept> for Answered {
+    type Error = NotKept;
+
+    fn try_from(kept: Kept) -> Result<Self, NotKept> {
+        Ok(Self {
+            org: kept.org,
+            grant: kept.grant,
+            fence: kept.fence,
+            generation: kept.generation,
+            connected_epoch: kept.connected_epoch,
+            binding: bytes(&kept.binding)?.try_into().map_err(|_| NotKept)?,
+            kind: kept.kind.parse().map_err(|_| NotKept)?,
+            access: kept.access.try_into()?,
+            refresh: kept.refresh.map(SecretRow::try_from).transpose()?,
+        })
+    }
+}
+
+impl From<&SecretRow> for KeptSecret {
+    fn from(row: &SecretRow) -> Self {
+        Self {
+            generation: row.generation,
+            odk: row.sealed.odk,
+            sealed: digest::base64url(&row.sealed.sealed),
+            wrapped_dek: digest::base64url(&row.sealed.wrapped_dek),
+            scopes: row.scopes.clone(),
+            expires_at: row.expires_at,
+        }
+    }
+}
+
+impl TryFrom<KeptSecret> for SecretRow {
+    type Error = NotKept;
+
+    fn try_from(kept: KeptSecret) -> Result<Self, NotKept> {
+        Ok(Self {
+            generation: kept.generation,
+            sealed: SealedSecret {
+                odk: kept.odk,
+                sealed: bytes(&kept.sealed)?,
+                wrapped_dek: bytes(&kept.wrapped_dek)?,
+            },
+            scopes: kept.scopes,
+            expires_at: kept.expires_at,
+        })
+    }
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>, NotKept> {
+    digest::base64url_decode(text).ok_or(NotKept)
+}
+
+/// The ending of a file that is being written.
+const DRAFT: &str = "draft";
+/// The ending of a file that is kept.
+const WHOLE: &str = "answer";
+/// The ending of a file that only a person can make sense of.
+const ASIDE: &str = "aside";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(grant: u8, fence: i64) -> Answered {
+        let row = |scopes| SecretRow {
+            generation: 8,
+            sealed: SealedSecret {
+                odk: KeyId::from_bytes([3; 16]),
+                sealed: vec![0, 255, 7],
+                wrapped_dek: vec![1; 60],
+            },
+            scopes,
+            expires_at: Some(Time::from_unix_seconds(1_800_000_000)),
+        };
+        Answered {
+            org: OrgId::from_bytes([1; 16]),
+            grant: GrantId::from_bytes([grant; 16]),
+            fence,
+            generation: 7,
+            connected_epoch: 2,
+            binding: [5; 32],
+            kind: SecretKind::Narrowed("abc".to_owned()),
+            access: row(ScopeSet::parse("a b", ' ').ok()),
+            refresh: Some(row(None)),
+        }
+    }
+
+    #[test]
+    fn what_was_put_is_found_again_at_the_next_start_the_oldest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (second, first) = (answered(4, 12), answered(4, 9));
+        let spool = Spool::open(dir.path()).unwrap();
+        spool.put(&second).unwrap();
+        spool.put(&first).unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.grants(), [first.grant]);
+        let found = spool.of(first.grant).unwrap();
+        assert_eq!(format!("{found:?}"), format!("{:?}", [&first, &second]));
+        for answered in &found {
+            spool.remove(answered).unwrap();
+            spool.remove(answered).unwrap();
+        }
+        assert!(!spool.holds(first.grant));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_half_written_or_is_damaged_keeps_nobody_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        Spool::open(dir.path()).unwrap().put(&answered(4, 1)).unwrap();
+        let kept = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        let text = fs::read_to_string(&kept).unwrap();
+        fs::write(dir.path().join("grt_x.1.draft"), &text[..40]).unwrap();
+        for (number, damaged) in [
+            "",
+            "{}",
+            &text[..text.len() - 2],
+            &text.replace("narrowed:", "other:"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            fs::write(dir.path().join(format!("grt_x.{number}.answer")), damaged).unwrap();
+        }
+        let spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(spool.grants(), [answered(4, 1).grant]);
+        assert!(!dir.path().join("grt_x.1.draft").exists());
+        assert!(
+            dir.path().join("grt_x.1.answer").exists(),
+            "for whoever looks into it"
+        );
+    }
+}

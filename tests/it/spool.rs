@@ -1,0 +1,148 @@
+//! Answers that wait beside the database: entered once, ended at the provider where they came to nothing.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::harness::{Journey, World};
+use postern::{
+    crypto::digest,
+    domain::{
+        GrantId, ScopeSet,
+        connector::Category,
+        secret::{AccessToken, RefreshToken},
+    },
+    flows::{refresh::spooled, revoke, upstream},
+    release::seal,
+    store::{Answered, Claim, ClaimAsk, SecretKind, Selector},
+};
+
+/// What a provider would have answered.
+const ACCESS: &str = "spooled-access-token-0123456789";
+const REFRESH: &str = "spooled-refresh-token-0123456789";
+
+/// The provider was asked, and its answer found no database.
+async fn spooled(world: &World, id: GrantId) -> Answered {
+    let grant = world.grant(id).await;
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    let ask = ClaimAsk {
+        grant: id,
+        generation: grant.generation,
+        intent: "access_token".to_owned(),
+        life: Duration::from_secs(60),
+    };
+    let claims = tx.claim_refreshes(world.org, "r1", &[ask]).await.unwrap();
+    tx.commit().await.unwrap();
+    let [Claim::Ours(lease)] = &claims[..] else {
+        panic!("{claims:?}");
+    };
+    let key = world.deps.org_key(world.org).await.unwrap();
+    let generation = grant.generation + 1;
+    let access = AccessToken::new(ACCESS.to_owned());
+    let refresh = RefreshToken::new(REFRESH.to_owned());
+    let kind = SecretKind::AccessToken;
+    let scopes: Option<ScopeSet> = Some(grant.scopes.clone());
+    let answered = Answered {
+        org: world.org,
+        grant: id,
+        fence: lease.fence,
+        generation: grant.generation,
+        connected_epoch: grant.connected_epoch,
+        binding: grant.binding,
+        access: seal::access_token(&key, &grant, &kind, generation, &access, scopes, None).unwrap(),
+        kind,
+        refresh: Some(seal::refresh_token(&key, &grant, generation, &refresh).unwrap()),
+    };
+    world.deps.spool.put(&answered).unwrap();
+    assert!(world.deps.spool.holds(id));
+    answered
+}
+
+fn files(world: &World) -> Vec<PathBuf> {
+    let dir = std::fs::read_dir(world.dir.path().join("spool")).unwrap();
+    dir.map(|file| file.unwrap().path()).collect()
+}
+
+/// Which of the two tokens the provider was asked to end.
+async fn ended(world: &World) -> Vec<&'static str> {
+    upstream::drain(&world.deps).await.unwrap();
+    let calls = world.seen("revoke").await;
+    let asked = |token: &str| {
+        let hash = digest::hex(&digest::sha256(token.as_bytes()));
+        calls.iter().any(|call| call["token_sha256"] == hash.as_str())
+    };
+    [REFRESH, ACCESS]
+        .into_iter()
+        .filter(|token| asked(token))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_answer_is_entered_once_and_its_file_goes() {
+    let (world, grant) = World::connected().await;
+    let answered = spooled(&world, grant).await;
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert_eq!(world.grant(grant).await.generation, answered.generation + 1);
+    assert_eq!(files(&world), [] as [PathBuf; 0]);
+    // The same once more, as after a crash before the file was gone: nothing changes, nothing is ended.
+    world.deps.spool.put(&answered).unwrap();
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert_eq!(world.grant(grant).await.generation, answered.generation + 1);
+    assert_eq!(ended(&world).await, [] as [&str; 0]);
+    let entries = world.entries().await;
+    let said = entries
+        .iter()
+        .filter(|entry| entry.draft.reason.as_deref() == Some("spooled"));
+    assert_eq!(said.count(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_of_a_grant_that_was_connected_anew_is_ended_at_the_provider() {
+    let world = World::with_connector(&[("kills = \"grant\"", "kills = \"token\"")]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    spooled(&world, grant).await;
+    let journey = Journey::begin(&world, world.ada, Some(grant)).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.finish(&world, answer, &[Category::Read]).await.unwrap();
+    let after = world.grant(grant).await;
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert_eq!(world.grant(grant).await, after, "the new grant is as it was");
+    assert_eq!(ended(&world).await, [REFRESH, ACCESS]);
+    assert_eq!(files(&world), [] as [PathBuf; 0]);
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_of_a_grant_that_was_revoked_is_ended_at_the_provider() {
+    let (world, grant) = World::connected().await;
+    spooled(&world, grant).await;
+    let ask = revoke::Ask {
+        selector: Selector::Grant(grant),
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    };
+    revoke::run(&world.deps, world.org, ask).await.unwrap();
+    upstream::fan_out(&world.deps).await.unwrap();
+    upstream::drain(&world.deps).await.unwrap();
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert_eq!(ended(&world).await, [REFRESH, ACCESS]);
+    assert_eq!(world.secrets_of(grant).await, 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_nothing_here_knows_is_put_aside() {
+    let (world, grant) = World::connected().await;
+    let known = spooled(&world, grant).await;
+    world.deps.spool.remove(&known).unwrap();
+    let strange = Answered {
+        grant: GrantId::from_bytes([9; 16]),
+        ..known
+    };
+    world.deps.spool.put(&strange).unwrap();
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    let left = files(&world);
+    assert!(
+        left.len() == 1 && left[0].extension().is_some_and(|kind| kind == "aside"),
+        "{left:?}"
+    );
+    assert_eq!(spooled::drain(&world.deps).await, 0);
+}
