@@ -258,12 +258,22 @@ impl OdkHandle {
     /// [`CryptoError::KeyExpired`] after the handle's time, [`CryptoError::ForeignOrg`] for another org's place, and
     /// as [`seal::seal`].
     pub fn seal(&self, aad: &AadParts<'_>, plaintext: &[u8]) -> Result<SealedSecret, CryptoError> {
+        self.prepare(aad)?.seal(aad, plaintext)
+    }
+
+    /// Makes everything ready to seal one secret at its place that is not known yet. It can be sealed after the handle's
+    /// time, too: whoever asks for a secret that is handed out once must be able to keep it.
+    ///
+    /// # Errors
+    /// As [`OdkHandle::seal`].
+    pub fn prepare(&self, aad: &AadParts<'_>) -> Result<PreparedSeal, CryptoError> {
         self.check(aad)?;
         let dek = Dek::generate(self.random.as_ref())?;
-        Ok(SealedSecret {
+        Ok(PreparedSeal {
             odk: self.odk.id(),
-            sealed: seal::seal(&dek, aad, plaintext, self.random.as_ref())?,
             wrapped_dek: wrap::wrap(&self.odk, aad, &dek, self.random.as_ref())?,
+            dek,
+            random: Arc::clone(&self.random),
         })
     }
 
@@ -334,6 +344,30 @@ impl OdkHandle {
             return Err(CryptoError::ForeignOrg);
         }
         Ok(())
+    }
+}
+
+/// A DEK, made and wrapped, for one secret. What it seals opens under the ODK only: a key that was taken away meanwhile
+/// keeps it closed.
+#[derive(Debug)]
+pub struct PreparedSeal {
+    odk: KeyId,
+    wrapped_dek: Vec<u8>,
+    dek: Dek,
+    random: Arc<dyn Randomness>,
+}
+
+impl PreparedSeal {
+    /// Seals the secret. At another place than the one prepared for it would never open.
+    ///
+    /// # Errors
+    /// As [`seal::seal`].
+    pub fn seal(self, aad: &AadParts<'_>, plaintext: &[u8]) -> Result<SealedSecret, CryptoError> {
+        Ok(SealedSecret {
+            odk: self.odk,
+            sealed: seal::seal(&self.dek, aad, plaintext, self.random.as_ref())?,
+            wrapped_dek: self.wrapped_dek,
+        })
     }
 }
 

@@ -32,7 +32,7 @@ mod wycheproof;
 
 pub use aad::AadParts;
 pub use hardening::Locking;
-pub use keyring::{Keyring, OdkHandle, OdkRecord, SealedSecret};
+pub use keyring::{Keyring, OdkHandle, OdkRecord, PreparedSeal, SealedSecret};
 pub use mac::MacKey;
 use postern_kms::KeyError;
 pub use random::OsRandomness;

@@ -11,6 +11,7 @@ use crate::{
         grant::{Grant, GrantState, ReconnectReason},
     },
     failpoints::Failpoint,
+    release::seal::Prepared,
     store::{Claim, ClaimAsk, SecretKind, SecretRow},
 };
 
@@ -99,7 +100,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
         Failpoint::RefreshBegun.reached();
         // The key first: a provider is never asked to rotate what we could then not seal.
         let key = deps.key_of(grant.org, refresh_token.sealed.odk).await?;
-        let seal_key = deps.org_key(grant.org).await?;
+        let prepared = Prepared::new(&deps.org_key(grant.org).await?, &grant, want.kind())?;
         Failpoint::RefreshUnwrapped.reached();
         let ask = ClaimAsk {
             grant: grant.id,
@@ -123,7 +124,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
             match ask::ask(deps, &grant, connector, &lease, &key, &refresh_token, want).await {
                 Ok(answer) => {
                     Failpoint::RefreshAnswered.reached();
-                    keep::keep(deps, &grant, connector, &lease, &seal_key, want, &answer).await
+                    keep::keep(deps, &grant, connector, &lease, prepared, want, &answer).await
                 }
                 Err(failure) => failed::failed(deps, &grant, connector, &lease, &failure).await,
             }

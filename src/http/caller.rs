@@ -139,9 +139,10 @@ impl FromRequestParts<Arc<Deps>> for GatedAgent {
         let bearer =
             <BearerKey as OptionalFromRequestParts<Arc<Deps>>>::from_request_parts(parts, deps).await?;
         match bearer {
-            Some(BearerKey { claimed_kind, key }) if claimed_kind == KeyKind::Agent => {
-                Ok(Self(authenticate::remembered_agent(deps, &key).await?))
-            }
+            Some(BearerKey {
+                claimed_kind: KeyKind::Agent,
+                key,
+            }) => Ok(Self(authenticate::remembered_agent(deps, &key).await?)),
             // Nobody, or somebody else: told as on every other route.
             _ => Agent::from_request_parts(parts, deps)
                 .await

@@ -5,7 +5,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     connectors::oauth::TokenSet,
-    crypto::{AadParts, CryptoError, OdkHandle, SealedSecret},
+    crypto::{AadParts, CryptoError, OdkHandle, PreparedSeal, SealedSecret},
     domain::{
         OrgId, ScopeSet, Time,
         connector::ConnectorId,
@@ -87,6 +87,74 @@ pub fn refresh_token(
         scopes: None,
         expires_at: None,
     })
+}
+
+/// The places for the answer to a refresh, made ready before the provider is asked: a provider that rotates hands a
+/// token out once, and however long that takes, it can be sealed then.
+#[derive(Debug)]
+pub struct Prepared {
+    kind: SecretKind,
+    generation: u64,
+    access: PreparedSeal,
+    refresh: PreparedSeal,
+}
+
+impl Prepared {
+    /// Makes the places ready for the grant's next generation.
+    ///
+    /// # Errors
+    /// When the key or the generator is gone.
+    pub fn new(key: &OdkHandle, grant: &Grant, kind: SecretKind) -> Result<Self, CryptoError> {
+        let (row, name, generation) = (grant.id.to_string(), kind.to_string(), grant.generation + 1);
+        let refresh = SecretKind::RefreshToken.to_string();
+        Ok(Self {
+            access: key.prepare(&place(grant, &row, &name, generation))?,
+            refresh: key.prepare(&place(grant, &row, &refresh, generation))?,
+            kind,
+            generation,
+        })
+    }
+
+    /// What the access token becomes.
+    #[must_use]
+    pub fn kind(&self) -> &SecretKind {
+        &self.kind
+    }
+
+    /// Seals the tokens of the answer; `scopes` are those of the access token. `grant` is the one prepared for.
+    ///
+    /// # Errors
+    /// When the generator is gone.
+    pub fn seal(
+        self,
+        grant: &Grant,
+        answer: &Tokens,
+        scopes: ScopeSet,
+    ) -> Result<(SecretRow, Option<SecretRow>), CryptoError> {
+        let (row, generation) = (grant.id.to_string(), self.generation);
+        let sealed = |prepared: PreparedSeal, kind: &SecretKind, text: &str| {
+            prepared.seal(
+                &place(grant, &row, &kind.to_string(), generation),
+                text.as_bytes(),
+            )
+        };
+        let access = SecretRow {
+            generation,
+            sealed: sealed(self.access, &self.kind, answer.access_token.expose_secret())?,
+            scopes: Some(scopes),
+            expires_at: answer.expires_at,
+        };
+        let refresh = match &answer.refresh_token {
+            None => None,
+            Some(token) => Some(SecretRow {
+                generation,
+                sealed: sealed(self.refresh, &SecretKind::RefreshToken, token.expose_secret())?,
+                scopes: None,
+                expires_at: None,
+            }),
+        };
+        Ok((access, refresh))
+    }
 }
 
 /// An org's client secret.

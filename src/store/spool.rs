@@ -394,11 +394,11 @@ mod tests {
         Spool::open(dir.path()).unwrap().put(&answered(4, 1)).unwrap();
         let kept = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
         let text = fs::read_to_string(&kept).unwrap();
-        fs::write(dir.path().join("grt_x.1.draft"), &text[..40]).unwrap();
+        fs::write(dir.path().join("grt_x.1.draft"), text.get(..40).unwrap()).unwrap();
         for (number, damaged) in [
             "",
             "{}",
-            &text[..text.len() - 2],
+            text.get(..text.len() - 2).unwrap(),
             &text.replace("narrowed:", "other:"),
         ]
         .into_iter()

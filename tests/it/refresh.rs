@@ -429,3 +429,21 @@ async fn a_grant_that_would_die_of_idleness_is_kept_alive() {
 fn days(count: u64) -> Duration {
     Duration::from_secs(count * 24 * 3600)
 }
+
+#[tokio::test]
+async fn an_answer_that_takes_longer_than_the_key_may_be_held_is_kept() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    world.later(Duration::from_secs(400));
+    world.fault(json!({"next": "token", "delay_ms": 1500})).await;
+    let vending = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.vend(world.read(grant)).await.map(drop) })
+    };
+    world.until_seen("token", 2).await;
+    // The data key was unwrapped for 30 s.
+    world.later(Duration::from_secs(61));
+    vending.await.unwrap().unwrap();
+    assert_eq!(world.grant(grant).await.generation, 2);
+    assert_eq!(world.seen("token").await.len(), 2);
+}

@@ -179,6 +179,26 @@ async fn a_disabled_kek_ends_every_use_within_the_ttl_of_the_unwrap() {
 }
 
 #[tokio::test]
+async fn what_was_prepared_is_sealed_after_the_handles_time_and_opens_under_its_key_only() {
+    let world = World::new(30);
+    let record = world.record().await;
+    let handle = world.keyring.odk(&record).await.unwrap();
+    let prepared = handle.prepare(&world.place.parts()).unwrap();
+    world.wait_ms(60_000);
+    let secret = prepared.seal(&world.place.parts(), b"token").unwrap();
+    assert_eq!(
+        handle.open(&world.place.parts(), &secret).unwrap_err(),
+        CryptoError::KeyExpired
+    );
+    let again = world.keyring.odk(&record).await.unwrap();
+    assert_eq!(*again.open(&world.place.parts(), &secret).unwrap(), b"token");
+    assert_eq!(
+        handle.prepare(&world.place.parts()).unwrap_err(),
+        CryptoError::KeyExpired
+    );
+}
+
+#[tokio::test]
 async fn a_handle_from_memory_lives_through_one_release() {
     let world = World::new(30);
     let record = world.record().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    crypto::{CryptoError, OdkHandle},
+    crypto::CryptoError,
     domain::{
         ScopeSet, Time,
         connector::Connector,
@@ -24,17 +24,17 @@ pub(super) async fn keep(
     grant: &Grant,
     connector: &Connector,
     lease: &Lease,
-    key: &OdkHandle,
+    prepared: seal::Prepared,
     want: &Want,
     answer: &Tokens,
 ) -> Result<SecretRow, Refusal> {
-    let answered = sealed(key, grant, lease, want, answer)?;
+    let answered = sealed(prepared, grant, lease, want, answer)?;
     Failpoint::RefreshSealed.reached();
     let reason = matches!(want, Want::Narrowed(_)).then_some("narrowed");
     let entered = async {
         let entered = enter(deps, grant, connector, &answered, reason).await?;
         if let Entered::Void = entered {
-            discard(deps, grant, connector, key, answer).await?;
+            discard(deps, grant, connector, answer).await?;
         }
         Ok(entered)
     };
@@ -45,7 +45,7 @@ pub(super) async fn keep(
         Ok(Entered::Wider) => Err(Refusal::GrantNeedsReconnect(grant.id)),
         Ok(Entered::Revoked { at }) => Err(Refusal::Revoked { grant: grant.id, at }),
         Ok(Entered::Void) => Err(Refusal::ProviderUnavailable),
-        Err(unavailable @ Refusal::StoreUnavailable(_)) => {
+        Err(unavailable @ (Refusal::StoreUnavailable(_) | Refusal::KeyUnavailable)) => {
             spool(deps, answered).await;
             Err(unavailable)
         }
@@ -59,12 +59,13 @@ pub(super) async fn discard(
     deps: &Deps,
     grant: &Grant,
     connector: &Connector,
-    key: &OdkHandle,
     answer: &Tokens,
 ) -> Result<(), Refusal> {
+    // The one from before the provider was asked may have had its time.
+    let key = deps.org_key(grant.org).await?;
     let mut tx = deps.store.write(grant.org).await?;
     let current = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
-    late::discard(deps, tx, grant, &current, connector, key, answer).await
+    late::discard(deps, tx, grant, &current, connector, &key, answer).await
 }
 
 /// What became of an answer in the database.
@@ -168,27 +169,14 @@ pub(super) async fn enter(
 
 /// The answer as it is stored, in the database or beside it.
 fn sealed(
-    key: &OdkHandle,
+    prepared: seal::Prepared,
     grant: &Grant,
     lease: &Lease,
     want: &Want,
     answer: &Tokens,
 ) -> Result<Answered, CryptoError> {
-    let generation = grant.generation + 1;
-    let kind = want.kind();
-    let access = seal::access_token(
-        key,
-        grant,
-        &kind,
-        generation,
-        &answer.access_token,
-        Some(granted(grant, want, answer)),
-        answer.expires_at,
-    )?;
-    let refresh = match &answer.refresh_token {
-        Some(token) => Some(seal::refresh_token(key, grant, generation, token)?),
-        None => None,
-    };
+    let kind = prepared.kind().clone();
+    let (access, refresh) = prepared.seal(grant, answer, granted(grant, want, answer))?;
     Ok(Answered {
         org: grant.org,
         grant: grant.id,
@@ -210,14 +198,15 @@ fn granted(grant: &Grant, want: &Want, answer: &Tokens) -> ScopeSet {
     })
 }
 
-/// The database is gone and the provider may have rotated: the answer is kept beside it.
+/// The database, or the key to end what came to nothing, is gone and the provider may have rotated: the answer is kept
+/// beside the database.
 async fn spool(deps: &Deps, answered: Answered) {
     let (spool, grant) = (deps.spool.clone(), answered.grant);
     let kept = tokio::task::spawn_blocking(move || spool.put(&answered)).await;
     match kept {
         Ok(Ok(())) => {
             Failpoint::SpoolKept.reached();
-            tracing::warn!(grant.id = %grant, "the database is gone: the answer for {grant} was spooled");
+            tracing::warn!(grant.id = %grant, "the answer for {grant} was spooled");
         }
         Ok(Err(error)) => {
             tracing::error!(grant.id = %grant, cause = %error, "the answer for {grant} could not be kept and is lost");

@@ -116,8 +116,7 @@ async fn discard(
         scopes: answered.access.scopes.clone(),
         expires_at: answered.access.expires_at,
     };
-    let seal_key = deps.org_key(grant.org).await?;
-    keep::discard(deps, &then, connector, &seal_key, &answer).await
+    keep::discard(deps, &then, connector, &answer).await
 }
 
 /// The database holds what came of it; a file that stays is compared again at the next start.
