@@ -4,20 +4,20 @@ mod measure;
 
 use std::{hint::black_box, process::ExitCode, time::Instant};
 
+use ed25519_dalek::{Signer as _, SigningKey};
 use postern::{
     audit::{
         ExportWriter, LogHead, Pending, Stamp, VerifierKey,
         encoding::{FIRST_PREV, leaf_hash},
         finish, origin, verify,
     },
-    crypto::{digest, ed25519::Ed25519Signer},
+    crypto::digest,
     domain::{
         AgentId, EntryId, GrantId, Mode, OrgId, Time, UserId,
         decision::{Outcome, PolicyRef},
         entry::{EntryDecision, EntryDraft, EntryType, Epoch},
     },
 };
-use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use serde_json::json;
 
 use measure::{Done, Machine, PAIRS, Spread, failed, line, short};
@@ -25,9 +25,11 @@ use measure::{Done, Machine, PAIRS, Spread, failed, line, short};
 fn main() -> Done<ExitCode> {
     let entries: u32 = if short() { 20_000 } else { 200_000 };
     let org = OrgId::from_bytes([1; 16]);
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(failed)?;
-    let signer = Ed25519Signer::from_pkcs8(document.as_ref())?;
-    let key = VerifierKey::new(&origin("https://postern.example", org), signer.public())?;
+    let signer = SigningKey::from_bytes(&[7; 32]);
+    let key = VerifierKey::new(
+        &origin("https://postern.example", org),
+        signer.verifying_key().to_bytes(),
+    )?;
     let export = export(org, u64::from(entries), &key, &signer)?;
     let dir = tempfile::tempdir()?;
     let mut machine = Machine::new();
@@ -66,7 +68,7 @@ fn main() -> Done<ExitCode> {
 }
 
 /// A log of releases and their outcomes, as a busy org has it: two writers, everything filled in.
-fn export(org: OrgId, entries: u64, key: &VerifierKey, signer: &Ed25519Signer) -> Done<Vec<u8>> {
+fn export(org: OrgId, entries: u64, key: &VerifierKey, signer: &SigningKey) -> Done<Vec<u8>> {
     let writers = ["r1/hot", "r1/cold"];
     let mut chains = [(0_u64, FIRST_PREV); 2];
     let mut pending = Vec::new();
@@ -101,7 +103,9 @@ fn export(org: OrgId, entries: u64, key: &VerifierKey, signer: &Ed25519Signer) -
     for bytes in &pending {
         head = head.sequence(vec![Pending::read(bytes)?])?.head;
     }
-    let note = head.checkpoint(key.name()).sign(key, |text| signer.sign(text))?;
+    let note = head
+        .checkpoint(key.name())
+        .sign(key, |text| signer.sign(text).to_bytes())?;
     Ok(writer.finish(&note)?)
 }
 
