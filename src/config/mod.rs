@@ -60,7 +60,7 @@ pub struct WebhookSettings {
 pub struct Server {
     /// The API and the pages.
     pub listen: SocketAddr,
-    /// Health and metrics.
+    /// Health and readiness.
     pub ops_listen: SocketAddr,
     /// How people and agents reach it; the issuer of everything signed here.
     pub public_url: PublicUrl,

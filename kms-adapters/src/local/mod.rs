@@ -3,17 +3,24 @@
 //! For development and single machines. Whoever reads the key file reads everything, so the file is refused unless
 //! it belongs to the process and nobody else can read it. Several keys may be held at once: rotating the KEK means
 //! adding the new one and rewrapping the data keys.
+//!
+//! A key file is looked at again at every use: taken away, changed or opened to others, its key is disabled, although the
+//! process still holds it.
 
 mod envelope;
 mod key_file;
 mod passphrase;
 mod private_file;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 pub use key_file::create_key_file;
 pub use passphrase::{MIN_ITERATIONS, create_passphrase_file};
 use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq as _;
 
 use crate::port::{BoxFuture, KeyContext, KeyError, KeyMemory, KeyService, KeyState, KeyStatus, PlainKey};
 
@@ -31,6 +38,24 @@ pub struct LocalKeys {
 struct LocalKey {
     memory: Box<dyn KeyMemory>,
     description: &'static str,
+    /// Where the key has to stand for as long as it is used.
+    file: Option<PathBuf>,
+}
+
+impl LocalKey {
+    fn state(&self) -> KeyState {
+        let Some(file) = &self.file else {
+            return KeyState::Enabled;
+        };
+        // SECURITY: compared in constant time.
+        let stands = key_file::read_key_file(file)
+            .is_ok_and(|key| key.expose_secret().ct_eq(self.memory.expose_key()).into());
+        if stands {
+            KeyState::Enabled
+        } else {
+            KeyState::Disabled
+        }
+    }
 }
 
 impl LocalKeys {
@@ -49,7 +74,7 @@ impl LocalKeys {
     /// When the file is not private to this process's user, is no key file, or the name is taken.
     pub fn add_key_file(&mut self, key_ref: &str, path: &Path) -> Result<(), LocalKeyError> {
         let key = key_file::read_key_file(path)?;
-        self.add(key_ref, key, "a key file on this machine")
+        self.add(key_ref, key, "a key file on this machine", Some(path.to_owned()))
     }
 
     /// Derives a key from a passphrase and the parameters file beside the data, and holds it under `key_ref`.
@@ -66,10 +91,16 @@ impl LocalKeys {
         parameters: &Path,
     ) -> Result<(), LocalKeyError> {
         let key = passphrase::derive_key(passphrase, parameters)?;
-        self.add(key_ref, key, "a passphrase given to this machine")
+        self.add(key_ref, key, "a passphrase given to this machine", None)
     }
 
-    fn add(&mut self, key_ref: &str, key: PlainKey, description: &'static str) -> Result<(), LocalKeyError> {
+    fn add(
+        &mut self,
+        key_ref: &str,
+        key: PlainKey,
+        description: &'static str,
+        file: Option<PathBuf>,
+    ) -> Result<(), LocalKeyError> {
         if key_ref.is_empty() || self.keys.contains_key(key_ref) {
             return Err(LocalKeyError::NameTaken);
         }
@@ -80,16 +111,24 @@ impl LocalKeys {
             return Err(LocalKeyError::Malformed);
         }
         let memory = (self.keep)(key).ok_or(LocalKeyError::Unlockable)?;
-        self.keys
-            .insert(key_ref.to_owned(), LocalKey { memory, description });
+        let held = LocalKey {
+            memory,
+            description,
+            file,
+        };
+        self.keys.insert(key_ref.to_owned(), held);
         Ok(())
     }
 
     fn key(&self, key_ref: &str) -> Result<&[u8; 32], KeyError> {
-        self.keys
+        let key = self
+            .keys
             .get(key_ref)
-            .map(|key| key.memory.expose_key())
-            .ok_or(KeyError::Misconfigured("no local key has this name"))
+            .ok_or(KeyError::Misconfigured("no local key has this name"))?;
+        match key.state() {
+            KeyState::Enabled => Ok(key.memory.expose_key()),
+            KeyState::Disabled | KeyState::Unreachable => Err(KeyError::Disabled),
+        }
     }
 }
 
@@ -120,7 +159,7 @@ impl KeyService for LocalKeys {
                 .map(|(key_ref, key)| KeyStatus {
                     key_ref: key_ref.clone(),
                     description: key.description.to_owned(),
-                    state: KeyState::Enabled,
+                    state: key.state(),
                 })
                 .collect())
         })

@@ -45,6 +45,32 @@ const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1
 const BASE64: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 #[test]
+fn a_key_file_that_is_taken_away_changed_or_opened_disables_its_key() {
+    let dir = TempDir::new().unwrap();
+    let path = written(&dir, "kek", HEX, 0o600);
+    let mut service = keys();
+    service.add_key_file("local", &path).unwrap();
+    let context = KeyContext {
+        org: None,
+        odk: "odk".to_owned(),
+        purpose: "postern-odk",
+    };
+    let wrapped = now(service.wrap("local", &context, &[7; 32])).unwrap();
+    let works = || now(service.unwrap("local", &context, &wrapped)).map(drop);
+    assert_eq!(works(), Ok(()));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(works(), Err(KeyError::Disabled));
+    written(&dir, "kek", &HEX.replace("1f", "2f"), 0o600);
+    assert_eq!(works(), Err(KeyError::Disabled));
+    written(&dir, "kek", HEX, 0o644);
+    assert_eq!(works(), Err(KeyError::Disabled));
+    let status = now(service.status()).unwrap();
+    assert!(status.iter().all(|key| key.state == KeyState::Disabled));
+    written(&dir, "kek", HEX, 0o600);
+    assert_eq!(works(), Ok(()));
+}
+
+#[test]
 fn key_files_keep_every_promise_of_the_port() {
     let dir = TempDir::new().unwrap();
     let mut service = keys();
