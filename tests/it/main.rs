@@ -23,6 +23,7 @@ mod layering;
 mod log;
 mod mutations;
 mod notify;
+mod places;
 mod provider;
 mod ready;
 mod refresh;
