@@ -22,6 +22,7 @@ mod idempotency;
 mod layering;
 mod log;
 mod notify;
+mod outcomes;
 mod policies;
 mod provider;
 mod ready;
