@@ -45,7 +45,7 @@ fn a_receiver_of_notices_needs_a_secret_and_a_safe_address() {
         "x",
     ] {
         let said = with(&format!("url = \"{url}\"\nsecret_file = \"/etc/secret\""));
-        assert!(said.contains("https://hooks.example/in"), "{said}");
+        assert!(said.contains("https://receiver.example/in"), "{said}");
     }
     let text = format!("{LEAST}[webhooks]\nurl = \"http://127.0.0.1:9/in\"\nsecret_file = \"/etc/secret\"");
     let webhook = parse(&text, &[]).unwrap().webhook.unwrap();

@@ -1,6 +1,12 @@
 //! One action ends it (I2 on one replica), and the provider is told.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use postern::{
     domain::{EntryId, GrantId, OrgId, entry::EntryType},
@@ -9,6 +15,7 @@ use postern::{
 };
 
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::harness::{Journey, World};
 
@@ -192,21 +199,40 @@ async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
     } else {
         8
     };
-    for _ in 0..rounds {
+    let (mut released, mut refused) = (0, 0);
+    for round in 0..rounds {
         let (world, grant) = World::connected().await;
         let world = Arc::new(world);
+        let (releases, answered) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..16 {
-            let world = Arc::clone(&world);
+            let (world, releases, answered) =
+                (Arc::clone(&world), Arc::clone(&releases), Arc::clone(&answered));
+            // Nobody stops before being refused, so that the revocation always comes into the middle.
             tasks.spawn(async move {
-                for _ in 0..4 {
-                    let _any = vend::vend(&world.deps, world.agent, world.read(grant)).await;
+                let mut done = 0;
+                loop {
+                    let late = answered.load(Ordering::SeqCst);
+                    match vend::vend(&world.deps, world.agent, world.read(grant)).await {
+                        Ok(_) => assert!(!late, "released after the revocation was answered"),
+                        Err(Refusal::Revoked { .. }) => return done,
+                        Err(other) => panic!("{other:?}"),
+                    }
+                    done += 1;
+                    releases.add_permits(1);
                 }
             });
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::select! {
+            enough = releases.acquire_many(1 + round % 32) => drop(enough.unwrap()),
+            ended = tasks.join_next() => panic!("refused before the revocation: {ended:?}"),
+        }
         revoke(&world, Selector::Grant(grant)).await;
-        while tasks.join_next().await.is_some() {}
+        answered.store(true, Ordering::SeqCst);
+        while let Some(done) = tasks.join_next().await {
+            released += done.unwrap();
+            refused += 1;
+        }
         postern::flows::sequence::run(&world.deps, world.org)
             .await
             .unwrap();
@@ -229,6 +255,10 @@ async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
             .count();
         assert_eq!(late, 0);
     }
+    assert!(
+        released > 0 && refused > 0,
+        "a race has two sides: {released} {refused}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,196 @@
+//! A call whose answer never came: said to be unknown, kept as unknown, and never repeated.
+
+use std::{sync::Arc, time::Duration};
+
+use postern::{
+    domain::{
+        EntryId, GrantId,
+        entry::{Entry, EntryType},
+    },
+    flows::{Refusal, actions::Ask, revoke, sweep},
+    store::Selector,
+};
+use serde_json::{Value, json};
+
+use super::harness::{Answer, World};
+
+/// Each way in which Acme Mail, having got the request, gives no answer.
+fn losses() -> [Value; 2] {
+    [
+        json!({"next": "api", "hang_up": true}),
+        json!({"next": "api", "hang_up": true, "after": true}),
+    ]
+}
+
+async fn send_mail(world: &World, grant: GrantId) -> Answer {
+    let args = json!({"to": ["ben@acme.example"], "subject": "s", "body": "b"});
+    let body = json!({"grant": grant, "tool": "messages.send", "args": args, "idempotency_key": "k"});
+    world.api().post(&world.as_agent(), "/v1/vend", &body).await
+}
+
+fn unknown(answer: &Answer) -> EntryId {
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (504, "outcome_unknown"),
+        "{}",
+        answer.text()
+    );
+    answer.json()["entry_id"].as_str().unwrap().parse().unwrap()
+}
+
+/// What the log says became of a release: outcome and reason.
+async fn outcomes(world: &World, release: EntryId) -> Vec<(String, Option<String>)> {
+    let said = |entry: Entry| (entry.draft.outcome.unwrap(), entry.draft.reason);
+    world
+        .entries()
+        .await
+        .into_iter()
+        .filter(|entry| entry.kind == EntryType::Outcome)
+        .filter(|entry| entry.draft.correlation == Some(release.to_string()))
+        .map(said)
+        .collect()
+}
+
+async fn release(world: &World) -> EntryId {
+    let entries = world.entries().await;
+    let release = entries.iter().find(|entry| entry.kind == EntryType::Release);
+    release.unwrap().id
+}
+
+#[tokio::test]
+async fn a_call_that_is_never_answered_is_unknown_to_its_caller_and_in_the_log() {
+    for loss in losses() {
+        let (world, grant) = World::connected().await;
+        world.fault(loss.clone()).await;
+        let entry = unknown(&send_mail(&world, grant).await);
+        assert_eq!(entry, release(&world).await, "{loss}");
+        assert_eq!(
+            outcomes(&world, entry).await,
+            [("unknown".to_owned(), None)],
+            "{loss}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_never_answered_is_not_repeated() {
+    for loss in losses() {
+        let (world, grant) = World::connected().await;
+        let before = world.seen("api").await.len();
+        world.fault(loss.clone()).await;
+        unknown(&send_mail(&world, grant).await);
+        assert_eq!(world.seen("api").await.len(), before + 1, "{loss}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_a_call_that_is_never_answered_gives_the_same_unknown_again() {
+    for loss in losses() {
+        let (world, grant) = World::connected().await;
+        world.fault(loss.clone()).await;
+        let first = unknown(&send_mail(&world, grant).await);
+        let before = world.seen("api").await.len();
+        assert_eq!(unknown(&send_mail(&world, grant).await), first, "{loss}");
+        assert_eq!(world.seen("api").await.len(), before, "{loss}");
+    }
+}
+
+/// The provider called the first token dead, which is an answer; to the call with the second it gave none.
+#[tokio::test]
+async fn a_resend_that_is_never_answered_is_unknown() {
+    let (world, grant) = World::connected().await;
+    let before = world.seen("api").await.len();
+    world
+        .fault(json!({"next": "api", "status": 401, "body": {"error": "invalid_token"}}))
+        .await;
+    world.fault(json!({"next": "api", "hang_up": true})).await;
+    let entry = unknown(&send_mail(&world, grant).await);
+    assert_eq!(outcomes(&world, entry).await, [("unknown".to_owned(), None)]);
+    assert_eq!(world.seen("api").await.len(), before + 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_an_error_is_known() {
+    let (world, grant) = World::connected().await;
+    world
+        .fault(json!({"next": "api", "status": 503, "body": "down"}))
+        .await;
+    let answer = send_mail(&world, grant).await;
+    assert_eq!((answer.status, &answer.json()["status"]), (200, &json!(503)));
+    assert_eq!(
+        outcomes(&world, release(&world).await).await,
+        [("failed".to_owned(), Some("http_503".to_owned()))]
+    );
+}
+
+/// A call that Acme Mail has and will not answer while the test runs: nobody writes its outcome.
+async fn under_way() -> (Arc<World>, GrantId, EntryId) {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    let before = world.seen("api").await.len();
+    world.fault(json!({"next": "api", "delay_ms": 120_000})).await;
+    {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.vend(keyed(&world, grant)).await });
+    }
+    world.until_seen("api", before + 1).await;
+    let release = release(&world).await;
+    (world, grant, release)
+}
+
+fn keyed(world: &World, grant: GrantId) -> Ask {
+    Ask {
+        idempotency: Some(("k".to_owned(), "d".to_owned())),
+        ..world.read(grant)
+    }
+}
+
+#[tokio::test]
+async fn a_release_without_an_outcome_is_unknown_after_five_minutes() {
+    let (world, _, release) = under_way().await;
+    world.later(Duration::from_secs(299));
+    sweep::run(&world.deps).await.unwrap();
+    assert_eq!(outcomes(&world, release).await, [], "it may still be answered");
+    world.later(Duration::from_secs(2));
+    sweep::run(&world.deps).await.unwrap();
+    sweep::run(&world.deps).await.unwrap();
+    assert_eq!(
+        outcomes(&world, release).await,
+        [("unknown".to_owned(), Some("not_recorded".to_owned()))]
+    );
+}
+
+#[tokio::test]
+async fn the_key_of_a_call_without_an_outcome_is_in_progress_and_then_unknown() {
+    let (world, grant, release) = under_way().await;
+    let first = world.vend(keyed(&world, grant)).await;
+    assert!(
+        matches!(&first, Err(Refusal::InProgress { entry }) if *entry == release),
+        "{first:?}"
+    );
+    world.later(Duration::from_secs(301));
+    sweep::run(&world.deps).await.unwrap();
+    let then = world.vend(keyed(&world, grant)).await;
+    assert!(
+        matches!(&then, Err(Refusal::OutcomeUnknown { entry }) if *entry == release),
+        "{then:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_revocation_lists_the_call_under_way_until_it_is_unknown() {
+    let (world, grant, release) = under_way().await;
+    let in_flight = async || {
+        let ask = revoke::Ask {
+            selector: Selector::Grant(grant),
+            reason: "test".to_owned(),
+            drain: false,
+            by: "test".to_owned(),
+        };
+        revoke::run(&world.deps, world.org, ask).await.unwrap().in_flight
+    };
+    assert_eq!(in_flight().await, [release]);
+    world.later(Duration::from_secs(301));
+    sweep::run(&world.deps).await.unwrap();
+    assert_eq!(in_flight().await, []);
+}
