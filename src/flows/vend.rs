@@ -329,14 +329,16 @@ async fn release(
             .as_ref()
             .map_or_else(idempotency::ended, |_| idempotency::RELEASED);
         idempotency::finish(deps, caller.org, entry, end).await;
-        // Waiting for that counts too: a token does not leave on a receipt that died meanwhile.
-        if matches!(released, Ok(Vended::Token { .. }))
-            && let Err(dead) = receipt.live()
-        {
-            let refusal = execute::dropped(deps, &prepared, entry, &dead.into()).await;
+    }
+    // Waiting for anything since the token was opened counts, with a key or without: nothing leaves on a dead receipt.
+    if matches!(released, Ok(Vended::Token { .. }))
+        && let Err(dead) = receipt.live()
+    {
+        let refusal = execute::dropped(deps, &prepared, entry, &dead.into()).await;
+        if keyed {
             idempotency::finish(deps, caller.org, entry, idempotency::ended(&refusal)).await;
-            released = Err(refusal);
         }
+        released = Err(refusal);
     }
     released.map(|vended| Try::Done(Box::new(vended)))
 }
