@@ -50,6 +50,12 @@ impl Workers {
             with(deps, look_ahead),
         ));
         tasks.spawn(every("notices", REFRESH_EVERY, stopped.clone(), with(deps, tell)));
+        tasks.spawn(every(
+            "replica",
+            REPLICA_EVERY,
+            stopped.clone(),
+            with(deps, renew_name),
+        ));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
     }
@@ -64,6 +70,10 @@ impl Workers {
 
 async fn sequence_all(deps: Arc<Deps>) -> Result<(), Refusal> {
     sequence::round(&deps).await
+}
+
+async fn renew_name(deps: Arc<Deps>) -> Result<(), Refusal> {
+    Ok(deps.store.renew_replica().await?)
 }
 
 async fn outbox(deps: Arc<Deps>) -> Result<(), Refusal> {
@@ -126,5 +136,7 @@ const SINK_EVERY: Duration = Duration::from_secs(1);
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
 /// A lost answer is asked for again, a token renewed ahead and a change told at most this much later.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How often the lease on this replica's name is renewed: several times before it would end.
+const REPLICA_EVERY: Duration = Duration::from_secs(3);
 /// How often overdue things are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

@@ -21,10 +21,11 @@ use postern::{
     },
     flows::{Deps, Refusal, audit, decide, revoke, sequence, vend},
     store::{Location, Selector},
+    workers::Workers,
 };
 use tokio::task::JoinSet;
 
-use super::harness::World;
+use super::harness::{World, database};
 
 /// A connected world with as many replicas.
 async fn replicated(count: usize) -> (World, GrantId, Vec<Arc<Deps>>) {
@@ -55,6 +56,38 @@ async fn every_replica_has_a_name_of_its_own_and_gives_it_back() {
     replicas[1].store.close().await;
     let next = world.replica().await.unwrap();
     assert_eq!(next.store.replica(), left);
+}
+
+#[tokio::test]
+async fn a_replica_at_work_keeps_its_name_however_long_it_works() {
+    let (world, _, replicas) = replicated(1).await;
+    let workers = Workers::start(&world.deps);
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut connection = database::superuser(&database::name_of(settings)).await;
+    for _ in 0..2 {
+        world.later(Duration::from_secs(15));
+        let now = world.deps.clock.now().unix_micros();
+        let mut looks = 0;
+        loop {
+            let until: i64 = sqlx::query_scalar("SELECT max(expires_at) FROM replicas")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            if until > now + 15_000_000 {
+                break;
+            }
+            looks += 1;
+            assert!(looks < 300, "the lease is not renewed");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert_ne!(
+        world.replica().await.unwrap().store.replica(),
+        replicas[0].store.replica()
+    );
+    workers.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,8 +329,7 @@ async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
     let Location::Postgres(settings) = &world.location else {
         panic!()
     };
-    let mut connection =
-        super::harness::database::superuser(&super::harness::database::name_of(settings)).await;
+    let mut connection = database::superuser(&database::name_of(settings)).await;
     for _ in 0..100 {
         let open: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'postern'
