@@ -20,6 +20,8 @@ use crate::{
     http::problem::{ApprovalLink, ConnectLink, FieldError, Problem},
 };
 
+mod log;
+
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
 
@@ -463,68 +465,4 @@ async fn a_server_that_is_not_there_is_a_plain_failure_with_a_hint() {
     let error = run(cli, &BTreeMap::new(), &mut output).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Failure);
     assert!(error.to_string().contains("is it running"), "{error}");
-}
-
-/// A log as the API shows it: its checkpoint, and pages of two entries.
-fn log_of(fixture: &str) -> impl Fn(&str) -> Response + Clone + Send + Sync + 'static {
-    let lines: Vec<Value> = fixture
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let note = lines.last().unwrap()["checkpoint"].as_str().unwrap().to_owned();
-    let entries: Vec<String> = lines
-        .iter()
-        .filter_map(|line| line.get("entry"))
-        .map(|entry| String::from_utf8(crate::crypto::jcs::canonicalize(entry).unwrap()).unwrap())
-        .collect();
-    move |path: &str| {
-        if path == "/v1/audit/checkpoint" {
-            return note.clone().into_response();
-        }
-        let start: usize = path
-            .split("start=")
-            .nth(1)
-            .unwrap()
-            .split('&')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
-        let page: Vec<Value> = entries
-            .iter()
-            .enumerate()
-            .skip(start)
-            .take(2)
-            .map(|(index, entry)| json!({"index": index, "entry": entry}))
-            .collect();
-        ok(json!({"entries": page}))("")
-    }
-}
-
-#[tokio::test]
-async fn an_export_verifies_and_is_never_overwritten() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("x.jsonl");
-    let line = ["audit", "export", "--out", out.to_str().unwrap()];
-    let answer = log_of(include_str!("../../tests/vectors/audit_export.jsonl"));
-    assert_eq!(ran(&line, &KEY, answer.clone()).await.exit, 0);
-    assert_eq!(
-        std::fs::read_to_string(&out).unwrap(),
-        include_str!("../../tests/vectors/audit_export.jsonl")
-    );
-    assert_eq!(ran(&line, &KEY, answer).await.exit, 1);
-}
-
-#[tokio::test]
-async fn an_export_of_a_page_that_holds_no_entry_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("x.jsonl");
-    let log = log_of(include_str!("../../tests/vectors/audit_export.jsonl"));
-    let answer = move |path: &str| match path {
-        "/v1/audit/checkpoint" => log(path),
-        _ => ok(json!({"entries": [{"index": 0}, {"index": 1}]}))(""),
-    };
-    let run = ran(&["audit", "export", "--out", out.to_str().unwrap()], &KEY, answer).await;
-    assert_eq!(run.exit, 1);
-    assert!(run.messages.contains("no entry"), "{}", run.messages);
 }
