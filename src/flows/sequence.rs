@@ -4,9 +4,10 @@
 //! one transaction, which takes effect only if the log is still as long as it was read. Two sequencers of one org are
 //! therefore harmless: the later one looks again.
 
-use std::sync::Arc;
-
-use tokio::task::JoinSet;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     audit::{
@@ -22,7 +23,7 @@ use crate::{
 
 use super::{Deps, Refusal, audit};
 
-/// Lets the log of every org grow that has entries waiting: one short writing transaction per org, few at a time.
+/// Lets the log of every org grow that has entries waiting: one short writing transaction for many of them.
 ///
 /// # Errors
 /// When the database is unavailable. An org whose log cannot grow is logged and does not hold up the others.
@@ -32,17 +33,17 @@ pub async fn round(deps: &Arc<Deps>) -> Result<(), Refusal> {
         let orgs = deps.store.due().await?.orgs_to_sequence(after, PAGE).await?;
         let last_page = orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
         after = orgs.last().copied();
-        let mut under_way = JoinSet::new();
-        for org in orgs {
-            while under_way.len() >= PARALLEL && under_way.join_next().await.is_some() {}
-            let deps = Arc::clone(deps);
-            under_way.spawn(async move {
-                if let Err(refusal) = run(&deps, org).await {
+        for group in orgs.chunks(GROUP) {
+            if group_of(deps, group).await.is_ok() {
+                continue;
+            }
+            // Whoever spoils it for the others is found by asking each alone.
+            for org in group {
+                if let Err(refusal) = run(deps, *org).await {
                     tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} has to wait");
                 }
-            });
+            }
         }
-        while under_way.join_next().await.is_some() {}
         if last_page {
             return Ok(());
         }
@@ -54,30 +55,31 @@ pub async fn round(deps: &Arc<Deps>) -> Result<(), Refusal> {
 /// # Errors
 /// When a chain is broken: nothing is sequenced then, and a person must look.
 pub async fn run(deps: &Deps, org: OrgId) -> Result<usize, Refusal> {
-    let mut placed = 0;
-    loop {
-        match step(deps, org).await? {
-            Step::Nothing => return Ok(placed),
-            Step::Raced => {}
-            Step::Placed { entries, more } => {
-                placed += entries;
-                if !more {
-                    return Ok(placed);
-                }
-            }
-        }
-    }
+    group_of(deps, &[org]).await
 }
 
-enum Step {
-    /// Nothing waits.
-    Nothing,
-    /// Another sequencer was faster: look again.
-    Raced,
-    Placed {
-        entries: usize,
-        more: bool,
-    },
+/// The same for some orgs, all or nothing at each step.
+async fn group_of(deps: &Deps, orgs: &[OrgId]) -> Result<usize, Refusal> {
+    let mut placed = 0;
+    // What a sealed org writes gets its place after the recovery, which says where its log goes on.
+    let mut left: Vec<OrgId> = orgs
+        .iter()
+        .copied()
+        .filter(|org| !deps.store.is_sealed(*org))
+        .collect();
+    while !left.is_empty() {
+        let step = step(deps, &left).await?;
+        placed += step.placed;
+        left = step.again;
+    }
+    Ok(placed)
+}
+
+/// What one transaction came to.
+struct Step {
+    placed: usize,
+    /// The orgs that have more, or whose log somebody else let grow meanwhile.
+    again: Vec<OrgId>,
 }
 
 /// What was read of a log, and what waits.
@@ -88,30 +90,74 @@ struct Read {
     chains: Vec<(Vec<String>, bool)>,
 }
 
-async fn step(deps: &Deps, org: OrgId) -> Result<Step, Refusal> {
-    // What a sealed org writes gets its place after the recovery, which says where its log goes on.
-    if deps.store.is_sealed(org) {
-        return Ok(Step::Nothing);
+impl Read {
+    fn has_more(&self) -> bool {
+        self.chains.iter().any(|(_, more)| *more)
     }
-    let Some(read) = read(deps, org).await? else {
-        return Ok(Step::Nothing);
-    };
-    let more = read.chains.iter().any(|(_, more)| *more);
+}
+
+async fn step(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
+    let read = read(deps, orgs).await?;
+    let mut again: Vec<OrgId> = read
+        .iter()
+        .filter(|log| log.has_more())
+        .map(|log| log.org)
+        .collect();
     // Parsing and hashing thousands of entries is work for a thread of its own.
-    let made = tokio::task::spawn_blocking(move || make(read))
-        .await
-        .map_err(|_| Refusal::StoreUnavailable(None))?;
-    let (before, batch, grown) = match made {
-        Ok(made) => made,
-        Err(Broken::Tiles(size)) => {
-            rebuild_tiles(deps, org, size).await?;
-            return Ok(Step::Raced);
+    let made = tokio::task::spawn_blocking(move || {
+        let make_one = |read: Read| (read.org, make(read));
+        read.into_iter().map(make_one).collect::<Vec<_>>()
+    })
+    .await
+    .map_err(|_| Refusal::StoreUnavailable(None))?;
+    let mut growths = Vec::with_capacity(made.len());
+    let mut epochs = HashMap::new();
+    for (org, made) in made {
+        match made {
+            Ok((before, batch, grown)) => {
+                epochs.extend(batch.head.epoch().map(|epoch| (org, epoch)));
+                growths.push(growth(deps, org, &before, &batch, grown)?);
+            }
+            Err(Broken::Tiles(size)) => {
+                rebuild_tiles(deps, org, size).await?;
+                again.push(org);
+            }
+            Err(Broken::Log(cause)) => return Err(broken(org, &cause)),
         }
-        Err(Broken::Log(cause)) => return Err(broken(org, &cause)),
-    };
-    let entries = batch.leaves.len();
+    }
+    if growths.is_empty() {
+        return Ok(Step { placed: 0, again });
+    }
+    let of: Vec<OrgId> = growths.iter().map(|growth| growth.org).collect();
+    let mut tx = deps.store.write_orgs(&of).await?;
+    let grown = tx.grow_logs(&growths).await?;
+    let placed = grown.iter().map(|growth| growth.entries.len()).sum();
+    for growth in &grown {
+        if let Some(epoch) = epochs.get(&growth.org) {
+            tx.keep_checkpoint(growth.org, *epoch, growth.head.size, &growth.head.checkpoint);
+        }
+    }
+    // Another sequencer was faster with these: look again.
+    let raced = of
+        .into_iter()
+        .filter(|org| grown.iter().all(|growth| growth.org != *org));
+    again.extend(raced);
+    tx.commit().await?;
+    again.sort_unstable();
+    again.dedup();
+    Ok(Step { placed, again })
+}
+
+fn growth(
+    deps: &Deps,
+    org: OrgId,
+    before: &LogHead,
+    batch: &Batch,
+    grown: Tiles,
+) -> Result<LogGrowth, Refusal> {
     let head = batch.head.checkpoint(&checkpoint::origin(&deps.issuer, org));
-    let growth = LogGrowth {
+    Ok(LogGrowth {
+        org,
         before: before.size(),
         head: LogRow {
             size: batch.head.size(),
@@ -119,50 +165,47 @@ async fn step(deps: &Deps, org: OrgId) -> Result<Step, Refusal> {
             checkpoint: sign(deps, org, &head)?,
         },
         entries: batch.leaves.iter().map(|leaf| leaf.id).collect(),
-        writers: moved_on(&before, &batch.head),
+        writers: moved_on(before, &batch.head),
         tiles: rows(grown),
-    };
-    let mut tx = deps.store.write(org).await?;
-    if !tx.grow_log(org, &growth).await? {
-        return Ok(Step::Raced);
-    }
-    if let Some(epoch) = batch.head.epoch() {
-        tx.keep_checkpoint(org, epoch, growth.head.size, &growth.head.checkpoint);
-    }
-    tx.commit().await?;
-    Ok(Step::Placed { entries, more })
+    })
 }
 
-/// One snapshot of everything the next step needs; `None` if nothing waits.
-async fn read(deps: &Deps, org: OrgId) -> Result<Option<Read>, Refusal> {
-    let mut tx = deps.store.read(org).await?;
-    let writers = tx.waiting_writers(org).await?;
+/// One snapshot of everything the next step needs, of the orgs with anything that waits.
+async fn read(deps: &Deps, orgs: &[OrgId]) -> Result<Vec<Read>, Refusal> {
+    let mut tx = deps.store.read_orgs(orgs).await?;
+    let writers = tx.waiting_writers(orgs).await?;
     let share = BATCH / u64::try_from(writers.len().max(1)).unwrap_or(u64::MAX);
     let share = share.max(LEAST_SHARE);
-    let mut chains = Vec::with_capacity(writers.len());
-    for writer in &writers {
-        let texts = tx
-            .entries_of_writer(org, &writer.name, writer.placed, share)
-            .await?;
+    let entries = tx.waiting_entries(&writers, share).await?;
+    let mut logs: BTreeMap<OrgId, Read> = BTreeMap::new();
+    for (writer, texts) in writers.iter().zip(entries) {
         let more = u64::try_from(texts.len()).is_ok_and(|count| count == share);
-        chains.push((texts, more));
+        let log = logs.entry(writer.org).or_insert_with(|| Read {
+            org: writer.org,
+            head: None,
+            edge: Tiles::new(),
+            chains: Vec::new(),
+        });
+        log.chains.push((texts, more));
     }
-    if chains.is_empty() {
-        return Ok(None);
-    }
-    let head = tx.log_head(org).await?;
-    let mut edge = Tiles::new();
-    for id in tiles::right_edge(head.as_ref().map_or(0, |row| row.size)) {
-        if let Some(tile) = tx.tile(org, id.level, id.index).await? {
-            edge.insert(id, tile);
+    let waiting: Vec<OrgId> = logs.keys().copied().collect();
+    let mut edges = Vec::new();
+    for (org, row) in tx.log_heads(&waiting).await? {
+        edges.extend(
+            tiles::right_edge(row.size)
+                .into_iter()
+                .map(|id| (org, id.level, id.index)),
+        );
+        if let Some(log) = logs.get_mut(&org) {
+            log.head = Some(row.head);
         }
     }
-    Ok(Some(Read {
-        org,
-        head: head.map(|row| row.head),
-        edge,
-        chains,
-    }))
+    for (org, TileRow { level, index, hashes }) in tx.tiles(&edges).await? {
+        if let Some(log) = logs.get_mut(&org) {
+            log.edge.insert(TileId { level, index }, hashes);
+        }
+    }
+    Ok(logs.into_values().collect())
 }
 
 enum Broken {
@@ -199,7 +242,7 @@ fn make(read: Read) -> Result<(LogHead, Batch, Tiles), Broken> {
 }
 
 /// The writers whose last number in the log changed.
-fn moved_on(before: &LogHead, after: &LogHead) -> std::collections::BTreeMap<String, u64> {
+fn moved_on(before: &LogHead, after: &LogHead) -> BTreeMap<String, u64> {
     after
         .writers()
         .iter()
@@ -236,7 +279,9 @@ async fn rebuild_tiles(deps: &Deps, org: OrgId, size: u64) -> Result<(), Refusal
         }
     }
     let mut tx = deps.store.write(org).await?;
-    tx.put_tiles(org, &rows(made)).await?;
+    let made = rows(made);
+    let of_org: Vec<(OrgId, &TileRow)> = made.iter().map(|tile| (org, tile)).collect();
+    tx.put_tiles(&of_org).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -264,5 +309,5 @@ const BATCH: u64 = 2048;
 const LEAST_SHARE: u64 = 32;
 /// Orgs, or entries of a log, read at once.
 const PAGE: u64 = 1000;
-/// Orgs sequenced at a time. On SQLite the gate waits for its turn behind at most so many writing transactions.
-const PARALLEL: usize = 2;
+/// Orgs whose logs grow in one transaction.
+const GROUP: usize = 64;

@@ -29,9 +29,21 @@ pub(super) struct BatchSql {
     pub(super) append: &'static str,
     /// Moves writer `$2`'s chains on. Rows: org, number, hash as hex.
     pub(super) writers: &'static str,
-    /// Gives the entries of the array `$3` their places in the log of org `$1`, the first at `$2`.
+    /// The writers of the orgs of `$1` with entries that have no place, by org and name: org, name, last with a place.
+    pub(super) waiting: &'static str,
+    /// What waits of writers: which row of `$1`, from 0, and an entry, in order. Rows: org, writer, after, up to.
+    pub(super) waiting_entries: &'static str,
+    /// The heads of the logs of the orgs of `$1`: org, size, head, checkpoint.
+    pub(super) log_heads: &'static str,
+    /// Tiles: org, level, index, hashes. Rows: org, level, index.
+    pub(super) tiles: &'static str,
+    /// Writes heads at `$2`. Rows: org, size, head, checkpoint.
+    pub(super) put_logs: &'static str,
+    /// Writes tiles. Rows: org, level, index, hashes as hex.
+    pub(super) put_tiles: &'static str,
+    /// Gives entries their places. Rows: org, index, entry.
     pub(super) place: &'static str,
-    /// Notes how far each writer of org `$1` has a place. `$2`: an object, writer to number.
+    /// Notes how far writers have a place. Rows: org, writer, number.
     pub(super) placed: &'static str,
     /// The grants `$2` of org `$1` with their refresh leases: grant, generation, fence, end, intent, failures, not before.
     pub(super) leases: &'static str,
@@ -82,9 +94,27 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     writers: "INSERT INTO writers (org_id, writer, seq, hash)
         SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-    place: "INSERT INTO leaves (org_id, log_index, entry_id) SELECT $1, $2 + j.key, j.value FROM json_each($3) j",
-    placed: "UPDATE writers SET placed = (SELECT j.value FROM json_each($2) j WHERE j.key = writers.writer)
-        WHERE org_id = $1 AND writer IN (SELECT j.key FROM json_each($2) j)",
+    waiting: "SELECT w.org_id, w.writer, w.placed FROM json_each($1) j
+        JOIN writers w ON w.org_id = j.value AND w.seq > w.placed ORDER BY w.org_id, w.writer",
+    // The numbers of a writer have no gaps.
+    waiting_entries: "SELECT j.key, e.bytes FROM json_each($1) j
+        JOIN entries e ON e.org_id = j.value ->> 0 AND e.writer = j.value ->> 1
+          AND e.writer_seq > j.value ->> 2 AND e.writer_seq <= j.value ->> 3
+        ORDER BY j.key, e.writer_seq",
+    log_heads: "SELECT l.org_id, l.size, l.head, l.checkpoint FROM json_each($1) j JOIN logs l ON l.org_id = j.value",
+    tiles: "SELECT t.org_id, t.level, t.tile, t.hashes FROM json_each($1) j
+        JOIN tiles t ON t.org_id = j.value ->> 0 AND t.level = j.value ->> 1 AND t.tile = j.value ->> 2",
+    put_logs: "INSERT INTO logs (org_id, size, head, checkpoint, updated_at)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, $2 FROM json_each($1) j WHERE true
+        ON CONFLICT (org_id) DO UPDATE SET size = excluded.size, head = excluded.head,
+          checkpoint = excluded.checkpoint, updated_at = excluded.updated_at",
+    put_tiles: "INSERT INTO tiles (org_id, level, tile, hashes)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, unhex(j.value ->> 3) FROM json_each($1) j WHERE true
+        ON CONFLICT (org_id, level, tile) DO UPDATE SET hashes = excluded.hashes",
+    place: "INSERT INTO leaves (org_id, log_index, entry_id)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each($1) j",
+    placed: "UPDATE writers SET placed = j.value ->> 2 FROM json_each($1) j
+        WHERE org_id = j.value ->> 0 AND writer = j.value ->> 1",
     leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
           coalesce(l.failures, 0), coalesce(l.not_before, 0)
         FROM json_each($2) j
@@ -157,10 +187,34 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         SELECT j.value ->> 0, $2, (j.value ->> 1)::bigint, decode(j.value ->> 2, 'hex')
         FROM json_array_elements($1::json) j ORDER BY 1
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-    place: "INSERT INTO leaves (org_id, log_index, entry_id) SELECT $1, $2 + j.place - 1, j.value
-        FROM json_array_elements_text($3::json) WITH ORDINALITY j(value, place)",
-    placed: "UPDATE writers SET placed = j.value::bigint FROM json_each_text($2::json) j
-        WHERE org_id = $1 AND writer = j.key",
+    waiting: "SELECT w.org_id, w.writer, w.placed FROM json_array_elements_text($1::json) j
+        JOIN writers w ON w.org_id = j.value AND w.seq > w.placed ORDER BY w.org_id, w.writer",
+    waiting_entries: "SELECT j.place - 1, e.bytes FROM json_array_elements($1::json) WITH ORDINALITY j(value, place)
+        JOIN entries e ON e.org_id = j.value ->> 0 AND e.writer = j.value ->> 1
+          AND e.writer_seq > (j.value ->> 2)::bigint AND e.writer_seq <= (j.value ->> 3)::bigint
+        ORDER BY j.place, e.writer_seq",
+    log_heads: "SELECT l.org_id, l.size, l.head, l.checkpoint FROM json_array_elements_text($1::json) j
+        JOIN logs l ON l.org_id = j.value",
+    tiles: "SELECT t.org_id, t.level, t.tile, t.hashes FROM json_array_elements($1::json) j
+        JOIN tiles t ON t.org_id = j.value ->> 0 AND t.level = (j.value ->> 1)::bigint
+          AND t.tile = (j.value ->> 2)::bigint",
+    put_logs: "INSERT INTO logs (org_id, size, head, checkpoint, updated_at)
+        SELECT j.value ->> 0, (j.value ->> 1)::bigint, j.value ->> 2, j.value ->> 3, $2
+        FROM json_array_elements($1::json) j ORDER BY 1
+        ON CONFLICT (org_id) DO UPDATE SET size = excluded.size, head = excluded.head,
+          checkpoint = excluded.checkpoint, updated_at = excluded.updated_at",
+    put_tiles: "INSERT INTO tiles (org_id, level, tile, hashes)
+        SELECT j.value ->> 0, (j.value ->> 1)::bigint, (j.value ->> 2)::bigint, decode(j.value ->> 3, 'hex')
+        FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
+        ON CONFLICT (org_id, level, tile) DO UPDATE SET hashes = excluded.hashes",
+    place: "INSERT INTO leaves (org_id, log_index, entry_id)
+        SELECT j.value ->> 0, (j.value ->> 1)::bigint, j.value ->> 2 FROM json_array_elements($1::json) j",
+    // The gate moves these rows on in the order of the orgs: so does this, or the two could wait for each other.
+    placed: "WITH asked AS MATERIALIZED (
+          SELECT w.org_id, w.writer, (j.value ->> 2)::bigint AS number FROM json_array_elements($1::json) j
+          JOIN writers w ON w.org_id = j.value ->> 0 AND w.writer = j.value ->> 1
+          ORDER BY w.org_id, w.writer FOR NO KEY UPDATE OF w)
+        UPDATE writers w SET placed = a.number FROM asked a WHERE w.org_id = a.org_id AND w.writer = a.writer",
     leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
           coalesce(l.failures, 0), coalesce(l.not_before, 0)
         FROM json_array_elements_text($2::json) j

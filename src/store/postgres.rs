@@ -232,6 +232,14 @@ fn begin(mode: Mode, reach: Reach<'_>) -> String {
         (Mode::Write, Reach::Org(org)) => sql.push_str(&format!(
             "SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;"
         )),
+        // In one order, or two of them could wait for each other.
+        (Mode::Write, Reach::Orgs(orgs)) => {
+            let orgs: Vec<String> = orgs.iter().map(|org| format!("'{org}'")).collect();
+            sql.push_str(&format!(
+                "SELECT 1 FROM orgs WHERE org_id IN ({}) ORDER BY org_id FOR NO KEY UPDATE;",
+                orgs.join(",")
+            ));
+        }
         (Mode::Write, _) => sql.push_str("SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;"),
         (Mode::Read | Mode::Gate, _) => {}
     }
