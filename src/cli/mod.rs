@@ -61,6 +61,7 @@ Example:
 
 /// Flags every verb has.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every verb")]
 struct Global {
     /// Where Postern is.
     #[arg(
