@@ -292,12 +292,13 @@ impl Store {
     }
 
     async fn begin_as(&self, mode: Mode, reach: Reach<'_>, writer: String) -> Result<Tx, StoreError> {
+        let journal = (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil, &writer, reach.orgs()));
         let (connection, now) = self.engine.begin(mode, reach, self.clock.now()).await?;
         Ok(Tx {
             connection,
             now,
             writer,
-            journal: (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil)),
+            journal,
             begun: None,
             starting: Vec::new(),
         })
