@@ -4,7 +4,7 @@
 
 use std::{path::Path, process::Command};
 
-use postern::store::{Location, PostgresSettings};
+use postern::store::{Isolation, Location, PostgresSettings};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -152,6 +152,16 @@ pub async fn settings(role: &str, database: &str) -> PostgresSettings {
         password: None,
         connections: 16,
         pooler: false,
+        isolation: isolation(),
+    }
+}
+
+/// With `POSTERN_TEST_POSTGRES_ISOLATION=serializable`, PostgreSQL behaves like engines that know nothing weaker.
+fn isolation() -> Isolation {
+    match std::env::var("POSTERN_TEST_POSTGRES_ISOLATION").as_deref() {
+        Ok("serializable") => Isolation::Serializable,
+        Err(_) => Isolation::ReadCommitted,
+        Ok(other) => panic!("POSTERN_TEST_POSTGRES_ISOLATION={other}: there is serializable"),
     }
 }
 
