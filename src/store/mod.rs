@@ -148,12 +148,19 @@ impl StoreError {
     #[must_use]
     pub fn outage(&self) -> Option<Arc<sqlx::Error>> {
         match self {
-            Self::Unavailable(cause) if !matches!(**cause, sqlx::Error::Database(_)) => {
-                Some(Arc::clone(cause))
-            }
+            Self::Unavailable(cause) => match &**cause {
+                sqlx::Error::Database(said) if !is_outage(&said.code().unwrap_or_default()) => None,
+                _ => Some(Arc::clone(cause)),
+            },
             _ => None,
         }
     }
+}
+
+/// Whether a database that says this (SQLSTATE) does so to everybody: no connection (class 08), no room (53), ending or
+/// starting (57P01 to 57P05), a standby that only reads (25006).
+fn is_outage(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
 }
 
 /// Where the rows are.
