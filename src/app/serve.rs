@@ -237,6 +237,7 @@ fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError
         password,
         connections: u32::try_from(settings.store.connections).unwrap_or(u32::MAX),
         pooler: settings.store.pooler,
+        isolation: store::Isolation::ReadCommitted,
     })
 }
 

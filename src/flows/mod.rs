@@ -49,7 +49,7 @@ use crate::{
     },
     egress::Egress,
     release::{DecisionError, Gate},
-    store::{Claims, Spool, Store, StoreError},
+    store::{Claims, Contended, Spool, Store, StoreError},
 };
 
 /// Everything a flow may use, filled by `app`.
@@ -329,6 +329,12 @@ impl From<StoreError> for Refusal {
             StoreError::Lost => Self::Sealed,
             error => Self::StoreUnavailable(Some(error)),
         }
+    }
+}
+
+impl Contended for Refusal {
+    fn is_contended(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(Some(error)) if error.is_contended())
     }
 }
 

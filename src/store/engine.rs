@@ -25,6 +25,17 @@ pub(super) enum Reach<'a> {
     Due,
 }
 
+impl Reach<'_> {
+    /// The orgs whose rows may be touched, as far as they are known.
+    pub(super) fn orgs(&self) -> &[OrgId] {
+        match self {
+            Self::Org(org) => std::slice::from_ref(org),
+            Self::Orgs(orgs) => orgs,
+            Self::Deployment | Self::Hash(_) | Self::Due => &[],
+        }
+    }
+}
+
 /// How a transaction begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {

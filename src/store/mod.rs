@@ -30,6 +30,7 @@ mod policies;
 mod postgres;
 mod refresh;
 mod replicas;
+mod retry;
 mod revocations;
 mod sinks;
 mod spool;
@@ -57,8 +58,9 @@ pub use outbox::{OutboxRow, UpstreamResult};
 pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
-pub use postgres::Settings as PostgresSettings;
+pub use postgres::{Isolation, Settings as PostgresSettings};
 pub use refresh::{Claim, ClaimAsk, Lease};
+pub use retry::Contended;
 pub use revocations::{RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
@@ -131,9 +133,9 @@ impl From<sqlx::Error> for StoreError {
             if cause.is_unique_violation() {
                 return Self::Exists;
             }
-            // SQLSTATE class 40 (ISO 9075): rolled back because of others. 55P03: a lock was not to be had in time.
-            let code = cause.code().unwrap_or_default();
-            if code.starts_with("40") || code == "55P03" {
+            // A serialization failure, a deadlock, a lock that was not to be had in time: rolled back because of others.
+            // Not all of SQLSTATE class 40: after 40003 (ISO 9075) nobody knows whether the commit was done.
+            if matches!(&*cause.code().unwrap_or_default(), "40001" | "40P01" | "55P03") {
                 return Self::Conflict;
             }
         }
@@ -146,12 +148,19 @@ impl StoreError {
     #[must_use]
     pub fn outage(&self) -> Option<Arc<sqlx::Error>> {
         match self {
-            Self::Unavailable(cause) if !matches!(**cause, sqlx::Error::Database(_)) => {
-                Some(Arc::clone(cause))
-            }
+            Self::Unavailable(cause) => match &**cause {
+                sqlx::Error::Database(said) if !is_outage(&said.code().unwrap_or_default()) => None,
+                _ => Some(Arc::clone(cause)),
+            },
             _ => None,
         }
     }
+}
+
+/// Whether a database that says this (SQLSTATE) does so to everybody: no connection (class 08), no room (53), ending or
+/// starting (57P01 to 57P05), a standby that only reads (25006).
+fn is_outage(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
 }
 
 /// Where the rows are.
@@ -177,6 +186,7 @@ pub enum TimeSource {
 pub struct Store {
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Randomness>,
     replica: Arc<Replica>,
     vigil: Arc<vigil::Vigil>,
     begun: Arc<writers::Begun>,
@@ -204,6 +214,7 @@ impl Store {
         let store = Self {
             engine: Arc::new(engine),
             clock,
+            random: Arc::clone(random),
             replica: Arc::new(Replica::new(&**random)?),
             begun: Arc::new(writers::Begun::new(Arc::clone(random))),
             vigil: Arc::default(),
@@ -292,12 +303,16 @@ impl Store {
     }
 
     async fn begin_as(&self, mode: Mode, reach: Reach<'_>, writer: String) -> Result<Tx, StoreError> {
-        let (connection, now) = self.engine.begin(mode, reach, self.clock.now()).await?;
+        let journal = (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil, &writer, reach.orgs()));
+        // Beginning takes the place in line, and may find somebody else in its way there.
+        let (connection, now) = self
+            .retry(|| self.engine.begin(mode, reach, self.clock.now()))
+            .await?;
         Ok(Tx {
             connection,
             now,
             writer,
-            journal: (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil)),
+            journal,
             begun: None,
             starting: Vec::new(),
         })
@@ -320,13 +335,16 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn set_meta(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        let mut tx = self.write_deployment().await?;
-        tx.execute(
-            "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
-            sql::params![name, value],
-        )
-        .await?;
-        tx.commit().await
+        self.retry(|| async {
+            let mut tx = self.write_deployment().await?;
+            tx.execute(
+                "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
+                sql::params![name, value],
+            )
+            .await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Commits about as many bytes as a release does, so that a disk without room for one is noticed.

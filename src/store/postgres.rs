@@ -38,6 +38,18 @@ pub struct Settings {
     pub connections: u32,
     /// Whether a pooler that gives every transaction another connection stands in between (PgBouncer).
     pub pooler: bool,
+    /// How transactions that write are kept apart.
+    pub isolation: Isolation,
+}
+
+/// How transactions that write are kept apart. The promise rests on the guard's row lock, not on this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Said explicitly, so that no setting of the database changes what was proven and measured.
+    #[default]
+    ReadCommitted,
+    /// What engines make of it that know nothing weaker; tests have PostgreSQL do the same.
+    Serializable,
 }
 
 /// An open PostgreSQL database.
@@ -49,6 +61,7 @@ pub(super) struct Engine {
     /// Whose time counts: the database's, unless a test moves the clock.
     own_clock: bool,
     persistent: bool,
+    isolation: Isolation,
 }
 
 impl Engine {
@@ -75,6 +88,7 @@ impl Engine {
             gate: pool(1).connect_with(options).await?,
             own_clock,
             persistent: !settings.pooler,
+            isolation: settings.isolation,
         };
         engine.check().await?;
         Ok(engine)
@@ -136,7 +150,7 @@ impl Engine {
             persistent: self.persistent,
         };
         // SECURITY: put together from fixed text, ids of ours and hex digits only.
-        let begin = sqlx::AssertSqlSafe(begin(mode, reach));
+        let begin = sqlx::AssertSqlSafe(begin(mode, self.isolation, reach));
         let row = sqlx::raw_sql(begin)
             .fetch_all(&mut *held.connection)
             .await?
@@ -199,15 +213,15 @@ fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
 }
 
 /// The statements that begin a transaction, sent as one.
-fn begin(mode: Mode, reach: Reach<'_>) -> String {
-    let mut sql = String::from(match mode {
+fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
+    let mut sql = String::from(match (mode, isolation) {
         // Every statement sees one snapshot. What is read here is held to the epoch read with it.
-        Mode::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;",
-        // Writers outside the gate hold a lock before they read anything, so a statement that sees what was committed
-        // before it sees all there is; a snapshot from before the lock would only make them fail.
-        Mode::Write => "BEGIN ISOLATION LEVEL READ COMMITTED;",
-        // The database's default. A stricter one keeps the promise as well; it fails more often and is tried again.
-        Mode::Gate => "BEGIN;",
+        (Mode::Read, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;",
+        // INVARIANT: the gate and the writers beside it hold a lock before they read anything, and each statement sees
+        // what was committed before it, so they see all there is. A snapshot from before the lock would only make them
+        // fail.
+        (Mode::Write | Mode::Gate, Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED;",
+        (Mode::Write | Mode::Gate, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE;",
     });
     sql.push_str(
         "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s'; \
@@ -229,10 +243,18 @@ fn begin(mode: Mode, reach: Reach<'_>) -> String {
     });
     // Writers outside the gate stand in line, as they do on SQLite: what one has read, no other changes meanwhile.
     match (mode, reach) {
-        (Mode::Write, Reach::Org(org)) => sql.push_str(&format!(
-            "SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;"
-        )),
-        (Mode::Write, _) => sql.push_str("SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;"),
+        (Mode::Write, Reach::Org(org)) => sql.push_str(&match isolation {
+            Isolation::ReadCommitted => {
+                format!("SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;")
+            }
+            // The snapshot is from before the wait. Whoever waited for a row that was changed is refused and begins anew
+            // with a fresh one; after a row that was only locked, it would go on with the old one.
+            Isolation::Serializable => format!("UPDATE orgs SET name = name WHERE org_id = '{org}';"),
+        }),
+        (Mode::Write, _) => sql.push_str(match isolation {
+            Isolation::ReadCommitted => "SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;",
+            Isolation::Serializable => "UPDATE meta SET value = value WHERE name = 'writer';",
+        }),
         (Mode::Read | Mode::Gate, _) => {}
     }
     sql.push_str("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");

@@ -16,6 +16,7 @@ mod canary;
 mod connect;
 mod decisions;
 mod epochs;
+mod failover;
 mod gate;
 mod harness;
 mod idempotency;

@@ -2,6 +2,7 @@
 
 mod api;
 mod browser;
+pub mod cluster;
 pub mod database;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
@@ -99,6 +100,12 @@ impl World {
     pub async fn on_postgres() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let location = database::postgres(dir.path()).await;
+        Self::in_place(dir, location, demo::ORG, demo::AGENT, None).await
+    }
+
+    /// The demo organisation in a database that is there already.
+    pub async fn on(location: Location) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         Self::in_place(dir, location, demo::ORG, demo::AGENT, None).await
     }
 
