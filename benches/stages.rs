@@ -34,11 +34,12 @@ async fn run() -> Done<ExitCode> {
     let mut worlds = Vec::new();
     for delegations in [10_u32, 1_000, 10_000] {
         // Nobody calls this one over the network.
-        let (world, _) = World::new("http://127.0.0.1:8700", app::open).await?;
+        let (world, ..) = World::new("http://127.0.0.1:8700", app::open).await?;
         delegate(&world, delegations).await?;
         worlds.push(world);
     }
     let first = worlds.first().ok_or("no world")?;
+    line("database", first.engine());
     machine.look(first.dir.path())?;
     let sealing = sealing(first).await?;
     let parsing = parsing()?;

@@ -93,8 +93,9 @@ impl Machine {
         }
     }
 
-    /// Looks at load and disk once; call it between rounds. Appends 4 KiB and syncs, in the directory measured.
-    pub(crate) fn look(&mut self, dir: &Path) -> Done<()> {
+    /// Looks at load and disk once; call it between rounds. Appends 4 KiB and syncs, in the directory measured; returns
+    /// the median of these, in microseconds.
+    pub(crate) fn look(&mut self, dir: &Path) -> Done<f64> {
         self.loads.push(load()?);
         let path = dir.join("fdatasync");
         let file = OpenOptions::new()
@@ -103,13 +104,16 @@ impl Machine {
             .write(true)
             .open(&path)?;
         let block = [7_u8; 4096];
+        let mut these = Vec::new();
         for index in 0..60_u64 {
             let begun = Instant::now();
             file.write_all_at(&block, index * 4096)?;
             file.sync_data()?;
-            self.syncs.push(begun.elapsed().as_secs_f64() * 1e6);
+            these.push(begun.elapsed().as_secs_f64() * 1e6);
         }
-        Ok(fs::remove_file(path)?)
+        fs::remove_file(path)?;
+        self.syncs.extend(&these);
+        Ok(Spread::of(these).median)
     }
 
     /// Prints and returns what was seen; whether the disk was steady enough for figures with a commit in them.

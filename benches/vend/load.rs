@@ -1,7 +1,10 @@
 //! A closed loop over keep-alive HTTP/1.1 connections: each sends the next request when its answer has come. It runs
 //! on one thread of its own, so that its processor time can be told from the server's.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
@@ -12,9 +15,13 @@ use tokio::{
 
 use crate::measure::{Done, failed};
 
+/// Whole requests that are sent in turn.
+pub(crate) type Requests = Arc<[Vec<u8>]>;
+
 /// What one stretch of load saw.
+#[derive(Debug)]
 pub(crate) struct Seen {
-    pub(crate) requests: f64,
+    pub(crate) count: f64,
     pub(crate) per_second: f64,
     pub(crate) half_us: f64,
     pub(crate) tail_us: f64,
@@ -22,48 +29,62 @@ pub(crate) struct Seen {
     pub(crate) server_us: f64,
 }
 
+impl Seen {
+    /// Of the times of every answer, in microseconds.
+    pub(crate) fn of(mut times: Vec<f64>, elapsed: f64, server: f64) -> Self {
+        times.sort_by(f64::total_cmp);
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(f64::NAN);
+        let count = f64::from(u32::try_from(times.len()).unwrap_or(u32::MAX));
+        Self {
+            count,
+            per_second: count / elapsed,
+            half_us: at(50),
+            tail_us: at(99),
+            server_us: server * 1e6 / count,
+        }
+    }
+}
+
 /// Keeps `connections` busy for `time`; any answer but a 200 ends it without a figure.
-pub(crate) fn run(
-    address: &str,
-    path: &str,
-    key: &str,
-    body: &str,
-    connections: usize,
-    time: Duration,
-) -> Done<Seen> {
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+pub(crate) fn run(address: &str, requests: Requests, connections: usize, time: Duration) -> Done<Seen> {
     let address = address.to_owned();
+    on_a_thread(move || drive(address, requests, connections, time))
+}
+
+/// Runs a load on a thread of its own.
+pub(crate) fn on_a_thread<T, F>(load: impl FnOnce() -> F + Send + 'static) -> Done<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, String>>,
+{
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| error.to_string())?;
-        runtime.block_on(drive(&address, request.as_bytes().to_vec(), connections, time))
+        runtime.block_on(load())
     })
     .join()
     .map_err(|_| "the load panicked")?
     .map_err(failed)
 }
 
-async fn drive(address: &str, request: Vec<u8>, connections: usize, time: Duration) -> Result<Seen, String> {
+async fn drive(
+    address: String,
+    requests: Requests,
+    connections: usize,
+    time: Duration,
+) -> Result<Seen, String> {
     let mut streams = Vec::new();
     for _ in 0..connections {
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        streams.push(stream);
+        streams.push(Connection::open(&address).await?);
     }
     let mine = cpu(ClockId::ThreadCPUTime);
     let all = cpu(ClockId::ProcessCPUTime);
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
-    for stream in streams {
-        tasks.spawn(one(stream, request.clone(), begun + time));
+    for (number, stream) in streams.into_iter().enumerate() {
+        tasks.spawn(one(stream, Arc::clone(&requests), number, begun + time));
     }
     let mut times = Vec::new();
     while let Some(done) = tasks.join_next().await {
@@ -71,58 +92,74 @@ async fn drive(address: &str, request: Vec<u8>, connections: usize, time: Durati
     }
     let elapsed = begun.elapsed().as_secs_f64();
     let server = (cpu(ClockId::ProcessCPUTime) - all) - (cpu(ClockId::ThreadCPUTime) - mine);
-    times.sort_by(f64::total_cmp);
-    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or(f64::NAN);
-    let requests = f64::from(u32::try_from(times.len()).unwrap_or(u32::MAX));
-    Ok(Seen {
-        requests,
-        per_second: requests / elapsed,
-        half_us: at(50),
-        tail_us: at(99),
-        server_us: server * 1e6 / requests,
-    })
+    Ok(Seen::of(times, elapsed, server))
 }
 
-async fn one(mut stream: TcpStream, request: Vec<u8>, end: Instant) -> Result<Vec<f64>, String> {
+/// Each connection begins with another request, so that those at work at one time are of different orgs.
+async fn one(
+    mut connection: Connection,
+    requests: Requests,
+    first: usize,
+    end: Instant,
+) -> Result<Vec<f64>, String> {
     let mut times = Vec::new();
-    let mut answer = Vec::with_capacity(8192);
-    while Instant::now() < end {
+    for request in requests.iter().cycle().skip(first % requests.len().max(1)) {
         let begun = Instant::now();
-        stream
-            .write_all(&request)
-            .await
-            .map_err(|error| error.to_string())?;
-        answer.clear();
-        let whole = loop {
-            if stream
-                .read_buf(&mut answer)
-                .await
-                .map_err(|error| error.to_string())?
-                == 0
-            {
-                return Err("the server hung up".to_owned());
-            }
-            if let Some(whole) = length(&answer)? {
-                break whole;
-            }
-        };
-        while answer.len() < whole {
-            if stream
-                .read_buf(&mut answer)
-                .await
-                .map_err(|error| error.to_string())?
-                == 0
-            {
-                return Err("the server hung up".to_owned());
-            }
-        }
+        let status = connection.ask(request).await?;
         times.push(begun.elapsed().as_secs_f64() * 1e6);
-        if !answer.starts_with(b"HTTP/1.1 200") {
+        if status != 200 {
             // No ratio is made of answers that are not the one measured.
-            return Err(String::from_utf8_lossy(&answer).into_owned());
+            return Err(String::from_utf8_lossy(&connection.answer).into_owned());
+        }
+        if Instant::now() >= end {
+            break;
         }
     }
     Ok(times)
+}
+
+/// A connection that waits for each answer before it asks again.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: &str) -> Result<Self, String> {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        Ok(Self {
+            stream,
+            answer: Vec::with_capacity(8192),
+        })
+    }
+
+    /// Sends one request and reads the whole answer; its status.
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<u16, String> {
+        self.stream
+            .write_all(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.answer.clear();
+        let mut whole = None;
+        while whole.is_none_or(|whole| self.answer.len() < whole) {
+            let read = self.stream.read_buf(&mut self.answer).await;
+            if read.map_err(|error| error.to_string())? == 0 {
+                return Err("the server hung up".to_owned());
+            }
+            if whole.is_none() {
+                whole = length(&self.answer)?;
+            }
+        }
+        self.answer
+            .get(9..12)
+            .and_then(|status| std::str::from_utf8(status).ok())
+            .and_then(|status| status.parse().ok())
+            .ok_or_else(|| "an answer without a status".to_owned())
+    }
 }
 
 /// Bytes of the whole answer, once its head is there.

@@ -66,7 +66,14 @@ pub(crate) async fn measure(world: &World, agent_key: &str) -> Done<Value> {
         let (kind, key) = api_key::parse(agent_key).ok_or("not a key")?;
         black_box(authenticate::by_key(deps, kind, &key).await?);
     }
-    meter.end("authenticate");
+    meter.end("authenticate, by the database");
+
+    meter.begin();
+    for _ in 0..calls {
+        let (_, key) = api_key::parse(agent_key).ok_or("not a key")?;
+        black_box(authenticate::remembered_agent(deps, &key).await?);
+    }
+    meter.end("authenticate, from memory");
 
     meter.begin();
     for _ in 0..calls {

@@ -10,7 +10,7 @@ use crate::{
     store::Keyed,
 };
 
-use super::{Deps, Refusal, actions::Caller, login};
+use super::{Deps, Refusal, actions::Caller, decide, login};
 
 /// The principal a key belongs to.
 ///
@@ -46,19 +46,24 @@ pub async fn by_key(deps: &Deps, claimed: KeyKind, key: &ApiKey) -> Result<Princ
 /// holds those facts to the org's epoch: a key that was revoked since is refused there, whatever is remembered here.
 ///
 /// # Errors
-/// [`Refusal::Unauthenticated`] as [`by_key`].
+/// [`Refusal::Unauthenticated`] as [`by_key`]; [`Refusal::RateLimited`] while the gate would not let it in, before
+/// anything costly is done for it.
 pub async fn remembered_agent(deps: &Deps, key: &ApiKey) -> Result<Caller, Refusal> {
     let hash = deps.lookup.api_key(key)?;
-    if let Some(caller) = deps.facts.caller(&hash) {
-        return Ok(caller);
-    }
-    match by_key(deps, KeyKind::Agent, key).await? {
-        Principal::Agent { org, agent, key } => {
+    let caller = match deps.facts.caller(&hash) {
+        Some(caller) => caller,
+        None => {
+            let Principal::Agent { org, agent, key } = by_key(deps, KeyKind::Agent, key).await? else {
+                return Err(Refusal::Unauthenticated);
+            };
             let caller = Caller { org, agent, key };
             deps.facts.keep_caller(hash, caller);
-            Ok(caller)
+            caller
         }
-        _ => Err(Refusal::Unauthenticated),
+    };
+    match deps.gate.has_room(caller.org, caller.agent) {
+        Ok(()) => Ok(caller),
+        Err(_) => Err(Refusal::RateLimited(decide::BUSY_FOR)),
     }
 }
 

@@ -355,7 +355,7 @@ pub async fn gate_refusal(deps: &Deps, org: OrgId, digest: Option<&str>, refusal
         GateRefusal::Taken(record) => {
             idempotency::again(deps, org, digest.unwrap_or_default(), &record).await
         }
-        GateRefusal::Busy => Refusal::RateLimited(Duration::from_secs(1)),
+        GateRefusal::Busy => Refusal::RateLimited(BUSY_FOR),
         GateRefusal::Store(error) => error.into(),
     }
 }
@@ -378,6 +378,8 @@ pub fn choose(asked: Option<Mode>, modes: ModeSet) -> Result<Mode, Refusal> {
     }
 }
 
+/// When to come back to a full gate. It is emptied many times a second; who comes back at once meets the same crowd.
+pub const BUSY_FOR: Duration = Duration::from_secs(1);
 /// How often facts are read again before giving up (architecture §3): for a few seconds altogether.
 pub const ATTEMPTS: u32 = 40;
 /// The longest life of a released token unless a policy says otherwise, seconds.

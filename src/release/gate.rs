@@ -1,14 +1,18 @@
 //! The gate: one transaction in which a decision is spent, the entry is written and the sealed secret is read.
 //!
-//! One lane takes whatever waits and commits it at once: the commit under way is the window in which the next batch
-//! gathers. Nothing is opened before the commit; a receipt dies five seconds after it.
+//! One lane takes whatever waits, each org in turn, and commits it at once: the commit under way is the window in which
+//! the next batch gathers. Nothing is opened before the commit; a receipt dies five seconds after it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    domain::{Clock, EntryId, GrantId, OrgId, Time, entry::Epoch},
+    domain::{AgentId, Clock, EntryId, GrantId, OrgId, Time, entry::Epoch},
     egress::BeginBy,
     failpoints::Failpoint,
     store::{
@@ -17,7 +21,10 @@ use crate::{
     },
 };
 
-use super::verify::VerifiedDecision;
+use super::{
+    queues::{Queues, Room, Ticket},
+    verify::VerifiedDecision,
+};
 
 /// Why the gate released nothing. Nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -141,17 +148,42 @@ pub struct Statement {
 /// The one door. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    lane: mpsc::Sender<Waiting>,
+    line: Arc<Line>,
+    wake: mpsc::Sender<()>,
     clock: Arc<dyn Clock>,
+}
+
+/// Everybody who waits for the lane.
+#[derive(Debug)]
+struct Line(Mutex<Queues<Waiting>>);
+
+impl Line {
+    fn queues(&self) -> MutexGuard<'_, Queues<Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
 struct Waiting {
     item: GateItem,
-    /// On the boot clock: the receipt's life is counted from before the commit, never from after a pause.
     answer: Answer,
 }
 
+/// A place in the line. Whoever goes away before being served gives it up.
+#[derive(Debug)]
+struct Place<'a> {
+    line: &'a Line,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.line.queues().leave(self.ticket);
+    }
+}
+
+/// With the moment, on the boot clock, at which the try that committed began: a receipt's life is counted from there,
+/// never from after a pause.
 type Answer = oneshot::Sender<Result<(GateAnswer, Duration), StoreError>>;
 
 impl Gate {
@@ -169,15 +201,27 @@ impl Gate {
     }
 
     fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
-        let (lane, waiting) = mpsc::channel(QUEUE);
-        let work = Lane {
+        // Room for one: whoever is awake already looks at everything.
+        let (wake, woken) = mpsc::channel(1);
+        let line = Arc::new(Line(Mutex::new(Queues::new(ROOM))));
+        let lane = Lane {
             store,
             clock: Arc::clone(&clock),
             durability,
-            apart: Arc::new(Semaphore::new(QUEUE)),
+            line: Arc::clone(&line),
+            wake: wake.downgrade(),
         };
-        tokio::spawn(run_lane(work, waiting));
-        Self { lane, clock }
+        tokio::spawn(run_lane(lane, woken));
+        Self { line, wake, clock }
+    }
+
+    /// Whether a request of this agent would be let into the line now: asked before anything costly is done for it.
+    ///
+    /// # Errors
+    /// [`GateRefusal::Busy`].
+    pub fn has_room(&self, org: OrgId, agent: AgentId) -> Result<(), GateRefusal> {
+        let room = self.line.queues().has_room(org, Some(agent));
+        room.map_err(|_| GateRefusal::Busy)
     }
 
     /// Spends the decision, writes the entry and reads the secret, all or nothing.
@@ -203,7 +247,7 @@ impl Gate {
             idempotency: release.idempotency,
             entry: release.entry,
         };
-        let (at, secret, committed) = self.pass(item).await?;
+        let (at, secret, committed) = self.pass(item, Entry::IfRoom).await?;
         Failpoint::GateCommitted.reached();
         let dies = committed + RECEIPT_LIFE;
         Ok(AuditReceipt {
@@ -229,7 +273,7 @@ impl Gate {
             idempotency: statement.idempotency,
             entry: statement.entry,
         };
-        self.pass(item).await.map(|(at, ..)| at)
+        self.pass(item, Entry::IfRoom).await.map(|(at, ..)| at)
     }
 
     /// Appends what became of a release. It allows nothing, so it holds at any epoch.
@@ -245,17 +289,21 @@ impl Gate {
             idempotency: None,
             entry,
         };
-        self.pass(item).await.map(|(at, ..)| at)
+        self.pass(item, Entry::Always).await.map(|(at, ..)| at)
     }
 
-    async fn pass(&self, item: GateItem) -> Result<(Time, Option<SecretRow>, Duration), GateRefusal> {
+    async fn pass(
+        &self,
+        item: GateItem,
+        entry: Entry,
+    ) -> Result<(Time, Option<SecretRow>, Duration), GateRefusal> {
         let (answer, answered) = oneshot::channel();
-        // A full queue refuses at once instead of growing.
-        self.lane
-            .try_send(Waiting { item, answer })
-            .map_err(|_| GateRefusal::Busy)?;
+        let place = self.join(Waiting { item, answer }, entry)?;
+        // Full: the lane is about to look anyway.
+        let _awake = self.wake.try_send(());
+        let answered = answered.await;
+        drop(place);
         let (answer, committed) = answered
-            .await
             .map_err(|_| GateRefusal::Busy)?
             .map_err(GateRefusal::Store)?;
         match answer {
@@ -267,24 +315,40 @@ impl Gate {
             GateAnswer::Taken(record) => Err(GateRefusal::Taken(record)),
         }
     }
+
+    /// A full queue refuses at once instead of growing.
+    fn join(&self, waiting: Waiting, entry: Entry) -> Result<Place<'_>, GateRefusal> {
+        let (org, agent) = (waiting.item.org, waiting.item.entry.draft.agent);
+        let mut queues = self.line.queues();
+        if entry == Entry::IfRoom {
+            queues.has_room(org, agent).map_err(|_| GateRefusal::Busy)?;
+        }
+        let ticket = queues.join(org, agent, waiting);
+        drop(queues);
+        let line = &self.line;
+        Ok(Place { line, ticket })
+    }
 }
 
-/// Takes whatever waits, commits it, answers, and starts over. Runs in its own task: a caller that hangs up cannot
-/// cancel a transaction half-way.
-async fn run_lane(lane: Lane, mut waiting: mpsc::Receiver<Waiting>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        let (items, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|one| (one.item, one.answer)).unzip();
-        match lane.run(&items).await {
-            Ok((done, begun)) => lane.settle(items, answers, done, begun),
-            // One bad request must not fail its neighbours: each is tried alone. Without a database there is nothing
-            // to try: everybody is told at once, and the lane is free for who comes when it is back.
-            Err(error) if error.outage().is_none() && !error.is_contended() && answers.len() > 1 => {
-                for (item, answer) in items.into_iter().zip(answers) {
-                    lane.try_alone(item, answer).await;
-                }
+/// Who may join a full line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// Nobody.
+    IfRoom,
+    /// What became of a call that left: never more of them than calls under way.
+    Always,
+}
+
+/// Takes whatever waits, commits it, answers, and starts over, until the last gate is gone. Runs in its own task: a
+/// caller that hangs up cannot cancel a transaction half-way.
+async fn run_lane(lane: Lane, mut woken: mpsc::Receiver<()>) {
+    while woken.recv().await.is_some() {
+        loop {
+            let batch = lane.line.queues().take(BATCH);
+            if batch.is_empty() {
+                break;
             }
-            Err(error) => fail(answers, error),
+            lane.serve(batch).await;
         }
     }
 }
@@ -295,12 +359,45 @@ struct Lane {
     store: Store,
     clock: Arc<dyn Clock>,
     durability: Durability,
-    /// How many requests may wait for an org apart from the lane.
-    apart: Arc<Semaphore>,
+    line: Arc<Line>,
+    wake: mpsc::WeakSender<()>,
+}
+
+/// An org that is served apart from the lane, until this is dropped.
+#[derive(Debug)]
+struct Held {
+    lane: Lane,
+    org: OrgId,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.lane.line.queues().free(self.org);
+        if let Some(wake) = self.lane.wake.upgrade() {
+            // Full: the lane is about to look anyway.
+            let _awake = wake.try_send(());
+        }
+    }
 }
 
 impl Lane {
-    /// Answers everybody; who has to wait for a change of their org waits apart, holding nobody up.
+    async fn serve(&self, batch: Vec<Waiting>) {
+        let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.item, one.answer)).unzip();
+        match self.run(&items).await {
+            Ok((done, begun)) => self.settle(items, answers, done, begun),
+            // One bad request must not fail its neighbours: each is tried alone. Without a database there is nothing
+            // to try: everybody is told at once, and the lane is free for who comes when it is back.
+            Err(error) if error.outage().is_none() && !error.is_contended() && answers.len() > 1 => {
+                for (item, answer) in items.into_iter().zip(answers) {
+                    self.try_alone(item, answer).await;
+                }
+            }
+            Err(error) => fail(answers, error),
+        }
+    }
+
+    /// Answers everybody; who has to wait for a change of their org waits apart, holding nobody up. Whoever comes for
+    /// that org meanwhile waits in its queue.
     ///
     /// `begun` is from before the commit: a process stopped between commit and answer wakes up with a dead receipt.
     fn settle(&self, items: Vec<GateItem>, answers: Vec<Answer>, done: Vec<GateAnswer>, begun: Duration) {
@@ -316,15 +413,15 @@ impl Lane {
             }
         }
         for (org, (items, answers)) in waiting {
-            let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
-            // Too many wait already: a dropped answer says busy.
-            if let Ok(permit) = Arc::clone(&self.apart).try_acquire_many_owned(count) {
-                let lane = self.clone();
-                tokio::spawn(async move {
-                    lane.wait_apart(org, items, answers).await;
-                    drop(permit);
-                });
-            }
+            self.line.queues().hold(org);
+            let held = Held {
+                lane: self.clone(),
+                org,
+            };
+            tokio::spawn(async move {
+                held.lane.wait_apart(org, items, answers).await;
+                drop(held);
+            });
         }
     }
 
@@ -388,7 +485,13 @@ fn fail(answers: Vec<Answer>, error: StoreError) {
 pub const RECEIPT_LIFE: Duration = Duration::from_secs(5);
 /// A spent decision is remembered this long after its `exp`.
 const SPENT_OUTLIVES: Duration = Duration::from_secs(24 * 3600);
-/// The most requests that wait; more are refused at once.
-const QUEUE: usize = 1024;
+/// The most requests that wait for the lane; more are refused at once. A fast refusal is worth more to its caller than
+/// a place that is served a second later.
+const ROOM: Room = Room {
+    all: 1024,
+    org: 256,
+    agent: 128,
+    share: 64,
+};
 /// The most requests in one transaction.
 const BATCH: usize = 256;

@@ -6,6 +6,7 @@
 
 pub mod gate;
 pub mod open;
+mod queues;
 pub mod seal;
 pub mod verify;
 

@@ -1,0 +1,88 @@
+//! More than can be served: what is still served, how fast the rest is refused, and what a neighbour notices.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    Figures, load,
+    measure::{Done, Machine, PAIRS, Spread, failed, short},
+    open,
+    served::Served,
+};
+
+/// At twice the capacity.
+pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Served) -> Done<()> {
+    let time = Duration::from_millis(if short() { 500 } else { 3_000 });
+    let (mut goodput, mut refused, mut share) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut served_tail, mut late) = (Vec::new(), Vec::new());
+    let (mut alone, mut beside, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..PAIRS {
+        machine.look(served.world.dir.path())?;
+        let peak = served.load("/v1/vend", 64, time)?.per_second;
+        let seen = open::run(
+            &served.address,
+            served.requests("/v1/vend"),
+            2.0 * peak,
+            time,
+            CROWD,
+        )?;
+        goodput.push(seen.served.per_second / peak);
+        served_tail.push(seen.served.tail_us / 1e3);
+        if seen.refused.count > 0.0 {
+            refused.push(seen.refused.tail_us / 1e3);
+        }
+        share.push(seen.refused.count / (seen.refused.count + seen.served.count));
+        late.push(seen.unsent);
+
+        // The last org asks now and then; the first asks for twice of what there is.
+        let last = served.tenants.last().ok_or("no org")?;
+        let quiet: load::Requests = vec![served.request("/v1/vend", last)].into();
+        let first = served.tenants.first().ok_or("no org")?;
+        let flood: load::Requests = vec![served.request("/v1/vend", first)].into();
+        let own = open::run(&served.address, quiet.clone(), QUIET, time, FEW)?
+            .served
+            .tail_us;
+        let address = served.address.clone();
+        let flooding = thread::spawn(move || {
+            open::run(
+                &address,
+                flood,
+                2.0 * peak,
+                time + Duration::from_millis(300),
+                CROWD,
+            )
+            .map_err(|error| error.to_string())
+        });
+        thread::sleep(Duration::from_millis(200));
+        let flooded = open::run(&served.address, quiet, QUIET, time, FEW)?;
+        flooding
+            .join()
+            .map_err(|_| "the flood panicked")?
+            .map_err(failed)?;
+        if flooded.refused.count > 0.0 {
+            return Err("one org's flood had another org refused".into());
+        }
+        alone.push(own / 1e3);
+        beside.push(flooded.served.tail_us / 1e3);
+        ratio.push(flooded.served.tail_us / own);
+    }
+    for (name, values) in [
+        ("at twice the capacity: goodput / peak", goodput),
+        ("at twice the capacity: share refused", share),
+        ("at twice the capacity: p99 of what was refused, ms", refused),
+        ("at twice the capacity: p99 of what was served, ms", served_tail),
+        ("at twice the capacity: requests that were never sent", late),
+        ("another org alone: p99, ms", alone),
+        ("another org beside one org's flood: p99, ms", beside),
+        ("another org: p99 beside the flood / alone", ratio),
+    ] {
+        figures.show(name.to_owned(), Spread::of(values));
+    }
+    Ok(())
+}
+
+/// Requests a second of the org that does not flood.
+const QUIET: f64 = 100.0;
+/// Connections of those who ask for more than there is; the server takes 1024.
+const CROWD: usize = 768;
+/// Connections of the org that does not flood.
+const FEW: usize = 16;

@@ -1,0 +1,98 @@
+//! A vend beside routes that do nothing, and beside itself without its commit.
+
+use std::time::Duration;
+
+use crate::{
+    Figures,
+    load::Seen,
+    measure::{Done, Machine, PAIRS, Spread, short},
+    served::Served,
+};
+
+/// The least a vend may reach of the plain no-op's requests a second in the quick run.
+const LEAST: f64 = 1.0 / 24.0;
+
+/// Measures all four in turn; `false`: a vend costs more than the quick run lets pass.
+pub(crate) fn measure(
+    figures: &mut Figures,
+    machine: &mut Machine,
+    committing: &Served,
+    without: &Served,
+) -> Done<bool> {
+    let time = Duration::from_millis(if short() { 250 } else { 1_500 });
+    let dir = committing.world.dir.path();
+    let mut sane = true;
+    for connections in [1_usize, 64] {
+        let mut rounds: [Vec<Seen>; 4] = Default::default();
+        let mut syncs = Vec::new();
+        for _ in 0..PAIRS {
+            syncs.push(machine.look(dir)?);
+            let [bare, noop, vend, rest] = &mut rounds;
+            bare.push(committing.load("/bench/bare", connections, time)?);
+            noop.push(committing.load("/bench/noop", connections, time)?);
+            vend.push(committing.load("/v1/vend", connections, time)?);
+            rest.push(without.load("/v1/vend", connections, time)?);
+        }
+        let reached = compare(figures, connections, &rounds, &syncs);
+        sane = sane && reached >= LEAST;
+    }
+    Ok(sane)
+}
+
+/// Shows everything; returns a vend's requests a second beside the plain no-op's.
+fn compare(figures: &mut Figures, connections: usize, rounds: &[Vec<Seen>; 4], syncs: &[f64]) -> f64 {
+    let [bare, noop, vend, rest] = rounds;
+    let pick = |rounds: &[Seen], of: fn(&Seen) -> f64| rounds.iter().map(of).collect::<Vec<f64>>();
+    let at = format!("at {connections}");
+    for (name, rounds) in [
+        ("no-op", bare),
+        ("authenticated no-op", noop),
+        ("vend", vend),
+        ("vend without commit", rest),
+    ] {
+        for (what, of) in [
+            ("requests/s", (|seen| seen.per_second) as fn(&Seen) -> f64),
+            ("p50, us", |seen| seen.half_us),
+            ("p99, us", |seen| seen.tail_us),
+            ("CPU, us/request", |seen| seen.server_us),
+        ] {
+            figures.show(format!("{name} {at}: {what}"), Spread::of(pick(rounds, of)));
+        }
+    }
+    let mut reached = f64::NAN;
+    for (name, above, below) in [
+        ("authenticated no-op / no-op", noop, bare),
+        ("vend / authenticated no-op", vend, noop),
+        ("vend / no-op", vend, bare),
+        ("vend / vend without commit", vend, rest),
+    ] {
+        let ratio = |of: fn(&Seen) -> f64| Spread::ratio(&pick(above, of), &pick(below, of));
+        let rate = ratio(|seen| seen.per_second);
+        figures.show(format!("{name} {at}: requests/s"), rate);
+        figures.show(format!("{name} {at}: p50"), ratio(|seen| seen.half_us));
+        figures.show(
+            format!("{name} {at}: CPU per request"),
+            ratio(|seen| seen.server_us),
+        );
+        if name == "vend / no-op" {
+            figures.show(
+                format!("no-op / vend {at}: one vend in so many no-ops"),
+                Spread::ratio(
+                    &pick(bare, |seen| seen.per_second),
+                    &pick(vend, |seen| seen.per_second),
+                ),
+            );
+            reached = rate.median;
+        }
+    }
+    let least: Vec<f64> = rest
+        .iter()
+        .zip(syncs)
+        .map(|(rest, sync)| rest.half_us + sync)
+        .collect();
+    figures.show(
+        format!("vend / (vend without commit + fdatasync) {at}: p50"),
+        Spread::ratio(&pick(vend, |seen| seen.half_us), &least),
+    );
+    if connections == 1 { f64::INFINITY } else { reached }
+}

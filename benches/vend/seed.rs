@@ -1,0 +1,142 @@
+//! Many grants behind Postern's back: rows copied from a real grant under ids of their own, each with a person, its
+//! sealed secrets and a delegation. A copied secret has the shape of a real one and opens nowhere.
+
+use std::io::Write as _;
+
+use postern::{
+    domain::{DelegationId, GrantId, UserId},
+    store::Location,
+};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::{
+    measure::Done,
+    served::{Served, Tenant},
+    world::database,
+};
+
+/// Grants written by one statement.
+const CHUNK: usize = 5_000;
+
+/// Makes the orgs hold `count` grants altogether, the connected ones among them.
+pub(crate) async fn grants(served: &Served, count: usize) -> Done<()> {
+    let orgs = served.tenants.len();
+    let more = (count / orgs).saturating_sub(1);
+    let (all, mut done) = (more * orgs, 0);
+    let mut rows = Rows::open(&served.world.location).await?;
+    for tenant in &served.tenants {
+        let mut left = more;
+        while left > 0 {
+            let chunk = left.min(CHUNK);
+            rows.copy(served, tenant, chunk).await?;
+            left -= chunk;
+            done += chunk;
+            eprint!("\rseeding: {done} of {all} grants ({} %)", done * 100 / all);
+            std::io::stderr().flush()?;
+        }
+    }
+    if all > 0 {
+        eprintln!();
+    }
+    rows.close().await
+}
+
+/// A connection of the owner's, past the program.
+enum Rows {
+    Sqlite(SqliteConnection),
+    Postgres(sqlx::PgConnection),
+}
+
+impl Rows {
+    async fn open(location: &Location) -> Done<Self> {
+        Ok(match location {
+            Location::Sqlite(path) => {
+                let options = SqliteConnectOptions::new()
+                    .filename(path)
+                    .busy_timeout(std::time::Duration::from_secs(60))
+                    // What is seeded need not survive a crash.
+                    .pragma("synchronous", "OFF");
+                Self::Sqlite(SqliteConnection::connect_with(&options).await?)
+            }
+            Location::Postgres(settings) => {
+                Self::Postgres(database::superuser(&database::name_of(settings)).await)
+            }
+        })
+    }
+
+    async fn copy(&mut self, served: &Served, from: &Tenant, count: usize) -> Done<()> {
+        let (now, random) = (served.world.deps.clock.now(), &*served.world.deps.random);
+        let ids = (0..count)
+            .map(|_| {
+                Ok(json!([
+                    UserId::new(now, random)?,
+                    GrantId::new(now, random)?,
+                    DelegationId::new(now, random)?,
+                ]))
+            })
+            .collect::<Done<Vec<_>>>()?;
+        let ids = serde_json::to_string(&ids)?;
+        let (org, grant) = (from.org.to_string(), from.grant.to_string());
+        let (each, noise) = match self {
+            Self::Sqlite(_) => ("json_each($1) j", "randomblob(length(s.sealed))"),
+            Self::Postgres(_) => ("json_array_elements($1::json) j(value)", "s.sealed"),
+        };
+        for sql in [
+            format!(
+                "INSERT INTO users (org_id, id, email, role, created_at)
+                 SELECT u.org_id, j.value ->> 0, NULL, 'member', u.created_at
+                 FROM {each} CROSS JOIN grants g JOIN users u ON u.org_id = g.org_id AND u.id = g.user_id
+                 WHERE g.org_id = $2 AND g.id = $3"
+            ),
+            // Looked at again in a month, as a grant is whose token nobody uses.
+            format!(
+                "INSERT INTO grants (org_id, id, user_id, connector, account_id, account_label, scopes, state,
+                   connected_epoch, generation, binding, access_expires_at, has_refresh_token, connected_at, renew_at)
+                 SELECT g.org_id, j.value ->> 1, j.value ->> 0, g.connector, g.account_id, g.account_label, g.scopes,
+                   g.state, g.connected_epoch, g.generation, g.binding, g.access_expires_at, g.has_refresh_token,
+                   g.connected_at, g.connected_at + 2592000000000
+                 FROM {each} CROSS JOIN grants g WHERE g.org_id = $2 AND g.id = $3"
+            ),
+            format!(
+                "INSERT INTO secrets (org_id, row_id, kind, generation, odk, sealed, wrapped_dek, scopes, expires_at,
+                   created_at)
+                 SELECT s.org_id, j.value ->> 1, s.kind, s.generation, s.odk, {noise}, s.wrapped_dek, s.scopes,
+                   s.expires_at, s.created_at
+                 FROM {each} CROSS JOIN secrets s WHERE s.org_id = $2 AND s.row_id = $3"
+            ),
+            format!(
+                "INSERT INTO delegations (org_id, id, user_id, agent_id, grant_id, categories, tools, raw, made_epoch)
+                 SELECT d.org_id, j.value ->> 2, j.value ->> 0, d.agent_id, j.value ->> 1, d.categories, d.tools, d.raw,
+                   d.made_epoch
+                 FROM {each} CROSS JOIN delegations d WHERE d.org_id = $2 AND d.grant_id = $3"
+            ),
+        ] {
+            let sql = AssertSqlSafe(sql);
+            match self {
+                Self::Sqlite(connection) => {
+                    sqlx::query(sql).bind(&ids).bind(&org).bind(&grant).execute(connection).await?;
+                }
+                Self::Postgres(connection) => {
+                    sqlx::query(sql).bind(&ids).bind(&org).bind(&grant).execute(connection).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(self) -> Done<()> {
+        match self {
+            Self::Sqlite(mut connection) => {
+                sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+                    .execute(&mut connection)
+                    .await?;
+                Ok(connection.close().await?)
+            }
+            Self::Postgres(mut connection) => {
+                sqlx::query("CHECKPOINT").execute(&mut connection).await?;
+                Ok(connection.close().await?)
+            }
+        }
+    }
+}
