@@ -1,6 +1,7 @@
 //! Composition root: builds every port and fills [`Deps`]. Alone knows all rooms.
 
 pub mod clock;
+pub mod copy_database;
 #[cfg(feature = "dev")]
 pub mod demo;
 mod keys;
@@ -26,7 +27,9 @@ use crate::{
         seal, sweep,
     },
     release::Gate,
-    store::{Claims, Location, Outside, OutsideError, Spool, SpoolError, Store, StoreError, TimeSource},
+    store::{
+        Claims, CopyError, Location, Outside, OutsideError, Spool, SpoolError, Store, StoreError, TimeSource,
+    },
 };
 
 /// Why Postern does not start.
@@ -35,6 +38,9 @@ pub enum AppError {
     /// The database.
     #[error("the database cannot be used: {0}")]
     Store(#[from] StoreError),
+    /// Copying one database into another.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// What is kept beside the database.
     #[error("the spool cannot be used: {0}")]
     Spool(#[from] SpoolError),

@@ -14,6 +14,7 @@ mod apply;
 mod audit;
 mod canary;
 mod connect;
+mod copy;
 mod decisions;
 mod epochs;
 mod gate;
