@@ -13,7 +13,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use postern_kms::{KeyService, local::LocalKeyError};
 
 use crate::{
-    audit::sinks::Sink,
+    audit::{sinks::Sink, witness::Witness},
     connectors::{Catalogue, CatalogueError},
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
@@ -122,6 +122,8 @@ pub struct Parts {
     pub egress: Egress,
     /// Where the audit log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Who cosigns the log's checkpoints.
+    pub witness: Option<Witness>,
     /// Who is told of changes of grants' states.
     pub webhook: Option<Webhook>,
     /// The only source of time.
@@ -182,6 +184,7 @@ async fn open_with(
         facts: FactsCache::default(),
         flights: Flights::default(),
         sinks: parts.sinks,
+        witness: parts.witness.map(Arc::new),
         refused: Tally::default(),
         webhook: parts.webhook.map(Arc::new),
         spool,

@@ -12,7 +12,10 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
-    audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
+    audit::{
+        sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
+        witness::Witness,
+    },
     config::{Database, Kek, OrgPattern, Settings, SinkKind, SinkSettings, StoreUrl},
     connectors::{Catalogue, Options},
     crypto::{
@@ -310,6 +313,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         catalogue,
         egress: Egress::new(policy)?,
         sinks: sinks(settings)?,
+        witness: witness(settings)?,
         webhook: webhook(settings)?,
         clock: Arc::new(SystemClock),
     })
@@ -337,6 +341,18 @@ fn sinks(settings: &Settings) -> Result<Vec<Arc<dyn Sink>>, AppError> {
         })
     };
     settings.sinks.iter().map(one).collect()
+}
+
+fn witness(settings: &Settings) -> Result<Option<Witness>, AppError> {
+    let Some(witness) = &settings.witness else {
+        return Ok(None);
+    };
+    let client = operator_client()?;
+    Ok(Some(Witness::new(
+        witness.key.clone(),
+        witness.url.clone(),
+        client,
+    )))
 }
 
 fn webhook(settings: &Settings) -> Result<Option<Webhook>, AppError> {

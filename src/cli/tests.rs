@@ -174,7 +174,7 @@ fn no_flag_takes_a_key() {
                 .iter()
                 .any(|word| name.ends_with(word));
             assert!(
-                !secret || matches!(name, "idempotency_key" | "public_key"),
+                !secret || matches!(name, "idempotency_key" | "public_key" | "witness_key"),
                 "{name}"
             );
         }

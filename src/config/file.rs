@@ -205,6 +205,7 @@ impl<'t> File<'t> {
                 })
                 .collect::<Result<_, ConfigError>>()?,
             sinks: self.sinks()?,
+            witness: self.witness()?,
             webhook: webhooks
                 .as_ref()
                 .map(|webhooks| self.webhook(webhooks))

@@ -13,7 +13,7 @@ use std::{
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::connector::ConnectorId;
+use crate::{audit::WitnessKey, domain::connector::ConnectorId};
 
 mod environment;
 mod file;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub egress_allow: Vec<EgressAllow>,
     /// Where the audit log is copied to.
     pub sinks: Vec<SinkSettings>,
+    /// Who cosigns the log's checkpoints.
+    pub witness: Option<WitnessSettings>,
     /// Who is told of changes of grants' states.
     pub webhook: Option<WebhookSettings>,
     /// What is logged and how.
@@ -114,6 +116,15 @@ pub struct EgressAllow {
     pub connector: ConnectorId,
     /// The address.
     pub address: HostPort,
+}
+
+/// Who cosigns the log's checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessSettings {
+    /// Its submission prefix: https, or http on loopback.
+    pub url: Url,
+    /// Its name and public key.
+    pub key: WitnessKey,
 }
 
 /// A receiver of the audit log.

@@ -41,4 +41,5 @@ mod sinks;
 mod spool;
 mod sweep;
 mod vend;
+mod witness;
 mod writers;

@@ -8,6 +8,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use postern::{
     app::{self, AppError, Kind, Parts},
+    audit::witness::Witness,
     connectors::{Catalogue, Options},
     crypto::{OsRandomness, hardening, lookup::show_api_key},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
@@ -18,7 +19,7 @@ use postern::{
         grant::Grant,
         principal::KeyOwner,
     },
-    egress::{Egress, EgressPolicy},
+    egress::{Egress, EgressPolicy, operator_client},
     flows::{
         Deps, Refusal,
         actions::{Ask, Caller, Target},
@@ -472,10 +473,19 @@ pub async fn open_as(
         catalogue: Catalogue::load(&connectors).unwrap(),
         egress: Egress::new(policy).unwrap(),
         sinks: Vec::new(),
+        witness: witness_of(dir),
         webhook: None,
         clock: Arc::clone(clock) as _,
     })
     .await
+}
+
+/// The witness of a deployment, if its directory names one: submission prefix and key, a line each.
+fn witness_of(dir: &std::path::Path) -> Option<Witness> {
+    let named = std::fs::read_to_string(dir.join("witness")).ok()?;
+    let (url, key) = named.split_once('\n').unwrap();
+    let client = operator_client().unwrap();
+    Some(Witness::new(key.parse().unwrap(), url.parse().unwrap(), client))
 }
 
 /// Where a deployment's own connector files are, if it has any.
