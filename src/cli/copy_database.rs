@@ -60,7 +60,12 @@ impl CopyDatabase {
             let counts = copy_database::survey(&from, &to).await.map_err(failed)?;
             let rows: u64 = counts.iter().map(|count| count.rows).sum();
             let tables: Vec<Value> = counts.iter().map(|count| json!(count)).collect();
-            show(output, &json!({ "rows": rows }), tables, COLUMNS);
+            show(
+                output,
+                &json!({ "rows": rows, "tables": tables }),
+                &tables,
+                COLUMNS,
+            );
             output.note(&format!("{rows} rows would be copied. Nothing was changed."));
             return Ok(());
         }
@@ -69,8 +74,10 @@ impl CopyDatabase {
             .await
             .map_err(failed)?;
         let tables: Vec<Value> = report.tables.iter().map(|table| json!(table)).collect();
-        let rest = json!({ "event": "done", "orgs": report.orgs, "was_complete": report.was_complete });
-        show(output, &rest, tables, DIGESTED);
+        let document = json!({
+            "event": "done", "orgs": report.orgs, "was_complete": report.was_complete, "tables": tables,
+        });
+        show(output, &document, &tables, DIGESTED);
         output.note(if report.was_complete {
             "This copy was complete already; nothing was changed."
         } else {
@@ -114,13 +121,11 @@ fn failed(error: AppError) -> CliError {
 }
 
 /// One document with `--json`, else a table.
-fn show(output: &mut Output, rest: &Value, tables: Vec<Value>, columns: &[(&str, &str)]) {
+fn show(output: &mut Output, document: &Value, tables: &[Value], columns: &[(&str, &str)]) {
     if output.style().json {
-        let mut document = rest.clone();
-        document["tables"] = Value::Array(tables);
-        output.json(&document);
+        output.json(document);
     } else {
-        output.list(&tables, columns);
+        output.list(tables, columns);
     }
 }
 

@@ -27,7 +27,12 @@ impl Copying {
             }
             let mut source = self.from.read(*scope).await?;
             for table in self.tables.iter().filter(|table| scope.has(table)) {
-                while let Some(behind) = self.next(mark, *scope, table)? {
+                loop {
+                    let behind = match self.next(mark, *scope, table)? {
+                        Next::Beginning => None,
+                        Next::Behind(key) => Some(key),
+                        Next::Done => break,
+                    };
                     let batch = self
                         .from
                         .batch(&mut source, table, *scope, behind.as_deref())
@@ -44,31 +49,21 @@ impl Copying {
         Ok(())
     }
 
-    /// The key behind which a table goes on here, `Some(None)` for its beginning; `None`: it is copied.
-    #[expect(
-        clippy::option_option,
-        reason = "whether to go on, and from where, are two things"
-    )]
-    fn next(
-        &self,
-        mark: &Mark,
-        scope: Scope,
-        table: &Table,
-    ) -> Result<Option<Option<Vec<Value>>>, CopyError> {
+    /// Where a table goes on here.
+    fn next(&self, mark: &Mark, scope: Scope, table: &Table) -> Result<Next, CopyError> {
         let State::Copying { at: Some(at), .. } = &mark.state else {
-            return Ok(Some(None));
+            return Ok(Next::Beginning);
         };
         let place = |name: &str| self.tables.iter().position(|table| table.name == name);
         if at.scope != scope.text() || place(&at.table) < place(&table.name) {
-            return Ok(Some(None));
+            return Ok(Next::Beginning);
         }
         if place(&at.table) > place(&table.name) || at.key.is_empty() {
-            return Ok(None);
+            return Ok(Next::Done);
         }
-        match Part::values(&at.key) {
-            Some(key) => Ok(Some(Some(key))),
-            None => Err(CopyError::NotThisCopy),
-        }
+        Part::values(&at.key)
+            .map(Next::Behind)
+            .ok_or(CopyError::NotThisCopy)
     }
 
     async fn write(
@@ -113,6 +108,15 @@ impl Copying {
         };
         written.await.map_err(|error| Which::Target.failed(error))
     }
+}
+
+/// Where the copying of a table goes on.
+enum Next {
+    Beginning,
+    /// Behind the row with this key.
+    Behind(Vec<Value>),
+    /// Nowhere: all of it is copied.
+    Done,
 }
 
 /// Whether everything of a scope is copied.
