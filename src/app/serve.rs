@@ -12,8 +12,11 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
-    audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
-    config::{Kek, OrgPattern, Settings, SinkKind, SinkSettings, StoreUrl},
+    audit::{
+        sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
+        witness::Witness,
+    },
+    config::{Database, Kek, OrgPattern, Settings, SinkKind, SinkSettings, StoreUrl},
     connectors::{Catalogue, Options},
     crypto::{
         hardening::{self, Locking},
@@ -218,15 +221,15 @@ fn refuse_test_builds() -> Result<(), AppError> {
     Ok(())
 }
 
-fn database(settings: &Settings) -> Result<Location, AppError> {
-    match &settings.store.url {
+pub(super) fn location(store: &Database) -> Result<Location, AppError> {
+    match &store.url {
         StoreUrl::Sqlite(path) => Ok(Location::Sqlite(path.clone())),
-        StoreUrl::Postgres(url) => postgres(settings, url).map(Location::Postgres),
+        StoreUrl::Postgres(url) => postgres(store, url).map(Location::Postgres),
     }
 }
 
-fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError> {
-    let password = match (&settings.store.password, &settings.store.password_file) {
+fn postgres(store: &Database, url: &Url) -> Result<PostgresSettings, AppError> {
+    let password = match (&store.password, &store.password_file) {
         (Some(password), _) => Some(password.clone()),
         (None, Some(file)) => Some(secret_line(file)?),
         // The database may know the role by its certificate, or the environment may say it in libpq's own way.
@@ -235,8 +238,8 @@ fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError
     Ok(PostgresSettings {
         url: url.to_string(),
         password,
-        connections: u32::try_from(settings.store.connections).unwrap_or(u32::MAX),
-        pooler: settings.store.pooler,
+        connections: u32::try_from(store.connections).unwrap_or(u32::MAX),
+        pooler: store.pooler,
         isolation: store::Isolation::ReadCommitted,
     })
 }
@@ -258,7 +261,7 @@ pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError
     }
     let owner = PostgresSettings {
         password: settings.store.owner_password.clone(),
-        ..postgres(settings, &url)?
+        ..postgres(&settings.store, &url)?
     };
     Ok(store::migrate(&owner).await?)
 }
@@ -299,7 +302,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     let (keys, key_words) = kek(settings, locking)?;
     Ok(Parts {
         kind: Kind::Serve,
-        database: database(settings)?,
+        database: location(&settings.store)?,
         time: TimeSource::Database,
         data_dir: settings.data_dir.clone(),
         keys,
@@ -311,6 +314,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         catalogue,
         egress: Egress::new(policy)?,
         sinks: sinks(settings)?,
+        witness: witness(settings)?,
         webhook: webhook(settings)?,
         clock: Arc::new(SystemClock),
     })
@@ -338,6 +342,18 @@ fn sinks(settings: &Settings) -> Result<Vec<Arc<dyn Sink>>, AppError> {
         })
     };
     settings.sinks.iter().map(one).collect()
+}
+
+fn witness(settings: &Settings) -> Result<Option<Witness>, AppError> {
+    let Some(witness) = &settings.witness else {
+        return Ok(None);
+    };
+    let client = operator_client()?;
+    Ok(Some(Witness::new(
+        witness.key.clone(),
+        witness.url.clone(),
+        client,
+    )))
 }
 
 fn webhook(settings: &Settings) -> Result<Option<Webhook>, AppError> {

@@ -19,6 +19,7 @@ mod audit_tail;
 pub mod audit_verify;
 mod client;
 mod connect;
+mod copy_database;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
@@ -53,7 +54,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not connected, 4 approval pending, 5 denied,
-6 revoked, 7 provider unavailable, 8 unauthenticated, 130 interrupted
+6 revoked, 7 provider unavailable, 8 unauthenticated, 9 a copy differs, 130 interrupted
 
 Example:
   export POSTERN_URL=https://postern.example POSTERN_API_KEY=psa_…
@@ -98,6 +99,8 @@ enum Verb {
     Init(init::Init),
     /// Bring a PostgreSQL schema up to date.
     Migrate(migrate::Migrate),
+    /// Copy a whole database into another one, SQLite or PostgreSQL.
+    CopyDatabase(copy_database::CopyDatabase),
     /// Bring an organisation to the state a file describes.
     Apply(apply::Apply),
     /// Get a link with which a person connects an app.
@@ -164,6 +167,7 @@ pub fn main() -> ExitCode {
         colour: may_colour(&env, io::stdout().is_terminal()),
         may_ask: !cli.global.no_input && io::stdin().is_terminal() && io::stderr().is_terminal(),
         to_terminal: io::stdout().is_terminal(),
+        messages_to_terminal: io::stderr().is_terminal(),
     };
     let mut output = Output::new(style, Box::new(io::stdout()), Box::new(io::stderr()));
     let ended = runtime.block_on(run(cli, &env, &mut output));
@@ -206,6 +210,7 @@ async fn run_verb(
         Verb::Serve(_) => Ok(()),
         Verb::Init(verb) => verb.run(env, output).await,
         Verb::Migrate(verb) => verb.run(env, output).await,
+        Verb::CopyDatabase(verb) => verb.run(env, output).await,
         Verb::Apply(verb) => verb.run(&client()?, env, output).await,
         Verb::Connect(verb) => verb.run(&client()?, output).await,
         Verb::Vend(verb) => verb.run(&client()?, output).await,

@@ -36,11 +36,12 @@ pub mod telling;
 pub mod token;
 pub mod upstream;
 pub mod vend;
+pub mod witness;
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    audit::sinks::Sink,
+    audit::{sinks::Sink, witness::Witness},
     connectors::{self, Catalogue},
     crypto::{CryptoError, Keyring, OdkHandle, OdkRecord, SigningKey, lookup::LookupKeys},
     domain::{
@@ -83,6 +84,8 @@ pub struct Deps {
     pub flights: refresh::Flights,
     /// Where the log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Who cosigns the log's checkpoints.
+    pub witness: Option<Arc<Witness>>,
     /// Refusals that were not entries of their own.
     pub refused: refused::Tally,
     /// Who is told of changes of grants' states.

@@ -9,6 +9,7 @@ mod agents;
 mod batch_sql;
 mod claims;
 mod connects;
+mod copy;
 mod counts;
 mod delegations;
 mod due;
@@ -42,6 +43,7 @@ mod writers;
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use claims::Claims;
 pub use connects::{ConnectRow, ConnectStatus, REVOKED};
+pub use copy::{CopyError, Copying, Progress, Report, TableCount, TableReport, Told, Which};
 pub use counts::SelectorCounts;
 pub use due::Due;
 pub use entries::{EntryFilter, EntryRow, NewEntry};
@@ -113,6 +115,12 @@ pub enum StoreError {
     /// The schema is older or newer than this build.
     #[error("the database schema is of another version: run `postern migrate`")]
     Version,
+    /// Its copy goes on in its place.
+    #[error("this database was copied to another one, which goes on in its place")]
+    Moved,
+    /// A copy into it was begun and not ended.
+    #[error("a copy into this database has not ended: run `postern copy-database` again")]
+    HalfCopied,
     /// Another transaction was in the way; nothing was done, and it can be tried again.
     #[error("another transaction was in the way")]
     Conflict,
@@ -219,6 +227,7 @@ impl Store {
             begun: Arc::new(writers::Begun::new(Arc::clone(random))),
             vigil: Arc::default(),
         };
+        store.refuse_moved().await?;
         if matches!(*store.engine, Engine::Sqlite(_)) {
             // The lock file proves that the process before this one is dead. On PostgreSQL a lease ends by itself long
             // before anybody can take a dead replica's name.

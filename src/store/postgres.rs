@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    ConnectOptions, Decode, Encode, Postgres, Row as _, Type, TypeInfo, ValueRef,
+    ConnectOptions, Decode, Encode, Postgres, Row as _, SqlSafeStr, Type, TypeInfo, ValueRef,
     encode::IsNull,
     error::BoxDynError,
     pool::PoolConnection,
@@ -293,14 +293,18 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {
+    pub(super) async fn execute(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        params: Vec<Value>,
+    ) -> Result<u64, StoreError> {
         let done = self.bind(sql, params).execute(&mut *self.connection).await?;
         Ok(done.rows_affected())
     }
 
     pub(super) async fn rows(
         &mut self,
-        sql: &'static str,
+        sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
         let rows = self.bind(sql, params).fetch_all(&mut *self.connection).await?;
@@ -309,6 +313,14 @@ impl Connection {
 
     pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(admit(&[org])))
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Lifts the limits of time for what is no request of anybody's: copying a whole database.
+    pub(super) async fn take_time(&mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
             .execute(&mut *self.connection)
             .await?;
         Ok(())
@@ -325,7 +337,7 @@ impl Connection {
 
     fn bind(
         &self,
-        sql: &'static str,
+        sql: impl SqlSafeStr,
         params: Vec<Value>,
     ) -> sqlx::query::Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(sql).persistent(self.persistent);

@@ -186,6 +186,7 @@ fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
         catalogue,
         egress: Egress::new(policy)?,
         sinks: Vec::new(),
+        witness: None,
         webhook: None,
         clock: Arc::new(SystemClock),
     })
