@@ -15,6 +15,7 @@ mod audit;
 mod canary;
 mod connect;
 mod decisions;
+mod doctor;
 mod epochs;
 mod gate;
 mod harness;
