@@ -61,7 +61,6 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
     let listener = bind(settings.server.listen).await?;
     let ops = bind(settings.server.ops_listen).await?;
-    tracing::info!(listen = %settings.server.listen, "serving {}", settings.server.public_url.issuer());
     let limits = server::Limits {
         connections: settings.limits.connections,
         header_timeout: settings.limits.header_timeout,
@@ -69,7 +68,11 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         drain: settings.limits.drain,
         ..server::Limits::default()
     };
-    run(deps, site, listener, ops, limits, settings.limits.handler_timeout).await
+    let up = || {
+        tracing::info!(listen = %settings.server.listen, "serving {}", settings.server.public_url.issuer());
+    };
+    let usual = settings.limits.handler_timeout;
+    run(deps, site, listener, ops, limits, usual, up).await
 }
 
 /// Makes the first org of a deployment.
@@ -114,7 +117,8 @@ pub async fn recover(
     Ok(())
 }
 
-/// Serves the API, the pages and the probes until a stop signal; then stops the workers and closes the database.
+/// Serves the API, the pages and the probes until a stop signal; then stops the workers and closes the database. Calls
+/// `up` when it serves and a stop signal would be obeyed.
 pub(super) async fn run(
     deps: Arc<Deps>,
     site: Site,
@@ -122,6 +126,7 @@ pub(super) async fn run(
     ops: TcpListener,
     limits: server::Limits,
     usual: Duration,
+    up: impl FnOnce(),
 ) -> Result<(), AppError> {
     let io = |what: &str, cause| AppError::Io {
         what: what.to_owned(),
@@ -154,6 +159,7 @@ pub(super) async fn run(
         wait(end.clone()),
     ));
     let server = tokio::spawn(server::serve(listener, app, limits, ids, wait(end)));
+    up();
     let lost = tokio::select! {
         () = stop => false,
         () = lost_entries(&deps) => true,

@@ -20,6 +20,7 @@ use crate::{
     http::problem::{ApprovalLink, ConnectLink, FieldError, Problem},
 };
 
+mod doctor;
 mod log;
 
 #[derive(Clone, Default)]

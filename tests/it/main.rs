@@ -16,6 +16,7 @@ mod canary;
 mod connect;
 mod copy;
 mod decisions;
+mod doctor;
 mod epochs;
 mod failover;
 mod gate;

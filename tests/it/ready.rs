@@ -55,3 +55,15 @@ async fn a_replica_at_work_is_never_taken_for_one_that_lost_entries() {
     }
     assert!(!world.deps.store.has_lost_entries());
 }
+
+#[tokio::test]
+async fn a_key_file_that_is_taken_away_is_an_obstacle_until_it_is_back() {
+    let world = World::new().await;
+    let mut prober = Prober::new(Arc::clone(&world.deps));
+    assert!(prober.obstacles().await.is_empty());
+    let (kek, away) = (world.dir.path().join("kek"), world.dir.path().join("away"));
+    std::fs::rename(&kek, &away).unwrap();
+    assert_eq!(prober.obstacles().await, ["keys"]);
+    std::fs::rename(&away, &kek).unwrap();
+    assert!(prober.obstacles().await.is_empty());
+}

@@ -1,9 +1,12 @@
 //! What the org has laid down: keys, engines, policies, connectors. All but connectors are for admins; the routes say so.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::{
-    domain::{EngineId, KeyId, OrgId, connector::ConnectorId},
+    domain::{
+        EngineId, KeyId, OrgId,
+        connector::{ClientType, ConnectorId},
+    },
     flows::{Deps, Refusal},
     store::{ApiKeyRow, EngineRow, PolicyRow},
 };
@@ -87,11 +90,18 @@ pub async fn policy(deps: &Deps, org: OrgId, version: u64) -> Result<PolicyRow, 
         .ok_or(Refusal::NotFound)
 }
 
-/// The connectors at which the org has a client.
+/// The connectors at which the org has a client, and of which type.
 ///
 /// # Errors
 /// When the database is unavailable.
-pub async fn configured(deps: &Deps, org: OrgId) -> Result<BTreeSet<ConnectorId>, Refusal> {
+pub async fn configured(deps: &Deps, org: OrgId) -> Result<BTreeMap<ConnectorId, ClientType>, Refusal> {
     let clients = deps.store.read(org).await?.connector_clients(org).await?;
-    Ok(clients.into_iter().map(|client| client.connector).collect())
+    let kind = |has_secret| match has_secret {
+        true => ClientType::Confidential,
+        false => ClientType::Public,
+    };
+    Ok(clients
+        .into_iter()
+        .map(|client| (client.connector, kind(client.secret.is_some())))
+        .collect())
 }

@@ -119,8 +119,14 @@ impl Api {
     }
 
     /// A browser that carries the session, sent by a page of somebody else.
-    pub async fn cross_site(&self, session: &str, method: &str, path: &str) -> Answer {
-        let request = Request::builder()
+    pub async fn cross_site(
+        &self,
+        session: &str,
+        method: &str,
+        path: &str,
+        body: Option<(&str, String)>,
+    ) -> Answer {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, ISSUER.trim_start_matches("http://"))
@@ -130,7 +136,13 @@ impl Api {
             )
             .header(header::ORIGIN, "https://evil.example")
             .header("sec-fetch-site", "cross-site");
-        self.ask(request.body(Body::empty()).unwrap()).await
+        let body = body.map_or_else(Body::empty, |(kind, body)| {
+            if let Some(headers) = request.headers_mut() {
+                headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+            }
+            Body::from(body)
+        });
+        self.ask(request.body(body).unwrap()).await
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {
