@@ -30,6 +30,7 @@ mod grants;
 mod init;
 mod keys;
 mod migrate;
+mod org;
 mod output;
 mod policy;
 mod recover;
@@ -124,6 +125,8 @@ enum Verb {
     /// The policy engines of the organisation.
     #[command(subcommand)]
     Engines(engines::Engines),
+    /// The organisation's own settings: who may be asked, for how much, with whose accounts.
+    Org(org::Org),
     /// Look at policies.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -220,6 +223,7 @@ async fn run_verb(
         Verb::Users(verb) => verb.run(&client()?, output).await,
         Verb::Keys(verb) => verb.run(&client()?, output).await,
         Verb::Engines(verb) => verb.run(&client()?, output).await,
+        Verb::Org(verb) => verb.run(&client()?, output).await,
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,

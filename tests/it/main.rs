@@ -26,6 +26,7 @@ mod layering;
 mod log;
 mod mutations;
 mod notify;
+mod org;
 mod outcomes;
 mod places;
 mod policies;

@@ -1,4 +1,5 @@
-//! What the org has laid down: keys, engines, policies, connectors. All but connectors are for admins; the routes say so.
+//! What the org has laid down: settings, keys, engines, policies, connectors. All but connectors are for admins; the
+//! routes say so.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +7,39 @@ use crate::{
     domain::{
         EngineId, KeyId, OrgId,
         connector::{ClientType, ConnectorId},
+        rules::ConnectorRules,
     },
     flows::{Deps, Refusal},
-    store::{ApiKeyRow, EngineRow, PolicyRow},
+    store::{ApiKeyRow, ConnectorClientRow, EngineRow, OrgRow, PolicyRow},
 };
+
+/// The org's own settings, and its client and rules at every connector it has one at.
+#[derive(Debug)]
+pub struct Settings {
+    /// The org.
+    pub org: OrgRow,
+    /// In the order of their ids.
+    pub connectors: Vec<(ConnectorClientRow, ConnectorRules)>,
+}
+
+/// The settings of the org.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn settings(deps: &Deps, org: OrgId) -> Result<Settings, Refusal> {
+    let mut tx = deps.store.read(org).await?;
+    let row = tx.org(org).await?.ok_or(Refusal::NotFound)?;
+    let mut rules = tx.connector_rules(org).await?;
+    let clients = tx.connector_clients(org).await?;
+    let connectors = clients.into_iter().map(|client| {
+        let rules = rules.remove(&client.connector).unwrap_or_default();
+        (client, rules)
+    });
+    Ok(Settings {
+        org: row,
+        connectors: connectors.collect(),
+    })
+}
 
 /// The API keys of the org behind `after`, revoked ones too.
 ///

@@ -118,6 +118,21 @@ impl Api {
         self.ask(request.body(Body::from(body)).unwrap()).await
     }
 
+    /// A page, as a browser navigates to it with the session and one more cookie.
+    pub async fn browse(&self, session: &Proof, cookie: &str, path: &str) -> Answer {
+        let Proof::Session(session) = session else {
+            panic!("a browser has a session, no key")
+        };
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, ISSUER.trim_start_matches("http://"))
+            .header(
+                header::COOKIE,
+                format!("{}={session}; {cookie}", cookie::SESSION.name(false)),
+            );
+        self.ask(request.body(Body::empty()).unwrap()).await
+    }
+
     /// A browser that carries the session, sent by a page of somebody else.
     pub async fn cross_site(
         &self,
