@@ -102,6 +102,7 @@ impl Copying {
         Ok(Store {
             engine: Arc::clone(&self.to.engine),
             clock: Arc::clone(&self.to.clock),
+            random: Arc::clone(&self.random),
             replica: Arc::new(replica),
             vigil: Arc::new(vigil::Vigil::default()),
             begun: Arc::new(writers::Begun::new(Arc::clone(&self.random))),
