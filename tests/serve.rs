@@ -26,6 +26,19 @@ fn run(arguments: &[&str]) -> Output {
     postern().args(arguments).output().unwrap()
 }
 
+/// The command line that makes the first organisation.
+fn init(config: &str) -> [&str; 7] {
+    [
+        "init",
+        "--config",
+        config,
+        "--org",
+        "Acme",
+        "--admin",
+        "ada@acme.example",
+    ]
+}
+
 fn words(output: &Output) -> String {
     let both = [&*output.stdout, &*output.stderr];
     both.map(String::from_utf8_lossy).concat()
@@ -56,23 +69,15 @@ fn a_build_for_tests_or_measurements_refuses_to_begin() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let (config, _) = configured(dir.path(), &data);
-    let init = run(&[
-        "init",
-        "--config",
-        &config,
-        "--org",
-        "Acme",
-        "--admin",
-        "ada@acme.example",
-    ]);
-    assert_eq!(init.status.success(), !REFUSED, "{}", words(&init));
+    let made = run(&init(&config));
+    assert_eq!(made.status.success(), !REFUSED, "{}", words(&made));
     if !REFUSED {
         return;
     }
     assert!(!data.exists(), "something was made");
     let serve = run(&["serve", "--config", &config]);
     let recover = run(&["recover", "--config", &config]);
-    for refused in [&init, &serve, &recover] {
+    for refused in [&made, &serve, &recover] {
         assert_eq!(refused.status.code(), Some(1), "{}", words(refused));
         assert!(words(refused).contains("it is for"), "{}", words(refused));
     }
@@ -137,25 +142,9 @@ mod release {
         let (config, ops) = configured(dir.path(), &data);
         let before = run(&["serve", "--config", &config]);
         assert!(words(&before).contains("postern init"), "{}", words(&before));
-        let init = run(&[
-            "init",
-            "--config",
-            &config,
-            "--org",
-            "Acme",
-            "--admin",
-            "ada@acme.example",
-        ]);
-        assert!(init.status.success(), "{}", words(&init));
-        let again = run(&[
-            "init",
-            "--config",
-            &config,
-            "--org",
-            "Acme",
-            "--admin",
-            "ada@acme.example",
-        ]);
+        let made = run(&init(&config));
+        assert!(made.status.success(), "{}", words(&made));
+        let again = run(&init(&config));
         assert_eq!(again.status.code(), Some(1), "{}", words(&again));
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = postern().args(["serve", "--config", &config]).stderr(log).spawn();
@@ -197,15 +186,7 @@ mod release {
         let (config, _) = configured(dir.path(), &data);
         for arguments in [
             &["serve", "--config", &config][..],
-            &[
-                "init",
-                "--config",
-                &config,
-                "--org",
-                "Acme",
-                "--admin",
-                "ada@acme.example",
-            ],
+            &init(&config),
             &["recover", "--config", &config],
         ] {
             let refused = run(arguments);

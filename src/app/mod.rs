@@ -17,11 +17,10 @@ use crate::{
     connectors::{Catalogue, CatalogueError},
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
-    egress::{Egress, EgressError},
+    egress::{Egress, EgressError, Webhook},
     flows::{
         Deps, Refusal,
         facts::FactsCache,
-        notify::Webhook,
         refresh::{self, Flights},
         refused::Tally,
         seal, sweep,

@@ -22,10 +22,9 @@ use crate::{
         hardening::{self, Locking},
         webhook::WebhookKey,
     },
-    egress::{Egress, EgressPolicy, operator_client},
+    egress::{Egress, EgressPolicy, Webhook, operator_client},
     flows::{
         Deps, found,
-        notify::Webhook,
         recover::{self, Vouch},
         refused, seal,
     },
@@ -343,7 +342,8 @@ fn sinks(settings: &Settings) -> Result<Vec<Arc<dyn Sink>>, AppError> {
                     );
                 let key = WebhookKey::parse(&text)
                     .map_err(|error| AppError::Refused(format!("{}: {error}", secret_file.display())))?;
-                Arc::new(WebhookSink::new(name, url.clone(), key, operator_client()?))
+                let receiver = Webhook::new(url.clone(), key, operator_client()?);
+                Arc::new(WebhookSink::new(name, receiver))
             }
         })
     };

@@ -48,7 +48,7 @@ use crate::{
         Clock, EntryId, GrantId, KeyId, ModeSet, OrgId, Randomness, RandomnessUnavailable, Time,
         connector::ConnectorId, secret::LinkToken,
     },
-    egress::Egress,
+    egress::{Egress, Webhook},
     release::{DecisionError, Gate},
     store::{Claims, Contended, Spool, Store, StoreError},
 };
@@ -89,7 +89,7 @@ pub struct Deps {
     /// Refusals that were not entries of their own.
     pub refused: refused::Tally,
     /// Who is told of changes of grants' states.
-    pub webhook: Option<Arc<notify::Webhook>>,
+    pub webhook: Option<Arc<Webhook>>,
     /// What providers answered while the database was gone.
     pub spool: Spool,
     /// The public base URL without trailing slash.
