@@ -31,7 +31,7 @@ pub async fn survey(from: &Database, to: &Database) -> Result<Vec<TableCount>, A
 /// When a database cannot be opened or is in use, copying is refused, or the copy is not the same in the end.
 pub async fn run(from: &Database, to: &Database, told: Told<'_>) -> Result<Report, AppError> {
     let (clock, random) = (Arc::new(SystemClock), Arc::new(OsRandomness::new()));
-    let mut copying = Copying::open(
+    let copying = Copying::open(
         &location(from)?,
         &location(to)?,
         clock,
@@ -39,7 +39,5 @@ pub async fn run(from: &Database, to: &Database, told: Told<'_>) -> Result<Repor
         random,
     )
     .await?;
-    let ended = copying.run(told).await;
-    copying.close().await;
-    Ok(ended?)
+    Ok(copying.run(told).await?)
 }

@@ -13,7 +13,7 @@ use postern::{
     crypto::OsRandomness,
     domain::{GrantId, connector::Category},
     flows::{Refusal, found, revoke, sequence, sinks},
-    store::{CopyError, Copying, Location, Selector, StoreError, TableReport, TimeSource, Which},
+    store::{CopyError, Copying, Location, Report, Selector, StoreError, TableReport, TimeSource, Which},
 };
 
 use tokio::sync::Notify;
@@ -149,7 +149,7 @@ async fn a_copy_of_a_copy_has_the_same_digests_but_for_what_a_copy_writes_itself
 }
 
 /// Runs a copy until it has told so often, then drops it where it stands.
-async fn stopped_after(copying: &mut Copying, batches: usize) -> bool {
+async fn stopped_after(copying: Copying, batches: usize) -> Option<Report> {
     let enough = Notify::new();
     let mut told = 0;
     let mut tell = |_: &_| {
@@ -160,11 +160,8 @@ async fn stopped_after(copying: &mut Copying, batches: usize) -> bool {
     };
     tokio::select! {
         biased;
-        () = enough.notified() => false,
-        ended = copying.run(&mut tell) => {
-            ended.unwrap();
-            true
-        }
+        () = enough.notified() => None,
+        ended = copying.run(&mut tell) => Some(ended.unwrap()),
     }
 }
 
@@ -176,13 +173,11 @@ async fn a_copy_that_is_stopped_again_and_again_goes_on_and_is_whole_in_the_end(
     let mut before = 0;
     let mut runs = 0;
     loop {
-        let mut copying = copying(&world.clock, &world.location, &there).await.unwrap();
+        let copying = copying(&world.clock, &world.location, &there).await.unwrap();
         assert!(copying.copied_before() >= before);
         before = copying.copied_before();
         runs += 1;
-        let ended = stopped_after(&mut copying, 4 * runs).await;
-        copying.close().await;
-        if ended {
+        if stopped_after(copying, 4 * runs).await.is_some() {
             break;
         }
         assert!(before > 0 || runs == 1, "the second run began anew");
@@ -199,7 +194,7 @@ async fn a_copy_that_is_stopped_again_and_again_goes_on_and_is_whole_in_the_end(
 
 /// A copy whose rows are all there and not compared yet.
 async fn not_compared(world: &World, there: &Location) {
-    let mut copying = copying(&world.clock, &world.location, there).await.unwrap();
+    let copying = copying(&world.clock, &world.location, there).await.unwrap();
     let compares = Notify::new();
     let mut tell = |progress: &postern::store::Progress| {
         if progress.step == "comparing" {
@@ -211,7 +206,6 @@ async fn not_compared(world: &World, there: &Location) {
         () = compares.notified() => {}
         ended = copying.run(&mut tell) => panic!("{ended:?}"),
     }
-    copying.close().await;
 }
 
 #[tokio::test]
@@ -476,5 +470,47 @@ async fn rows_that_belong_to_no_organisation_are_not_left_behind_in_silence() {
     assert!(
         matches!(&refused, Err(CopyError::Orphans { table, rows: 1 }) if table == "floors"),
         "{refused:?}"
+    );
+}
+
+/// Keys of two parts, over several batches, stopped between them, in both directions.
+#[tokio::test]
+async fn a_table_of_many_batches_is_copied_whole_and_a_change_in_the_middle_is_named() {
+    let (world, ..) = filled(World::on_sqlite().await).await;
+    world.stopped().await;
+    let many = "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
+        WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 3499)
+        SELECT o.org_id, 'iss' || (i % 3), 'jti' || i, 'ent', 1 FROM n, orgs o";
+    assert_eq!(database::raw_sql(&world.location, many).await, 7000);
+    let there = database::postgres(world.dir.path()).await;
+    let back = Location::Sqlite(world.dir.path().join("back.db"));
+    for (from, to) in [(&world.location, &there), (&there, &back)] {
+        let mut runs = 0;
+        let report = loop {
+            let copying = copying(&world.clock, from, to).await.unwrap();
+            runs += 1;
+            // Where one run ends inside the table, the next one begins there.
+            let most = if runs > 6 { usize::MAX } else { 16 };
+            if let Some(report) = stopped_after(copying, most).await {
+                break report;
+            }
+        };
+        let spent = digest(&report.tables, "spent").rows;
+        assert!(spent >= 7000 && runs > 1, "{spent} rows, {runs} runs");
+    }
+    let dir = world.dir.path().join("again");
+    std::fs::create_dir(&dir).unwrap();
+    let again = database::sqlite(&dir);
+    let moved = World {
+        location: back,
+        ..world
+    };
+    not_compared(&moved, &again).await;
+    let sql = "UPDATE spent SET entry_id = 'other' WHERE iss = 'iss1' AND jti = 'jti1000' AND org_id = (SELECT max(org_id) FROM orgs)";
+    assert_eq!(database::raw_sql(&again, sql).await, 1);
+    let found = copied(&moved.clock, &moved.location, &again).await;
+    assert!(
+        matches!(&found, Err(CopyError::Mismatch { table, key, .. }) if table == "spent" && key.ends_with("/iss1/jti1000")),
+        "{found:?}"
     );
 }

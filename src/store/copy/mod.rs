@@ -304,7 +304,13 @@ impl Copying {
     ///
     /// # Errors
     /// When a database fails or the two are not the same in the end: the target then stays closed.
-    pub async fn run(&mut self, told: Told<'_>) -> Result<Report, CopyError> {
+    pub async fn run(mut self, told: Told<'_>) -> Result<Report, CopyError> {
+        let ended = self.steps(told).await;
+        self.close().await;
+        ended
+    }
+
+    async fn steps(&mut self, told: Told<'_>) -> Result<Report, CopyError> {
         let mut mark = match self.mark.take() {
             Some(mark) => mark,
             None => self.begin().await?,

@@ -66,6 +66,11 @@ const OWN_MARKS: &str = "\"name\" NOT IN ('writer', 'room', 'copy', 'copied_to')
 /// once the entries are there.
 const KEPT_BY_TRIGGERS: &str = "open_calls";
 
+/// Values in one statement: SQLite takes 32,766, PostgreSQL 65,535.
+const MOST_VALUES: usize = 16_000;
+/// Rows in one: each commit waits for the disk, each batch is held in memory, twice while it is compared.
+const MOST_ROWS: usize = 1000;
+
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -116,8 +121,8 @@ impl Table {
         format!("{} {}", self.name, names.join(" "))
     }
 
-    /// Rows in the order of their keys; parameters: the org, if rows belong to orgs, then the key they lie `behind`.
-    pub(super) fn select(&self, behind: bool, limit: usize) -> String {
+    /// A batch of rows in the order of their keys; parameters: the org, if rows belong to orgs, then the key they lie `behind`.
+    pub(super) fn select(&self, behind: bool) -> String {
         let names: Vec<String> = self.columns.iter().map(|(name, _)| quoted(name)).collect();
         let mut wanted = self.conditions();
         let keys: Vec<String> = self
@@ -137,7 +142,8 @@ impl Table {
         if !keys.is_empty() {
             sql.push_str(&format!(" ORDER BY {}", keys.join(", ")));
         }
-        sql.push_str(&format!(" LIMIT {limit}"));
+        let batch = (MOST_VALUES / self.columns.len().max(1)).min(MOST_ROWS);
+        sql.push_str(&format!(" LIMIT {batch}"));
         sql
     }
 

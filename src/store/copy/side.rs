@@ -239,7 +239,7 @@ impl Side {
             false => params![],
         };
         of.extend(behind.into_iter().flatten().cloned());
-        let sql = table.select(behind.is_some(), BATCH);
+        let sql = table.select(behind.is_some());
         let rows = connection.rows(AssertSqlSafe(sql), of).await;
         let rows = rows.map_err(|error| self.which.failed(error))?;
         Ok(rows.into_iter().map(|row| row.0).collect())
@@ -369,6 +369,3 @@ async fn check_file(which: Which, path: &Path) -> Result<(), CopyError> {
 pub(super) fn is_empty(path: &Path) -> bool {
     std::fs::metadata(path).map_or(true, |found| found.len() == 0)
 }
-
-/// Rows read and written at a time. A row of the widest table has 27 values, a statement of SQLite at most 32,766.
-const BATCH: usize = 250;

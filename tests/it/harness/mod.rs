@@ -387,10 +387,7 @@ impl World {
 
 /// Copies a database nobody has into another one.
 pub async fn copied(clock: &Arc<FixedClock>, from: &Location, to: &Location) -> Result<Report, CopyError> {
-    let mut copying = copying(clock, from, to).await?;
-    let report = copying.run(&mut |_| ()).await;
-    copying.close().await;
-    report
+    copying(clock, from, to).await?.run(&mut |_| ()).await
 }
 
 /// A copy that may begin, or go on, once the tasks of whoever had the files have let go of them.
