@@ -96,7 +96,8 @@ impl Engine {
 
     /// Refuses a role that row-level security does not hold, and a schema of another version.
     async fn check(&self) -> Result<(), StoreError> {
-        let mut connection = self.pool.acquire().await?;
+        // One transaction: a pooler may give the two round trips of a statement outside of any to two servers.
+        let mut connection = self.pool.begin().await?;
         let made: bool = sqlx::query_scalar("SELECT to_regrole('postern_app') IS NOT NULL")
             .persistent(false)
             .fetch_one(&mut *connection)
@@ -114,10 +115,10 @@ impl Engine {
         .persistent(false)
         .fetch_one(&mut *connection)
         .await?;
+        connection.rollback().await?;
         if unheld {
             return Err(StoreError::Role);
         }
-        drop(connection);
         let (mut connection, _) = self
             .begin(Mode::Read, Reach::Deployment, Time::from_unix_micros(0))
             .await?;
@@ -205,11 +206,13 @@ fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
     if !local && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
         return Err(StoreError::Unverified);
     }
-    let cached = if settings.pooler { 0 } else { 512 };
-    Ok(options
-        .application_name("postern")
-        .statement_cache_capacity(cached)
-        .disable_statement_logging())
+    let options = options.application_name("postern").disable_statement_logging();
+    Ok(if settings.pooler {
+        // A pooler refuses a startup parameter that it cannot restore on another connection; nothing here is a float.
+        options.statement_cache_capacity(0).extra_float_digits(None)
+    } else {
+        options.statement_cache_capacity(512)
+    })
 }
 
 /// The statements that begin a transaction, sent as one.
