@@ -57,6 +57,10 @@ pub enum Failpoint {
     SpoolKept,
     /// A spooled answer is in the database, its file still there.
     SpoolEntered,
+    /// A batch of a copy of the database is durable in the target.
+    CopyBatch,
+    /// The source of a copy is closed for good, the target not yet open.
+    CopySourceClosed,
 }
 
 impl Failpoint {
@@ -89,6 +93,8 @@ impl Failpoint {
             Self::SpoolRenamed => "spool.renamed",
             Self::SpoolKept => "spool.kept",
             Self::SpoolEntered => "spool.entered",
+            Self::CopyBatch => "copy.batch",
+            Self::CopySourceClosed => "copy.source_closed",
         }
     }
 

@@ -144,6 +144,7 @@ fn parts(dir: &Path, location: Location, url: &str, acme: &str) -> Done<Parts> {
         })?,
         egress: Egress::new(policy)?,
         sinks: Vec::new(),
+        witness: None,
         webhook: None,
         clock: Arc::new(SystemClock),
     })

@@ -1,6 +1,7 @@
 //! Composition root: builds every port and fills [`Deps`]. Alone knows all rooms.
 
 pub mod clock;
+pub mod copy_database;
 #[cfg(feature = "dev")]
 pub mod demo;
 mod keys;
@@ -12,21 +13,22 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use postern_kms::{KeyService, local::LocalKeyError};
 
 use crate::{
-    audit::sinks::Sink,
+    audit::{sinks::Sink, witness::Witness},
     connectors::{Catalogue, CatalogueError},
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
     domain::{Clock, Randomness},
-    egress::{Egress, EgressError},
+    egress::{Egress, EgressError, Webhook},
     flows::{
         Deps, Refusal,
         facts::FactsCache,
-        notify::Webhook,
         refresh::{self, Flights},
         refused::Tally,
         seal, sweep,
     },
     release::Gate,
-    store::{Claims, Location, Outside, OutsideError, Spool, SpoolError, Store, StoreError, TimeSource},
+    store::{
+        Claims, CopyError, Location, Outside, OutsideError, Spool, SpoolError, Store, StoreError, TimeSource,
+    },
 };
 
 /// Why Postern does not start.
@@ -35,6 +37,9 @@ pub enum AppError {
     /// The database.
     #[error("the database cannot be used: {0}")]
     Store(#[from] StoreError),
+    /// Copying one database into another.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// What is kept beside the database.
     #[error("the spool cannot be used: {0}")]
     Spool(#[from] SpoolError),
@@ -116,6 +121,8 @@ pub struct Parts {
     pub egress: Egress,
     /// Where the audit log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Who cosigns the log's checkpoints.
+    pub witness: Option<Witness>,
     /// Who is told of changes of grants' states.
     pub webhook: Option<Webhook>,
     /// The only source of time.
@@ -176,6 +183,7 @@ async fn open_with(
         facts: FactsCache::default(),
         flights: Flights::default(),
         sinks: parts.sinks,
+        witness: parts.witness.map(Arc::new),
         refused: Tally::default(),
         webhook: parts.webhook.map(Arc::new),
         spool,

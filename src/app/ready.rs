@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use postern_kms::KeyState;
+
 use crate::flows::Deps;
 
 /// Looks for what stands between this replica and work.
@@ -30,7 +32,7 @@ impl Prober {
         if !self.store_works().await {
             obstacles.push("store");
         }
-        if self.deps.keyring.status().await.is_err() {
+        if !self.key_works().await {
             obstacles.push("keys");
         }
         if self.deps.store.sealed_orgs() > 0 {
@@ -43,6 +45,14 @@ impl Prober {
         // Its answer is the mark it leaves: whoever serves stops then.
         let _looked = self.deps.store.look_for_lost_entries().await;
         obstacles
+    }
+
+    /// Whether the deployment's key-encryption key can be used now: a service that answers may say that it cannot.
+    async fn key_works(&self) -> bool {
+        let known = self.deps.keyring.status().await.unwrap_or_default();
+        known
+            .iter()
+            .any(|key| key.key_ref == self.deps.kek_ref && key.state == KeyState::Enabled)
     }
 
     /// Reads at every look; writes now and then, and at every look while it does not work.

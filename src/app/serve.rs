@@ -12,17 +12,19 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
-    audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
-    config::{Kek, OrgPattern, Settings, SinkKind, SinkSettings, StoreUrl},
+    audit::{
+        sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
+        witness::Witness,
+    },
+    config::{Database, Kek, OrgPattern, Settings, SinkKind, SinkSettings, StoreUrl},
     connectors::{Catalogue, Options},
     crypto::{
         hardening::{self, Locking},
         webhook::WebhookKey,
     },
-    egress::{Egress, EgressPolicy, operator_client},
+    egress::{Egress, EgressPolicy, Webhook, operator_client},
     flows::{
         Deps, found,
-        notify::Webhook,
         recover::{self, Vouch},
         refused, seal,
     },
@@ -58,7 +60,6 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
     let listener = bind(settings.server.listen).await?;
     let ops = bind(settings.server.ops_listen).await?;
-    tracing::info!(listen = %settings.server.listen, "serving {}", settings.server.public_url.issuer());
     let limits = server::Limits {
         connections: settings.limits.connections,
         header_timeout: settings.limits.header_timeout,
@@ -66,7 +67,11 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         drain: settings.limits.drain,
         ..server::Limits::default()
     };
-    run(deps, site, listener, ops, limits, settings.limits.handler_timeout).await
+    let up = || {
+        tracing::info!(listen = %settings.server.listen, "serving {}", settings.server.public_url.issuer());
+    };
+    let usual = settings.limits.handler_timeout;
+    run(deps, site, listener, ops, limits, usual, up).await
 }
 
 /// Makes the first org of a deployment.
@@ -111,7 +116,8 @@ pub async fn recover(
     Ok(())
 }
 
-/// Serves the API, the pages and the probes until a stop signal; then stops the workers and closes the database.
+/// Serves the API, the pages and the probes until a stop signal; then stops the workers and closes the database. Calls
+/// `up` when it serves and a stop signal would be obeyed.
 pub(super) async fn run(
     deps: Arc<Deps>,
     site: Site,
@@ -119,6 +125,7 @@ pub(super) async fn run(
     ops: TcpListener,
     limits: server::Limits,
     usual: Duration,
+    up: impl FnOnce(),
 ) -> Result<(), AppError> {
     let io = |what: &str, cause| AppError::Io {
         what: what.to_owned(),
@@ -151,6 +158,7 @@ pub(super) async fn run(
         wait(end.clone()),
     ));
     let server = tokio::spawn(server::serve(listener, app, limits, ids, wait(end)));
+    up();
     let lost = tokio::select! {
         () = stop => false,
         () = lost_entries(&deps) => true,
@@ -218,15 +226,15 @@ fn refuse_test_builds() -> Result<(), AppError> {
     Ok(())
 }
 
-fn database(settings: &Settings) -> Result<Location, AppError> {
-    match &settings.store.url {
+pub(super) fn location(store: &Database) -> Result<Location, AppError> {
+    match &store.url {
         StoreUrl::Sqlite(path) => Ok(Location::Sqlite(path.clone())),
-        StoreUrl::Postgres(url) => postgres(settings, url).map(Location::Postgres),
+        StoreUrl::Postgres(url) => postgres(store, url).map(Location::Postgres),
     }
 }
 
-fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError> {
-    let password = match (&settings.store.password, &settings.store.password_file) {
+fn postgres(store: &Database, url: &Url) -> Result<PostgresSettings, AppError> {
+    let password = match (&store.password, &store.password_file) {
         (Some(password), _) => Some(password.clone()),
         (None, Some(file)) => Some(secret_line(file)?),
         // The database may know the role by its certificate, or the environment may say it in libpq's own way.
@@ -235,8 +243,9 @@ fn postgres(settings: &Settings, url: &Url) -> Result<PostgresSettings, AppError
     Ok(PostgresSettings {
         url: url.to_string(),
         password,
-        connections: u32::try_from(settings.store.connections).unwrap_or(u32::MAX),
-        pooler: settings.store.pooler,
+        connections: u32::try_from(store.connections).unwrap_or(u32::MAX),
+        pooler: store.pooler,
+        isolation: store::Isolation::ReadCommitted,
     })
 }
 
@@ -257,7 +266,7 @@ pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError
     }
     let owner = PostgresSettings {
         password: settings.store.owner_password.clone(),
-        ..postgres(settings, &url)?
+        ..postgres(&settings.store, &url)?
     };
     Ok(store::migrate(&owner).await?)
 }
@@ -298,7 +307,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     let (keys, key_words) = kek(settings, locking)?;
     Ok(Parts {
         kind: Kind::Serve,
-        database: database(settings)?,
+        database: location(&settings.store)?,
         time: TimeSource::Database,
         data_dir: settings.data_dir.clone(),
         keys,
@@ -310,6 +319,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
         catalogue,
         egress: Egress::new(policy)?,
         sinks: sinks(settings)?,
+        witness: witness(settings)?,
         webhook: webhook(settings)?,
         clock: Arc::new(SystemClock),
     })
@@ -332,11 +342,24 @@ fn sinks(settings: &Settings) -> Result<Vec<Arc<dyn Sink>>, AppError> {
                     );
                 let key = WebhookKey::parse(&text)
                     .map_err(|error| AppError::Refused(format!("{}: {error}", secret_file.display())))?;
-                Arc::new(WebhookSink::new(name, url.clone(), key, operator_client()?))
+                let receiver = Webhook::new(url.clone(), key, operator_client()?);
+                Arc::new(WebhookSink::new(name, receiver))
             }
         })
     };
     settings.sinks.iter().map(one).collect()
+}
+
+fn witness(settings: &Settings) -> Result<Option<Witness>, AppError> {
+    let Some(witness) = &settings.witness else {
+        return Ok(None);
+    };
+    let client = operator_client()?;
+    Ok(Some(Witness::new(
+        witness.key.clone(),
+        witness.url.clone(),
+        client,
+    )))
 }
 
 fn webhook(settings: &Settings) -> Result<Option<Webhook>, AppError> {

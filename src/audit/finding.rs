@@ -57,6 +57,10 @@ pub enum FindingKind {
     WrongRoot,
     /// The log contradicts a checkpoint kept elsewhere.
     Rewritten,
+    /// The witness has not cosigned the checkpoint.
+    NotCosigned,
+    /// A cosignature of the witness does not hold.
+    BadCosignature,
 }
 
 /// Where. Members that do not apply are absent.

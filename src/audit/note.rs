@@ -65,9 +65,47 @@ impl VerifierKey {
     /// C2SP signed-note, "Signature types": SHA-256(name ‖ 0x0A ‖ 0x01 ‖ public key), first four bytes.
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
-        let text = [self.name.as_bytes(), &[b'\n', ED25519], &self.public].concat();
+        self.id_as(ED25519)
+    }
+
+    /// The same for another signature type of this key.
+    pub(super) fn id_as(&self, kind: u8) -> [u8; 4] {
+        let text = [self.name.as_bytes(), &[b'\n', kind], &self.public].concat();
         let [a, b, c, d, ..] = digest::sha256(&text);
         [a, b, c, d]
+    }
+
+    /// Whether this key's holder signed `message`.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        ed25519_verify(&self.public, message, signature)
+    }
+
+    /// The one line of a key for signatures of this type.
+    pub(super) fn text_as(&self, kind: u8) -> String {
+        let blob = STANDARD.encode([&[kind], self.public.as_slice()].concat());
+        format!("{}+{}+{blob}", self.name, digest::hex(&self.id_as(kind)))
+    }
+
+    /// Reads a key for signatures of this type.
+    pub(super) fn parse_as(kind: u8, text: &str) -> Result<Self, NoteError> {
+        let mut parts = text.splitn(3, '+');
+        let (Some(name), Some(_), Some(blob)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(NoteError::InvalidKey);
+        };
+        let blob = STANDARD.decode(blob).map_err(|_| NoteError::InvalidKey)?;
+        let public = match blob.split_first() {
+            Some((first, public)) if *first == kind => {
+                public.try_into().map_err(|_| NoteError::InvalidKey)?
+            }
+            _ => return Err(NoteError::InvalidKey),
+        };
+        let key = Self::new(name, public)?;
+        // One key has one text: this checks the id, its case and the base64 form at once.
+        if key.text_as(kind) == text {
+            Ok(key)
+        } else {
+            Err(NoteError::InvalidKey)
+        }
     }
 
     /// Signs `text` and returns the whole note. `sign` holds the private half.
@@ -136,33 +174,17 @@ impl FromStr for VerifierKey {
     type Err = NoteError;
 
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(_), Some(blob)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::InvalidKey);
-        };
-        let blob = STANDARD.decode(blob).map_err(|_| NoteError::InvalidKey)?;
-        let public = match blob.split_first() {
-            Some((&ED25519, public)) => public.try_into().map_err(|_| NoteError::InvalidKey)?,
-            _ => return Err(NoteError::InvalidKey),
-        };
-        let key = Self::new(name, public)?;
-        // One key has one text: this checks the id, its case and the base64 form at once.
-        if key.to_string() == text {
-            Ok(key)
-        } else {
-            Err(NoteError::InvalidKey)
-        }
+        Self::parse_as(ED25519, text)
     }
 }
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let blob = STANDARD.encode([&[ED25519], self.public.as_slice()].concat());
-        write!(f, "{}+{}+{blob}", self.name, digest::hex(&self.id()))
+        f.write_str(&self.text_as(ED25519))
     }
 }
 
-fn parse_signature(line: &str) -> Result<(&str, Vec<u8>), NoteError> {
+pub(super) fn parse_signature(line: &str) -> Result<(&str, Vec<u8>), NoteError> {
     let (name, blob) = line
         .strip_prefix(DASH)
         .and_then(|rest| rest.split_once(' '))

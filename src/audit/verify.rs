@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     chain::{BrokenLink, ChainHead, epoch_may_follow, follow},
     checkpoint::{Checkpoint, org_of},
+    cosignature::WitnessKey,
     encoding::{entry_hash, leaf_hash, parse, parse_hex32},
     export::{ExportLine, LineReader, NextLine, parse_line},
     finding::{Finding, FindingKind, Place},
@@ -55,7 +56,21 @@ pub struct Report {
 /// # Errors
 /// When the source cannot be read; whatever it holds is a finding, never an error.
 pub fn verify(export: impl BufRead, key: &VerifierKey, kept: Option<Checkpoint>) -> io::Result<Report> {
+    verify_witnessed(export, key, kept, None)
+}
+
+/// The same; if there is a `witness`, it must have cosigned the checkpoint.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_witnessed(
+    export: impl BufRead,
+    key: &VerifierKey,
+    kept: Option<Checkpoint>,
+    witness: Option<&WitnessKey>,
+) -> io::Result<Report> {
     let mut verifier = Verifier::new(key, kept);
+    verifier.witness = witness;
     verifier.read(&mut LineReader::new(export), |_| false)?;
     Ok(verifier.report())
 }
@@ -64,6 +79,7 @@ pub fn verify(export: impl BufRead, key: &VerifierKey, kept: Option<Checkpoint>)
 #[derive(Debug, Clone)]
 pub(super) struct Verifier<'k> {
     key: &'k VerifierKey,
+    witness: Option<&'k WitnessKey>,
     org: Option<OrgId>,
     kept: Option<Kept>,
     line: u64,
@@ -103,6 +119,7 @@ impl<'k> Verifier<'k> {
     pub(super) fn new(key: &'k VerifierKey, kept: Option<Checkpoint>) -> Self {
         Self {
             key,
+            witness: None,
             org: org_of(key.name()),
             kept: kept.map(|checkpoint| Kept {
                 checkpoint,

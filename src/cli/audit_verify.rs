@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 
-use crate::audit::{Checkpoint, Report, VerifierKey, cap_bytes, verify};
+use crate::audit::{Checkpoint, Report, VerifierKey, WitnessKey, cap_bytes, verify_witnessed};
 
 /// What to verify.
 #[derive(Debug, Clone, Args)]
@@ -26,6 +26,9 @@ pub struct AuditVerifyArgs {
     /// A checkpoint of this log that you kept: the export must build on it
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
+    /// A witness's public key, or a file that holds it: the witness must have cosigned the export's checkpoint
+    #[arg(long, value_name = "FILE|KEY")]
+    pub witness_key: Option<String>,
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -87,7 +90,8 @@ pub fn run(args: &AuditVerifyArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
 }
 
 fn check(args: &AuditVerifyArgs) -> Result<Report, Unusable> {
-    let key = read_key(&args.public_key)?;
+    let key: VerifierKey = read_key(&args.public_key)?;
+    let witness: Option<WitnessKey> = args.witness_key.as_deref().map(read_key).transpose()?;
     let kept = match &args.checkpoint {
         Some(path) => {
             let note = read_small("the checkpoint", path)?;
@@ -97,10 +101,11 @@ fn check(args: &AuditVerifyArgs) -> Result<Report, Unusable> {
     };
     let unreadable = |source| unreadable("the export", &args.export, source);
     let export = File::open(&args.export).map_err(unreadable)?;
-    verify(BufReader::with_capacity(1 << 16, export), &key, kept).map_err(unreadable)
+    let export = BufReader::with_capacity(1 << 16, export);
+    verify_witnessed(export, &key, kept, witness.as_ref()).map_err(unreadable)
 }
 
-fn read_key(text: &str) -> Result<VerifierKey, Unusable> {
+fn read_key<K: std::str::FromStr>(text: &str) -> Result<K, Unusable> {
     if let Ok(key) = text.trim().parse() {
         return Ok(key);
     }
@@ -200,6 +205,7 @@ mod tests {
         json: bool,
     ) -> (VerifyExit, String, String) {
         let args = AuditVerifyArgs {
+            witness_key: None,
             export,
             public_key: public_key.to_owned(),
             checkpoint,

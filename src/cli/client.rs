@@ -11,8 +11,8 @@ use super::{
     exit::{CliError, Refusal},
 };
 use crate::{
-    domain::loopback::is_loopback,
-    domain::secret::ApiKey,
+    crypto::api_key,
+    domain::{loopback::is_loopback, principal::KeyKind, secret::ApiKey},
     egress::{self, Credential, EgressError, InboundResponse, OperatorClient, OutboundRequest},
     http::problem::PROBLEM_JSON,
 };
@@ -23,6 +23,16 @@ pub(super) struct Client {
     http: OperatorClient,
     base: Url,
     key: Option<ApiKey>,
+}
+
+/// An answer as it came, whatever its status.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub(super) status: u16,
+    /// RFC 9110 §6.6.1.
+    pub(super) date: Option<String>,
+    /// `null` if it was not JSON.
+    pub(super) body: Value,
 }
 
 impl Client {
@@ -46,6 +56,11 @@ impl Client {
 
     pub(super) fn has_key(&self) -> bool {
         self.key.is_some()
+    }
+
+    /// What the key says it is for; nothing if it is no whole key.
+    pub(super) fn key_kind(&self) -> Option<KeyKind> {
+        self.key.as_ref().and_then(api_key::kind)
     }
 
     pub(super) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, CliError> {
@@ -105,18 +120,19 @@ impl Client {
         Ok(items)
     }
 
-    /// Whatever another address of the same operator says; without the key.
-    pub(super) async fn probe(&self, url: Url) -> Result<(u16, Value), CliError> {
+    /// Whatever an address of the same operator says; without the key.
+    pub(super) async fn probe(&self, url: Url) -> Result<Probed, CliError> {
         let request = OutboundRequest::new(Method::GET, url.clone());
         let answer = self
             .http
             .send(request)
             .await
             .map_err(|error| unreachable(&url, error))?;
-        Ok((
-            answer.status,
-            serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
-        ))
+        Ok(Probed {
+            status: answer.status,
+            date: header_text(&answer, "date"),
+            body: serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
+        })
     }
 
     fn request(&self, method: Method, url: &Url) -> OutboundRequest<'_> {

@@ -28,6 +28,8 @@ pub enum Exit {
     ProviderUnavailable = 7,
     /// The API key was not accepted.
     Unauthenticated = 8,
+    /// A copy is not the same as its source.
+    Differs = 9,
     /// Stopped by a signal.
     Interrupted = 130,
 }
@@ -74,6 +76,9 @@ pub enum CliError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// A copy is not the same as its source.
+    #[error("{0}")]
+    Differs(String),
     /// The configuration was refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -97,6 +102,7 @@ impl CliError {
             Self::Refused(refusal) => refusal.exit(),
             Self::NotAllowed { approvable: true, .. } => Exit::ApprovalPending,
             Self::NotAllowed { .. } => Exit::Denied,
+            Self::Differs(_) => Exit::Differs,
             Self::Interrupted => Exit::Interrupted,
             Self::Unreachable { .. }
             | Self::Answer(_)

@@ -19,6 +19,7 @@ mod audit_tail;
 pub mod audit_verify;
 mod client;
 mod connect;
+mod copy_database;
 #[cfg(feature = "dev")]
 mod dev;
 mod doctor;
@@ -29,6 +30,7 @@ mod grants;
 mod init;
 mod keys;
 mod migrate;
+mod org;
 mod output;
 mod policy;
 mod recover;
@@ -53,7 +55,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not connected, 4 approval pending, 5 denied,
-6 revoked, 7 provider unavailable, 8 unauthenticated, 130 interrupted
+6 revoked, 7 provider unavailable, 8 unauthenticated, 9 a copy differs, 130 interrupted
 
 Example:
   export POSTERN_URL=https://postern.example POSTERN_API_KEY=psa_…
@@ -61,6 +63,7 @@ Example:
 
 /// Flags every verb has.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every verb")]
 struct Global {
     /// Where Postern is.
     #[arg(
@@ -97,6 +100,8 @@ enum Verb {
     Init(init::Init),
     /// Bring a PostgreSQL schema up to date.
     Migrate(migrate::Migrate),
+    /// Copy a whole database into another one, SQLite or PostgreSQL.
+    CopyDatabase(copy_database::CopyDatabase),
     /// Bring an organisation to the state a file describes.
     Apply(apply::Apply),
     /// Get a link with which a person connects an app.
@@ -120,6 +125,8 @@ enum Verb {
     /// The policy engines of the organisation.
     #[command(subcommand)]
     Engines(engines::Engines),
+    /// The organisation's own settings: who may be asked, for how much, with whose accounts.
+    Org(org::Org),
     /// Look at policies.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -163,6 +170,7 @@ pub fn main() -> ExitCode {
         colour: may_colour(&env, io::stdout().is_terminal()),
         may_ask: !cli.global.no_input && io::stdin().is_terminal() && io::stderr().is_terminal(),
         to_terminal: io::stdout().is_terminal(),
+        messages_to_terminal: io::stderr().is_terminal(),
     };
     let mut output = Output::new(style, Box::new(io::stdout()), Box::new(io::stderr()));
     let ended = runtime.block_on(run(cli, &env, &mut output));
@@ -205,6 +213,7 @@ async fn run_verb(
         Verb::Serve(_) => Ok(()),
         Verb::Init(verb) => verb.run(env, output).await,
         Verb::Migrate(verb) => verb.run(env, output).await,
+        Verb::CopyDatabase(verb) => verb.run(env, output).await,
         Verb::Apply(verb) => verb.run(&client()?, env, output).await,
         Verb::Connect(verb) => verb.run(&client()?, output).await,
         Verb::Vend(verb) => verb.run(&client()?, output).await,
@@ -214,6 +223,7 @@ async fn run_verb(
         Verb::Users(verb) => verb.run(&client()?, output).await,
         Verb::Keys(verb) => verb.run(&client()?, output).await,
         Verb::Engines(verb) => verb.run(&client()?, output).await,
+        Verb::Org(verb) => verb.run(&client()?, output).await,
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,

@@ -20,6 +20,7 @@ use crate::{
     http::problem::{ApprovalLink, ConnectLink, FieldError, Problem},
 };
 
+mod doctor;
 mod log;
 
 #[derive(Clone, Default)]
@@ -96,6 +97,7 @@ async fn ran(
         colour: false,
         may_ask: false,
         to_terminal: false,
+        messages_to_terminal: false,
     };
     let (data, messages) = (Captured::default(), Captured::default());
     let mut output = Output::new(style, Box::new(data.clone()), Box::new(messages.clone()));
@@ -173,7 +175,7 @@ fn no_flag_takes_a_key() {
                 .iter()
                 .any(|word| name.ends_with(word));
             assert!(
-                !secret || matches!(name, "idempotency_key" | "public_key"),
+                !secret || matches!(name, "idempotency_key" | "public_key" | "witness_key"),
                 "{name}"
             );
         }
@@ -456,6 +458,7 @@ async fn a_server_that_is_not_there_is_a_plain_failure_with_a_hint() {
         colour: false,
         may_ask: false,
         to_terminal: false,
+        messages_to_terminal: false,
     };
     let mut output = Output::new(
         style,

@@ -49,7 +49,9 @@ impl Environment {
             secrets: BTreeMap::new(),
         };
         for (name, value) in env.iter().filter(|(name, _)| name.starts_with("POSTERN_")) {
-            if OF_OTHER_VERBS.contains(&name.as_str()) {
+            // Only a build for tests of faults looks at it, and `serve` refuses that build.
+            let of_tests = cfg!(feature = "failpoints") && name == "POSTERN_FAILPOINT";
+            if of_tests || OF_OTHER_VERBS.contains(&name.as_str()) {
                 continue;
             }
             let Some((variable, table, key)) = OVERRIDES.into_iter().find(|(variable, ..)| variable == name)

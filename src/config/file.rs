@@ -8,7 +8,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    ConfigError, Database, EgressAllow, Kek, Keys, Limits, Log, Server, Settings, WebhookSettings,
+    CONNECTIONS, ConfigError, Database, EgressAllow, Kek, Keys, Limits, Log, Server, Settings,
+    WebhookSettings,
     environment::Environment,
     values::{self, Invalid},
 };
@@ -177,7 +178,7 @@ impl<'t> File<'t> {
                     .map(|file| file.0),
                 password: env.store_password(),
                 owner_password: env.store_owner_password(),
-                connections: self.count(store.connections.as_ref(), 2..=1000, 16)?,
+                connections: self.count(store.connections.as_ref(), 2..=1000, CONNECTIONS)?,
                 pooler: store.pooler,
             },
             data_dir: self.must::<values::Dir>(env, "data", "dir", data.dir.as_ref())?.0,
@@ -204,6 +205,7 @@ impl<'t> File<'t> {
                 })
                 .collect::<Result<_, ConfigError>>()?,
             sinks: self.sinks()?,
+            witness: self.witness()?,
             webhook: webhooks
                 .as_ref()
                 .map(|webhooks| self.webhook(webhooks))

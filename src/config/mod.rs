@@ -13,7 +13,7 @@ use std::{
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::connector::ConnectorId;
+use crate::{audit::WitnessKey, domain::connector::ConnectorId};
 
 mod environment;
 mod file;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub egress_allow: Vec<EgressAllow>,
     /// Where the audit log is copied to.
     pub sinks: Vec<SinkSettings>,
+    /// Who cosigns the log's checkpoints.
+    pub witness: Option<WitnessSettings>,
     /// Who is told of changes of grants' states.
     pub webhook: Option<WebhookSettings>,
     /// What is logged and how.
@@ -116,6 +118,15 @@ pub struct EgressAllow {
     pub address: HostPort,
 }
 
+/// Who cosigns the log's checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessSettings {
+    /// Its submission prefix: https, or http on loopback.
+    pub url: Url,
+    /// Its name and public key.
+    pub key: WitnessKey,
+}
+
 /// A receiver of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkSettings {
@@ -192,6 +203,16 @@ pub enum ConfigError {
         /// What to write instead.
         fix: String,
     },
+    /// An argument is wrong.
+    #[error("{argument}: {problem}\n  fix: {fix}")]
+    Argument {
+        /// Which.
+        argument: &'static str,
+        /// What is wrong. Never its value.
+        problem: String,
+        /// What to write instead.
+        fix: String,
+    },
     /// Something in the environment is wrong.
     #[error("environment variable {variable}: {problem}\n  fix: {fix}")]
     Environment {
@@ -202,6 +223,37 @@ pub enum ConfigError {
         /// What to do.
         fix: String,
     },
+}
+
+impl Database {
+    /// A database named by its URL, outside of any configuration; `argument` is named in complaints.
+    ///
+    /// # Errors
+    /// When it is no URL of a database, or something in the environment is wrong.
+    pub fn named(
+        argument: &'static str,
+        url: &str,
+        password_file: Option<PathBuf>,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let environment = environment::Environment::read(env)?;
+        let url = url
+            .parse()
+            .map_err(|values::Invalid { problem, fix }| ConfigError::Argument {
+                argument,
+                problem,
+                fix,
+            })?;
+        Ok(Self {
+            url,
+            // A file that was named goes before what holds for every database.
+            password: environment.store_password().filter(|_| password_file.is_none()),
+            password_file,
+            owner_password: None,
+            connections: CONNECTIONS,
+            pooler: false,
+        })
+    }
 }
 
 impl Settings {
@@ -227,6 +279,9 @@ impl Settings {
         file::File::parse(path, text)?.settle(&environment)
     }
 }
+
+/// Connections to PostgreSQL beside the gate's own, unless said otherwise.
+const CONNECTIONS: usize = 16;
 
 #[cfg(test)]
 mod tests;

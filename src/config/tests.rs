@@ -359,6 +359,52 @@ url = \"http://127.0.0.1:4318/v1/logs\"
 }
 
 #[test]
+fn a_witness_is_read_and_one_that_cannot_be_is_refused() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/postern.example.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let witness = parse(&text, &[]).unwrap().witness.unwrap();
+    assert_eq!(witness.key.name(), "witness.example/w1");
+    let key = witness.key.to_string();
+    for (from, to, problem) in [
+        (key.as_str(), "witness.example/w1", "not the key of a witness"),
+        ("w1+", "w1+0", "not the key of a witness"),
+        (
+            "https://witness.example",
+            "http://witness.example",
+            "not an address anything may be sent to",
+        ),
+    ] {
+        let wrong = text.replace(from, to);
+        assert_ne!(wrong, text);
+        let said = complaint(&wrong, &[]);
+        assert!(said.contains(problem), "{said}");
+    }
+}
+
+#[test]
+fn a_database_named_outside_of_a_file_has_no_password_in_its_url() {
+    let named = |url: &str, file: Option<&str>| {
+        let env = [(
+            "POSTERN_STORE_PASSWORD".to_owned(),
+            "of the environment".to_owned(),
+        )]
+        .into();
+        Database::named("TO", url, file.map(Into::into), &env)
+    };
+    let found = named("postgres://postern@db.example/postern", None).unwrap();
+    assert!(found.password.is_some() && found.password_file.is_none());
+    let found = named("postgres://postern@db.example/postern", Some("/file")).unwrap();
+    assert!(found.password.is_none() && found.password_file.is_some());
+    for url in [
+        "postgres://postern:hunter2@db.example/postern",
+        "mysql://hunter2@db",
+    ] {
+        let said = named(url, None).unwrap_err().to_string();
+        assert!(said.starts_with("TO: ") && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn a_sink_that_cannot_be_is_refused_at_its_line() {
     for (lines, problem) in [
         ("name = \"a\"\nkind = \"file\"", "`path` is missing"),

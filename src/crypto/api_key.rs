@@ -52,6 +52,12 @@ pub fn parse(text: &str) -> Option<(KeyKind, ApiKey)> {
     (claimed == checksum(body)).then(|| (kind, ApiKey::new(text.to_owned())))
 }
 
+/// What a key says it is for; `None` where [`parse`] would not take it.
+#[must_use]
+pub fn kind(key: &ApiKey) -> Option<KeyKind> {
+    parse(key.expose_secret()).map(|(kind, _)| kind)
+}
+
 fn checksum(body: &str) -> [u8; 4] {
     let mut input = Zeroizing::new(Vec::with_capacity(LABEL.len() + LENGTH));
     input.extend_from_slice(LABEL);

@@ -57,6 +57,14 @@ impl Time {
             .ok()
             .map(|time| Self(time.timestamp_micros()))
     }
+
+    /// Parses the date of an HTTP header (RFC 9110 §5.6.7), in the one form that may be sent.
+    #[must_use]
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        chrono::NaiveDateTime::parse_from_str(text, "%a, %d %b %Y %H:%M:%S GMT")
+            .ok()
+            .map(|time| Self(time.and_utc().timestamp_micros()))
+    }
 }
 
 impl Add<Duration> for Time {
@@ -154,4 +162,25 @@ pub trait Randomness: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the operating system's generator fails; nothing of `bytes` may be used then.
     fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomnessUnavailable>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_of_a_header_is_read_in_its_one_form() {
+        // RFC 9110 §5.6.7's own example.
+        let time = Time::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(time, Some(Time::from_unix_seconds(784_111_777)));
+        for other in [
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Sun, 06 Nov 1994 08:49:37 +0100",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "",
+        ] {
+            assert_eq!(Time::parse_http_date(other), None, "{other}");
+        }
+    }
 }

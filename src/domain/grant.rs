@@ -16,6 +16,10 @@ pub struct Account {
     pub id: Option<String>,
     /// What people read: an e-mail, a user name, a workspace. Hostile until escaped.
     pub label: String,
+    /// Its e-mail address, if the provider vouches for one. Only for the org's rule at connecting: kept with the session,
+    /// not with the grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
     /// The provider's tenant (workspace, organisation), if it has such.
     pub tenant: Option<String>,
 }

@@ -11,6 +11,7 @@ pub mod id;
 pub mod loopback;
 pub mod mode;
 pub mod principal;
+pub mod rules;
 pub mod scope;
 pub mod secret;
 pub mod text;

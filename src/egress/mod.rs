@@ -11,6 +11,7 @@ mod client;
 mod message;
 mod operator;
 mod policy;
+mod receiver;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use client::Egress;
 pub use message::{Credential, InboundResponse, MAX_BODY, OutboundRequest, secret_body};
 pub use operator::{OperatorClient, operator_client};
 pub use policy::{EgressPolicy, InvalidAuthority, Purpose};
+pub use receiver::{Undelivered, Webhook};
 
 /// Why a request did not leave or its answer did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -14,7 +14,9 @@ use crate::{
         decision::UnverifiedDecision,
         grant::{Grant, GrantState},
         mode::Mode,
+        rules::ConnectorRules,
     },
+    policy::reason,
 };
 
 use super::{
@@ -291,7 +293,7 @@ fn nowhere(deps: &Deps, agent: &AgentView, tool: &str) -> Result<(), Refusal> {
     }
     match covered {
         None => Err(unknown_tool()),
-        Some(false) => Err(Refusal::denied("not_permitted")),
+        Some(false) => Err(Refusal::denied(reason::NOT_PERMITTED)),
         Some(true) => Ok(()),
     }
 }
@@ -299,10 +301,17 @@ fn nowhere(deps: &Deps, agent: &AgentView, tool: &str) -> Result<(), Refusal> {
 /// Nothing about a person is told unless the agent's capability covers the tool and that person lets it ask.
 fn may_ask(agent: &AgentView, connector: &Connector, tool: &str, delegated: bool) -> Result<(), Refusal> {
     if !agent.covers(connector, tool) {
-        return Err(Refusal::denied("not_permitted"));
+        return Err(Refusal::denied(reason::NOT_PERMITTED));
+    }
+    let above = |rules: &ConnectorRules| {
+        Tool::find(connector, tool).is_some_and(|tool| !rules.allow(connector, &tool.scopes()))
+    };
+    // What nobody may grant is asked of nobody.
+    if agent.facts.rules.get(&connector.id).is_some_and(above) {
+        return Err(Refusal::denied(reason::SCOPE_NOT_ALLOWED));
     }
     if !delegated && !agent.facts.org.agents_may_ask {
-        return Err(Refusal::denied("not_delegated"));
+        return Err(Refusal::denied(reason::NOT_DELEGATED));
     }
     Ok(())
 }
@@ -372,6 +381,7 @@ async fn link(
     let recent = tx
         .connects_asked_since(caller.org, user, caller.agent, tx.now() - LINKS_PER)
         .await?;
+    let mut rules = tx.connector_rules(caller.org).await?;
     drop(tx);
     if recent >= LINKS {
         return Err(Refusal::RateLimited(LINKS_PER));
@@ -379,8 +389,12 @@ async fn link(
     let tool = known_tool(connector, &ask.tool)?;
     let scopes = match reconnect {
         // Reconnecting restores what the person had consented to, which is not more than before: with the tool's scopes
-        // alone everything else they use would be lost (protocol §6).
-        Some(grant) => grant.scopes.union(&tool.scopes()),
+        // alone everything else they use would be lost (protocol §6). What the org has stopped allowing is not restored.
+        Some(grant) => {
+            let rules = rules.remove(&connector.id).unwrap_or_default();
+            let kept = grant.scopes.difference(&rules.above(connector, &grant.scopes));
+            kept.union(&tool.scopes())
+        }
         None => tool.scopes(),
     };
     let wanted = begin::Ask {

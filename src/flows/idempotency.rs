@@ -79,11 +79,11 @@ async fn denial(deps: &Deps, org: OrgId, id: EntryId) -> Result<Refusal, Refusal
 
 /// Records how the call of a key ended: the last thing before its answer.
 pub(super) async fn finish(deps: &Deps, org: OrgId, entry: EntryId, (status, code): (u16, &str)) {
-    let done = async {
+    let done = deps.store.retry(|| async {
         let mut tx = deps.store.write(org).await?;
         tx.finish_idempotency(org, entry, status, code).await?;
         tx.commit().await
-    };
+    });
     if done.await.is_err() {
         tracing::error!(entry.id = %entry, "the idempotency key of {entry} could not be finished");
     }

@@ -36,20 +36,21 @@ pub mod telling;
 pub mod token;
 pub mod upstream;
 pub mod vend;
+pub mod witness;
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    audit::sinks::Sink,
+    audit::{sinks::Sink, witness::Witness},
     connectors::{self, Catalogue},
     crypto::{CryptoError, Keyring, OdkHandle, OdkRecord, SigningKey, lookup::LookupKeys},
     domain::{
         Clock, EntryId, GrantId, KeyId, ModeSet, OrgId, Randomness, RandomnessUnavailable, Time,
         connector::ConnectorId, secret::LinkToken,
     },
-    egress::Egress,
+    egress::{Egress, Webhook},
     release::{DecisionError, Gate},
-    store::{Claims, Spool, Store, StoreError},
+    store::{Claims, Contended, Spool, Store, StoreError},
 };
 
 /// Everything a flow may use, filled by `app`.
@@ -83,10 +84,12 @@ pub struct Deps {
     pub flights: refresh::Flights,
     /// Where the log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Who cosigns the log's checkpoints.
+    pub witness: Option<Arc<Witness>>,
     /// Refusals that were not entries of their own.
     pub refused: refused::Tally,
     /// Who is told of changes of grants' states.
-    pub webhook: Option<Arc<notify::Webhook>>,
+    pub webhook: Option<Arc<Webhook>>,
     /// What providers answered while the database was gone.
     pub spool: Spool,
     /// The public base URL without trailing slash.
@@ -329,6 +332,12 @@ impl From<StoreError> for Refusal {
             StoreError::Lost => Self::Sealed,
             error => Self::StoreUnavailable(Some(error)),
         }
+    }
+}
+
+impl Contended for Refusal {
+    fn is_contended(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(Some(error)) if error.is_contended())
     }
 }
 

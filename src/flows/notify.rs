@@ -3,76 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde::Serialize;
-use url::Url;
 
 use crate::{
-    crypto::webhook::WebhookKey,
     domain::{
         GrantId, OrgId, Time, UserId,
         connector::ConnectorId,
         grant::{Grant, GrantState},
     },
-    egress::{EgressError, OperatorClient, OutboundRequest},
+    egress::{Undelivered, Webhook},
     store::Notice,
 };
 
 use super::{Deps, Refusal};
-
-/// The operator's receiver.
-#[derive(Debug)]
-pub struct Webhook {
-    url: Url,
-    key: WebhookKey,
-    client: OperatorClient,
-}
-
-impl Webhook {
-    /// A receiver at `url` that knows `key`.
-    #[must_use]
-    pub fn new(url: Url, key: WebhookKey, client: OperatorClient) -> Self {
-        Self { url, key, client }
-    }
-
-    /// Sends one message. `id` is the same whenever the same thing is said.
-    async fn send(&self, id: &str, now: Time, body: Vec<u8>) -> Result<(), Untold> {
-        let seconds = now.unix_seconds();
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in [
-            ("webhook-id", id.to_owned()),
-            ("webhook-timestamp", seconds.to_string()),
-            ("webhook-signature", self.key.sign(id, seconds, &body)),
-        ] {
-            let value = HeaderValue::from_str(&value).map_err(|_| Untold::Message)?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        let request = OutboundRequest {
-            headers,
-            body: Some(body.into()),
-            max_body: MOST_ANSWERED,
-            ..OutboundRequest::new(Method::POST, self.url.clone())
-        };
-        let answer = self.client.send(request).await?;
-        if answer.is_success() {
-            Ok(())
-        } else {
-            Err(Untold::Status(answer.status))
-        }
-    }
-}
-
-/// Why a receiver was not told.
-#[derive(Debug, thiserror::Error)]
-enum Untold {
-    #[error(transparent)]
-    Egress(#[from] EgressError),
-    #[error("the receiver answered {0}")]
-    Status(u16),
-    #[error("the message cannot be written")]
-    Message,
-}
 
 /// Tells what is due; returns how many messages arrived.
 ///
@@ -113,7 +56,7 @@ async fn tell_one(deps: &Deps, webhook: &Webhook, org: OrgId, id: GrantId) -> Re
     tx.commit().await?;
     let sent = match message(&grant, &notice) {
         Some((message, body)) => webhook.send(&message, now, body).await,
-        None => Err(Untold::Message),
+        None => Err(Undelivered::Message),
     };
     let arrived = sent.is_ok();
     if let Err(cause) = sent {
@@ -178,8 +121,6 @@ fn pause(attempts: u64) -> Duration {
 
 /// Messages under way at a time.
 const BATCH: u64 = 16;
-/// Bytes of an answer that are read.
-const MOST_ANSWERED: usize = 64 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_secs(150);
 const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 /// About three days.

@@ -84,10 +84,11 @@ pub async fn connections(deps: &Deps, org: OrgId, user: UserId) -> Result<Connec
     for grant in grants {
         items.push(seen(&mut tx, grant, &agents, &uses).await?);
     }
-    let clients = tx.connector_clients(org).await?;
+    let rules = tx.connector_rules(org).await?;
+    let ready = rules.into_iter().filter(|(_, rules)| rules.allow_connecting());
     Ok(Connections {
         items,
-        ready: clients.into_iter().map(|client| client.connector).collect(),
+        ready: ready.map(|(connector, _)| connector).collect(),
     })
 }
 

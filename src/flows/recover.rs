@@ -21,7 +21,7 @@ use crate::{
 use super::{
     Deps, Refusal, record,
     seal::{Disagreement, Side, Why},
-    sequence,
+    sequence, witness,
 };
 
 /// What recovering one org means.
@@ -43,6 +43,9 @@ pub struct Plan {
     pub ends: Vec<Selector>,
     /// The new epoch's counter.
     pub counter: i64,
+    /// How much the witness has cosigned, if that is more than there is. It cosigns nothing more of this log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<u64>,
     #[serde(skip)]
     lost_head: Option<String>,
 }
@@ -93,6 +96,7 @@ pub fn plan(found: &Disagreement, vouch: Vouch) -> Plan {
         lost_entries: lost_entries.collect(),
         ends: ends(found, vouch),
         counter: found.inside.epoch.counter.max(heard) + 1,
+        witnessed: found.witnessed,
         lost_head: found
             .checkpoint
             .as_ref()
@@ -104,9 +108,9 @@ pub fn plan(found: &Disagreement, vouch: Vouch) -> Plan {
 fn ends(found: &Disagreement, vouch: Vouch) -> Vec<Selector> {
     let all = vec![Selector::All(true)];
     let kept = match (&found.kept, found.why) {
-        (None, _) if vouch == Vouch::DatabaseIsCurrent => return Vec::new(),
+        (None, why) if vouch == Vouch::DatabaseIsCurrent && why != Why::Witnessed => return Vec::new(),
         // Another history: nothing in this database is known to be as it was left.
-        (None, _) | (_, Why::Forked | Why::NoRecord) => return all,
+        (None, _) | (_, Why::Forked | Why::NoRecord | Why::Witnessed) => return all,
         (Some(kept), Why::Older) => kept,
     };
     let mut ends = Vec::new();
@@ -138,6 +142,12 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
     tx.begin_incarnation(org, epoch).await?;
     for selector in &plan.ends {
         end(deps, &mut tx, org, selector, epoch).await?;
+    }
+    if let (Some(size), Some(witness)) = (plan.witnessed, &deps.witness) {
+        // So that what is known now does not seal the org at every start.
+        let cursor = witness::cursor(witness);
+        let seen = tx.sink_cursor(org, &cursor).await?;
+        tx.move_sink_cursor(org, &cursor, seen, size).await?;
     }
     // People log in again: a session or link that ended since would otherwise be back.
     tx.end_all_sessions(org).await?;

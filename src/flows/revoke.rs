@@ -61,7 +61,7 @@ pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refu
     tokio::spawn(async move {
         let drain = ask.drain;
         let selector = ask.selector.clone();
-        let mut revoked = commit(&deps, org, ask).await?;
+        let mut revoked = deps.store.retry(|| commit(&deps, org, &ask)).await?;
         revoked.in_flight = in_flight(&deps, org, &selector).await?;
         let until = deps.clock.since_boot() + DRAIN;
         while drain && !revoked.in_flight.is_empty() && deps.clock.since_boot() < until {
@@ -74,11 +74,11 @@ pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refu
     .unwrap_or(Err(Refusal::StoreUnavailable(None)))
 }
 
-async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
+async fn commit(deps: &Deps, org: OrgId, ask: &Ask) -> Result<Revoked, Refusal> {
     let id = RevocationId::new(deps.clock.now(), &*deps.random)?;
     let (kind, target) = ask.selector.floor();
     let mut draft = EntryDraft {
-        on_behalf: vec![ask.by],
+        on_behalf: vec![ask.by.clone()],
         outcome: Some("stopped".to_owned()),
         reason: Some(if target.is_empty() {
             kind.to_owned()
@@ -110,7 +110,7 @@ async fn commit(deps: &Deps, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
     let row = RevocationRow {
         id,
         selector: ask.selector.clone(),
-        reason: ask.reason,
+        reason: ask.reason.clone(),
         epoch: epoch.counter,
         at: tx.now(),
         counts,

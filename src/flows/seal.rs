@@ -3,15 +3,15 @@
 //! An org whose database is older than the last checkpoint kept outside, contradicts it, or about which nothing is
 //! kept, is sealed: nothing is vended until an admin recovers. Revoking, pages and the log go on.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
     audit::{Checkpoint, LogHead, merkle::root_plan},
     domain::{OrgId, entry::Epoch},
-    store::{Kept, StoreError},
+    store::{Kept, StoreError, Tx},
 };
 
-use super::{Deps, Refusal, audit};
+use super::{Deps, Refusal, audit, witness};
 
 /// Why an org is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Why {
     Older,
     /// The database holds another history than the one that was signed.
     Forked,
+    /// A witness has cosigned more than the database holds.
+    Witnessed,
 }
 
 impl Why {
@@ -32,6 +34,7 @@ impl Why {
             Self::NoRecord => "no_outside_checkpoint",
             Self::Older => "older_database",
             Self::Forked => "other_history",
+            Self::Witnessed => "witness_has_more",
         }
     }
 }
@@ -42,6 +45,7 @@ impl fmt::Display for Why {
             Self::NoRecord => "no checkpoint of it is kept outside the database",
             Self::Older => "the database is older than the checkpoint kept outside",
             Self::Forked => "the database holds another history than the one signed before",
+            Self::Witnessed => "its witness has cosigned a longer log than the database holds",
         })
     }
 }
@@ -72,6 +76,8 @@ pub struct Disagreement {
     pub kept: Option<Kept>,
     /// The checkpoint in it, if it is one of this log.
     pub checkpoint: Option<Checkpoint>,
+    /// How much the witness has cosigned, if that is more.
+    pub witnessed: Option<u64>,
 }
 
 impl Disagreement {
@@ -102,11 +108,16 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     // A replica that joins others takes their word: they watch the database they have been writing to.
     let joins = kept.is_empty() && deps.store.has_peers().await?;
     let mut after = None;
+    let (mut asking, until) = (deps.witness.is_some(), deps.clock.since_boot() + WITNESS_WITHIN);
     loop {
         let orgs = deps.store.due().await?.orgs(after, PAGE).await?;
         after = orgs.last().copied();
         for org in &orgs {
-            match compare(deps, *org, kept.remove(org)).await? {
+            let mut disagreement = compare(deps, *org, kept.remove(org)).await?;
+            if disagreement.is_none() && asking {
+                (disagreement, asking) = ask_witness(deps, *org, until).await?;
+            }
+            match disagreement {
                 None => {}
                 Some(disagreement) if joins && disagreement.why == Why::NoRecord => {}
                 Some(disagreement) => {
@@ -126,6 +137,38 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     Ok(found)
 }
 
+/// Asks the witness about one org, and says whether to go on asking: one that does not answer, or time that is up, leave
+/// the rest to the worker, which seals as well.
+async fn ask_witness(
+    deps: &Deps,
+    org: OrgId,
+    until: Duration,
+) -> Result<(Option<Disagreement>, bool), Refusal> {
+    let Some(witness) = deps.witness.as_deref() else {
+        return Ok((None, false));
+    };
+    let size = match witness::show(deps, witness, org).await {
+        Ok(witness::Shown::HasMore(size)) => size,
+        Ok(_) => return Ok((None, deps.clock.since_boot() < until)),
+        Err(witness::Failed::Witness(error)) => {
+            tracing::warn!(cause = %error, "the witness cannot be asked whether this database is the newest");
+            return Ok((None, !error.is_outage() && deps.clock.since_boot() < until));
+        }
+        Err(witness::Failed::Here(refusal)) => return Err(refusal),
+    };
+    let mut tx = deps.store.read(org).await?;
+    // An admin has recovered with this size in view.
+    if tx.sink_cursor(org, &witness::cursor(witness)).await? >= size {
+        return Ok((None, true));
+    }
+    let found = disagreement(&mut tx, org, Why::Witnessed).await?;
+    let found = Disagreement {
+        witnessed: Some(size),
+        ..found
+    };
+    Ok((Some(found), true))
+}
+
 async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<Disagreement>, Refusal> {
     let mut tx = deps.store.read(org).await?;
     let epoch = tx
@@ -134,8 +177,6 @@ async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<D
         .ok_or(StoreError::Inconsistent { table: "epochs" })?;
     let head = tx.log_head(org).await?;
     let size = head.as_ref().map_or(0, |row| row.size);
-    // A head that cannot be read agrees with nothing.
-    let state: Option<LogHead> = head.as_ref().and_then(|row| serde_json::from_str(&row.head).ok());
     let key = audit::key(deps, org)?;
     let note = kept.as_ref().and_then(|kept| kept.checkpoint.as_deref());
     let checkpoint = note.and_then(|note| Checkpoint::open(note, &key).ok());
@@ -152,7 +193,26 @@ async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<D
             (root.ok().as_deref() != Some(&[checkpoint.root])).then_some(Why::Forked)
         }
     };
-    Ok(why.map(|why| Disagreement {
+    let Some(why) = why else { return Ok(None) };
+    let found = disagreement(&mut tx, org, why).await?;
+    Ok(Some(Disagreement {
+        kept,
+        checkpoint,
+        ..found
+    }))
+}
+
+/// What the database says of an org that is sealed.
+async fn disagreement(tx: &mut Tx, org: OrgId, why: Why) -> Result<Disagreement, Refusal> {
+    let epoch = tx
+        .epoch(org)
+        .await?
+        .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+    let head = tx.log_head(org).await?;
+    let size = head.as_ref().map_or(0, |row| row.size);
+    // A head that cannot be read agrees with nothing.
+    let state: Option<LogHead> = head.as_ref().and_then(|row| serde_json::from_str(&row.head).ok());
+    Ok(Disagreement {
         org,
         why,
         inside: Side { size, epoch },
@@ -166,10 +226,13 @@ async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<D
                 writers.map(|(name, head)| (name.clone(), head.seq)).collect()
             })
             .unwrap_or_default(),
-        kept,
-        checkpoint,
-    }))
+        kept: None,
+        checkpoint: None,
+        witnessed: None,
+    })
 }
 
+/// How long a start may spend on asking the witness about every org.
+const WITNESS_WITHIN: Duration = Duration::from_secs(10);
 /// Orgs looked at in one page.
 const PAGE: u64 = 500;

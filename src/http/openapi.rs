@@ -124,6 +124,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         routes::connectors::Api::openapi(),
         routes::engines::Api::openapi(),
         routes::keys::Api::openapi(),
+        routes::org::Api::openapi(),
         routes::policies::Api::openapi(),
         routes::apply::Api::openapi(),
         routes::discovery::Api::openapi(),

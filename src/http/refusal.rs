@@ -81,6 +81,8 @@ impl From<ConnectFailure> for Problem {
             | ConnectFailure::Security(_)
             | ConnectFailure::Denied
             | ConnectFailure::Quarantined
+            | ConnectFailure::AccountNotAllowed
+            | ConnectFailure::ScopesNotAllowed
             | ConnectFailure::WrongAccount => Self::denied(code, None, None).caused_by(failure),
         }
     }
@@ -294,6 +296,8 @@ mod tests {
             (ConnectFailure::Denied, Code::Denied),
             (ConnectFailure::Quarantined, Code::Denied),
             (ConnectFailure::WrongAccount, Code::Denied),
+            (ConnectFailure::AccountNotAllowed, Code::Denied),
+            (ConnectFailure::ScopesNotAllowed, Code::Denied),
             (ConnectFailure::ProviderError, Code::ProviderUnavailable),
             (
                 ConnectFailure::Refused(Refusal::KeyUnavailable),

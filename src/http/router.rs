@@ -62,6 +62,7 @@ fn api(options: &Options) -> Router<Arc<Deps>> {
         .merge(routes::discovery::routes())
         .merge(routes::engines::routes())
         .merge(routes::keys::routes())
+        .merge(routes::org::routes())
         .merge(routes::policies::routes())
         .merge(routes::problems::routes())
         .merge(routes::users::routes());

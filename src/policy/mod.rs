@@ -45,16 +45,19 @@ pub mod reason {
     pub const NOT_PERMITTED: &str = "not_permitted";
     /// The person has not let this agent do it.
     pub const NOT_DELEGATED: &str = "not_delegated";
+    /// The tool needs a scope that the organisation lets nobody grant.
+    pub const SCOPE_NOT_ALLOWED: &str = "scope_not_allowed";
     /// A forbid without a `@reason` of its own matched.
     pub const FORBIDDEN: &str = "forbidden";
     /// A human has to say yes first.
     pub const APPROVAL_REQUIRED: &str = "approval_required";
 
     /// Codes that no `@reason` may take.
-    pub(super) const RESERVED: [&str; 5] = [
+    pub(super) const RESERVED: [&str; 6] = [
         POLICY_ERROR,
         NOT_PERMITTED,
         NOT_DELEGATED,
+        SCOPE_NOT_ALLOWED,
         FORBIDDEN,
         APPROVAL_REQUIRED,
     ];

@@ -16,8 +16,8 @@ use crate::{
     egress::BeginBy,
     failpoints::Failpoint,
     store::{
-        Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind, SecretRow,
-        Spend, Store, StoreError,
+        Contended, Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind,
+        SecretRow, Spend, Store, StoreError,
     },
 };
 
@@ -166,7 +166,6 @@ impl Line {
 #[derive(Debug)]
 struct Waiting {
     item: GateItem,
-    /// On the boot clock: the receipt's life is counted from before the commit, never from after a pause.
     answer: Answer,
 }
 
@@ -183,6 +182,8 @@ impl Drop for Place<'_> {
     }
 }
 
+/// With the moment, on the boot clock, at which the try that committed began: a receipt's life is counted from there,
+/// never from after a pause.
 type Answer = oneshot::Sender<Result<(GateAnswer, Duration), StoreError>>;
 
 impl Gate {
@@ -381,17 +382,12 @@ impl Drop for Held {
 
 impl Lane {
     async fn serve(&self, batch: Vec<Waiting>) {
-        let begun = self.clock.since_boot();
         let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.item, one.answer)).unzip();
-        match self.store.run_gate(&items, self.durability).await {
-            Ok(done) => self.settle(items, answers, done, begun),
-            // One bad request must not fail its neighbours, and who was in somebody's way may try again. Without a
-            // database there is nothing to try: everybody is told at once, and the lane is free for who comes when it
-            // is back.
-            Err(error)
-                if matches!(error, StoreError::Conflict)
-                    || (error.outage().is_none() && answers.len() > 1) =>
-            {
+        match self.run(&items).await {
+            Ok((done, begun)) => self.settle(items, answers, done, begun),
+            // One bad request must not fail its neighbours: each is tried alone. Without a database there is nothing
+            // to try: everybody is told at once, and the lane is free for who comes when it is back.
+            Err(error) if error.outage().is_none() && !error.is_contended() && answers.len() > 1 => {
                 for (item, answer) in items.into_iter().zip(answers) {
                     self.try_alone(item, answer).await;
                 }
@@ -429,23 +425,34 @@ impl Lane {
         }
     }
 
-    /// A request by itself, a few times if others are in its way: a serialization failure did nothing (SQLSTATE 40001).
+    /// Runs a batch until nobody is in its way, and says when the try that committed began.
+    async fn run(&self, items: &[GateItem]) -> Result<(Vec<GateAnswer>, Duration), StoreError> {
+        self.store
+            .retry(|| async {
+                let begun = self.clock.since_boot();
+                let done = self.store.run_gate(items, self.durability).await?;
+                Ok((done, begun))
+            })
+            .await
+    }
+
+    /// A request by itself.
     async fn try_alone(&self, item: GateItem, answer: Answer) {
         let alone = [item];
-        for left in (0..TRIES).rev() {
-            let begun = self.clock.since_boot();
-            match self.store.run_gate(&alone, self.durability).await {
-                Ok(done) => return self.settle(alone.into(), vec![answer], done, begun),
-                Err(StoreError::Conflict) if left > 0 => {}
-                Err(error) => return tell(answer, Err(error)),
-            }
+        match self.run(&alone).await {
+            Ok((done, begun)) => self.settle(alone.into(), vec![answer], done, begun),
+            Err(error) => tell(answer, Err(error)),
         }
     }
 
     async fn wait_apart(&self, org: OrgId, items: Vec<GateItem>, answers: Vec<Answer>) {
-        let begun = self.clock.since_boot();
-        match self.store.run_gate_apart(org, &items, self.durability).await {
-            Ok(done) => {
+        let done = self.store.retry(|| async {
+            let begun = self.clock.since_boot();
+            let done = self.store.run_gate_apart(org, &items, self.durability).await?;
+            Ok((done, begun))
+        });
+        match done.await {
+            Ok((done, begun)) => {
                 for (answer, done) in answers.into_iter().zip(done) {
                     tell(answer, Ok((done, begun)));
                 }
@@ -478,8 +485,6 @@ fn fail(answers: Vec<Answer>, error: StoreError) {
 pub const RECEIPT_LIFE: Duration = Duration::from_secs(5);
 /// A spent decision is remembered this long after its `exp`.
 const SPENT_OUTLIVES: Duration = Duration::from_secs(24 * 3600);
-/// How often a request is tried by itself.
-const TRIES: u32 = 5;
 /// The most requests that wait for the lane; more are refused at once. A fast refusal is worth more to its caller than
 /// a place that is served a second later.
 const ROOM: Room = Room {

@@ -54,7 +54,7 @@ impl Claims {
 
 async fn claim(store: &Store, org: OrgId, batch: Vec<Waiting>) {
     let (asks, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.ask, one.answer)).unzip();
-    match claim_all(store, org, &asks).await {
+    match store.retry(|| claim_all(store, org, &asks)).await {
         Ok(claims) => {
             for (answer, claim) in answers.into_iter().zip(claims) {
                 // Nobody waits for it any more: the lease ends by itself.

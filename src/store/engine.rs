@@ -1,5 +1,7 @@
 //! Which database is behind. Both engines offer the same few things; the rest of the room does not know which it is.
 
+use sqlx::SqlSafeStr;
+
 use crate::domain::{OrgId, Time};
 
 use super::{
@@ -23,6 +25,17 @@ pub(super) enum Reach<'a> {
     Hash(&'a [u8; 32]),
     /// Ids, states and times across orgs.
     Due,
+}
+
+impl Reach<'_> {
+    /// The orgs whose rows may be touched, as far as they are known.
+    pub(super) fn orgs(&self) -> &[OrgId] {
+        match self {
+            Self::Org(org) => std::slice::from_ref(org),
+            Self::Orgs(orgs) => orgs,
+            Self::Deployment | Self::Hash(_) | Self::Due => &[],
+        }
+    }
 }
 
 /// How a transaction begins.
@@ -91,7 +104,11 @@ impl Connection {
         }
     }
 
-    pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {
+    pub(super) async fn execute(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        params: Vec<Value>,
+    ) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(connection) => connection.execute(sql, params).await,
             Self::Postgres(connection) => connection.execute(sql, params).await,
@@ -100,7 +117,7 @@ impl Connection {
 
     pub(super) async fn rows(
         &mut self,
-        sql: &'static str,
+        sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
         match self {
@@ -114,6 +131,14 @@ impl Connection {
         match self {
             Self::Sqlite(_) => Ok(()),
             Self::Postgres(connection) => connection.enter(org).await,
+        }
+    }
+
+    /// Lifts the limits of time that requests have.
+    pub(super) async fn take_time(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(connection) => connection.take_time().await,
         }
     }
 

@@ -1,8 +1,13 @@
 //! What a decision is made of, read in one snapshot together with the epoch it holds at.
 
+use std::collections::BTreeMap;
+
 use crate::{
     crypto::keyring::OdkRecord,
-    domain::{AgentId, GrantId, KeyId, OrgId, Time, delegation::Delegation, entry::Epoch, grant::Grant},
+    domain::{
+        AgentId, GrantId, KeyId, OrgId, Time, connector::ConnectorId, delegation::Delegation, entry::Epoch,
+        grant::Grant, rules::ConnectorRules,
+    },
 };
 
 use super::{
@@ -23,6 +28,8 @@ pub struct AgentFacts {
     pub keys: Vec<KeyId>,
     /// The policies in force.
     pub policies: Option<PolicyRow>,
+    /// What the org lays down about the connectors it has a client at.
+    pub rules: BTreeMap<ConnectorId, ConnectorRules>,
     /// The registered engines that are not disabled.
     pub engines: Vec<EngineRow>,
     /// The data key new entries are sealed under.
@@ -76,6 +83,7 @@ impl Tx {
             keys: self.living_keys_of(org, agent.id).await?,
             agent,
             policies: self.policies(org).await?,
+            rules: self.connector_rules(org).await?,
             engines,
             odk,
         }))

@@ -390,6 +390,7 @@ pub(super) fn read_grant(row: Row) -> Result<Grant, StoreError> {
         account: Account {
             id: fields.opt_text()?,
             label: fields.text()?,
+            email: None,
             tenant: fields.opt_text()?,
         },
         label: fields.opt_text()?,

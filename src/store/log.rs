@@ -52,6 +52,25 @@ impl Tx {
         .transpose()
     }
 
+    /// Puts a cosigned note in the place of the one that was shown; `false` if the log has grown meanwhile.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn keep_cosigned(
+        &mut self,
+        org: OrgId,
+        shown: &str,
+        cosigned: &str,
+    ) -> Result<bool, StoreError> {
+        let kept = self
+            .execute(
+                "UPDATE logs SET checkpoint = $3 WHERE org_id = $1 AND checkpoint = $2",
+                params![org, shown, cosigned],
+            )
+            .await?;
+        Ok(kept == 1)
+    }
+
     /// The hashes of a tile, as many as it has.
     ///
     /// # Errors

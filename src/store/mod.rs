@@ -9,6 +9,7 @@ mod agents;
 mod batch_sql;
 mod claims;
 mod connects;
+mod copy;
 mod counts;
 mod delegations;
 mod due;
@@ -31,6 +32,7 @@ mod policies;
 mod postgres;
 mod refresh;
 mod replicas;
+mod retry;
 mod revocations;
 mod sinks;
 mod spool;
@@ -42,6 +44,7 @@ mod writers;
 pub use agents::{AgentRow, EngineRow, ServiceRow};
 pub use claims::Claims;
 pub use connects::{ConnectRow, ConnectStatus, REVOKED};
+pub use copy::{CopyError, Copying, Progress, Report, TableCount, TableReport, Told, Which};
 pub use counts::SelectorCounts;
 pub use due::Due;
 pub use entries::{EntryFilter, EntryRow, NewEntry};
@@ -59,8 +62,9 @@ pub use outbox::{OutboxRow, UpstreamResult};
 pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
-pub use postgres::Settings as PostgresSettings;
+pub use postgres::{Isolation, Settings as PostgresSettings};
 pub use refresh::{Claim, ClaimAsk, Lease};
+pub use retry::Contended;
 pub use revocations::{RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
@@ -113,6 +117,12 @@ pub enum StoreError {
     /// The schema is older or newer than this build.
     #[error("the database schema is of another version: run `postern migrate`")]
     Version,
+    /// Its copy goes on in its place.
+    #[error("this database was copied to another one, which goes on in its place")]
+    Moved,
+    /// A copy into it was begun and not ended.
+    #[error("a copy into this database has not ended: run `postern copy-database` again")]
+    HalfCopied,
     /// Another transaction was in the way; nothing was done, and it can be tried again.
     #[error("another transaction was in the way")]
     Conflict,
@@ -133,9 +143,9 @@ impl From<sqlx::Error> for StoreError {
             if cause.is_unique_violation() {
                 return Self::Exists;
             }
-            // SQLSTATE class 40 (ISO 9075): rolled back because of others. 55P03: a lock was not to be had in time.
-            let code = cause.code().unwrap_or_default();
-            if code.starts_with("40") || code == "55P03" {
+            // A serialization failure, a deadlock, a lock that was not to be had in time: rolled back because of others.
+            // Not all of SQLSTATE class 40: after 40003 (ISO 9075) nobody knows whether the commit was done.
+            if matches!(&*cause.code().unwrap_or_default(), "40001" | "40P01" | "55P03") {
                 return Self::Conflict;
             }
         }
@@ -148,12 +158,19 @@ impl StoreError {
     #[must_use]
     pub fn outage(&self) -> Option<Arc<sqlx::Error>> {
         match self {
-            Self::Unavailable(cause) if !matches!(**cause, sqlx::Error::Database(_)) => {
-                Some(Arc::clone(cause))
-            }
+            Self::Unavailable(cause) => match &**cause {
+                sqlx::Error::Database(said) if !is_outage(&said.code().unwrap_or_default()) => None,
+                _ => Some(Arc::clone(cause)),
+            },
             _ => None,
         }
     }
+}
+
+/// Whether a database that says this (SQLSTATE) does so to everybody: no connection (class 08), no room (53), ending or
+/// starting (57P01 to 57P05), a standby that only reads (25006).
+fn is_outage(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
 }
 
 /// Where the rows are.
@@ -179,6 +196,7 @@ pub enum TimeSource {
 pub struct Store {
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Randomness>,
     replica: Arc<Replica>,
     vigil: Arc<vigil::Vigil>,
     begun: Arc<writers::Begun>,
@@ -206,10 +224,12 @@ impl Store {
         let store = Self {
             engine: Arc::new(engine),
             clock,
+            random: Arc::clone(random),
             replica: Arc::new(Replica::new(&**random)?),
             begun: Arc::new(writers::Begun::new(Arc::clone(random))),
             vigil: Arc::default(),
         };
+        store.refuse_moved().await?;
         if matches!(*store.engine, Engine::Sqlite(_)) {
             // The lock file proves that the process before this one is dead. On PostgreSQL a lease ends by itself long
             // before anybody can take a dead replica's name.
@@ -294,12 +314,16 @@ impl Store {
     }
 
     async fn begin_as(&self, mode: Mode, reach: Reach<'_>, writer: String) -> Result<Tx, StoreError> {
-        let (connection, now) = self.engine.begin(mode, reach, self.clock.now()).await?;
+        let journal = (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil, &writer, reach.orgs()));
+        // Beginning takes the place in line, and may find somebody else in its way there.
+        let (connection, now) = self
+            .retry(|| self.engine.begin(mode, reach, self.clock.now()))
+            .await?;
         Ok(Tx {
             connection,
             now,
             writer,
-            journal: (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil)),
+            journal,
             begun: None,
             starting: Vec::new(),
         })
@@ -322,13 +346,16 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn set_meta(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        let mut tx = self.write_deployment().await?;
-        tx.execute(
-            "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
-            sql::params![name, value],
-        )
-        .await?;
-        tx.commit().await
+        self.retry(|| async {
+            let mut tx = self.write_deployment().await?;
+            tx.execute(
+                "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
+                sql::params![name, value],
+            )
+            .await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Commits about as many bytes as a release does, so that a disk without room for one is noticed.

@@ -89,6 +89,19 @@ impl Tx {
         row.map(read_org).transpose()
     }
 
+    /// Says whether agents may ask people who have not connected yet.
+    ///
+    /// # Errors
+    /// When the database is unavailable or there is no such org.
+    pub async fn set_agents_may_ask(&mut self, org: OrgId, may_ask: bool) -> Result<(), StoreError> {
+        self.change(
+            "orgs",
+            "UPDATE orgs SET agents_may_ask = $2 WHERE org_id = $1",
+            params![org, may_ask],
+        )
+        .await
+    }
+
     /// Adds a person; `Exists` if the address or host id is taken.
     ///
     /// # Errors

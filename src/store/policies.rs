@@ -1,10 +1,16 @@
 //! Policy versions and the org's own OAuth clients.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::keyring::SealedSecret,
-    domain::{OrgId, connector::ConnectorId},
+    domain::{
+        OrgId, ScopeSet,
+        connector::ConnectorId,
+        rules::{AccountRule, ConnectorRules},
+    },
 };
 
 use super::{
@@ -114,6 +120,49 @@ impl Tx {
         rows.into_iter().map(read_client).collect()
     }
 
+    /// The org's rules about every connector it has a client at.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn connector_rules(
+        &mut self,
+        org: OrgId,
+    ) -> Result<BTreeMap<ConnectorId, ConnectorRules>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT connector, scopes, accounts FROM connector_clients WHERE org_id = $1",
+                params![org],
+            )
+            .await?;
+        rows.into_iter().map(read_rules).collect()
+    }
+
+    /// Lays down the org's rules about a connector it has a client at; those before are gone.
+    ///
+    /// # Errors
+    /// When the database is unavailable or the org has no client there.
+    pub async fn set_connector_rules(
+        &mut self,
+        org: OrgId,
+        connector: &ConnectorId,
+        rules: &ConnectorRules,
+    ) -> Result<(), StoreError> {
+        let accounts = (!rules.accounts.is_empty()).then_some(&rules.accounts);
+        self.change(
+            "connector_clients",
+            "UPDATE connector_clients SET scopes = $3, accounts = $4, updated_at = $5
+             WHERE org_id = $1 AND connector = $2",
+            params![
+                org,
+                connector,
+                rules.scopes.as_ref().map(json),
+                accounts.map(json),
+                self.now
+            ],
+        )
+        .await
+    }
+
     /// Keeps the org's client at a connector; the one before is gone.
     ///
     /// # Errors
@@ -162,6 +211,16 @@ pub(super) fn read_policies(row: Row) -> Result<PolicyRow, StoreError> {
         agent,
         digest: fields.text()?,
     })
+}
+
+fn read_rules(row: Row) -> Result<(ConnectorId, ConnectorRules), StoreError> {
+    let mut fields = row.fields("connector_clients");
+    let connector = fields.parse()?;
+    let rules = ConnectorRules {
+        scopes: fields.opt_json::<ScopeSet>()?,
+        accounts: fields.opt_json::<AccountRule>()?.unwrap_or_default(),
+    };
+    Ok((connector, rules))
 }
 
 fn read_client(row: Row) -> Result<ConnectorClientRow, StoreError> {

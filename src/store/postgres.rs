@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    ConnectOptions, Decode, Encode, Postgres, Row as _, Type, TypeInfo, ValueRef,
+    ConnectOptions, Decode, Encode, Postgres, Row as _, SqlSafeStr, Type, TypeInfo, ValueRef,
     encode::IsNull,
     error::BoxDynError,
     pool::PoolConnection,
@@ -38,6 +38,18 @@ pub struct Settings {
     pub connections: u32,
     /// Whether a pooler that gives every transaction another connection stands in between (PgBouncer).
     pub pooler: bool,
+    /// How transactions that write are kept apart.
+    pub isolation: Isolation,
+}
+
+/// How transactions that write are kept apart. The promise rests on the guard's row lock, not on this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Said explicitly, so that no setting of the database changes what was proven and measured.
+    #[default]
+    ReadCommitted,
+    /// What engines make of it that know nothing weaker; tests have PostgreSQL do the same.
+    Serializable,
 }
 
 /// An open PostgreSQL database.
@@ -49,6 +61,7 @@ pub(super) struct Engine {
     /// Whose time counts: the database's, unless a test moves the clock.
     own_clock: bool,
     persistent: bool,
+    isolation: Isolation,
 }
 
 impl Engine {
@@ -75,6 +88,7 @@ impl Engine {
             gate: pool(1).connect_with(options).await?,
             own_clock,
             persistent: !settings.pooler,
+            isolation: settings.isolation,
         };
         engine.check().await?;
         Ok(engine)
@@ -82,7 +96,8 @@ impl Engine {
 
     /// Refuses a role that row-level security does not hold, and a schema of another version.
     async fn check(&self) -> Result<(), StoreError> {
-        let mut connection = self.pool.acquire().await?;
+        // One transaction: a pooler may give the two round trips of a statement outside of any to two servers.
+        let mut connection = self.pool.begin().await?;
         let made: bool = sqlx::query_scalar("SELECT to_regrole('postern_app') IS NOT NULL")
             .persistent(false)
             .fetch_one(&mut *connection)
@@ -100,10 +115,10 @@ impl Engine {
         .persistent(false)
         .fetch_one(&mut *connection)
         .await?;
+        connection.rollback().await?;
         if unheld {
             return Err(StoreError::Role);
         }
-        drop(connection);
         let (mut connection, _) = self
             .begin(Mode::Read, Reach::Deployment, Time::from_unix_micros(0))
             .await?;
@@ -136,7 +151,7 @@ impl Engine {
             persistent: self.persistent,
         };
         // SECURITY: put together from fixed text, ids of ours and hex digits only.
-        let begin = sqlx::AssertSqlSafe(begin(mode, reach));
+        let begin = sqlx::AssertSqlSafe(begin(mode, self.isolation, reach));
         let row = sqlx::raw_sql(begin)
             .fetch_all(&mut *held.connection)
             .await?
@@ -191,23 +206,25 @@ fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
     if !local && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
         return Err(StoreError::Unverified);
     }
-    let cached = if settings.pooler { 0 } else { 512 };
-    Ok(options
-        .application_name("postern")
-        .statement_cache_capacity(cached)
-        .disable_statement_logging())
+    let options = options.application_name("postern").disable_statement_logging();
+    Ok(if settings.pooler {
+        // A pooler refuses a startup parameter that it cannot restore on another connection; nothing here is a float.
+        options.statement_cache_capacity(0).extra_float_digits(None)
+    } else {
+        options.statement_cache_capacity(512)
+    })
 }
 
 /// The statements that begin a transaction, sent as one.
-fn begin(mode: Mode, reach: Reach<'_>) -> String {
-    let mut sql = String::from(match mode {
+fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
+    let mut sql = String::from(match (mode, isolation) {
         // Every statement sees one snapshot. What is read here is held to the epoch read with it.
-        Mode::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;",
-        // Writers outside the gate hold a lock before they read anything, so a statement that sees what was committed
-        // before it sees all there is; a snapshot from before the lock would only make them fail.
-        Mode::Write => "BEGIN ISOLATION LEVEL READ COMMITTED;",
-        // The database's default. A stricter one keeps the promise as well; it fails more often and is tried again.
-        Mode::Gate => "BEGIN;",
+        (Mode::Read, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;",
+        // INVARIANT: the gate and the writers beside it hold a lock before they read anything, and each statement sees
+        // what was committed before it, so they see all there is. A snapshot from before the lock would only make them
+        // fail.
+        (Mode::Write | Mode::Gate, Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED;",
+        (Mode::Write | Mode::Gate, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE;",
     });
     sql.push_str(
         "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s'; \
@@ -229,18 +246,30 @@ fn begin(mode: Mode, reach: Reach<'_>) -> String {
     });
     // Writers outside the gate stand in line, as they do on SQLite: what one has read, no other changes meanwhile.
     match (mode, reach) {
-        (Mode::Write, Reach::Org(org)) => sql.push_str(&format!(
-            "SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;"
-        )),
+        (Mode::Write, Reach::Org(org)) => sql.push_str(&match isolation {
+            Isolation::ReadCommitted => {
+                format!("SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;")
+            }
+            // The snapshot is from before the wait. Whoever waited for a row that was changed is refused and begins anew
+            // with a fresh one; after a row that was only locked, it would go on with the old one.
+            Isolation::Serializable => format!("UPDATE orgs SET name = name WHERE org_id = '{org}';"),
+        }),
         // In one order, or two of them could wait for each other.
         (Mode::Write, Reach::Orgs(orgs)) => {
             let orgs: Vec<String> = orgs.iter().map(|org| format!("'{org}'")).collect();
-            sql.push_str(&format!(
-                "SELECT 1 FROM orgs WHERE org_id IN ({}) ORDER BY org_id FOR NO KEY UPDATE;",
+            let lock = format!(
+                "SELECT org_id FROM orgs WHERE org_id IN ({}) ORDER BY org_id FOR NO KEY UPDATE",
                 orgs.join(",")
-            ));
+            );
+            sql.push_str(&match isolation {
+                Isolation::ReadCommitted => format!("{lock};"),
+                Isolation::Serializable => format!("UPDATE orgs SET name = name WHERE org_id IN ({lock});"),
+            });
         }
-        (Mode::Write, _) => sql.push_str("SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;"),
+        (Mode::Write, _) => sql.push_str(match isolation {
+            Isolation::ReadCommitted => "SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;",
+            Isolation::Serializable => "UPDATE meta SET value = value WHERE name = 'writer';",
+        }),
         (Mode::Read | Mode::Gate, _) => {}
     }
     sql.push_str("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
@@ -279,14 +308,18 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {
+    pub(super) async fn execute(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        params: Vec<Value>,
+    ) -> Result<u64, StoreError> {
         let done = self.bind(sql, params).execute(&mut *self.connection).await?;
         Ok(done.rows_affected())
     }
 
     pub(super) async fn rows(
         &mut self,
-        sql: &'static str,
+        sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
         let rows = self.bind(sql, params).fetch_all(&mut *self.connection).await?;
@@ -295,6 +328,14 @@ impl Connection {
 
     pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(admit(&[org])))
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Lifts the limits of time for what is no request of anybody's: copying a whole database.
+    pub(super) async fn take_time(&mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
             .execute(&mut *self.connection)
             .await?;
         Ok(())
@@ -311,7 +352,7 @@ impl Connection {
 
     fn bind(
         &self,
-        sql: &'static str,
+        sql: impl SqlSafeStr,
         params: Vec<Value>,
     ) -> sqlx::query::Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(sql).persistent(self.persistent);

@@ -47,6 +47,10 @@ impl Store {
         if matches!(*self.engine, Engine::Sqlite(_)) {
             return Ok(());
         }
+        self.retry(|| self.try_to_renew_replica()).await
+    }
+
+    async fn try_to_renew_replica(&self) -> Result<(), StoreError> {
         let mut tx = self.write_deployment().await?;
         let until = tx.now + LEASE;
         let token = self.replica.token.as_slice();

@@ -8,7 +8,8 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Row as _, Sqlite, SqlitePool, TypeInfo, ValueRef,
+    ConnectOptions, Connection as _, Row as _, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool, TypeInfo,
+    ValueRef,
     pool::PoolConnection,
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
@@ -23,13 +24,13 @@ use super::{
     sql::{Row, Value},
 };
 
-/// An open SQLite database. The lock file is held as long as this lives.
+/// An open SQLite database. The lock file is held until this is closed or dropped.
 #[derive(Debug)]
 pub(super) struct Engine {
     readers: SqlitePool,
     /// One connection: its pool is the fair queue of writers, so nobody ever polls a busy database.
     writer: SqlitePool,
-    _lock: File,
+    lock: File,
 }
 
 impl Engine {
@@ -77,7 +78,7 @@ impl Engine {
         Ok(Self {
             readers,
             writer,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -96,6 +97,8 @@ impl Engine {
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        // Nothing touches the file any more, whoever still holds this. What fails here ends with the process.
+        let _unlocked = self.lock.unlock();
     }
 }
 
@@ -129,14 +132,18 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64, StoreError> {
+    pub(super) async fn execute(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        params: Vec<Value>,
+    ) -> Result<u64, StoreError> {
         let done = bind(sql, params).execute(&mut *self.connection).await?;
         Ok(done.rows_affected())
     }
 
     pub(super) async fn rows(
         &mut self,
-        sql: &'static str,
+        sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
         let rows = bind(sql, params).fetch_all(&mut *self.connection).await?;
@@ -153,7 +160,7 @@ impl Drop for Connection {
     }
 }
 
-fn bind(sql: &'static str, params: Vec<Value>) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
+fn bind(sql: impl SqlSafeStr, params: Vec<Value>) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
     params
         .into_iter()
         .fold(sqlx::query(sql), |query, value| match value {
@@ -181,6 +188,21 @@ fn read(row: &SqliteRow) -> Result<Row, StoreError> {
         .collect::<Result<Vec<_>, sqlx::Error>>()
         .map(Row)
         .map_err(StoreError::from)
+}
+
+/// The number of the newest migration of a database that is there, changing nothing; `None` if it is none of ours.
+pub(super) async fn version(path: &Path) -> Result<Option<i64>, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging();
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let newest = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+        .fetch_one(&mut connection)
+        .await;
+    connection.close().await?;
+    // Another file altogether, or one of another program.
+    Ok(newest.unwrap_or(None))
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

@@ -42,14 +42,25 @@ impl Vigil {
 #[derive(Debug)]
 pub(super) struct Journal {
     vigil: Arc<Vigil>,
+    /// How far the writer was known to have come, org by org.
+    known: HashMap<OrgId, u64>,
     numbers: Vec<(OrgId, u64)>,
     lines: Vec<Line>,
 }
 
 impl Journal {
-    pub(super) fn new(vigil: &Arc<Vigil>) -> Self {
+    /// INVARIANT: made before the transaction begins. What is committed after its snapshot was taken it does not see, and
+    /// must not miss.
+    pub(super) fn new(vigil: &Arc<Vigil>, writer: &str, orgs: &[OrgId]) -> Self {
+        let numbers = vigil.numbers.read().unwrap_or_else(PoisonError::into_inner);
+        let of_writer = numbers.get(writer);
+        let known = orgs
+            .iter()
+            .filter_map(|org| Some((*org, *of_writer?.get(org)?)))
+            .collect();
         Self {
             vigil: Arc::clone(vigil),
+            known,
             numbers: Vec::new(),
             lines: Vec::new(),
         }
@@ -61,6 +72,7 @@ impl Journal {
             vigil,
             numbers,
             lines,
+            known: _,
         } = self;
         if !numbers.is_empty() {
             let mut known = vigil.numbers.write().unwrap_or_else(PoisonError::into_inner);
@@ -88,13 +100,7 @@ impl Tx {
         let Some(journal) = &self.journal else {
             return Ok(());
         };
-        let numbers = journal
-            .vigil
-            .numbers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let known = numbers.get(&self.writer).and_then(|orgs| orgs.get(&org));
-        if known.is_some_and(|known| *known > found) {
+        if journal.known.get(&org).is_some_and(|known| *known > found) {
             journal.vigil.lost.store(true, Ordering::Release);
             return Err(StoreError::Lost);
         }
@@ -190,13 +196,13 @@ impl Store {
         let Some((writer, org)) = self.vigil.some_writer() else {
             return Ok(());
         };
+        let journal = Journal::new(&self.vigil, &writer, &[org]);
         let mut tx = self.read(org).await?;
-        tx.writer = writer;
-        tx.journal = Some(Journal::new(&self.vigil));
+        tx.journal = Some(journal);
         let row = tx
             .row(
                 "SELECT seq FROM writers WHERE org_id = $1 AND writer = $2",
-                params![org, &tx.writer.clone()],
+                params![org, writer],
             )
             .await?;
         let found = row.map_or(Ok(0), |row| row.fields("writers").count())?;

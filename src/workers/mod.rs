@@ -1,4 +1,4 @@
-//! Background work: sequencing the log, revoking upstream, asking again what is in doubt,
+//! Background work: sequencing the log, having it witnessed, revoking upstream, asking again what is in doubt,
 //! renewing ahead, telling the operator's webhook, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::flows::{Deps, Refusal, notify, refresh, sequence, sinks, sweep, upstream};
+use crate::flows::{Deps, Refusal, notify, refresh, sequence, sinks, sweep, upstream, witness};
 
 /// Workers under way. Dropping it stops them; [`Workers::stop`] lets them finish what they hold.
 #[derive(Debug)]
@@ -35,6 +35,14 @@ impl Workers {
                 async move { sinks::drain(&deps, &*sink).await.map(drop) }
             };
             tasks.spawn(every("sink", SINK_EVERY, stopped.clone(), work));
+        }
+        if let Some(witness) = &deps.witness {
+            let (deps, witness) = (Arc::clone(deps), Arc::clone(witness));
+            let work = move || {
+                let (deps, witness) = (Arc::clone(&deps), Arc::clone(&witness));
+                async move { witness::round(&deps, &witness).await.map(drop) }
+            };
+            tasks.spawn(every("witness", SINK_EVERY, stopped.clone(), work));
         }
         tasks.spawn(every("outbox", OUTBOX_EVERY, stopped.clone(), with(deps, outbox)));
         tasks.spawn(every(

@@ -9,6 +9,7 @@
 )]
 
 mod browser;
+mod copy;
 mod pause;
 mod process;
 mod rotation;

@@ -144,6 +144,13 @@ impl Dev {
         log.iter().filter(|entry| entry["kind"] == kind).count()
     }
 
+    /// Kills the process and waits until it is gone; its files stay where they are, in the directory this returns.
+    pub(crate) fn kill(&mut self) -> &std::path::Path {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.dir.path()
+    }
+
     fn url(&self) -> &str {
         self.up["url"].as_str().unwrap()
     }

@@ -417,6 +417,7 @@ fn parts(dir: &Path, url: &str, acme: &str) -> Parts {
         egress: Egress::new(policy).unwrap(),
         webhook: None,
         sinks: Vec::new(),
+        witness: None,
         clock: Arc::new(SystemClock),
     }
 }

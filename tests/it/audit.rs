@@ -9,7 +9,7 @@ use postern::{
 
 use super::harness::{World, database};
 
-async fn export(world: &World) -> (Vec<u8>, VerifierKey) {
+pub async fn export(world: &World) -> (Vec<u8>, VerifierKey) {
     let note = audit::checkpoint(&world.deps, world.org).await.unwrap();
     let key: VerifierKey = audit::verifier_key(&world.deps, world.org)
         .unwrap()

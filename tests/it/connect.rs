@@ -23,6 +23,14 @@ async fn refused_before_any_token_request(
     assert!(world.seen("token").await.is_empty(), "a token request left");
 }
 
+/// Ada has gone out, and the provider has answered her consent; her browser has not come back yet.
+async fn answered() -> (World, Journey, callback::Answer) {
+    let world = World::new().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    (world, journey, answer)
+}
+
 #[tokio::test]
 async fn the_honest_path_makes_a_grant_of_the_right_account() {
     let (world, grant) = World::connected().await;
@@ -54,9 +62,7 @@ async fn denying_at_the_provider_ends_the_session_in_its_own_words() {
 
 #[tokio::test]
 async fn an_unknown_state_is_refused() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let mut answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, mut answer) = answered().await;
     answer.state = Some("A".repeat(43));
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
@@ -67,9 +73,7 @@ async fn an_unknown_state_is_refused() {
 
 #[tokio::test]
 async fn another_browser_is_refused() {
-    let world = World::new().await;
-    let mut journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, mut journey, answer) = answered().await;
     journey.cookie = random::link_token(&*world.deps.random).unwrap();
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
@@ -80,9 +84,7 @@ async fn another_browser_is_refused() {
 
 #[tokio::test]
 async fn a_callback_without_a_cookie_is_refused() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     let outcome = callback::receive(&world.deps, &acme_mail(), answer, None, journey.visitor)
         .await
         .map(drop);
@@ -94,9 +96,7 @@ async fn a_callback_without_a_cookie_is_refused() {
 
 #[tokio::test]
 async fn another_person_is_refused() {
-    let world = World::new().await;
-    let mut journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, mut journey, answer) = answered().await;
     journey.visitor = Visitor {
         user: Some((world.org, world.ben)),
     };
@@ -109,9 +109,7 @@ async fn another_person_is_refused() {
 
 #[tokio::test]
 async fn nobody_logged_in_is_refused() {
-    let world = World::new().await;
-    let mut journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, mut journey, answer) = answered().await;
     journey.visitor = Visitor { user: None };
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
@@ -122,9 +120,7 @@ async fn nobody_logged_in_is_refused() {
 
 #[tokio::test]
 async fn another_connectors_callback_is_refused() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     let cookie = random::parse_link_token(&postern::crypto::lookup::show_link(&journey.cookie));
     let elsewhere = "github".parse().unwrap();
     let outcome = callback::receive(&world.deps, &elsewhere, answer, cookie, journey.visitor)
@@ -138,9 +134,7 @@ async fn another_connectors_callback_is_refused() {
 
 #[tokio::test]
 async fn a_wrong_issuer_is_refused() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let mut answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, mut answer) = answered().await;
     answer.iss = Some("https://evil.example".to_owned());
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
@@ -151,9 +145,7 @@ async fn a_wrong_issuer_is_refused() {
 
 #[tokio::test]
 async fn a_missing_issuer_is_refused_where_the_server_announces_it() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let mut answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, mut answer) = answered().await;
     answer.iss = None;
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
@@ -164,9 +156,7 @@ async fn a_missing_issuer_is_refused_where_the_server_announces_it() {
 
 #[tokio::test]
 async fn a_callback_after_ten_minutes_is_refused() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     world.later(Duration::from_secs(601));
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
@@ -177,9 +167,7 @@ async fn a_callback_after_ten_minutes_is_refused() {
 
 #[tokio::test]
 async fn a_callback_works_once() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     let again = callback::Answer {
         code: Some(postern::domain::secret::AuthorizationCode::new(
             "another".to_owned(),
@@ -407,9 +395,7 @@ async fn another_account_of_the_same_person_is_another_grant() {
 
 #[tokio::test]
 async fn cancelling_at_the_confirmation_revokes_upstream() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     journey.come_back(&world, answer).await.unwrap();
     confirm::cancel(&world.deps, &journey.link, Some(&journey.cookie), journey.visitor)
         .await
@@ -420,9 +406,7 @@ async fn cancelling_at_the_confirmation_revokes_upstream() {
 
 #[tokio::test]
 async fn an_abandoned_confirmation_is_revoked_upstream() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     journey.come_back(&world, answer).await.unwrap();
     world.later(Duration::from_secs(700));
     postern::flows::sweep::run(&world.deps).await.unwrap();
@@ -432,9 +416,7 @@ async fn an_abandoned_confirmation_is_revoked_upstream() {
 
 #[tokio::test]
 async fn a_revocation_ends_a_session_under_way() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     let ask = postern::flows::revoke::Ask {
         selector: postern::store::Selector::User(world.ada),
         reason: "left".to_owned(),
@@ -453,9 +435,7 @@ async fn a_revocation_ends_a_session_under_way() {
 
 #[tokio::test]
 async fn only_the_browser_that_came_back_confirms() {
-    let world = World::new().await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    let (world, journey, answer) = answered().await;
     journey.come_back(&world, answer).await.unwrap();
     let other = random::link_token(&*world.deps.random).unwrap();
     let choice = postern::flows::choices::Choice {

@@ -14,11 +14,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use postern::{
     crypto::{OsRandomness, webhook::WebhookKey},
     domain::GrantId,
-    egress::operator_client,
-    flows::{
-        notify::{self, Webhook},
-        revoke, upstream,
-    },
+    egress::{Webhook, operator_client},
+    flows::{notify, revoke, upstream},
     http::{guard::RequestIds, server},
     store::Selector,
 };

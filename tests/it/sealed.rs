@@ -20,7 +20,7 @@ use super::harness::World;
 const FILE: &str = "checkpoints.jsonl";
 
 /// A copy of the database as it is now.
-async fn copied(world: &World) -> Vec<u8> {
+pub async fn copied(world: &World) -> Vec<u8> {
     let copy = world.dir.path().join("copy.db");
     let _none = std::fs::remove_file(&copy);
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.dir.path().join("postern.db"));
@@ -34,7 +34,7 @@ async fn copied(world: &World) -> Vec<u8> {
     std::fs::read(copy).unwrap()
 }
 
-fn put_back(dir: &Path, copy: &[u8]) {
+pub fn put_back(dir: &Path, copy: &[u8]) {
     for beside in ["postern.db-wal", "postern.db-shm"] {
         let _none = std::fs::remove_file(dir.join(beside));
     }
@@ -59,7 +59,7 @@ async fn vend(world: &World, grant: GrantId) -> Result<Vended, Refusal> {
     world.vend(world.read(grant)).await
 }
 
-async fn plans(world: &World, vouch: Vouch) -> Vec<Plan> {
+pub async fn plans(world: &World, vouch: Vouch) -> Vec<Plan> {
     let found = seal::check(&world.deps).await.unwrap();
     found.iter().map(|found| recover::plan(found, vouch)).collect()
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use postern::{
     audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
     crypto::webhook::WebhookKey,
-    egress::operator_client,
+    egress::{Webhook, operator_client},
     flows::{audit, sequence, sinks},
 };
 use serde_json::{Value, json};
@@ -178,7 +178,10 @@ async fn a_webhook_gets_every_entry_signed_though_it_fails_half_the_time() {
     let (world, log) = run(|_| {
         let key = WebhookKey::parse(SECRET).unwrap();
         let client = operator_client().unwrap();
-        Arc::new(WebhookSink::new("hook".to_owned(), url.clone(), key, client))
+        Arc::new(WebhookSink::new(
+            "hook".to_owned(),
+            Webhook::new(url.clone(), key, client),
+        ))
     })
     .await;
     assert!(receiver.refused.load(Ordering::Relaxed) > 1);
@@ -226,7 +229,8 @@ async fn a_webhooks_signature_holds_over_the_bytes_that_came() {
     let (world, _) = World::connected().await;
     log(&world).await;
     let key = || WebhookKey::parse(SECRET).unwrap();
-    let sink = WebhookSink::new("hook".to_owned(), url, key(), operator_client().unwrap());
+    let receiver = Webhook::new(url, key(), operator_client().unwrap());
+    let sink = WebhookSink::new("hook".to_owned(), receiver);
     sinks::drain(&world.deps, &sink).await.unwrap();
     let (headers, body) = seen.lock().unwrap().clone().unwrap();
     let text = |name: &str| headers[name].to_str().unwrap().to_owned();

@@ -147,8 +147,8 @@ pub async fn run_demo(
     let saver = tokio::spawn(save_often(acme.clone(), Arc::clone(&shelf)));
     let site = url::Url::parse(&url).ok().and_then(|url| Site::new(&url).ok());
     let site = site.ok_or_else(|| AppError::Refused("the loopback url is not an origin".to_owned()))?;
-    announce(&announcement);
-    let ended = run(deps, site, listener, ops, server::Limits::default(), USUAL).await;
+    let up = || announce(&announcement);
+    let ended = run(deps, site, listener, ops, server::Limits::default(), USUAL, up).await;
     saver.abort();
     acme_server.abort();
     shelf.save(&acme)?;
@@ -186,6 +186,7 @@ fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
         catalogue,
         egress: Egress::new(policy)?,
         sinks: Vec::new(),
+        witness: None,
         webhook: None,
         clock: Arc::new(SystemClock),
     })

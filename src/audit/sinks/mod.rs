@@ -5,7 +5,6 @@
 //! reorder, skip or wait for another sink.
 
 mod file;
-mod http;
 mod ocsf;
 mod otlp;
 mod webhook;
@@ -18,7 +17,7 @@ use std::{future::Future, io, pin::Pin};
 
 use crate::{
     domain::{OrgId, Time},
-    egress::EgressError,
+    egress::Undelivered,
 };
 
 /// Entries of one org that stand one behind the other in its log.
@@ -38,12 +37,9 @@ pub enum SinkError {
     /// The file cannot be written.
     #[error("the file cannot be written: {0}")]
     File(#[from] io::Error),
-    /// The receiver cannot be reached, or did not answer.
+    /// The receiver has not got it.
     #[error(transparent)]
-    Egress(#[from] EgressError),
-    /// The receiver answered with something else than success.
-    #[error("the receiver answered {0}")]
-    Status(u16),
+    Undelivered(#[from] Undelivered),
     /// A stored entry is none.
     #[error("an entry cannot be read")]
     Entry,

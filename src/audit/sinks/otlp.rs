@@ -4,7 +4,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Delivery, Sink, SinkBatch, SinkError, http::post};
+use super::{Delivery, Sink, SinkBatch, SinkError};
 use crate::{
     domain::{Time, entry::Entry},
     egress::OperatorClient,
@@ -34,7 +34,7 @@ impl Sink for OtlpSink {
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
         Box::pin(async move {
             let body = serde_json::to_vec(&logs(batch)?).map_err(|_| SinkError::Entry)?;
-            let answer = post(&self.client, &self.url, HeaderMap::new(), body).await?;
+            let answer = self.client.post_json(&self.url, HeaderMap::new(), body).await?;
             let answer: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
             let rejected = answer.pointer("/partialSuccess/rejectedLogRecords");
             // The protocol forbids to send again what a collector rejected: it would reject it again.

@@ -3,31 +3,21 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use url::Url;
-
-use super::{Delivery, Sink, SinkBatch, SinkError, http::post};
-use crate::{crypto::webhook::WebhookKey, egress::OperatorClient};
+use super::{Delivery, Sink, SinkBatch, SinkError};
+use crate::egress::Webhook;
 
 /// The receiver.
 #[derive(Debug)]
 pub struct WebhookSink {
     name: String,
-    url: Url,
-    key: WebhookKey,
-    client: OperatorClient,
+    receiver: Webhook,
 }
 
 impl WebhookSink {
-    /// A sink that posts to `url` and signs with `key`.
+    /// A sink of that name.
     #[must_use]
-    pub fn new(name: String, url: Url, key: WebhookKey, client: OperatorClient) -> Self {
-        Self {
-            name,
-            url,
-            key,
-            client,
-        }
+    pub fn new(name: String, receiver: Webhook) -> Self {
+        Self { name, receiver }
     }
 
     /// Id and body. The entries stand in it byte by byte as they were hashed: they are JSON themselves.
@@ -59,18 +49,7 @@ impl Sink for WebhookSink {
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
         Box::pin(async move {
             let (id, body) = Self::message(batch)?;
-            let seconds = batch.now.unix_seconds();
-            let signature = self.key.sign(&id, seconds, &body);
-            let mut headers = HeaderMap::new();
-            for (name, value) in [
-                ("webhook-id", id),
-                ("webhook-timestamp", seconds.to_string()),
-                ("webhook-signature", signature),
-            ] {
-                let value = HeaderValue::from_str(&value).map_err(|_| SinkError::Entry)?;
-                headers.insert(HeaderName::from_static(name), value);
-            }
-            post(&self.client, &self.url, headers, body).await.map(drop)
+            Ok(self.receiver.send(&id, batch.now, body).await?)
         })
     }
 }

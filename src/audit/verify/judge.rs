@@ -26,6 +26,19 @@ impl Verifier<'_> {
                 Checkpoint::read_unverified(note).ok()
             }
         };
+        if let Some(witness) = self.witness {
+            match witness.cosigned(note) {
+                Ok(Some(_)) => {}
+                Ok(None) => self.here(
+                    FindingKind::NotCosigned,
+                    "the witness has not cosigned the checkpoint",
+                ),
+                Err(error) => self.here(
+                    FindingKind::BadCosignature,
+                    &format!("the witness's cosignature proves nothing: {error}"),
+                ),
+            }
+        }
         let Some(checkpoint) = checkpoint else { return };
         self.compare_writers(&checkpoint);
         if checkpoint.size != self.entries {

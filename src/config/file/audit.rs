@@ -1,4 +1,4 @@
-//! `[audit]`: where the log is copied to.
+//! `[audit]`: where the log is copied to, and who cosigns it.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -9,13 +9,21 @@ use super::{
     File,
     values::{self, Invalid},
 };
-use crate::config::{ConfigError, SinkKind, SinkSettings};
+use crate::config::{ConfigError, SinkKind, SinkSettings, WitnessSettings};
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAudit {
     #[serde(default)]
     sink: Vec<RawSink>,
+    witness: Option<RawWitness>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWitness {
+    url: Spanned<String>,
+    key: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +55,21 @@ impl File<'_> {
             });
         }
         Ok(sinks)
+    }
+
+    pub(super) fn witness(&self) -> Result<Option<WitnessSettings>, ConfigError> {
+        let Some(raw) = &self.raw.audit.witness else {
+            return Ok(None);
+        };
+        let key = raw.key.get_ref().parse().map_err(|_| {
+            let odd = Invalid::new(
+                "not the key of a witness",
+                "write the one line its operator gives out, as `witness.example/w1+3f2a…+BA…`",
+            );
+            self.wrong(Some(raw.key.span()), odd)
+        })?;
+        let url = self.value::<values::ReceiverUrl>(&raw.url)?.0;
+        Ok(Some(WitnessSettings { url, key }))
     }
 
     fn sink_kind(&self, raw: &RawSink) -> Result<SinkKind, ConfigError> {

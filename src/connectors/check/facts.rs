@@ -173,6 +173,10 @@ fn identity(report: &mut Report<'_>, connector: &Connector) {
         (identity.how == IdentityHow::None) == identity.id.is_empty(),
         || "identity.id: is needed, and only where there is an identity".to_owned(),
     );
+    report.require(
+        identity.email_verified.is_none() || identity.email.is_some(),
+        || "identity.email_verified: goes with an email".to_owned(),
+    );
     if identity.how == IdentityHow::IdToken {
         // OpenID Connect Core §3.1.3.7 (2): the issuer must be known to be compared.
         report.require(connector.server.issuer.is_some(), || {

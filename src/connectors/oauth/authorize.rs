@@ -1,14 +1,16 @@
 //! The authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3) and the issuer check of its answer (RFC 9207).
 
 use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope};
-use subtle::ConstantTimeEq as _;
 use url::Url;
 
 use super::wire;
-use crate::domain::{
-    ScopeSet,
-    connector::{Actor, Connector, Pkce},
-    secret::CodeVerifier,
+use crate::{
+    crypto::digest::same,
+    domain::{
+        ScopeSet,
+        connector::{Actor, Connector, Pkce},
+        secret::CodeVerifier,
+    },
 };
 
 /// What an authorization request is made of.
@@ -137,7 +139,7 @@ fn rename(mut url: Url, from: &str, to: &str) -> Url {
 pub fn check_issuer(connector: &Connector, iss: Option<&str>) -> Result<(), AuthorizeError> {
     let server = &connector.server;
     let believed = match (&server.issuer, iss) {
-        (Some(issuer), Some(iss)) => bool::from(issuer.as_bytes().ct_eq(iss.as_bytes())),
+        (Some(issuer), Some(iss)) => same(issuer.as_bytes(), iss.as_bytes()),
         (Some(_), None) => !server.iss_required,
         (None, iss) => iss.is_none(),
     };

@@ -133,8 +133,20 @@ fn account(connector: &Connector, facts: &Value) -> Result<Account, OAuthError> 
         .as_deref()
         .and_then(|path| lookup::text(facts, path))
         .filter(|tenant| tenant.len() <= MAX_TEXT && !tenant.chars().any(char::is_control));
+    // OpenID Connect Core §5.1: `email_verified`.
+    let vouched = identity
+        .email_verified
+        .as_deref()
+        .is_none_or(|path| lookup::at(facts, path) == Some(&Value::Bool(true)));
+    let email = identity
+        .email
+        .as_deref()
+        .filter(|_| vouched)
+        .and_then(|path| lookup::text(facts, path))
+        .filter(|email| email.len() <= MAX_TEXT && !email.chars().any(char::is_control));
     Ok(Account {
         label: label.unwrap_or_else(|| id.clone()),
+        email,
         id: Some(id),
         tenant,
     })
@@ -201,7 +213,22 @@ mod tests {
         assert_eq!(account.id.as_deref(), Some("T1/U1"));
         assert_eq!(account.label, "Acme / Mail · ada");
         assert_eq!(account.tenant.as_deref(), Some("T1"));
+        assert_eq!(account.email, None, "a name is no address");
         assert!(super::account(slack, &json!({"team_id": "T1"})).is_err());
         assert!(super::account(slack, &json!({"team_id": "T1\n", "user_id": "U1"})).is_err());
+    }
+
+    #[test]
+    fn an_address_counts_only_if_the_provider_verified_it() {
+        let catalogue = Catalogue::load(&Options::default()).unwrap();
+        let gmail = catalogue.get(&"gmail".parse().unwrap()).unwrap();
+        let read = |verified: Value| {
+            let facts = json!({"sub": "7", "email": "ada@acme.example", "email_verified": verified});
+            account(gmail, &facts).unwrap().email
+        };
+        assert_eq!(read(json!(true)).as_deref(), Some("ada@acme.example"));
+        for verified in [json!(false), json!("true"), json!(1), json!(null)] {
+            assert_eq!(read(verified.clone()), None, "{verified}");
+        }
     }
 }

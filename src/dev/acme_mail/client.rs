@@ -2,11 +2,10 @@
 
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use subtle::ConstantTimeEq;
 use url::form_urlencoded;
 
 use super::{Client, RedirectUri, answer::Answer, params::Params};
-use crate::crypto::digest::sha256;
+use crate::crypto::digest::{same, sha256};
 
 /// The one client, its secret only as a digest.
 pub(super) struct Registered {
@@ -57,7 +56,7 @@ impl Registered {
             ),
         };
         let proven = match (&self.secret, secret) {
-            (Some(expected), Some(given)) => bool::from(sha256(given.as_bytes()).ct_eq(expected)),
+            (Some(expected), Some(given)) => same(&sha256(given.as_bytes()), expected),
             (None, None) => true,
             _ => false,
         };

@@ -27,6 +27,13 @@ pub struct Identity {
     /// What people read.
     #[serde(default)]
     pub label: Option<String>,
+    /// The account's e-mail address, for the org's rule about accounts.
+    #[serde(default)]
+    pub email: Option<String>,
+    /// Where the provider says that the address was verified; the address counts only with `true` there. Absent: the
+    /// provider's addresses are all verified.
+    #[serde(default)]
+    pub email_verified: Option<String>,
     /// The provider's tenant.
     #[serde(default)]
     pub tenant: Option<String>,

@@ -19,8 +19,8 @@ pub use api::{
     RevokeKills, ScopeInfo, ScopeKind, TokenPlacement, UnknownPlacement,
 };
 pub use provider::{
-    Actor, Authorize, ClientAuth, ClientRules, Connector, Evidence, Incremental, Pkce, Server, TokenBody,
-    VarSource, VarSpec,
+    Actor, Authorize, ClientAuth, ClientRules, ClientType, Connector, Evidence, Incremental, Pkce, Server,
+    TokenBody, VarSource, VarSpec,
 };
 pub use token::{
     Expiry, MintLimit, Narrow, NarrowHow, Proof, Refresh, Reuse, ScopeOnRefresh, TokenFields, TokenRules,

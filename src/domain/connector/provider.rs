@@ -182,6 +182,24 @@ pub struct ClientRules {
     pub headers: BTreeMap<String, String>,
 }
 
+/// What an org is at a connector (RFC 6749 §2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientType {
+    /// It has a client secret.
+    Confidential,
+    /// It has none.
+    Public,
+}
+
+impl ClientRules {
+    /// Whether a client of this type gets no token: the server wants a secret, and nothing stands in for it.
+    #[must_use]
+    pub fn turn_away(&self, client: ClientType) -> bool {
+        // RFC 9700 §2.1.1: what makes a public client safe is PKCE, so a server that takes one demands it.
+        client == ClientType::Public && self.auth != ClientAuth::None && self.pkce != Pkce::Required
+    }
+}
+
 impl Default for ClientRules {
     fn default() -> Self {
         Self {

@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
+    pub(super) org: Option<OrgDoc>,
     #[serde(default)]
     pub(super) agent: Vec<AgentDoc>,
     #[serde(default)]
@@ -23,7 +24,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) service: Vec<ServiceDoc>,
     #[serde(default)]
-    pub(super) connector: BTreeMap<String, ClientDoc>,
+    pub(super) connector: BTreeMap<String, ConnectorDoc>,
     pub(super) policies: Option<PoliciesDoc>,
 }
 
@@ -61,12 +62,30 @@ pub(super) struct ServiceDoc {
     pub(super) return_urls: Vec<String>,
 }
 
+/// A connector of the org: its client there, and its rules. What is not named stays as it is.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ClientDoc {
-    pub(super) client_id: String,
+pub(super) struct ConnectorDoc {
+    pub(super) client_id: Option<String>,
     #[serde(default, deserialize_with = "client_secret")]
     pub(super) client_secret: Option<ClientSecret>,
+    /// The most that may be asked of people; `["*"]`: every scope, `[]`: none.
+    pub(super) scopes: Option<Vec<String>>,
+    /// Whose accounts may be connected; `{}`: anybody's.
+    pub(super) accounts: Option<AccountsDoc>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AccountsDoc {
+    pub(super) domains: Option<Vec<String>>,
+    pub(super) tenants: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrgDoc {
+    pub(super) agents_may_ask: Option<bool>,
 }
 
 /// Policy texts: one or several a layer. A layer that is not named stays as it is.
@@ -149,13 +168,14 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
         .map(|person| address_key(&person.email))
         .collect();
     unique("person", "email", emails.iter().map(String::as_str))?;
-    for (id, client) in &document.connector {
-        if !is_client_text(&client.client_id) {
-            return Err(Refusal::invalid(
-                &format!("/connector/{id}/client_id"),
-                CLIENT_TEXT,
-            ));
-        }
+    for (id, connector) in &document.connector {
+        let wrong = match &connector.client_id {
+            Some(text) if is_client_text(text) => continue,
+            Some(_) => CLIENT_TEXT,
+            None if connector.client_secret.is_some() => "a secret goes with its client's id",
+            None => continue,
+        };
+        return Err(Refusal::invalid(&format!("/connector/{id}/client_id"), wrong));
     }
     for person in &document.person {
         if !is_address(&person.email) {

@@ -1,6 +1,7 @@
 //! `apply`: an org described in one document. A plan first, then the same plan done, in one transaction.
 
 mod document;
+mod rules;
 mod work;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use crate::{
 };
 
 use super::{Deps, Fault, Refusal, question, record};
-use document::{Document, EngineDoc, PoliciesDoc, parse};
+use document::{ConnectorDoc, Document, EngineDoc, PoliciesDoc, parse};
 use work::Work;
 
 /// What a document would change.
@@ -148,16 +149,12 @@ pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Ap
 /// A document whose every part was looked at.
 fn checked(deps: &Deps, toml: &str) -> Result<Document, Refusal> {
     let document = parse(toml)?;
-    for id in document.connector.keys() {
-        let known = id
-            .parse::<ConnectorId>()
-            .is_ok_and(|id| deps.catalogue.get(&id).is_some());
-        if !known {
-            return Err(Refusal::invalid(
-                &format!("/connector/{id}"),
-                "there is no such connector",
-            ));
-        }
+    for (id, wanted) in &document.connector {
+        let connector = id.parse::<ConnectorId>().ok();
+        let connector = connector
+            .and_then(|id| deps.catalogue.get(&id))
+            .ok_or_else(|| Refusal::invalid(&format!("/connector/{id}"), "there is no such connector"))?;
+        rules::check(connector, wanted)?;
     }
     for (index, engine) in document.engine.iter().enumerate() {
         pinned(engine)
@@ -216,6 +213,15 @@ fn texts(layer: &str, texts: &Option<Vec<String>>) -> Vec<PolicyText> {
 async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<(Vec<Work>, Vec<Warning>), Refusal> {
     let mut work = Vec::new();
     let mut warnings = Vec::new();
+    if let Some(may_ask) = document.org.and_then(|org| org.agents_may_ask) {
+        let known = tx.org(org).await?.ok_or(Refusal::NotFound)?;
+        if known.agents_may_ask != may_ask {
+            work.push(Work::SetMayAsk {
+                name: known.name,
+                may_ask,
+            });
+        }
+    }
     let agents = tx.agents(org, None, ALL).await?;
     for agent in document.agent {
         match agents.iter().find(|known| known.name == agent.name) {
@@ -280,23 +286,9 @@ async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<(Vec<Wor
             }),
         }
     }
-    for (connector, client) in document.connector {
+    for (connector, wanted) in document.connector {
         let connector: ConnectorId = connector.parse().map_err(|_| Refusal::NotFound)?;
-        let known = tx.connector_client(org, &connector).await?;
-        let same = known.as_ref().is_some_and(|known| {
-            known.client_id == client.client_id && known.secret.is_none() && client.client_secret.is_none()
-        });
-        if !same {
-            // A secret cannot be compared without opening it: giving one always replaces it.
-            let generation = known.map_or(1, |known| known.generation + 1);
-            let (client_id, secret) = (client.client_id, client.client_secret);
-            work.push(Work::PutClient {
-                connector,
-                client_id,
-                secret,
-                generation,
-            });
-        }
+        compare_connector(tx, org, connector, wanted, &mut work).await?;
     }
     if let Some(policies) = document.policies {
         let known = tx.policies(org).await?;
@@ -307,6 +299,47 @@ async fn compare(tx: &mut Tx, org: OrgId, document: Document) -> Result<(Vec<Wor
         }
     }
     Ok((work, warnings))
+}
+
+async fn compare_connector(
+    tx: &mut Tx,
+    org: OrgId,
+    connector: ConnectorId,
+    wanted: ConnectorDoc,
+    work: &mut Vec<Work>,
+) -> Result<(), Refusal> {
+    let known = tx.connector_client(org, &connector).await?;
+    let rules = tx
+        .connector_rules(org)
+        .await?
+        .remove(&connector)
+        .unwrap_or_default();
+    let lawful = rules::wanted(&rules, &wanted);
+    match (wanted.client_id, &known) {
+        (None, None) => {
+            return Err(Refusal::invalid(
+                &format!("/connector/{connector}/client_id"),
+                "is needed: the organisation has no client at this connector yet",
+            ));
+        }
+        (None, Some(_)) => {}
+        (Some(client_id), Some(known))
+            if known.client_id == client_id && known.secret.is_none() && wanted.client_secret.is_none() => {}
+        // A secret cannot be compared without opening it: giving one always replaces it.
+        (Some(client_id), known) => work.push(Work::PutClient {
+            connector: connector.clone(),
+            client_id,
+            secret: wanted.client_secret,
+            generation: known.as_ref().map_or(1, |known| known.generation + 1),
+        }),
+    }
+    if lawful != rules {
+        work.push(Work::PutRules {
+            connector,
+            rules: lawful,
+        });
+    }
+    Ok(())
 }
 
 /// The next version: the layers that are named, and the others as they are.

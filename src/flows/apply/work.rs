@@ -6,6 +6,7 @@ use crate::{
         AgentId, EngineId, OrgId, ServiceId, Time, UserId,
         connector::ConnectorId,
         principal::{KeyOwner, Role},
+        rules::ConnectorRules,
         secret::ClientSecret,
     },
     flows::{Deps, Refusal, keys},
@@ -15,10 +16,14 @@ use crate::{
     },
 };
 
-use super::{Change, NewKey, document::EngineDoc, pinned};
+use super::{Change, NewKey, document::EngineDoc, pinned, rules};
 
 /// One thing to do.
 pub(super) enum Work {
+    SetMayAsk {
+        name: String,
+        may_ask: bool,
+    },
     CreateAgent(String),
     CreateEngine(EngineDoc),
     UpdateEngine(EngineId, EngineDoc),
@@ -46,6 +51,10 @@ pub(super) enum Work {
         secret: Option<ClientSecret>,
         generation: u64,
     },
+    PutRules {
+        connector: ConnectorId,
+        rules: ConnectorRules,
+    },
     PutPolicies {
         row: PolicyRow,
         /// Whether the document names the organisation's layer, and the agents'.
@@ -57,6 +66,14 @@ impl Work {
     /// In words.
     pub(super) fn describe(&self) -> Change {
         let (change, kind, name, detail) = match self {
+            Self::SetMayAsk { name, may_ask } => {
+                let detail = if *may_ask {
+                    "agents may ask people who have not connected yet to connect"
+                } else {
+                    "agents may not ask people who have not connected yet"
+                };
+                ("update", "org", name.clone(), detail.to_owned())
+            }
             Self::CreateAgent(name) => ("create", "agent", name.clone(), "with a new key".to_owned()),
             Self::CreateEngine(engine) | Self::UpdateEngine(_, engine) => {
                 let change = if matches!(self, Self::CreateEngine(_)) {
@@ -114,6 +131,12 @@ impl Work {
                     format!("client {client_id}, {secret}"),
                 )
             }
+            Self::PutRules { connector, rules } => (
+                "update",
+                "connector",
+                connector.to_string(),
+                rules::describe(rules),
+            ),
             Self::PutPolicies { row, named } => {
                 let layer = |texts: &[PolicyText], named: bool| match (named, texts.len()) {
                     (true, count) => count.to_string(),
@@ -149,6 +172,7 @@ impl Work {
     ) -> Result<Option<NewKey>, Refusal> {
         let now = tx.now();
         match self {
+            Self::SetMayAsk { may_ask, .. } => tx.set_agents_may_ask(org, may_ask).await?,
             Self::CreateAgent(name) => {
                 let agent = AgentRow {
                     id: AgentId::new(now, &*deps.random)?,
@@ -218,6 +242,7 @@ impl Work {
                 };
                 tx.put_connector_client(org, &row).await?;
             }
+            Self::PutRules { connector, rules } => tx.set_connector_rules(org, &connector, &rules).await?,
             Self::PutPolicies { row, .. } => tx.insert_policies(org, &row).await?,
         }
         Ok(None)

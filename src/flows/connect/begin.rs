@@ -14,7 +14,7 @@ use crate::{
     store::{ConnectRow, ConnectStatus},
 };
 
-use super::{ConnectFailure, LINK_LIFE, Opened, Visitor, all_scopes, open, unexpired};
+use super::{ConnectFailure, LINK_LIFE, Opened, Visitor, all_scopes, knows, open, rule, unexpired};
 
 /// What a new session is for.
 #[derive(Debug)]
@@ -47,30 +47,26 @@ pub async fn create(deps: &Deps, org: OrgId, ask: Ask) -> Result<ConnectLink, Re
         .get(&ask.connector)
         .ok_or_else(|| Refusal::invalid("/connector", "there is no such connector"))?;
     let known = all_scopes(connector);
-    let scopes = match ask.scopes {
-        None => known,
-        Some(scopes) => {
-            let unknown = scopes
-                .iter()
-                .find(|scope| !known.contains(scope) && connector.scope(scope).is_none());
-            if let Some(unknown) = unknown {
-                return Err(Refusal::invalid(
-                    "/scopes",
-                    format!("the connector has no scope {unknown}"),
-                ));
-            }
-            scopes.union(&connector.authorize.scopes_always.iter().cloned().collect())
-        }
-    };
+    if let Some(unknown) = ask
+        .scopes
+        .iter()
+        .flat_map(ScopeSet::iter)
+        .find(|scope| !knows(connector, scope))
+    {
+        return Err(Refusal::invalid(
+            "/scopes",
+            format!("the connector has no scope {unknown}"),
+        ));
+    }
     let token = random::link_token(&*deps.random)?;
     let mut tx = deps.store.write(org).await?;
     let user = tx.user(org, ask.user).await?.ok_or(Refusal::NotFound)?;
-    if tx.connector_client(org, &ask.connector).await?.is_none() {
-        return Err(Refusal::invalid(
-            "/connector",
-            "the organisation has no client at this connector",
-        ));
-    }
+    let rules = tx
+        .connector_rules(org)
+        .await?
+        .remove(&ask.connector)
+        .ok_or_else(|| Refusal::invalid("/connector", "the organisation has no client at this connector"))?;
+    let scopes = rule::to_ask(&rules, connector, &known, ask.scopes.as_ref())?;
     // Host-managed persons are connected by their own service key and by nobody else's page alone.
     let service = ask.service.or(user.managed_by);
     if user.managed_by != service {

@@ -6,7 +6,7 @@ use crate::{
     connectors::oauth::{self, CodeExchange},
     domain::{
         ScopeSet,
-        connector::ConnectorId,
+        connector::{Connector, ConnectorId},
         grant::Account,
         secret::{AuthorizationCode, LinkToken},
     },
@@ -19,7 +19,7 @@ use super::{
     ConnectFailure, LINK_LIFE, Visitor,
     begin::open_verifier,
     discard::{self, Fate},
-    pending, same_person, unexpired,
+    pending, rule, same_person, unexpired,
 };
 
 /// The query of a callback, each parameter at most once (the reader refuses duplicates).
@@ -165,6 +165,7 @@ async fn exchange(
         Ok(None) => Account {
             id: None,
             label: connector.name.clone(),
+            email: None,
             tenant: None,
         },
         Err(failure) => {
@@ -181,13 +182,14 @@ async fn exchange(
             return Err(ConnectFailure::ProviderUnavailable);
         }
     };
-    keep(deps, session, key, answer, account).await
+    keep(deps, session, connector, key, answer, account).await
 }
 
-/// Compares what came back with what was asked, and keeps it sealed until the person confirms.
+/// Compares what came back with what was asked and what the org allows, and keeps it sealed until the person confirms.
 async fn keep(
     deps: &Deps,
     mut session: ConnectRow,
+    connector: &Connector,
     key: crate::crypto::OdkHandle,
     answer: Tokens,
     account: Account,
@@ -206,7 +208,14 @@ async fn keep(
             return Err(ConnectFailure::WrongAccount);
         }
     }
+    let rules = rule::of(&mut tx, &session).await?;
     drop(tx);
+    // The account first: what is wider is kept apart for days, but not of an account that may not be here at all.
+    if let Err(failure) = rule::admits(&rules, &account) {
+        session.account = Some(account);
+        discard::tokens(deps, session, ConnectStatus::Exchanging, &answer, failure.code()).await?;
+        return Err(failure);
+    }
     // RFC 6749 §3.3: an answer without `scope` means exactly what was asked.
     let granted = answer.scopes.clone().unwrap_or_else(|| session.scopes.clone());
     if !granted.is_subset(&session.scopes) {
@@ -221,6 +230,11 @@ async fn keep(
         )
         .await?;
         return Err(ConnectFailure::Quarantined);
+    }
+    if let Err(failure) = rule::allows(&rules, connector, &granted) {
+        session.account = Some(account);
+        discard::tokens(deps, session, ConnectStatus::Exchanging, &answer, failure.code()).await?;
+        return Err(failure);
     }
     let waits = Pending {
         tokens: answer,

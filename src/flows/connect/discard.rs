@@ -95,6 +95,7 @@ pub async fn grant(
             let nobody = Account {
                 id: None,
                 label: "discarded".to_owned(),
+                email: None,
                 tenant: None,
             };
             (

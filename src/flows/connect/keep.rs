@@ -14,7 +14,8 @@ use crate::{
 
 use super::{
     ConnectFailure,
-    discard::draft,
+    discard::{self, draft},
+    rule,
     superseded::{self, Keys},
     unexpired,
 };
@@ -59,6 +60,14 @@ pub(super) async fn grant(
         .await?
         .ok_or(ConnectFailure::Unknown)?;
     unexpired(&current, now)?;
+    // The org may have changed its rules since the account came back.
+    let rules = rule::of(&mut tx, &session).await?;
+    let held_to = rule::admits(&rules, &account).and_then(|()| rule::allows(&rules, connector, &granted));
+    if let Err(failure) = held_to {
+        drop(tx);
+        discard::tokens(deps, session, from, &answer, failure.code()).await?;
+        return Err(failure);
+    }
     let renewed = existing(&mut tx, &session).await?;
     let before = renewed.as_ref();
     let grant = Grant {

@@ -11,6 +11,7 @@ pub mod confirm;
 pub mod discard;
 mod keep;
 mod pending;
+mod rule;
 mod superseded;
 
 use std::time::Duration;
@@ -71,6 +72,12 @@ pub enum ConnectFailure {
     /// Reconnecting came back with another account.
     #[error("another account")]
     WrongAccount,
+    /// The org's rule does not admit the account that came back.
+    #[error("the organisation does not allow this account")]
+    AccountNotAllowed,
+    /// The org's ceiling came down below what was asked for.
+    #[error("the organisation does not allow these scopes any more")]
+    ScopesNotAllowed,
     /// The org has not configured this connector.
     #[error("the connector is not configured")]
     NotConfigured,
@@ -109,6 +116,8 @@ impl ConnectFailure {
             Self::ProviderUnavailable => "provider_unavailable",
             Self::Quarantined => "quarantined",
             Self::WrongAccount => "wrong_account",
+            Self::AccountNotAllowed => "account_not_allowed",
+            Self::ScopesNotAllowed => "scopes_not_allowed",
             Self::NotConfigured => "not_configured",
             Self::Refused(_) => "unavailable",
         }
@@ -257,6 +266,12 @@ pub fn all_scopes(connector: &Connector) -> ScopeSet {
         .map(str::to_owned)
         .chain(connector.authorize.scopes_always.iter().cloned())
         .collect()
+}
+
+/// Whether a connector has this scope: its file describes it, or something of it needs it.
+#[must_use]
+pub fn knows(connector: &Connector, scope: &str) -> bool {
+    connector.scope(scope).is_some() || all_scopes(connector).contains(scope)
 }
 
 /// How long a link lives (protocol §2).

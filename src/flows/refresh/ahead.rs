@@ -145,6 +145,7 @@ mod tests {
             account: Account {
                 id: None,
                 label: String::new(),
+                email: None,
                 tenant: None,
             },
             label: None,

@@ -37,30 +37,40 @@ pub(super) async fn failed(
     tracing::warn!(grant.id = %grant.id, connector.id = %grant.connector, class = ?class, cause = %failure,
         "the provider did not renew the token of {}", grant.id);
     let Some(reason) = reason else {
-        let draft = EntryDraft {
-            user: Some(grant.user),
-            grant: Some(grant.id),
-            connector: Some(grant.connector.clone()),
-            outcome: Some("failed".to_owned()),
-            reason: Some(format!("{class:?}").to_lowercase()),
-            ..EntryDraft::default()
-        };
-        let entry = record::open(deps, EntryType::Refresh, draft)?;
-        let mut tx = deps.store.write(grant.org).await?;
-        // Sent and not answered stays in doubt; refused outright is answered.
-        let in_doubt = failure.is_in_doubt() || lease.in_doubt.is_some();
-        let not_before = tx.now() + pause(lease.failures, failure);
-        tx.fail_refresh(grant.org, grant.id, lease.fence, in_doubt, not_before)
+        deps.store
+            .retry(|| set_failed(deps, grant, lease, failure))
             .await?;
-        tx.append_entry(grant.org, entry).await?;
-        Failpoint::RefreshFailing.reached();
-        tx.commit().await?;
         Failpoint::RefreshFailed.reached();
         return Err(Refusal::ProviderUnavailable);
     };
     // INVARIANT: a dead refresh token is believed only if it is still ours: a sibling may have rotated it.
-    set_reconnect_if_unchanged(deps, grant, reason, Some(lease.fence)).await?;
+    deps.store
+        .retry(|| set_reconnect_if_unchanged(deps, grant, reason, Some(lease.fence)))
+        .await?;
     Err(Refusal::GrantNeedsReconnect(grant.id))
+}
+
+/// The provider gave nothing and may give it another time.
+async fn set_failed(deps: &Deps, grant: &Grant, lease: &Lease, failure: &OAuthError) -> Result<(), Refusal> {
+    let draft = EntryDraft {
+        user: Some(grant.user),
+        grant: Some(grant.id),
+        connector: Some(grant.connector.clone()),
+        outcome: Some("failed".to_owned()),
+        reason: Some(format!("{:?}", failure.class()).to_lowercase()),
+        ..EntryDraft::default()
+    };
+    let entry = record::open(deps, EntryType::Refresh, draft)?;
+    let mut tx = deps.store.write(grant.org).await?;
+    // Sent and not answered stays in doubt; refused outright is answered.
+    let in_doubt = failure.is_in_doubt() || lease.in_doubt.is_some();
+    let not_before = tx.now() + pause(lease.failures, failure);
+    tx.fail_refresh(grant.org, grant.id, lease.fence, in_doubt, not_before)
+        .await?;
+    tx.append_entry(grant.org, entry).await?;
+    Failpoint::RefreshFailing.reached();
+    tx.commit().await?;
+    Ok(())
 }
 
 /// The provider calls even a fresh token dead.
@@ -83,7 +93,9 @@ pub(super) async fn set_reconnect(
     grant: &Grant,
     reason: ReconnectReason,
 ) -> Result<(), Refusal> {
-    set_reconnect_if_unchanged(deps, grant, reason, None).await
+    deps.store
+        .retry(|| set_reconnect_if_unchanged(deps, grant, reason, None))
+        .await
 }
 
 async fn set_reconnect_if_unchanged(

@@ -32,9 +32,14 @@ pub(super) async fn keep(
     Failpoint::RefreshSealed.reached();
     let reason = matches!(want, Want::Narrowed(_)).then_some("narrowed");
     let entered = async {
-        let entered = enter(deps, grant, connector, &answered, reason).await?;
+        let entered = deps
+            .store
+            .retry(|| enter(deps, grant, connector, &answered, reason))
+            .await?;
         if let Entered::Void = entered {
-            discard(deps, grant, connector, answer).await?;
+            deps.store
+                .retry(|| discard(deps, grant, connector, answer))
+                .await?;
         }
         Ok(entered)
     };

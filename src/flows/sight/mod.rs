@@ -6,7 +6,7 @@ mod rules;
 
 pub use log::{entries, entry};
 pub use people::{agent, agents, user, users};
-pub use rules::{configured, engine, engines, key, keys, policies, policy};
+pub use rules::{Settings, configured, engine, engines, key, keys, policies, policy, settings};
 
 use std::time::Duration;
 

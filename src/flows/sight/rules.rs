@@ -1,12 +1,45 @@
-//! What the org has laid down: keys, engines, policies, connectors. All but connectors are for admins; the routes say so.
+//! What the org has laid down: settings, keys, engines, policies, connectors. All but connectors are for admins; the
+//! routes say so.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::{
-    domain::{EngineId, KeyId, OrgId, connector::ConnectorId},
+    domain::{
+        EngineId, KeyId, OrgId,
+        connector::{ClientType, ConnectorId},
+        rules::ConnectorRules,
+    },
     flows::{Deps, Refusal},
-    store::{ApiKeyRow, EngineRow, PolicyRow},
+    store::{ApiKeyRow, ConnectorClientRow, EngineRow, OrgRow, PolicyRow},
 };
+
+/// The org's own settings, and its client and rules at every connector it has one at.
+#[derive(Debug)]
+pub struct Settings {
+    /// The org.
+    pub org: OrgRow,
+    /// In the order of their ids.
+    pub connectors: Vec<(ConnectorClientRow, ConnectorRules)>,
+}
+
+/// The settings of the org.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn settings(deps: &Deps, org: OrgId) -> Result<Settings, Refusal> {
+    let mut tx = deps.store.read(org).await?;
+    let row = tx.org(org).await?.ok_or(Refusal::NotFound)?;
+    let mut rules = tx.connector_rules(org).await?;
+    let clients = tx.connector_clients(org).await?;
+    let connectors = clients.into_iter().map(|client| {
+        let rules = rules.remove(&client.connector).unwrap_or_default();
+        (client, rules)
+    });
+    Ok(Settings {
+        org: row,
+        connectors: connectors.collect(),
+    })
+}
 
 /// The API keys of the org behind `after`, revoked ones too.
 ///
@@ -87,11 +120,18 @@ pub async fn policy(deps: &Deps, org: OrgId, version: u64) -> Result<PolicyRow, 
         .ok_or(Refusal::NotFound)
 }
 
-/// The connectors at which the org has a client.
+/// The connectors at which the org has a client, and of which type.
 ///
 /// # Errors
 /// When the database is unavailable.
-pub async fn configured(deps: &Deps, org: OrgId) -> Result<BTreeSet<ConnectorId>, Refusal> {
+pub async fn configured(deps: &Deps, org: OrgId) -> Result<BTreeMap<ConnectorId, ClientType>, Refusal> {
     let clients = deps.store.read(org).await?.connector_clients(org).await?;
-    Ok(clients.into_iter().map(|client| client.connector).collect())
+    let kind = |has_secret| match has_secret {
+        true => ClientType::Confidential,
+        false => ClientType::Public,
+    };
+    Ok(clients
+        .into_iter()
+        .map(|client| (client.connector, kind(client.secret.is_some())))
+        .collect())
 }

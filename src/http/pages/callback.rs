@@ -5,8 +5,8 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, StatusCode, Uri},
-    response::{IntoResponse as _, Response},
+    http::{HeaderMap, Uri},
+    response::Response,
 };
 use url::form_urlencoded;
 
@@ -91,9 +91,9 @@ pub(super) async fn receive(
     }
 }
 
-/// Every other method: it would run what only a navigation may.
-pub(super) async fn refuse() -> Response {
-    StatusCode::METHOD_NOT_ALLOWED.into_response()
+/// HEAD: it would run what only a navigation may, so for it there is nothing here.
+pub(super) async fn refuse() -> Failure {
+    Failure::not_found()
 }
 
 /// Which check of the query failed.

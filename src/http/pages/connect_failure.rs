@@ -130,7 +130,10 @@ fn words_for(
         ConnectFailure::ProviderUnavailable => (StatusCode::SERVICE_UNAVAILABLE, Words::ProviderUnavailable),
         ConnectFailure::Quarantined => (StatusCode::FORBIDDEN, wider(deps, known)),
         ConnectFailure::WrongAccount => (StatusCode::FORBIDDEN, wrong_account(known)),
-        ConnectFailure::NotConfigured => (StatusCode::FORBIDDEN, Words::NotPermitted),
+        ConnectFailure::AccountNotAllowed => (StatusCode::FORBIDDEN, not_allowed(known)),
+        ConnectFailure::NotConfigured | ConnectFailure::ScopesNotAllowed => {
+            (StatusCode::FORBIDDEN, Words::NotPermitted)
+        }
         ConnectFailure::Security(_) | ConnectFailure::Unknown | ConnectFailure::Refused(_) => {
             return (StatusCode::BAD_REQUEST, Happened::SecurityCheck);
         }
@@ -172,11 +175,18 @@ fn wrong_account(known: Known<'_, '_>) -> Words {
     }
 }
 
+fn not_allowed(known: Known<'_, '_>) -> Words {
+    let account = known.and_then(|(opened, _)| opened.session.account.as_ref());
+    Words::AccountNotAllowed {
+        account: account.map(|account| Shown::new(&account.label)),
+    }
+}
+
 fn next_step(failure: &ConnectFailure, known: Known<'_, '_>, visitor: &Visitor) -> NextStep {
     match failure {
         ConnectFailure::NotSignedIn => return NextStep::Nothing,
         ConnectFailure::WrongPerson if visitor.0.is_some() => return NextStep::SignOut,
-        ConnectFailure::NotConfigured => return home_or_nothing(visitor),
+        ConnectFailure::NotConfigured | ConnectFailure::ScopesNotAllowed => return home_or_nothing(visitor),
         _ => {}
     }
     let Some((opened, around)) = known else {

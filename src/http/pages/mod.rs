@@ -31,7 +31,7 @@ use axum::{
     http::{HeaderMap, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing,
 };
 
 use super::{guard::RequestId, problem::Problem, security::Site};
@@ -46,49 +46,91 @@ struct Pages {
     site: Arc<Site>,
 }
 
+/// Whom a page answers; everybody else gets one answer, whatever the address holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody: it says nothing about anybody.
+    Everybody,
+    /// Whoever has the one-time link, unless somebody else than the link's person is signed in.
+    Link,
+    /// The browser that a provider sends back.
+    Provider,
+    /// A person signed in, about what is theirs.
+    Person,
+    /// An admin signed in, about their org.
+    Admin,
+}
+
+/// One page's route as the table says it.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// Lower-case.
+    pub method: &'static str,
+    /// With `{name}` for a parameter.
+    pub path: &'static str,
+    /// Whom it answers. The handler's extractors see to it; the tests hold them to this.
+    pub audience: Audience,
+}
+
+/// Makes `TABLE` and the router from one list.
+macro_rules! pages {
+    ($($method:ident $path:literal $audience:ident => $handler:path;)*) => {
+        /// Every page there is.
+        pub const TABLE: &[Line] = &[$(Line {
+            method: stringify!($method),
+            path: $path,
+            audience: Audience::$audience,
+        }),*];
+
+        fn table() -> Router<Pages> {
+            Router::new()$(.route($path, routing::$method($handler)))*
+        }
+    };
+}
+
+pages! {
+    get "/" Everybody => login::home;
+    get "/login" Everybody => login::nobody;
+    get "/login/{token}" Link => login::offer;
+    post "/login/{token}" Link => login::enter;
+    post "/logout" Person => login::leave;
+    get "/connections" Person => connections::list;
+    post "/connections/connect" Person => connections::connect;
+    get "/connections/{id}" Person => connections::one;
+    post "/connections/{id}/delegations" Person => connections::delegate;
+    post "/connections/{id}/reconnect" Person => connections::reconnect;
+    get "/connections/{id}/disconnect" Person => connections::ask_disconnect;
+    post "/connections/{id}/disconnect" Person => connections::disconnect;
+    get "/connections/{id}/disconnected" Person => connections::disconnected;
+    get "/connect/{token}" Link => connect::landing;
+    post "/connect/{token}" Link => connect::go;
+    get "/connect/{token}/continue" Link => connect::onward;
+    get "/connect/{token}/confirm" Link => connect::ask_confirm;
+    post "/connect/{token}/confirm" Link => connect::confirm;
+    post "/connect/{token}/cancel" Link => connect::cancel;
+    get "/callback/{connector}" Provider => callback::receive;
+    // The callback spends `state`, so HEAD must not run it.
+    head "/callback/{connector}" Provider => callback::refuse;
+    get "/activity" Person => activity::list;
+    get "/activity/{id}" Person => activity::one;
+    get "/admin/people" Admin => admin::people;
+    post "/admin/people/{id}/login-link" Admin => admin::login_link;
+    get "/admin/agents" Admin => admin::agents;
+    get "/admin/revoke" Admin => revoke::choose;
+    post "/admin/revoke" Admin => revoke::run;
+    post "/admin/revoke/preview" Admin => revoke::preview;
+    get "/admin/revocations/{id}" Admin => revoke::receipt;
+    get "/assets/postern.css" Everybody => asset::stylesheet;
+    get "/assets/postern.svg" Everybody => asset::icon;
+}
+
 /// Every page, its state applied. Give [`nothing`] to the whole router as its fallback.
 pub fn routes(deps: Arc<Deps>, site: Site) -> Router {
     let pages = Pages {
         deps,
         site: Arc::new(site),
     };
-    Router::new()
-        .route("/", get(login::home))
-        .route("/login", get(login::nobody))
-        .route("/login/{token}", get(login::offer).post(login::enter))
-        .route("/logout", post(login::leave))
-        .route("/connections", get(connections::list))
-        .route("/connections/connect", post(connections::connect))
-        .route("/connections/{id}", get(connections::one))
-        .route("/connections/{id}/delegations", post(connections::delegate))
-        .route("/connections/{id}/reconnect", post(connections::reconnect))
-        .route(
-            "/connections/{id}/disconnect",
-            get(connections::ask_disconnect).post(connections::disconnect),
-        )
-        .route("/connections/{id}/disconnected", get(connections::disconnected))
-        .route("/connect/{token}", get(connect::landing).post(connect::go))
-        .route("/connect/{token}/continue", get(connect::onward))
-        .route(
-            "/connect/{token}/confirm",
-            get(connect::ask_confirm).post(connect::confirm),
-        )
-        .route("/connect/{token}/cancel", post(connect::cancel))
-        // The callback spends `state`, so HEAD must not run it.
-        .route(
-            "/callback/{connector}",
-            get(callback::receive).head(callback::refuse),
-        )
-        .route("/activity", get(activity::list))
-        .route("/activity/{id}", get(activity::one))
-        .route("/admin/people", get(admin::people))
-        .route("/admin/people/{id}/login-link", post(admin::login_link))
-        .route("/admin/agents", get(admin::agents))
-        .route("/admin/revoke", get(revoke::choose).post(revoke::run))
-        .route("/admin/revoke/preview", post(revoke::preview))
-        .route("/admin/revocations/{id}", get(revoke::receipt))
-        .route("/assets/postern.css", get(asset::stylesheet))
-        .route("/assets/postern.svg", get(asset::icon))
+    table()
         .layer(middleware::from_fn(show_failures))
         .with_state(pages)
 }

@@ -12,7 +12,8 @@ use crate::{
     domain::{
         ScopeSet,
         connector::{
-            ActionDefinition, ArgSpec, Category, Connector, ConnectorId, Evidence, HTTP_REQUEST, ScopeInfo,
+            ActionDefinition, ArgSpec, Category, ClientType, Connector, ConnectorId, Evidence, HTTP_REQUEST,
+            ScopeInfo,
         },
     },
     flows::{Deps, sight},
@@ -35,6 +36,8 @@ struct ConnectorView {
     name: String,
     /// Whether the org has a client there, so that people can connect it.
     configured: bool,
+    /// Whether it is configured without the client secret its authorization server demands.
+    secret_missing: bool,
     /// What the definition's claims rest on: `documented`, `emulator-verified` or `live-verified`.
     #[schema(value_type = String)]
     evidence: Evidence,
@@ -70,7 +73,7 @@ struct ToolView {
 }
 
 impl ConnectorView {
-    fn new(connector: &Connector, configured: bool) -> Self {
+    fn new(connector: &Connector, client: Option<ClientType>) -> Self {
         let mut tools: Vec<ToolView> = connector.actions.iter().map(ToolView::from).collect();
         if connector.api.origin.is_some() {
             tools.push(ToolView::http_request());
@@ -78,7 +81,8 @@ impl ConnectorView {
         Self {
             id: connector.id.clone(),
             name: connector.name.clone(),
-            configured,
+            configured: client.is_some(),
+            secret_missing: client.is_some_and(|client| connector.client.turn_away(client)),
             evidence: connector.status,
             verified_on: connector.verified_on.clone(),
             docs_url: connector.docs_url.clone(),
@@ -147,7 +151,7 @@ async fn list(
     page.limit.answer(
         found,
         |connector| connector.id.to_string(),
-        |connector| ConnectorView::new(connector, configured.contains(&connector.id)),
+        |connector| ConnectorView::new(connector, configured.get(&connector.id).copied()),
     )
 }
 
@@ -164,7 +168,7 @@ async fn show(
 ) -> Result<Response, Problem> {
     let connector = deps.catalogue.get(&id).ok_or_else(Problem::not_found)?;
     let configured = sight::configured(&deps, who.org()).await?;
-    answer::ok(&ConnectorView::new(connector, configured.contains(&id)))
+    answer::ok(&ConnectorView::new(connector, configured.get(&id).copied()))
 }
 
 #[derive(OpenApi)]
@@ -182,13 +186,17 @@ mod tests {
     use crate::connectors::{Catalogue, Options};
 
     fn view(id: &str) -> Value {
+        view_for(id, ClientType::Confidential)
+    }
+
+    fn view_for(id: &str, client: ClientType) -> Value {
         let catalogue = Catalogue::load(&Options {
             acme_mail_origin: Some("http://127.0.0.1:9999"),
             ..Options::default()
         })
         .unwrap();
         let connector = catalogue.get(&id.parse().unwrap()).unwrap();
-        serde_json::to_value(ConnectorView::new(connector, true)).unwrap()
+        serde_json::to_value(ConnectorView::new(connector, Some(client))).unwrap()
     }
 
     #[test]
@@ -207,5 +215,16 @@ mod tests {
         let tools = view["tools"].as_array().unwrap();
         let generic = tools.iter().find(|tool| tool["name"] == HTTP_REQUEST).unwrap();
         assert_eq!(generic["category"], Value::Null);
+    }
+
+    #[test]
+    fn a_secret_is_missing_where_nothing_stands_in_for_it() {
+        for (id, client, missing) in [
+            ("github", ClientType::Public, true),
+            ("github", ClientType::Confidential, false),
+            ("acme-mail", ClientType::Public, false),
+        ] {
+            assert_eq!(view_for(id, client)["secret_missing"], missing, "{id} {client:?}");
+        }
     }
 }

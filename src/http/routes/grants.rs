@@ -220,6 +220,7 @@ mod tests {
             account: Account {
                 id: Some("4711".to_owned()),
                 label: "ada@acme.example".to_owned(),
+                email: None,
                 tenant: None,
             },
             label: None,

@@ -19,6 +19,7 @@ pub mod engines;
 pub mod grants;
 pub mod health;
 pub mod keys;
+pub mod org;
 pub mod policies;
 pub mod problems;
 pub mod revocations;
@@ -81,6 +82,7 @@ pub(in crate::http) fn table() -> impl Iterator<Item = &'static Line> {
         engines::TABLE,
         grants::TABLE,
         keys::TABLE,
+        org::TABLE,
         policies::TABLE,
         revocations::TABLE,
         users::TABLE,

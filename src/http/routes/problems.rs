@@ -1,6 +1,5 @@
 //! `/problems/{code}`: the page behind the `type` of every problem.
 
-use askama::Template;
 use axum::{
     Router,
     extract::Path,
@@ -9,29 +8,10 @@ use axum::{
 };
 use utoipa::OpenApi;
 
-use crate::http::problem::{Body, Code, Help, Problem};
-
-#[derive(Template)]
-#[template(
-    ext = "html",
-    source = r#"<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>{{ help.title }}</title></head>
-<body><main>
-<h1>{{ help.title }}</h1>
-<p><code>{{ code }}</code>, HTTP {{ status }}</p>
-<h2>What it means</h2><p>{{ help.meaning }}</p>
-<h2>What to do</h2><p>{{ help.remedy }}</p>
-</main></body>
-</html>
-"#
-)]
-struct Page {
-    code: &'static str,
-    status: u16,
-    help: Help,
-}
+use crate::{
+    http::problem::{Body, Code, Problem},
+    web::{Template as _, pages::problem::ProblemPage},
+};
 
 /// Explains a code to a person.
 #[utoipa::path(
@@ -44,10 +24,13 @@ struct Page {
 )]
 async fn page(Path(name): Path<String>) -> Result<Response, Problem> {
     let code = Code::parse(&name).ok_or_else(Problem::not_found)?;
-    let page = Page {
+    let help = code.help();
+    let page = ProblemPage {
         code: code.as_str(),
         status: code.status().as_u16(),
-        help: code.help(),
+        title: help.title,
+        meaning: help.meaning,
+        remedy: help.remedy,
     };
     let text = page.render().map_err(Problem::internal)?;
     Ok(Html(text).into_response())

@@ -97,6 +97,7 @@ pub(super) fn parties() -> Parties {
             account: Account {
                 id: Some("1".to_owned()),
                 label: "ada@acme.example".to_owned(),
+                email: None,
                 tenant: Some("T1".to_owned()),
             },
             label: None,

@@ -10,4 +10,5 @@ pub mod connect_failure;
 pub mod connections;
 pub mod error;
 pub mod login;
+pub mod problem;
 pub mod revoke;

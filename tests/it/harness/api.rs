@@ -118,9 +118,30 @@ impl Api {
         self.ask(request.body(Body::from(body)).unwrap()).await
     }
 
-    /// A browser that carries the session, sent by a page of somebody else.
-    pub async fn cross_site(&self, session: &str, method: &str, path: &str) -> Answer {
+    /// A page, as a browser navigates to it with the session and one more cookie.
+    pub async fn browse(&self, session: &Proof, cookie: &str, path: &str) -> Answer {
+        let Proof::Session(session) = session else {
+            panic!("a browser has a session, no key")
+        };
         let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, ISSUER.trim_start_matches("http://"))
+            .header(
+                header::COOKIE,
+                format!("{}={session}; {cookie}", cookie::SESSION.name(false)),
+            );
+        self.ask(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// A browser that carries the session, sent by a page of somebody else.
+    pub async fn cross_site(
+        &self,
+        session: &str,
+        method: &str,
+        path: &str,
+        body: Option<(&str, String)>,
+    ) -> Answer {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, ISSUER.trim_start_matches("http://"))
@@ -130,7 +151,13 @@ impl Api {
             )
             .header(header::ORIGIN, "https://evil.example")
             .header("sec-fetch-site", "cross-site");
-        self.ask(request.body(Body::empty()).unwrap()).await
+        let body = body.map_or_else(Body::empty, |(kind, body)| {
+            if let Some(headers) = request.headers_mut() {
+                headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+            }
+            Body::from(body)
+        });
+        self.ask(request.body(body).unwrap()).await
     }
 
     async fn ask(&self, request: Request<Body>) -> Answer {

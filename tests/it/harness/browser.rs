@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use postern::{
-    crypto::random,
+    crypto::{lookup::show_link, random},
     domain::{
         GrantId, ScopeSet, UserId,
         connector::Category,
@@ -19,6 +19,7 @@ use postern::{
             confirm::{self, Confirmed},
         },
     },
+    http::cookie,
 };
 use url::Url;
 
@@ -93,6 +94,22 @@ impl Journey {
 
     /// What the provider sends back after the person chose an account and decided.
     pub async fn consent(&self, world: &World, account: &str, deny: bool) -> Answer {
+        let back = self.way_back(world, account, deny).await;
+        let get = |wanted: &str| {
+            back.query_pairs()
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.into_owned())
+        };
+        Answer {
+            code: get("code").map(AuthorizationCode::new),
+            state: get("state"),
+            error: get("error"),
+            iss: get("iss"),
+        }
+    }
+
+    /// The address the provider sends the browser back to.
+    pub async fn way_back(&self, world: &World, account: &str, deny: bool) -> Url {
         let url = begin::provider_url(&world.deps, &self.link, self.visitor)
             .await
             .unwrap();
@@ -113,18 +130,13 @@ impl Journey {
         let body = Some(("application/x-www-form-urlencoded", form.finish()));
         let (status, headers, body) = send("POST", &format!("{}/authorize", world.acme), body, &[]).await;
         assert_eq!(status, 303, "{}", String::from_utf8_lossy(&body));
-        let back = Url::parse(headers["location"].to_str().unwrap()).unwrap();
-        let get = |wanted: &str| {
-            back.query_pairs()
-                .find(|(name, _)| name == wanted)
-                .map(|(_, value)| value.into_owned())
-        };
-        Answer {
-            code: get("code").map(AuthorizationCode::new),
-            state: get("state"),
-            error: get("error"),
-            iss: get("iss"),
-        }
+        Url::parse(headers["location"].to_str().unwrap()).unwrap()
+    }
+
+    /// The cookie that binds the session to this browser, as the browser sends it to the callback.
+    pub fn binding(&self) -> String {
+        let [browser, link] = [&self.cookie, &self.link].map(show_link);
+        format!("{}={browser}.{link}", cookie::CONNECT.name(false))
     }
 
     /// The callback and the person's confirmation.
@@ -161,7 +173,7 @@ impl Journey {
 
     /// The callback alone.
     pub async fn come_back(&self, world: &World, answer: Answer) -> Result<(), ConnectFailure> {
-        let cookie = random::parse_link_token(&postern::crypto::lookup::show_link(&self.cookie)).unwrap();
+        let cookie = random::parse_link_token(&show_link(&self.cookie)).unwrap();
         callback::receive(&world.deps, &world.connector, answer, Some(cookie), self.visitor)
             .await
             .map(drop)

@@ -4,7 +4,7 @@
 
 use std::{path::Path, process::Command};
 
-use postern::store::{Location, PostgresSettings};
+use postern::store::{Isolation, Location, PostgresSettings};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -94,7 +94,36 @@ pub async fn postgres(dir: &Path) -> Location {
         .execute(&mut superuser("postgres").await)
         .await
         .unwrap();
-    Location::Postgres(settings("postern", &name).await)
+    let mut settings = settings("postern", &name).await;
+    if std::env::var_os("POSTERN_TEST_PGBOUNCER").is_some() {
+        let mut url = Url::parse(&settings.url).unwrap();
+        url.set_port(Some(bouncer(url.port().unwrap()).await)).unwrap();
+        settings.url = url.into();
+        settings.pooler = true;
+    }
+    Location::Postgres(settings)
+}
+
+/// The port of a PgBouncer before the run's server, in transaction mode; started when it is first asked for.
+async fn bouncer(server: u16) -> u16 {
+    static PORT: OnceCell<u16> = OnceCell::const_new();
+    *PORT
+        .get_or_init(async || {
+            let dir = std::env::temp_dir().join(format!("postern-pgbouncer-{}", std::process::id()));
+            let started = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pgbouncer"))
+                .arg("start")
+                .arg(dir)
+                .args([server.to_string(), std::process::id().to_string()])
+                .output()
+                .unwrap();
+            assert!(
+                started.status.success(),
+                "{}",
+                String::from_utf8_lossy(&started.stderr)
+            );
+            String::from_utf8(started.stdout).unwrap().trim().parse().unwrap()
+        })
+        .await
 }
 
 /// A migrated database without rows, and the roles a deployment has.
@@ -152,6 +181,16 @@ pub async fn settings(role: &str, database: &str) -> PostgresSettings {
         password: None,
         connections: 16,
         pooler: false,
+        isolation: isolation(),
+    }
+}
+
+/// With `POSTERN_TEST_POSTGRES_ISOLATION=serializable`, PostgreSQL behaves like engines that know nothing weaker.
+fn isolation() -> Isolation {
+    match std::env::var("POSTERN_TEST_POSTGRES_ISOLATION").as_deref() {
+        Ok("serializable") => Isolation::Serializable,
+        Err(_) => Isolation::ReadCommitted,
+        Ok(other) => panic!("POSTERN_TEST_POSTGRES_ISOLATION={other}: there is serializable"),
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod api;
 mod browser;
+pub mod cluster;
 pub mod database;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use postern::{
     app::{self, AppError, Kind, Parts},
+    audit::witness::Witness,
     connectors::{Catalogue, Options},
     crypto::{OsRandomness, hardening, lookup::show_api_key},
     dev::acme_mail::{self, AcmeMail, RedirectUri},
@@ -18,7 +20,7 @@ use postern::{
         grant::Grant,
         principal::KeyOwner,
     },
-    egress::{Egress, EgressPolicy},
+    egress::{Egress, EgressPolicy, operator_client},
     flows::{
         Deps, Refusal,
         actions::{Ask, Caller, Target},
@@ -27,7 +29,7 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
-    store::{ApiKeyRow, EntryFilter, Keyed, Location, StoreError, TimeSource},
+    store::{ApiKeyRow, CopyError, Copying, EntryFilter, Keyed, Location, Report, StoreError, TimeSource},
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
@@ -99,6 +101,12 @@ impl World {
     pub async fn on_postgres() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let location = database::postgres(dir.path()).await;
+        Self::in_place(dir, location, demo::ORG, demo::AGENT, None).await
+    }
+
+    /// The demo organisation in a database that is there already.
+    pub async fn on(location: Location) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         Self::in_place(dir, location, demo::ORG, demo::AGENT, None).await
     }
 
@@ -282,6 +290,19 @@ impl World {
         self.restarted_after(|_| ()).await
     }
 
+    /// The process stops in order, its database is copied into another one, and it starts again over that.
+    pub async fn moved_to(self, location: Location) -> (Self, Report) {
+        self.stopped().await;
+        let report = copied(&self.clock, &self.location, &location).await.unwrap();
+        let moved = Self { location, ..self };
+        (moved.restarted().await, report)
+    }
+
+    /// Stops as a process that is told to.
+    pub async fn stopped(&self) {
+        self.deps.store.close().await;
+    }
+
     /// The same, and while nobody has the database something happens to its directory.
     pub async fn restarted_after(self, meanwhile: impl FnOnce(&std::path::Path)) -> Self {
         let Self {
@@ -364,6 +385,25 @@ impl World {
     }
 }
 
+/// Copies a database nobody has into another one.
+pub async fn copied(clock: &Arc<FixedClock>, from: &Location, to: &Location) -> Result<Report, CopyError> {
+    copying(clock, from, to).await?.run(&mut |_| ()).await
+}
+
+/// A copy that may begin, or go on, once the tasks of whoever had the files have let go of them.
+pub async fn copying(clock: &Arc<FixedClock>, from: &Location, to: &Location) -> Result<Copying, CopyError> {
+    let random = Arc::new(OsRandomness::new());
+    for _ in 0..500 {
+        let clock = Arc::clone(clock) as _;
+        match Copying::open(from, to, clock, TimeSource::Process, Arc::clone(&random) as _).await {
+            Err(CopyError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+            ended => return ended,
+        }
+    }
+    let clock = Arc::clone(clock) as _;
+    Copying::open(from, to, clock, TimeSource::Process, random).await
+}
+
 fn agent_of(key: &ApiKeyRow) -> AgentId {
     match key.owner {
         KeyOwner::Agent(agent) => agent,
@@ -437,10 +477,19 @@ pub async fn open_as(
         catalogue: Catalogue::load(&connectors).unwrap(),
         egress: Egress::new(policy).unwrap(),
         sinks: Vec::new(),
+        witness: witness_of(dir),
         webhook: None,
         clock: Arc::clone(clock) as _,
     })
     .await
+}
+
+/// The witness of a deployment, if its directory names one: submission prefix and key, a line each.
+fn witness_of(dir: &std::path::Path) -> Option<Witness> {
+    let named = std::fs::read_to_string(dir.join("witness")).ok()?;
+    let (url, key) = named.split_once('\n').unwrap();
+    let client = operator_client().unwrap();
+    Some(Witness::new(key.parse().unwrap(), url.parse().unwrap(), client))
 }
 
 /// Where a deployment's own connector files are, if it has any.

@@ -316,7 +316,7 @@ async fn a_change_by_session_from_another_origin_is_refused_before_anything_is_r
     };
     for operation in guarded().iter().filter(|operation| operation.method != "GET") {
         let path = operation.with_id("no-id-at-all");
-        let answer = api.cross_site(&session, &operation.method, &path).await;
+        let answer = api.cross_site(&session, &operation.method, &path, None).await;
         assert_eq!(answer.status, 403, "{}", operation.place());
         assert_eq!(
             answer.json()["reason"],

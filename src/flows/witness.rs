@@ -1,0 +1,148 @@
+//! Having the log witnessed: every checkpoint is shown to the witness, with a proof that it builds on the last one it
+//! cosigned; its cosignature is kept with the checkpoint.
+//!
+//! A witness that is gone, slow or does not know the log holds up nothing: releases never ask it. One that has cosigned
+//! more of a log than this database holds proves that the database is older than it was: that seals the org.
+
+use crate::{
+    audit::{
+        merkle::consistency_plan,
+        witness::{Answer, Witness, WitnessError},
+    },
+    domain::OrgId,
+    store::LogRow,
+};
+
+use super::{Deps, Refusal, audit};
+
+/// What came of showing one log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// It has cosigned the log as it is.
+    Cosigned,
+    /// It has cosigned a longer log than there is here.
+    HasMore(u64),
+    /// It has cosigned another history.
+    Contradicts,
+    /// There is no log yet.
+    Nothing,
+}
+
+/// Shows the witness every log that is longer than what it has cosigned; returns how many it cosigned.
+///
+/// # Errors
+/// When the database is unavailable, or the witness: then everything waits for the next look.
+pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
+    let (mut after, mut cosigned) = (None, 0);
+    loop {
+        let due = deps.store.due().await?;
+        let orgs = { due }.orgs_behind(&cursor(witness), after, PAGE).await?;
+        let Some(last) = orgs.last().copied() else {
+            return Ok(cosigned);
+        };
+        after = Some(last);
+        for org in orgs {
+            if deps.store.is_sealed(org) {
+                continue;
+            }
+            match show(deps, witness, org).await {
+                Ok(Shown::Cosigned) => {
+                    witness.agrees(org);
+                    cosigned += 1;
+                }
+                Ok(Shown::HasMore(size)) => {
+                    tracing::error!(org.id = %org, witness.size = size, "{org} is sealed: its witness has cosigned a longer log than the database holds");
+                    deps.store.seal(org);
+                }
+                // Once: it will say so at every look.
+                Ok(Shown::Contradicts) if !witness.disagrees(org) => {}
+                Ok(Shown::Contradicts) => {
+                    tracing::error!(org.id = %org, "the witness has cosigned another history of the log of {org} and cosigns this one no more");
+                }
+                Ok(Shown::Nothing) => {}
+                // What is wrong with one log holds up no other.
+                Err(Failed::Witness(error)) if !error.is_outage() => {
+                    tracing::warn!(org.id = %org, cause = %error, "the witness cosigned nothing of {org}");
+                }
+                Err(Failed::Witness(error)) => {
+                    tracing::warn!(cause = %error, "the witness cosigned nothing");
+                    return Err(Refusal::ProviderUnavailable);
+                }
+                Err(Failed::Here(refusal)) => return Err(refusal),
+            }
+        }
+    }
+}
+
+/// Why one log was not shown.
+#[derive(Debug)]
+pub enum Failed {
+    /// The witness.
+    Witness(WitnessError),
+    /// Anything of ours.
+    Here(Refusal),
+}
+
+impl<E: Into<Refusal>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Here(error.into())
+    }
+}
+
+/// Shows the witness one log as it is now.
+///
+/// # Errors
+/// When the witness cannot be asked, or the database.
+pub async fn show(deps: &Deps, witness: &Witness, org: OrgId) -> Result<Shown, Failed> {
+    let mut tx = deps.store.read(org).await?;
+    let seen = tx.sink_cursor(org, &cursor(witness)).await?;
+    let Some(mut head) = tx.log_head(org).await? else {
+        return Ok(Shown::Nothing);
+    };
+    drop(tx);
+    let mut old = seen.min(head.size);
+    for _ in 0..TRIES {
+        match ask(deps, witness, org, old, &head).await? {
+            Answer::Cosigned(note) => {
+                let mut tx = deps.store.write(org).await?;
+                // If the log has grown meanwhile, the next look shows the longer one.
+                tx.keep_cosigned(org, &head.checkpoint, &note).await?;
+                tx.move_sink_cursor(org, &cursor(witness), seen, head.size)
+                    .await?;
+                tx.commit().await?;
+                return Ok(Shown::Cosigned);
+            }
+            Answer::Has(size) if size <= head.size => old = size,
+            Answer::Has(size) => {
+                // Another replica may have shown it a log that has grown since this one was read.
+                let now = deps.store.read(org).await?.log_head(org).await?;
+                match now.filter(|now| now.size >= size) {
+                    Some(now) => (old, head) = (size, now),
+                    None => return Ok(Shown::HasMore(size)),
+                }
+            }
+            Answer::Contradicts => return Ok(Shown::Contradicts),
+        }
+    }
+    // Somebody else is always faster: it is shown all the same.
+    Ok(Shown::Nothing)
+}
+
+async fn ask(deps: &Deps, witness: &Witness, org: OrgId, old: u64, head: &LogRow) -> Result<Answer, Failed> {
+    let plan = consistency_plan(old, head.size).ok_or(Refusal::NotFound)?;
+    let proof = audit::prove(&mut deps.store.read(org).await?, org, &plan).await?;
+    witness
+        .add_checkpoint(old, &proof, &head.checkpoint)
+        .await
+        .map_err(Failed::Witness)
+}
+
+/// Under which name it is kept how much the witness has cosigned; no sink can have it.
+pub(super) fn cursor(witness: &Witness) -> String {
+    format!("witness:{}", witness.key().name())
+}
+
+/// Orgs looked at at once.
+const PAGE: u64 = 1000;
+/// How often a log is shown in one look, each time building on what the witness said it has.
+const TRIES: usize = 4;

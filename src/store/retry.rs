@@ -1,0 +1,107 @@
+//! Trying again. A transaction that others were in the way of did nothing (SQLSTATE 40001, 40P01, 55P03): it is run again
+//! after a pause that grows and is never the same for two, until there is no time left. Everything that is tried again is
+//! tried again here.
+//!
+//! On PostgreSQL transactions are READ COMMITTED, so only deadlocks and waits for locks end this way. Engines that
+//! know nothing weaker than SERIALIZABLE answer 40001 whenever they are busy.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Store, StoreError};
+use crate::domain::Randomness;
+
+/// An error that may mean no more than that others were in the way.
+pub trait Contended {
+    /// Whether nothing was done and the same work may succeed now.
+    fn is_contended(&self) -> bool;
+}
+
+impl Contended for StoreError {
+    fn is_contended(&self) -> bool {
+        matches!(self, Self::Conflict)
+    }
+}
+
+impl Store {
+    /// Runs `work`, a whole transaction from its beginning to its commit, until nobody is in its way, for a few seconds.
+    ///
+    /// # Errors
+    /// The last one of `work`: at once if it is of another kind, else when the time is up.
+    pub async fn retry<T, E, W>(&self, work: impl FnMut() -> W) -> Result<T, E>
+    where
+        W: Future<Output = Result<T, E>>,
+        E: Contended,
+    {
+        retry(&*self.random, work).await
+    }
+}
+
+async fn retry<T, E, W>(random: &dyn Randomness, mut work: impl FnMut() -> W) -> Result<T, E>
+where
+    W: Future<Output = Result<T, E>>,
+    E: Contended,
+{
+    let began = Instant::now();
+    let mut longest = FIRST_PAUSE;
+    loop {
+        match work().await {
+            Err(error) if error.is_contended() && began.elapsed() < WITHIN => {
+                let mut dice = [0; 2];
+                if random.fill(&mut dice).is_err() {
+                    return Err(error);
+                }
+                let share = f64::from(u16::from_be_bytes(dice)) / f64::from(u16::MAX);
+                tokio::time::sleep(longest.mul_f64(share)).await;
+                longest = (longest * 2).min(LONGEST_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// The first pause is at most this long; each of the next ones at most twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+/// No pause is longer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// After this long nothing is tried any more: the caller is told, and may come again.
+const WITHIN: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::crypto::OsRandomness;
+
+    #[tokio::test]
+    async fn work_in_somebodys_way_is_done_when_they_are_gone() {
+        let tries = Cell::new(0);
+        let done = retry(&OsRandomness::new(), || {
+            tries.set(tries.get() + 1);
+            let gone = tries.get() > 12;
+            async move {
+                if gone {
+                    Ok("done")
+                } else {
+                    Err(StoreError::Conflict)
+                }
+            }
+        })
+        .await;
+        assert_eq!((done.unwrap(), tries.get()), ("done", 13));
+    }
+
+    #[tokio::test]
+    async fn an_error_of_another_kind_is_the_answer_at_once() {
+        let tries = Cell::new(0);
+        let done: Result<(), _> = retry(&OsRandomness::new(), || {
+            tries.set(tries.get() + 1);
+            async { Err(StoreError::Exists) }
+        })
+        .await;
+        assert!(matches!(done, Err(StoreError::Exists)));
+        assert_eq!(tries.get(), 1);
+    }
+}

@@ -1,0 +1,156 @@
+//! A primary with a synchronous streaming standby, and the address that follows whoever is primary: what a virtual IP, a
+//! proxy or a service name is to a deployment.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicUsize, Ordering},
+    },
+};
+
+use postern::store::{Isolation, Location, PostgresSettings};
+use sqlx::{Connection as _, PgConnection};
+use tokio::net::{TcpListener, TcpStream};
+use url::Url;
+
+/// Both servers. Dropping it ends them.
+pub struct Cluster {
+    dir: PathBuf,
+    standby: u16,
+    /// Where connections to the address go.
+    target: Arc<AtomicU16>,
+    address: u16,
+}
+
+impl Cluster {
+    /// Starts both, with a migrated database and the roles a deployment has.
+    pub async fn start() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("postern-cluster-{}-{count}", std::process::id()));
+        let primary = postgres("start", &dir.join("a"), &[&std::process::id().to_string()]);
+        let primary = Url::parse(&primary).unwrap().port().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut cluster = Self {
+            dir,
+            standby: 0,
+            target: Arc::new(AtomicU16::new(primary)),
+            address: listener.local_addr().unwrap().port(),
+        };
+        tokio::spawn(forward(listener, Arc::clone(&cluster.target)));
+        let mut superuser = superuser(primary, "postgres").await;
+        for sql in [
+            "CREATE ROLE postern_owner LOGIN CREATEROLE",
+            "CREATE DATABASE postern OWNER postern_owner",
+        ] {
+            sqlx::raw_sql(sql).execute(&mut superuser).await.unwrap();
+        }
+        postern::store::migrate(&settings("postern_owner", primary))
+            .await
+            .unwrap();
+        sqlx::raw_sql("CREATE ROLE postern LOGIN NOINHERIT IN ROLE postern_app, postern_due")
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+        let ours = [
+            cluster.dir.join("a").display().to_string(),
+            std::process::id().to_string(),
+        ];
+        let standby = postgres("standby", &cluster.dir.join("b"), &[&ours[0], &ours[1]]);
+        cluster.standby = Url::parse(&standby).unwrap().port().unwrap();
+        for _ in 0..200 {
+            let state: Option<String> = sqlx::query_scalar("SELECT sync_state FROM pg_stat_replication")
+                .fetch_optional(&mut superuser)
+                .await
+                .unwrap();
+            if state.as_deref() == Some("sync") {
+                return cluster;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the standby is not synchronous");
+    }
+
+    /// The database behind the address.
+    pub fn location(&self) -> Location {
+        Location::Postgres(settings("postern", self.address))
+    }
+
+    /// Ends the primary with SIGKILL, all its processes at once.
+    pub fn kill_primary(&self) {
+        postgres("kill", &self.dir.join("a"), &[]);
+    }
+
+    /// From now on the address leads to the standby, which only reads until it is promoted.
+    pub fn switch(&self) {
+        self.target.store(self.standby, Ordering::SeqCst);
+    }
+
+    /// Makes the standby a primary.
+    pub fn promote(&self) {
+        postgres("promote", &self.dir.join("b"), &[]);
+    }
+
+    /// A connection past every policy, to the one that was the standby.
+    pub async fn promoted(&self) -> PgConnection {
+        superuser(self.standby, "postern").await
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for server in ["a", "b"] {
+            postgres("stop", &self.dir.join(server), &[]);
+        }
+        let _left = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn postgres(verb: &str, dir: &Path, more: &[&str]) -> String {
+    let done = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres"))
+        .arg(verb)
+        .arg(dir)
+        .args(more)
+        .env("POSTERN_TEST_POSTGRES_CONF", "synchronous_commit = on")
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{verb}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+fn settings(role: &str, port: u16) -> PostgresSettings {
+    PostgresSettings {
+        url: format!("postgres://{role}@127.0.0.1:{port}/postern"),
+        password: None,
+        connections: 16,
+        pooler: false,
+        isolation: Isolation::default(),
+    }
+}
+
+async fn superuser(port: u16, database: &str) -> PgConnection {
+    PgConnection::connect(&format!("postgres://postgres@127.0.0.1:{port}/{database}"))
+        .await
+        .unwrap()
+}
+
+/// Takes connections and hands each to whoever the target is at that moment.
+async fn forward(listener: TcpListener, target: Arc<AtomicU16>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        let target = Arc::clone(&target);
+        tokio::spawn(async move {
+            let port = target.load(Ordering::SeqCst);
+            if let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+                // A connection that breaks is both sides' own business.
+                let _broken = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            }
+        });
+    }
+}

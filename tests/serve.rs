@@ -1,0 +1,198 @@
+//! The program's production start, as this build has it: a release build begins, serves and ends; a build for tests or
+//! measurements refuses before it makes anything; a build without `dev` has no `dev`.
+//!
+//! `scripts/test` runs it for every build there is.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that goes wrong stops; its name is its documentation"
+)]
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+/// Whether this is a build that no deployment may run.
+const REFUSED: bool = cfg!(any(feature = "bench", feature = "failpoints"));
+
+fn postern() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    postern().args(arguments).output().unwrap()
+}
+
+/// The command line that makes the first organisation.
+fn init(config: &str) -> [&str; 7] {
+    [
+        "init",
+        "--config",
+        config,
+        "--org",
+        "Acme",
+        "--admin",
+        "ada@acme.example",
+    ]
+}
+
+fn words(output: &Output) -> String {
+    let both = [&*output.stdout, &*output.stderr];
+    both.map(String::from_utf8_lossy).concat()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A configuration whose data is in `data`, and the address of its probes.
+fn configured(dir: &Path, data: &Path) -> (String, String) {
+    let (port, ops) = (free_port(), free_port());
+    let data = data.display();
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:{port}\"\nops_listen = \"127.0.0.1:{ops}\"\n\
+         public_url = \"http://127.0.0.1:{port}\"\n\
+         [store]\nurl = \"sqlite://{data}/postern.db\"\n[data]\ndir = \"{data}\"\n\
+         [keys]\nkek = {{ kind = \"local\", file = \"{data}/kek\" }}\nallow_unlocked = true\n"
+    );
+    let file = dir.join("postern.toml");
+    std::fs::write(&file, text).unwrap();
+    (file.display().to_string(), format!("127.0.0.1:{ops}"))
+}
+
+#[test]
+fn a_build_for_tests_or_measurements_refuses_to_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (config, _) = configured(dir.path(), &data);
+    let made = run(&init(&config));
+    assert_eq!(made.status.success(), !REFUSED, "{}", words(&made));
+    if !REFUSED {
+        return;
+    }
+    assert!(!data.exists(), "something was made");
+    let serve = run(&["serve", "--config", &config]);
+    let recover = run(&["recover", "--config", &config]);
+    for refused in [&made, &serve, &recover] {
+        assert_eq!(refused.status.code(), Some(1), "{}", words(refused));
+        assert!(words(refused).contains("it is for"), "{}", words(refused));
+    }
+    assert!(!data.exists(), "something was made");
+}
+
+#[test]
+fn the_verb_for_demonstrations_is_there_only_with_its_feature() {
+    let dev = run(&["dev", "--help"]);
+    assert_eq!(dev.status.success(), cfg!(feature = "dev"), "{}", words(&dev));
+    let help = words(&run(&["--help"]));
+    assert_eq!(help.contains("Start a demo"), cfg!(feature = "dev"), "{help}");
+    assert!(run(&["serve", "--help"]).status.success());
+}
+
+#[cfg(not(any(feature = "bench", feature = "failpoints")))]
+mod release {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+        process::Child,
+        time::{Duration, Instant},
+    };
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+
+    /// Ends with the test, whatever becomes of it.
+    struct Running(Child);
+
+    impl Running {
+        fn stop(&mut self) -> std::process::ExitStatus {
+            let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+            kill_process(pid, Signal::TERM).unwrap();
+            self.0.wait().unwrap()
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ended = self.0.kill();
+            let _reaped = self.0.wait();
+        }
+    }
+
+    /// The status of a plain request, if anybody answers.
+    fn status(address: &str, path: &str) -> Option<u16> {
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split(' ').nth(1)?.parse().ok()
+    }
+
+    #[test]
+    fn a_deployment_begins_serves_and_ends_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let (config, ops) = configured(dir.path(), &data);
+        let before = run(&["serve", "--config", &config]);
+        assert!(words(&before).contains("postern init"), "{}", words(&before));
+        let made = run(&init(&config));
+        assert!(made.status.success(), "{}", words(&made));
+        let again = run(&init(&config));
+        assert_eq!(again.status.code(), Some(1), "{}", words(&again));
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = postern().args(["serve", "--config", &config]).stderr(log).spawn();
+        let mut running = Running(child.unwrap());
+        let begun = Instant::now();
+        while status(&ops, "/readyz") != Some(200) {
+            let log = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+            assert!(running.0.try_wait().unwrap().is_none(), "ended: {}", log());
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "never ready: {}",
+                log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(running.stop().success());
+        assert_eq!(status(&ops, "/readyz"), None);
+    }
+
+    #[cfg(feature = "dev")]
+    #[test]
+    fn what_dev_has_made_is_not_served() {
+        use std::io::{BufRead as _, BufReader};
+
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let child = postern()
+            .args(["dev", "--json", "--port", "0", "--data"])
+            .arg(&data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut running = Running(child.unwrap());
+        let mut line = String::new();
+        let mut output = BufReader::new(running.0.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        assert!(line.contains("admin_key"), "{line}");
+        assert!(running.stop().success());
+        let (config, _) = configured(dir.path(), &data);
+        for arguments in [
+            &["serve", "--config", &config][..],
+            &init(&config),
+            &["recover", "--config", &config],
+        ] {
+            let refused = run(arguments);
+            assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+            let said = words(&refused);
+            assert!(said.contains("made by `postern dev`"), "{arguments:?}: {said}");
+        }
+    }
+}
