@@ -5,6 +5,7 @@ mod external;
 mod keys;
 mod matrix;
 mod order;
+mod probing;
 mod shape;
 mod tenants;
 mod vend;
