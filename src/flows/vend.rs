@@ -97,7 +97,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
 
     // A decision brought along is checked before anything is evaluated (protocol §6).
     let brought = match &ask.decision {
-        Some(unverified) => match decide::check(deps, &prepared, unverified) {
+        Some(unverified) => match decide::check(deps, &prepared, ask, unverified) {
             Ok(verified) => Some(verified),
             Err(error) => return rejected(deps, caller, &prepared, error).await,
         },
@@ -130,7 +130,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
             }
             let id = DecisionId::new(decided.at, &*deps.random)?;
             let (jws, _) = decide::sign(deps, &prepared, ask, &decided, id)?;
-            decide::check(deps, &prepared, &UnverifiedDecision(jws))
+            decide::check(deps, &prepared, ask, &UnverifiedDecision(jws))
                 .map_err(Refusal::DecisionRejected)?
         }
     };
