@@ -9,7 +9,10 @@ use std::{
 
 use url::Url;
 
-use super::{check, vars};
+use super::{
+    check,
+    vars::{self, Vars},
+};
 use crate::domain::connector::{Connector, ConnectorId};
 
 /// The files in the binary. Their endpoints cannot change at run time.
@@ -121,6 +124,17 @@ impl Catalogue {
     fn add(&mut self, file: &str, text: &str, plain_http: &BTreeSet<String>) -> Result<(), CatalogueError> {
         let file = format!("{file}.toml");
         let connector = parse(&file, text, plain_http)?;
+        // Nobody is asked for a value yet: a variable is its default, and a file that needs more is refused, not left
+        // with holes in its addresses.
+        let connector = match vars::filled(&connector, &Vars::new()) {
+            Ok(connector) => connector.into_owned(),
+            Err(error) => {
+                return Err(CatalogueError::Invalid {
+                    file,
+                    problems: vec![format!("{error}: only its default can fill it yet")],
+                });
+            }
+        };
         let id = connector.id.clone();
         match self.connectors.insert(id.clone(), Arc::new(connector)) {
             None => Ok(()),

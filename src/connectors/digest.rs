@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// SHA-256 of the endpoints, API hosts, token placement and variables that a person consents to (crypto §2). Takes
-/// the definition as the catalogue holds it, variables not filled in.
+/// the definition as the catalogue holds it: variables are filled with their defaults there, so those are covered, too.
 ///
 /// `None` only if the definition has no canonical form, which a loaded one has.
 #[must_use]

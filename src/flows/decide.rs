@@ -174,8 +174,12 @@ fn asked(ask: &Ask, modes: ModeSet) -> ModeSet {
 pub fn check(
     deps: &Deps,
     prepared: &Prepared,
+    ask: &Ask,
     unverified: &UnverifiedDecision,
 ) -> Result<VerifiedDecision, DecisionError> {
+    let context = ask.context.as_ref().map(context_digest).transpose();
+    // The strict gate let it in, so it has a canonical form; if it had none, nothing could have been decided about it.
+    let context = context.map_err(|_| DecisionError::WrongContext)?;
     let mut keys = prepared.agent.engine_keys.clone();
     keys.push(TrustedKey {
         key: deps.notary.public().clone(),
@@ -192,6 +196,7 @@ pub fn check(
         connector: &action.connector,
         tool: &action.tool,
         action_hash: prepared.hash,
+        context_digest: context.as_deref(),
         now: deps.clock.now(),
         revoked_at: prepared.grant.facts.revoked_at,
     };

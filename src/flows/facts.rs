@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     crypto::jwk::PinnedKey,
-    domain::{AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch},
+    domain::{AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch, grant::GrantState},
     policy::{CompiledPolicies, Evaluation, OrgPermit, PreparedFacts},
     release::{TrustedKey, verify::Ceiling},
     store::{AgentFacts, SecretKind, SecretRow, VendFacts},
@@ -76,6 +76,16 @@ pub struct GrantView {
 }
 
 impl GrantView {
+    /// Whether the grant's person lets the agent ask about it. Of a grant that was revoked the agent is told that, if it
+    /// was let ask until then: a revocation ends delegations, too.
+    #[must_use]
+    pub fn lets_ask(&self, now: Time) -> bool {
+        let revoked = matches!(self.facts.grant.state, GrantState::Revoked { .. });
+        let also = revoked.then_some(&self.facts.revoked_delegations);
+        let mut delegations = self.facts.delegations.iter().chain(also.into_iter().flatten());
+        delegations.any(|delegation| delegation.expires_at.is_none_or(|end| now < end))
+    }
+
     /// A sealed token as last seen.
     #[must_use]
     pub fn token(&self, kind: &SecretKind) -> Option<SecretRow> {

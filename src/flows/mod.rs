@@ -28,6 +28,7 @@ pub mod refresh;
 pub mod refused;
 pub mod revoke;
 pub mod seal;
+mod selection;
 pub mod sequence;
 pub mod sight;
 pub mod sinks;

@@ -20,7 +20,7 @@ use super::{
     Deps, Refusal,
     actions::{self, Ask, Caller, Prepared},
     decide::{self, ATTEMPTS, Decided, Denied},
-    execute, idempotency, refused,
+    execute, idempotency, refused, selection,
     token::{self, Ready},
 };
 
@@ -97,7 +97,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
 
     // A decision brought along is checked before anything is evaluated (protocol §6).
     let brought = match &ask.decision {
-        Some(unverified) => match decide::check(deps, &prepared, unverified) {
+        Some(unverified) => match decide::check(deps, &prepared, ask, unverified) {
             Ok(verified) => Some(verified),
             Err(error) => return rejected(deps, caller, &prepared, error).await,
         },
@@ -130,7 +130,8 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
             }
             let id = DecisionId::new(decided.at, &*deps.random)?;
             let (jws, _) = decide::sign(deps, &prepared, ask, &decided, id)?;
-            decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?
+            decide::check(deps, &prepared, ask, &UnverifiedDecision(jws))
+                .map_err(Refusal::DecisionRejected)?
         }
     };
     let rung = match rung(ask, &decided, &verified) {
@@ -196,7 +197,7 @@ async fn unless_stale(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<T
 /// The grant needs its person: a link that works.
 async fn reconnect(deps: &Deps, caller: Caller, ask: &Ask, prepared: &Prepared) -> Refusal {
     deps.facts.forget(caller.org);
-    actions::reconnect_required(
+    selection::reconnect_required(
         deps,
         caller,
         ask,

@@ -89,6 +89,8 @@ pub struct Expected<'a> {
     pub tool: &'a str,
     /// Recomputed from the received action.
     pub action_hash: ActionHash,
+    /// The digest of the context that came with the request; `None`: none came.
+    pub context_digest: Option<&'a str>,
     /// The database's time.
     pub now: Time,
     /// The latest revocation that covers org, user, agent, grant or key.
@@ -152,6 +154,9 @@ pub enum DecisionError {
     /// For another tool or other arguments.
     #[error("wrong_action")]
     WrongAction,
+    /// For another context of the caller's, or for none.
+    #[error("wrong_context")]
+    WrongContext,
     /// Its key may not decide about this connector or tool.
     #[error("outside_ceiling")]
     OutsideCeiling,
@@ -230,6 +235,11 @@ fn check_claims(
     refuse(
         claims.action_hash != digest::action_hash_text(&expected.action_hash),
         DecisionError::WrongAction,
+    )?;
+    // Both ways: a context the decision does not know of was not decided about.
+    refuse(
+        claims.context_digest.as_deref() != expected.context_digest,
+        DecisionError::WrongContext,
     )?;
     if let Some(ceiling) = &trusted.ceiling {
         let covered = ceiling.connectors.contains(expected.connector.as_str())

@@ -84,6 +84,22 @@ impl Tx {
         grant: GrantId,
         agent: Option<AgentId>,
     ) -> Result<Vec<Delegation>, StoreError> {
+        let mut living = self.delegations_left(org, grant, agent).await?;
+        living.retain(|delegation| delegation.ended_at.is_none());
+        Ok(living)
+    }
+
+    /// The delegations over a grant (of one agent) that nobody ended by hand: the living ones, and with an end those that
+    /// a floor ended.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub(super) async fn delegations_left(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        agent: Option<AgentId>,
+    ) -> Result<Vec<Delegation>, StoreError> {
         // Two texts, not one with "or any agent": only so does the agent narrow the index.
         let rows = match agent {
             Some(agent) => {
@@ -105,14 +121,7 @@ impl Tx {
                 self.rows(sql, params![org, grant]).await?
             }
         };
-        let mut living = Vec::with_capacity(rows.len());
-        for row in rows {
-            let delegation = read(row)?;
-            if delegation.ended_at.is_none() {
-                living.push(delegation);
-            }
-        }
-        Ok(living)
+        rows.into_iter().map(read).collect()
     }
 
     /// Delegations of the org in the order of their ids, floors applied.

@@ -47,6 +47,8 @@ pub struct VendFacts {
     pub user: UserRow,
     /// What that person lets this agent do with it; expiry is the reader's to check.
     pub delegations: Vec<Delegation>,
+    /// What a revocation ended of that, and nobody by hand.
+    pub revoked_delegations: Vec<Delegation>,
     /// The latest revocation that covers org, person, agent, connector or grant.
     pub revoked_at: Option<Time>,
 }
@@ -109,7 +111,10 @@ impl Tx {
             .user(org, grant.user)
             .await?
             .ok_or(StoreError::Inconsistent { table: "grants" })?;
-        let delegations = self.delegations_of(org, grant.id, Some(agent)).await?;
+        let left = self.delegations_left(org, grant.id, Some(agent)).await?;
+        let (delegations, revoked_delegations) = left
+            .into_iter()
+            .partition(|delegation| delegation.ended_at.is_none());
         let floor = self
             .row(
                 "SELECT max(at) FROM floors WHERE org_id = $1
@@ -127,6 +132,7 @@ impl Tx {
             grant,
             user,
             delegations,
+            revoked_delegations,
             revoked_at,
         }))
     }

@@ -196,15 +196,20 @@ async fn a_reconnect_link_restores_what_the_person_had_consented_to_and_no_more(
 #[tokio::test]
 async fn a_reconnect_link_asks_for_nothing_that_came_back_unasked() {
     let world = World::new().await;
-    world
-        .fault(json!({"next": "token", "widen_scope": true, "times": 1}))
-        .await;
     let scopes = ScopeSet::parse("mail.read mail.send", ' ').unwrap();
     let journey = Journey::begin_with(&world, world.ada, None, Some(scopes.clone())).await;
     let answer = journey.consent(&world, "ada@acme.example", false).await;
-    journey.come_back(&world, answer).await.unwrap_err();
-    let apart = world.grants_of(world.ada).await.first().unwrap().id;
-    assert_eq!(reconnecting(&world, apart).await.scopes, scopes);
+    let grant = journey.finish(&world, answer, &[Category::Read]).await.unwrap();
+    world
+        .fault(json!({"next": "token", "grant_type": "refresh_token", "widen_scope": true, "times": 1}))
+        .await;
+    world.later(std::time::Duration::from_secs(3700));
+    world.vend(world.read(grant)).await.unwrap_err();
+    assert!(matches!(
+        world.grant(grant).await.state,
+        postern::domain::grant::GrantState::Quarantined { .. }
+    ));
+    assert_eq!(reconnecting(&world, grant).await.scopes, scopes);
 }
 
 #[tokio::test]

@@ -403,6 +403,46 @@ fn variables_become_part_of_endpoints_and_hosts_and_of_the_binding() {
 }
 
 #[test]
+fn a_variable_is_its_default_and_one_without_is_refused_when_the_files_are_loaded() {
+    let text = |more: &str| {
+        include_str!("../../../connectors/slack.toml")
+            .replace("id = \"slack\"", "id = \"own\"")
+            .replace("https://slack.com", "https://{team}.slack.com")
+            .replace("hosts = [\"slack.com\"]", "hosts = [\"{team}.slack.com\"]")
+            .replace(
+                "[client]",
+                &format!("[vars.team]\nlabel = \"Team\"\nsource = \"user\"\n{more}\n[client]"),
+            )
+    };
+    let load = |text: String| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("own.toml"), text).unwrap();
+        Catalogue::load(&Options {
+            dir: Some(dir.path()),
+            ..Options::default()
+        })
+    };
+    let error = load(text("")).unwrap_err().to_string();
+    assert!(
+        error.contains("own.toml") && error.contains("the variable team is missing"),
+        "{error}"
+    );
+    let own = |team: &str| {
+        let catalogue = load(text(&format!("default = \"{team}\""))).unwrap();
+        Arc::clone(catalogue.get(&"own".parse().unwrap()).unwrap())
+    };
+    let acme = own("acme");
+    let sent = request(&acme, "users.info", &serde_json::json!({"user": "U1"})).unwrap();
+    assert_eq!(sent.url.as_str(), "https://acme.slack.com/api/users.info?user=U1");
+    assert_eq!(
+        acme.server.token_url,
+        "https://acme.slack.com/api/oauth.v2.access"
+    );
+    let none = Vars::new();
+    assert_ne!(binding(&acme, &none), binding(&own("other"), &none));
+}
+
+#[test]
 fn binding_and_tool_digest_change_with_what_they_cover_and_only_then() {
     let slack = connector("slack");
     let none = Vars::new();

@@ -208,7 +208,16 @@ async fn no_changed_claim_that_an_engine_signs_anew_releases_anything() {
             ],
         ),
         ("/live_session", vec![json!("yes"), json!(1)]),
-        ("/context_digest", vec![json!(7), json!([])]),
+        (
+            "/context_digest",
+            vec![
+                json!(7),
+                json!([]),
+                json!(null),
+                json!(""),
+                json!(format!("sha256:{}", "0".repeat(64))),
+            ],
+        ),
         ("/nbf", vec![json!(now)]),
         ("/cnf", vec![json!({"jkt": "A".repeat(43)})]),
         ("/scope", vec![json!("mail.read")]),

@@ -7,7 +7,11 @@ mod request;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use postern::{
-    crypto::{digest::base64url, lookup::show_api_key, random},
+    crypto::{
+        digest::{base64url, hex, sha256},
+        lookup::show_api_key,
+        random,
+    },
     domain::{GrantId, ScopeSet, connector::Category},
     flows::{
         apply,
@@ -84,11 +88,13 @@ impl Honest {
             .json();
         let action = &described["action"];
         let now = world.deps.clock.now().unix_seconds();
+        let context = serde_jcs::to_string(&request["context"]).unwrap();
+        let context = format!("sha256:{}", hex(&sha256(context.as_bytes())));
         let claims = json!({
             "iss": ENGINE, "aud": format!("{ISSUER}/orgs/{}", world.org), "iat": now, "exp": now + 60, "jti": "one",
             "ver": 1, "org": action["org"], "sub": action["user"], "act": {"sub": action["agent"]},
             "grant": action["grant"], "tool": action["tool"], "action_hash": described["action_hash"],
-            "outcome": "allow",
+            "outcome": "allow", "context_digest": context,
             "constraints": {"modes": ["execute"], "scopes": ["mail.read"], "max_ttl_s": 60},
             "policy": {"id": "house", "version": "7", "digest": format!("sha256:{}", "0".repeat(64))},
         });

@@ -105,6 +105,14 @@ async fn no_changed_member_of_a_request_releases_anything() {
         ),
         ("/context", vec![json!({"x": "y".repeat(4096)})]),
         (
+            "/context",
+            vec![
+                json!({"ticket": "T-2"}),
+                json!({}),
+                json!({"ticket": "T-1", "more": null}),
+            ],
+        ),
+        (
             "/run",
             vec![
                 json!(""),

@@ -218,6 +218,80 @@ async fn what_the_agent_is_not_capable_of_is_denied_although_an_engine_allows_it
 }
 
 #[tokio::test]
+async fn a_decision_holds_with_the_context_it_was_made_for_and_with_no_other() {
+    let key = Key::ed25519(7);
+    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
+    let ticket = json!({"ticket": "T-1", "note": null});
+    // RFC 8785 orders members; the digest is of that form, whatever order they came in.
+    let digest = |context: &Value| {
+        let canonical = serde_jcs::to_string(context).unwrap();
+        let sha256 = postern::crypto::digest::sha256(canonical.as_bytes());
+        format!("sha256:{}", postern::crypto::digest::hex(&sha256))
+    };
+    let other = json!({"ticket": "T-2", "note": null});
+    let cases = [
+        (None, None, true),
+        (Some(&ticket), Some(&ticket), true),
+        (Some(&ticket), Some(&other), false),
+        (Some(&ticket), None, false),
+        (None, Some(&ticket), false),
+    ];
+    for (index, (decided, sent, holds)) in cases.into_iter().enumerate() {
+        let mut request = list(grant);
+        let mut claims = allow(&world, &request, &format!("context-{index}")).await;
+        if let Some(context) = decided {
+            claims["context_digest"] = json!(digest(context));
+        }
+        if let Some(context) = sent {
+            request["context"] = context.clone();
+        }
+        let answer = present(&world, &request, key.sign(&claims)).await;
+        if holds {
+            assert_eq!(answer.status, 200, "{index}: {}", answer.text());
+        } else {
+            assert_eq!(rejected(&answer), "wrong_context", "{index}");
+        }
+    }
+    let mut claims = allow(&world, &list(grant), "twisted").await;
+    claims["context_digest"] = json!(digest(&other).to_uppercase());
+    let mut request = list(grant);
+    request["context"] = other;
+    let answer = present(&world, &request, key.sign(&claims)).await;
+    assert_eq!(rejected(&answer), "wrong_context", "a digest has one spelling");
+}
+
+#[tokio::test]
+async fn a_decision_of_posterns_own_holds_with_its_context_only() {
+    let (world, grant) = World::connected().await;
+    let ticket = json!({"ticket": "T-1"});
+    let with = |context: Option<&Value>| {
+        let mut request = list(grant);
+        if let Some(context) = context {
+            request["context"] = context.clone();
+        }
+        request
+    };
+    for (decided, sent, holds) in [
+        (None, None, true),
+        (Some(&ticket), Some(&ticket), true),
+        (Some(&ticket), None, false),
+        (None, Some(&ticket), false),
+    ] {
+        let decision = world
+            .api()
+            .post(&world.as_agent(), "/v1/decisions", &with(decided))
+            .await;
+        let jws = decision.json()["decision"].as_str().unwrap().to_owned();
+        let answer = present(&world, &with(sent), jws).await;
+        if holds {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        } else {
+            assert_eq!(rejected(&answer), "wrong_context", "{decided:?} {sent:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_engine_decides_nothing_outside_its_ceiling() {
     let key = Key::ed25519(7);
     for (connectors, tools) in [(&["acme-mail"][..], &["messages.get"][..]), (&["slack"], &["*"])] {

@@ -6,6 +6,7 @@ mod keys;
 mod matrix;
 mod order;
 mod pages;
+mod probing;
 mod shape;
 mod tenants;
 mod vend;

@@ -9,7 +9,7 @@ use postern::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Journey, Outcome, Proof, World, connect_as};
+use crate::harness::{Answer, Journey, Outcome, Proof, World, connect_as, log_in};
 
 pub(super) fn list(grant: impl ToString) -> Value {
     json!({"grant": grant.to_string(), "tool": "messages.list", "args": {"limit": 3}})
@@ -422,6 +422,10 @@ async fn a_decision_that_does_not_hold_is_named_by_its_flaw() {
     }
     let applied = world.apply(&json!({"agent": [{"name": "Second"}]})).await;
     let second = Proof::Key(applied["keys"][0]["key"].as_str().unwrap().to_owned());
+    let ada = log_in(&world.deps, world.org, world.ada).await;
+    let delegation = json!({"agent": applied["keys"][0]["id"], "grant": grant, "categories": ["read"]});
+    let made = world.api().post(&ada, "/v1/delegations", &delegation).await;
+    assert_eq!(made.status, 201, "{}", made.text());
     let body = with(list(grant), "decision", json!(honest));
     let answer = world.api().post(&second, "/v1/vend", &body).await;
     assert_eq!(
