@@ -44,5 +44,6 @@ mod sinks;
 mod spool;
 mod sweep;
 mod vend;
+mod week;
 mod witness;
 mod writers;
