@@ -12,12 +12,19 @@ use serde_json::{Value, json};
 use crate::process::Dev;
 
 /// Runs the program once, with an order for a failpoint if there is one.
+/// Without the variables of the test run: the program refuses a `POSTERN_` variable it does not know.
+fn postern() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    command.env_clear();
+    command
+}
+
 fn copy(dir: &Path, from: &Path, to: &Path, order: Option<&str>) -> Output {
     let file = dir.join("order");
     if let Some(order) = order {
         std::fs::write(&file, order).unwrap();
     }
-    let ended = Command::new(env!("CARGO_BIN_EXE_postern"))
+    let ended = postern()
         .args(["copy-database", "--json"])
         .args([from, to])
         .env("POSTERN_FAILPOINT", &file)
@@ -45,7 +52,7 @@ async fn a_copy_killed_after_every_batch_and_while_it_hands_over_is_the_source_i
     let dir = dev.kill();
     let from = dir.join("data/postern.db");
     let to = dir.join("copy.db");
-    let dry = Command::new(env!("CARGO_BIN_EXE_postern"))
+    let dry = postern()
         .args(["copy-database", "--dry-run", "--json"])
         .args([&from, &to])
         .output()
