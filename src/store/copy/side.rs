@@ -128,19 +128,9 @@ impl Side {
         match *self.engine {
             Engine::Sqlite(_) => Ok(None),
             Engine::Postgres(_) => {
-                let mut connection = self.read(Scope::Deployment).await?;
-                let rows = connection
-                    .rows(
-                        "SELECT pg_postmaster_start_time()::text || '/' || oid::text FROM pg_database
-                         WHERE datname = current_database()",
-                        params![],
-                    )
-                    .await;
-                let text = rows.and_then(|rows| {
-                    let row = rows.into_iter().next();
-                    row.map(|row| row.fields("pg_database").text()).transpose()
-                });
-                text.map_err(|error| self.which.failed(error))
+                let sql = "SELECT pg_postmaster_start_time()::text || '/' || oid::text FROM pg_database
+                           WHERE datname = current_database()";
+                self.first_text(sql, "pg_database").await
             }
         }
     }
@@ -277,18 +267,19 @@ impl Side {
         if matches!(*self.engine, Engine::Postgres(_)) {
             return Ok(None);
         }
+        let sql = "SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1";
+        self.first_text(sql, "foreign keys").await
+    }
+
+    /// The one text of the first row, if there is a row.
+    async fn first_text(&self, sql: &'static str, of: &'static str) -> Result<Option<String>, CopyError> {
         let mut connection = self.read(Scope::Deployment).await?;
-        let rows = connection
-            .rows(
-                "SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1",
-                params![],
-            )
-            .await;
-        let found = rows.and_then(|rows| {
+        let rows = connection.rows(sql, params![]).await;
+        let text = rows.and_then(|rows| {
             let row = rows.into_iter().next();
-            row.map(|row| row.fields("foreign keys").text()).transpose()
+            row.map(|row| row.fields(of).text()).transpose()
         });
-        found.map_err(|error| self.which.failed(error))
+        text.map_err(|error| self.which.failed(error))
     }
 
     /// Refuses what is itself half a copy.
