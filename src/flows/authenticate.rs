@@ -10,7 +10,7 @@ use crate::{
     store::Keyed,
 };
 
-use super::{Deps, Refusal, actions::Caller, decide, login};
+use super::{Deps, Refusal, actions::Caller, login};
 
 /// The principal a key belongs to.
 ///
@@ -61,10 +61,8 @@ pub async fn remembered_agent(deps: &Deps, key: &ApiKey) -> Result<Caller, Refus
             caller
         }
     };
-    match deps.gate.has_room(caller.org, caller.agent) {
-        Ok(()) => Ok(caller),
-        Err(_) => Err(Refusal::RateLimited(decide::BUSY_FOR)),
-    }
+    deps.gate.has_room(caller.org, caller.agent)?;
+    Ok(caller)
 }
 
 /// The person whose browser session a cookie is.

@@ -1,6 +1,6 @@
 //! Deciding: the facts at one epoch, the three policy layers, the notary's signature, the entry.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -59,6 +59,7 @@ pub struct Answer {
 /// # Errors
 /// The refusals of protocol §6 up to the decision itself; a deny is an answer here.
 pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answer, Refusal> {
+    let _place = deps.gate.enter(caller.org, caller.agent)?;
     for attempt in 0..ATTEMPTS {
         let Some(prepared) = actions::current(deps, caller, ask).await? else {
             deps.facts.again(deps, caller.org, attempt).await?;
@@ -360,7 +361,7 @@ pub async fn gate_refusal(deps: &Deps, org: OrgId, digest: Option<&str>, refusal
         GateRefusal::Taken(record) => {
             idempotency::again(deps, org, digest.unwrap_or_default(), &record).await
         }
-        GateRefusal::Busy => Refusal::RateLimited(BUSY_FOR),
+        GateRefusal::Closed => Refusal::StoreUnavailable(None),
         GateRefusal::Store(error) => error.into(),
     }
 }
@@ -383,8 +384,6 @@ pub fn choose(asked: Option<Mode>, modes: ModeSet) -> Result<Mode, Refusal> {
     }
 }
 
-/// When to come back to a full gate. It is emptied many times a second; who comes back at once meets the same crowd.
-pub const BUSY_FOR: Duration = Duration::from_secs(1);
 /// How often facts are read again before giving up (architecture §3): for a few seconds altogether.
 pub const ATTEMPTS: u32 = 40;
 /// The longest life of a released token unless a policy says otherwise, seconds.

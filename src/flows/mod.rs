@@ -50,7 +50,7 @@ use crate::{
         connector::ConnectorId, secret::LinkToken,
     },
     egress::{Egress, Webhook},
-    release::{DecisionError, Gate},
+    release::{DecisionError, Full, Gate},
     store::{Claims, Contended, Spool, Store, StoreError},
 };
 
@@ -342,6 +342,12 @@ impl Contended for Refusal {
     }
 }
 
+impl From<Full> for Refusal {
+    fn from(_: Full) -> Self {
+        Self::RateLimited(BUSY_FOR)
+    }
+}
+
 impl From<RandomnessUnavailable> for Refusal {
     fn from(_: RandomnessUnavailable) -> Self {
         Self::KeyUnavailable
@@ -353,3 +359,6 @@ impl From<CryptoError> for Refusal {
         Self::KeyUnavailable
     }
 }
+
+/// When to come back to a full house: many leave it every second, but who comes back at once meets the same crowd.
+const BUSY_FOR: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use crate::{
     },
     failpoints::Failpoint,
     policy::OrgPermit,
-    release::{AuditReceipt, DecisionError, GateRefusal, Release, VerifiedDecision, open},
+    release::{AuditReceipt, DecisionError, GateRefusal, Place, Release, VerifiedDecision, open},
     store::IdempotencyKey,
 };
 
@@ -65,8 +65,9 @@ pub async fn vend(deps: &Arc<Deps>, caller: Caller, ask: Ask) -> Result<Vended, 
     if deps.store.is_sealed(caller.org) {
         return Err(Refusal::Sealed);
     }
+    let place = deps.gate.enter(caller.org, caller.agent)?;
     let deps = Arc::clone(deps);
-    tokio::spawn(async move { attempt(&deps, caller, &ask).await })
+    tokio::spawn(async move { attempt(&deps, caller, &ask, place).await })
         .await
         .unwrap_or(Err(Refusal::StoreUnavailable(None)))
 }
@@ -78,9 +79,9 @@ enum Try {
     Again,
 }
 
-async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, Refusal> {
+async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask, mut place: Place) -> Result<Vended, Refusal> {
     for attempt in 0..ATTEMPTS {
-        match once(deps, caller, ask).await? {
+        match once(deps, caller, ask, &mut place).await? {
             Try::Done(vended) => return Ok(*vended),
             Try::Again => deps.facts.again(deps, caller.org, attempt).await?,
         }
@@ -88,7 +89,7 @@ async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Vended, 
     Err(Refusal::Unsettled)
 }
 
-async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusal> {
+async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) -> Result<Try, Refusal> {
     let Some(prepared) = actions::current(deps, caller, ask).await? else {
         return Ok(Try::Again);
     };
@@ -138,7 +139,8 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         Ok(rung) => rung,
         Err(refusal) => return unless_stale(deps, caller, refusal).await,
     };
-    let ready = match make_ready(deps, &prepared, rung.mode, &verified).await {
+    let ready = make_ready(deps, &prepared, rung.mode, &verified);
+    let ready = match place.until_it_waits(ready).await {
         Err(Refusal::GrantNeedsReconnect(_)) => {
             return Err(reconnect(deps, caller, ask, &prepared).await);
         }
@@ -166,6 +168,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         rung,
         ready,
         idempotency,
+        place,
     )
     .await
 }
@@ -289,6 +292,7 @@ async fn release(
     rung: Rung,
     ready: Ready,
     idempotency: Option<IdempotencyKey>,
+    place: &mut Place,
 ) -> Result<Try, Refusal> {
     let mut draft = decide::draft(&prepared, ask, &decided, None);
     let claims = verified.claims();
@@ -315,7 +319,9 @@ async fn release(
         idempotency,
         entry,
     };
-    let receipt = match deps.gate.release(verified, release).await {
+    let passed = deps.gate.release(verified, release).await;
+    place.leave();
+    let receipt = match passed {
         Ok(receipt) => receipt,
         Err(GateRefusal::Stale) => return Ok(Try::Again),
         Err(GateRefusal::GrantChanged) => {

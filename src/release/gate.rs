@@ -22,7 +22,8 @@ use crate::{
 };
 
 use super::{
-    queues::{Queues, Room, Ticket},
+    admission::{Admission, Full, Place},
+    queues::{Queues, Ticket},
     verify::VerifiedDecision,
 };
 
@@ -47,9 +48,9 @@ pub enum GateRefusal {
     /// The idempotency key belongs to another call.
     #[error("the idempotency key is taken")]
     Taken(IdempotencyRecord),
-    /// Too much waits already; nothing was tried.
-    #[error("the gate is busy")]
-    Busy,
+    /// The process is stopping; nothing was tried.
+    #[error("the gate is closed")]
+    Closed,
     /// The database did not commit.
     #[error("the store is unavailable")]
     Store(#[source] StoreError),
@@ -148,6 +149,7 @@ pub struct Statement {
 /// The one door. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gate {
+    admission: Admission,
     line: Arc<Line>,
     wake: mpsc::Sender<()>,
     clock: Arc<dyn Clock>,
@@ -171,12 +173,12 @@ struct Waiting {
 
 /// A place in the line. Whoever goes away before being served gives it up.
 #[derive(Debug)]
-struct Place<'a> {
+struct Queued<'a> {
     line: &'a Line,
     ticket: Ticket,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.line.queues().leave(self.ticket);
     }
@@ -203,7 +205,7 @@ impl Gate {
     fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
         // Room for one: whoever is awake already looks at everything.
         let (wake, woken) = mpsc::channel(1);
-        let line = Arc::new(Line(Mutex::new(Queues::new(ROOM))));
+        let line = Arc::new(Line(Mutex::new(Queues::new(SHARE))));
         let lane = Lane {
             store,
             clock: Arc::clone(&clock),
@@ -212,16 +214,29 @@ impl Gate {
             wake: wake.downgrade(),
         };
         tokio::spawn(run_lane(lane, woken));
-        Self { line, wake, clock }
+        let admission = Admission::new();
+        Self {
+            admission,
+            line,
+            wake,
+            clock,
+        }
     }
 
-    /// Whether a request of this agent would be let into the line now: asked before anything costly is done for it.
+    /// Whether a call of this agent would be let in now: asked before anything costly is done for it.
     ///
     /// # Errors
-    /// [`GateRefusal::Busy`].
-    pub fn has_room(&self, org: OrgId, agent: AgentId) -> Result<(), GateRefusal> {
-        let room = self.line.queues().has_room(org, Some(agent));
-        room.map_err(|_| GateRefusal::Busy)
+    /// [`Full`].
+    pub fn has_room(&self, org: OrgId, agent: AgentId) -> Result<(), Full> {
+        self.admission.has_room(org, agent)
+    }
+
+    /// Lets a call of this agent in. It keeps its place until it passed the gate or has to wait for a provider.
+    ///
+    /// # Errors
+    /// [`Full`]: too much is under way, of this agent, this org or altogether.
+    pub fn enter(&self, org: OrgId, agent: AgentId) -> Result<Place, Full> {
+        self.admission.enter(org, agent)
     }
 
     /// Spends the decision, writes the entry and reads the secret, all or nothing.
@@ -247,7 +262,7 @@ impl Gate {
             idempotency: release.idempotency,
             entry: release.entry,
         };
-        let (at, secret, committed) = self.pass(item, Entry::IfRoom).await?;
+        let (at, secret, committed) = self.pass(item).await?;
         Failpoint::GateCommitted.reached();
         let dies = committed + RECEIPT_LIFE;
         Ok(AuditReceipt {
@@ -273,7 +288,7 @@ impl Gate {
             idempotency: statement.idempotency,
             entry: statement.entry,
         };
-        self.pass(item, Entry::IfRoom).await.map(|(at, ..)| at)
+        self.pass(item).await.map(|(at, ..)| at)
     }
 
     /// Appends what became of a release. It allows nothing, so it holds at any epoch.
@@ -289,22 +304,18 @@ impl Gate {
             idempotency: None,
             entry,
         };
-        self.pass(item, Entry::Always).await.map(|(at, ..)| at)
+        self.pass(item).await.map(|(at, ..)| at)
     }
 
-    async fn pass(
-        &self,
-        item: GateItem,
-        entry: Entry,
-    ) -> Result<(Time, Option<SecretRow>, Duration), GateRefusal> {
+    async fn pass(&self, item: GateItem) -> Result<(Time, Option<SecretRow>, Duration), GateRefusal> {
         let (answer, answered) = oneshot::channel();
-        let place = self.join(Waiting { item, answer }, entry)?;
+        let queued = self.join(Waiting { item, answer });
         // Full: the lane is about to look anyway.
         let _awake = self.wake.try_send(());
         let answered = answered.await;
-        drop(place);
+        drop(queued);
         let (answer, committed) = answered
-            .map_err(|_| GateRefusal::Busy)?
+            .map_err(|_| GateRefusal::Closed)?
             .map_err(GateRefusal::Store)?;
         match answer {
             GateAnswer::Committed { at, secret } => Ok((at, secret, committed)),
@@ -316,27 +327,13 @@ impl Gate {
         }
     }
 
-    /// A full queue refuses at once instead of growing.
-    fn join(&self, waiting: Waiting, entry: Entry) -> Result<Place<'_>, GateRefusal> {
-        let (org, agent) = (waiting.item.org, waiting.item.entry.draft.agent);
-        let mut queues = self.line.queues();
-        if entry == Entry::IfRoom {
-            queues.has_room(org, agent).map_err(|_| GateRefusal::Busy)?;
-        }
-        let ticket = queues.join(org, agent, waiting);
-        drop(queues);
+    /// The line needs no bound of its own: in it are calls that were let in, and what became of calls.
+    fn join(&self, waiting: Waiting) -> Queued<'_> {
+        let org = waiting.item.org;
+        let ticket = self.line.queues().join(org, waiting);
         let line = &self.line;
-        Ok(Place { line, ticket })
+        Queued { line, ticket }
     }
-}
-
-/// Who may join a full line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entry {
-    /// Nobody.
-    IfRoom,
-    /// What became of a call that left: never more of them than calls under way.
-    Always,
 }
 
 /// Takes whatever waits, commits it, answers, and starts over, until the last gate is gone. Runs in its own task: a
@@ -485,13 +482,7 @@ fn fail(answers: Vec<Answer>, error: StoreError) {
 pub const RECEIPT_LIFE: Duration = Duration::from_secs(5);
 /// A spent decision is remembered this long after its `exp`.
 const SPENT_OUTLIVES: Duration = Duration::from_secs(24 * 3600);
-/// The most requests that wait for the lane; more are refused at once. A fast refusal is worth more to its caller than
-/// a place that is served a second later.
-const ROOM: Room = Room {
-    all: 1024,
-    org: 256,
-    agent: 128,
-    share: 64,
-};
+/// The most of one org in one batch: whoever else is in it waits for them.
+const SHARE: usize = 16;
 /// The most requests in one transaction.
 const BATCH: usize = 256;

@@ -4,11 +4,13 @@
 //! [`VerifiedDecision`] (made by [`verify`]) → [`AuditReceipt`] (made by [`gate`]) → an open secret ([`open`]).
 //! Leaving a step out does not compile.
 
+mod admission;
 pub mod gate;
 pub mod open;
 mod queues;
 pub mod seal;
 pub mod verify;
 
+pub use admission::{Full, Place};
 pub use gate::{AuditReceipt, DeadReceipt, Gate, GateRefusal, Release, Statement};
 pub use verify::{DecisionError, Expected, TrustedKey, VerifiedDecision};

@@ -1,28 +1,11 @@
 //! The queues before the gate: one per org, served in turn, so that one tenant's flood is that tenant's own wait.
 //!
-//! Nothing here waits or does I/O: [`Queues`] is the order and the room, `release::gate` puts requests in and takes
+//! Nothing here waits or does I/O: [`Queues`] is the order, `release::gate` puts requests in and takes
 //! batches out.
 
-use std::collections::{HashMap, VecDeque, hash_map::Entry};
+use std::collections::{HashMap, VecDeque};
 
-use crate::domain::{AgentId, OrgId};
-
-/// How many may wait, and how many of one org go into one batch.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    /// Altogether.
-    pub(super) all: usize,
-    /// Of one org.
-    pub(super) org: usize,
-    /// Of one agent.
-    pub(super) agent: usize,
-    /// Of one org in one batch: a batch is no longer than what shares it has to wait for.
-    pub(super) share: usize,
-}
-
-/// No room: nothing was put in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full;
+use crate::domain::OrgId;
 
 /// A place in an org's queue, for whoever gives it up again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +17,8 @@ pub(super) struct Ticket {
 /// Everybody who waits.
 #[derive(Debug)]
 pub(super) struct Queues<T> {
-    room: Room,
+    /// How many of one org go into one batch: it is no longer than what shares it has to wait for.
+    share: usize,
     orgs: HashMap<OrgId, Queue<T>>,
     /// The orgs that have somebody to serve and are not held, each once, in the order of their turns.
     turns: VecDeque<OrgId>,
@@ -45,7 +29,6 @@ pub(super) struct Queues<T> {
 #[derive(Debug)]
 struct Queue<T> {
     places: VecDeque<Place<T>>,
-    agents: HashMap<AgentId, usize>,
     /// How many wait for this org elsewhere; while any does, nobody else of the org is served.
     holds: usize,
 }
@@ -53,7 +36,6 @@ struct Queue<T> {
 #[derive(Debug)]
 struct Place<T> {
     number: u64,
-    agent: Option<AgentId>,
     item: T,
 }
 
@@ -61,28 +43,15 @@ impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             places: VecDeque::new(),
-            agents: HashMap::new(),
             holds: 0,
         }
     }
 }
 
-impl<T> Queue<T> {
-    fn left(&mut self, agent: Option<AgentId>) {
-        let Some(agent) = agent else { return };
-        if let Entry::Occupied(mut count) = self.agents.entry(agent) {
-            match count.get().checked_sub(1) {
-                None | Some(0) => drop(count.remove()),
-                Some(fewer) => drop(count.insert(fewer)),
-            }
-        }
-    }
-}
-
 impl<T> Queues<T> {
-    pub(super) fn new(room: Room) -> Self {
+    pub(super) fn new(share: usize) -> Self {
         Self {
-            room,
+            share,
             orgs: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
@@ -90,33 +59,15 @@ impl<T> Queues<T> {
         }
     }
 
-    /// Whether one more of this org and agent may wait.
-    pub(super) fn has_room(&self, org: OrgId, agent: Option<AgentId>) -> Result<(), Full> {
-        if self.waiting >= self.room.all {
-            return Err(Full);
-        }
-        let Some(queue) = self.orgs.get(&org) else {
-            return Ok(());
-        };
-        let of_agent = agent.and_then(|agent| queue.agents.get(&agent)).copied();
-        if queue.places.len() >= self.room.org || of_agent.unwrap_or(0) >= self.room.agent {
-            return Err(Full);
-        }
-        Ok(())
-    }
-
-    /// Puts somebody at the end of their org's queue, whatever room there is: see [`Self::has_room`].
-    pub(super) fn join(&mut self, org: OrgId, agent: Option<AgentId>, item: T) -> Ticket {
+    /// Puts somebody at the end of their org's queue.
+    pub(super) fn join(&mut self, org: OrgId, item: T) -> Ticket {
         let number = self.next;
         self.next += 1;
         let queue = self.orgs.entry(org).or_default();
         if queue.places.is_empty() && queue.holds == 0 {
             self.turns.push_back(org);
         }
-        if let Some(agent) = agent {
-            *queue.agents.entry(agent).or_default() += 1;
-        }
-        queue.places.push_back(Place { number, agent, item });
+        queue.places.push_back(Place { number, item });
         self.waiting += 1;
         Ticket { org, number }
     }
@@ -129,10 +80,9 @@ impl<T> Queues<T> {
         let found = queue
             .places
             .binary_search_by_key(&ticket.number, |place| place.number);
-        let Some(place) = found.ok().and_then(|index| queue.places.remove(index)) else {
+        if found.ok().and_then(|index| queue.places.remove(index)).is_none() {
             return;
-        };
-        queue.left(place.agent);
+        }
         self.waiting -= 1;
         if queue.places.is_empty() {
             self.turns.retain(|org| *org != ticket.org);
@@ -155,7 +105,6 @@ impl<T> Queues<T> {
             let Some(place) = queue.places.pop_front() else {
                 continue;
             };
-            queue.left(place.agent);
             self.waiting -= 1;
             batch.push(place.item);
             if queue.places.is_empty() {
@@ -164,7 +113,7 @@ impl<T> Queues<T> {
             }
             let share = shares.entry(org).or_default();
             *share += 1;
-            if *share < self.room.share {
+            if *share < self.share {
                 self.turns.push_back(org);
             } else {
                 served.push(org);
@@ -208,25 +157,16 @@ impl<T> Queues<T> {
 mod tests {
     use super::*;
 
-    const WIDE: Room = Room {
-        all: usize::MAX,
-        org: usize::MAX,
-        agent: usize::MAX,
-        share: usize::MAX,
-    };
+    const WIDE: usize = usize::MAX;
 
     fn org(number: u8) -> OrgId {
         OrgId::from_bytes([number; 16])
     }
 
-    fn agent(number: u8) -> Option<AgentId> {
-        Some(AgentId::from_bytes([number; 16]))
-    }
-
     /// Puts `items` of one org in.
     fn queue(queues: &mut Queues<u32>, of: u8, items: impl IntoIterator<Item = u32>) {
         for item in items {
-            queues.join(org(of), agent(of), item);
+            queues.join(org(of), item);
         }
     }
 
@@ -263,7 +203,7 @@ mod tests {
 
     #[test]
     fn one_org_fills_no_more_than_its_share_of_a_batch() {
-        let mut queues = Queues::new(Room { share: 3, ..WIDE });
+        let mut queues = Queues::new(3);
         queue(&mut queues, 1, 10..20);
         queue(&mut queues, 2, [20]);
         assert_eq!(queues.take(100), [10, 20, 11, 12]);
@@ -274,48 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn an_org_an_agent_and_the_whole_line_have_room_for_so_many() {
-        let mut queues = Queues::new(Room {
-            all: 4,
-            org: 3,
-            agent: 2,
-            share: 9,
-        });
-        queues.join(org(1), agent(1), 0);
-        queues.join(org(1), agent(1), 1);
-        assert_eq!(queues.has_room(org(1), agent(1)), Err(Full), "the agent's");
-        assert_eq!(queues.has_room(org(1), agent(2)), Ok(()));
-        queues.join(org(1), agent(2), 2);
-        assert_eq!(queues.has_room(org(1), agent(3)), Err(Full), "the org's");
-        assert_eq!(queues.has_room(org(2), agent(4)), Ok(()));
-        queues.join(org(2), agent(4), 3);
-        assert_eq!(queues.has_room(org(3), None), Err(Full), "everybody's");
-        assert_eq!(queues.take(1), [0]);
-        assert_eq!(
-            queues.has_room(org(1), agent(1)),
-            Ok(()),
-            "served, so there is room"
-        );
-    }
-
-    #[test]
-    fn whoever_leaves_frees_the_place_and_is_not_served() {
-        let mut queues = Queues::new(Room {
-            all: 3,
-            org: 2,
-            agent: 2,
-            share: 9,
-        });
-        let first = queues.join(org(1), agent(1), 0);
-        let second = queues.join(org(1), agent(1), 1);
-        assert_eq!(queues.has_room(org(1), agent(1)), Err(Full));
+    fn whoever_leaves_is_not_served() {
+        let mut queues = Queues::new(WIDE);
+        let first = queues.join(org(1), 0);
+        let second = queues.join(org(1), 1);
         queues.leave(first);
-        assert_eq!(queues.has_room(org(1), agent(1)), Ok(()));
         queues.leave(first);
-        queues.join(org(2), agent(2), 2);
+        queues.join(org(2), 2);
         assert_eq!(queues.take(9), [1, 2]);
         // Served already: leaving changes nothing for those who came since.
-        queues.join(org(1), agent(1), 3);
+        queues.join(org(1), 3);
         queues.leave(second);
         assert_eq!(queues.take(9), [3]);
         assert!(
@@ -327,7 +235,7 @@ mod tests {
     #[test]
     fn an_org_whose_last_one_left_has_no_turn() {
         let mut queues = Queues::new(WIDE);
-        let only = queues.join(org(1), agent(1), 0);
+        let only = queues.join(org(1), 0);
         queue(&mut queues, 2, [1]);
         queues.leave(only);
         assert_eq!(queues.take(9), [1]);
