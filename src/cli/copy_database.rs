@@ -18,17 +18,20 @@ use crate::{
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-FROM and TO are each a configuration file of the service (FILE.toml), a URL as in its [store] table, or a SQLite file.
-A password is in no URL: it comes from the file's password_file, from --from-password-file and --to-password-file, from
-POSTERN_STORE_PASSWORD, or in libpq's own ways. A PostgreSQL target has to be migrated and empty.
+FROM and TO are each a configuration file of the service (FILE.toml), a URL as in its [store] table, \
+or a SQLite file. A password is in no URL: it comes from the file's password_file, from \
+--from-password-file and --to-password-file, from POSTERN_STORE_PASSWORD, or in libpq's own ways. \
+A PostgreSQL target has to be migrated and empty.
 
-Stop every process of Postern first. A copy that was stopped goes on where it was when it is run again. In the end both
-databases are read back and compared; then the source does not start any more, and the target does.
+Stop every process of Postern first. A copy that was stopped goes on where it was when it is run \
+again. In the end both databases are read back and compared; then the source does not start any \
+more, and the target does.
 
 Exit codes: 0 copied, 1 not copied, 9 the copy differs from its source, 130 interrupted.
 
 Example:
-  postern copy-database /var/lib/postern/postern.db 'postgres://postern@db.example/postern?sslmode=verify-full' \\
+  postern copy-database /var/lib/postern/postern.db \\
+    'postgres://postern@db.example/postern?sslmode=verify-full' \\
     --to-password-file /etc/postern/db-password")]
 pub(super) struct CopyDatabase {
     /// The database that is read.
