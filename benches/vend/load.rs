@@ -121,6 +121,7 @@ async fn one(
 /// A connection that waits for each answer before it asks again.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    address: String,
     stream: TcpStream,
     answer: Vec<u8>,
 }
@@ -132,6 +133,7 @@ impl Connection {
             .map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         Ok(Self {
+            address: address.to_owned(),
             stream,
             answer: Vec::with_capacity(8192),
         })
@@ -139,6 +141,10 @@ impl Connection {
 
     /// Sends one request and reads the whole answer; its status.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<u16, String> {
+        // Nobody asked for a while: the server closes idle connections, and clients open new ones.
+        if matches!(self.stream.try_read(&mut [0]), Ok(0)) {
+            *self = Self::open(&self.address).await?;
+        }
         self.stream
             .write_all(request)
             .await
