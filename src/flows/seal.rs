@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use crate::{
     audit::{Checkpoint, LogHead, merkle::root_plan},
     domain::{OrgId, entry::Epoch},
-    store::{Kept, StoreError, Tx},
+    store::{Kept, LogRow, StoreError, Tx},
 };
 
 use super::{Deps, Refusal, audit, witness};
@@ -171,12 +171,7 @@ async fn ask_witness(
 
 async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<Disagreement>, Refusal> {
     let mut tx = deps.store.read(org).await?;
-    let epoch = tx
-        .epoch(org)
-        .await?
-        .ok_or(StoreError::Inconsistent { table: "epochs" })?;
-    let head = tx.log_head(org).await?;
-    let size = head.as_ref().map_or(0, |row| row.size);
+    let (Side { size, epoch }, _) = inside(&mut tx, org).await?;
     let key = audit::key(deps, org)?;
     let note = kept.as_ref().and_then(|kept| kept.checkpoint.as_deref());
     let checkpoint = note.and_then(|note| Checkpoint::open(note, &key).ok());
@@ -202,20 +197,26 @@ async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<D
     }))
 }
 
-/// What the database says of an org that is sealed.
-async fn disagreement(tx: &mut Tx, org: OrgId, why: Why) -> Result<Disagreement, Refusal> {
+/// How far the database is, and the head of its log.
+async fn inside(tx: &mut Tx, org: OrgId) -> Result<(Side, Option<LogRow>), Refusal> {
     let epoch = tx
         .epoch(org)
         .await?
         .ok_or(StoreError::Inconsistent { table: "epochs" })?;
     let head = tx.log_head(org).await?;
     let size = head.as_ref().map_or(0, |row| row.size);
+    Ok((Side { size, epoch }, head))
+}
+
+/// What the database says of an org that is sealed.
+async fn disagreement(tx: &mut Tx, org: OrgId, why: Why) -> Result<Disagreement, Refusal> {
+    let (inside, head) = inside(tx, org).await?;
     // A head that cannot be read agrees with nothing.
     let state: Option<LogHead> = head.as_ref().and_then(|row| serde_json::from_str(&row.head).ok());
     Ok(Disagreement {
         org,
         why,
-        inside: Side { size, epoch },
+        inside,
         agreed: state
             .as_ref()
             .and_then(LogHead::epoch)

@@ -134,12 +134,12 @@ macro_rules! connect_columns {
 
 impl Tx {
     /// Keeps a new session, and forgets those of the org that came to an end long ago: an agent that asks day after day
-    /// for somebody who never connects makes one each time.
+    /// for somebody who never connects makes one each time. Those nobody finished are failed by the sweep first.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn insert_connect(&mut self, row: &ConnectRow) -> Result<(), StoreError> {
-        let over = self.now - KEPT;
+        let over = self.now - ENDED_KEPT_FOR;
         self.execute(FORGET, params![row.org, first_made_at(over), over])
             .await?;
         self.change(
@@ -417,4 +417,4 @@ fn first_made_at(at: Time) -> ConnectSessionId {
 }
 
 /// How long a session that came to an end can be asked for.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
+const ENDED_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);

@@ -43,6 +43,7 @@ where
     W: Future<Output = Result<T, E>>,
     E: Contended,
 {
+    // The pauses are tokio's time, so their end is too: a test that pauses one pauses both.
     let began = Instant::now();
     let mut longest = FIRST_PAUSE;
     loop {

@@ -316,7 +316,11 @@ impl Copying {
             None => self.begin().await?,
         };
         let report = |tables, was_complete| Report {
-            orgs: self.scopes.len() as u64 - 1,
+            orgs: self
+                .scopes
+                .iter()
+                .filter(|scope| !matches!(scope, Scope::Deployment))
+                .count() as u64,
             tables,
             was_complete,
         };

@@ -94,8 +94,9 @@ impl Copying {
         let mut connection = self.to.write(scope).await?;
         let written = async {
             if first && table.is_kept_by_triggers() {
+                let sql = format!("DELETE FROM {} WHERE org_id = $1", table.name);
                 connection
-                    .execute("DELETE FROM open_calls WHERE org_id = $1", params![scope.text()])
+                    .execute(AssertSqlSafe(sql), params![scope.text()])
                     .await?;
             }
             if !batch.is_empty() {

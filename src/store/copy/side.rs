@@ -144,11 +144,7 @@ impl Side {
     /// The deployment, then every org in the order of their ids.
     pub(super) async fn scopes(&self) -> Result<Vec<Scope>, CopyError> {
         let mut scopes = vec![Scope::Deployment];
-        let (mut connection, _) = self
-            .engine
-            .begin(Mode::Read, Reach::Due, self.clock.now())
-            .await
-            .map_err(|error| self.which.failed(error))?;
+        let mut connection = self.look().await?;
         let rows = connection
             .rows("SELECT org_id FROM epochs ORDER BY org_id", params![])
             .await
@@ -181,11 +177,7 @@ impl Side {
             }
         }
         drop(connection);
-        let (mut connection, _) = self
-            .engine
-            .begin(Mode::Read, Reach::Due, self.clock.now())
-            .await
-            .map_err(|error| self.which.failed(error))?;
+        let mut connection = self.look().await?;
         let rows = connection
             .rows(
                 "SELECT (SELECT count(*) FROM epochs) + (SELECT count(id) FROM grants) + (SELECT count(id) FROM entries)",
@@ -194,6 +186,14 @@ impl Side {
             .await;
         let seen = rows.and_then(one).map_err(|error| self.which.failed(error))?;
         Ok((seen > 0).then(|| "epochs".to_owned()))
+    }
+
+    /// A snapshot of what the workers see of all orgs.
+    async fn look(&self) -> Result<Connection, CopyError> {
+        let begun = self.engine.begin(Mode::Read, Reach::Due, self.clock.now()).await;
+        begun
+            .map(|(connection, _)| connection)
+            .map_err(|error| self.which.failed(error))
     }
 
     /// A snapshot for reading.
