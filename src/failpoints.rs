@@ -57,6 +57,12 @@ pub enum Failpoint {
     SpoolKept,
     /// A spooled answer is in the database, its file still there.
     SpoolEntered,
+    /// Some of a revocation's grants have their tombstones and places in the outbox, not committed.
+    FanOutBurying,
+    /// Some of a revocation's grants have them for good.
+    FanOutBuried,
+    /// A provider has answered an upstream revocation, which is not recorded.
+    UpstreamAnswered,
 }
 
 impl Failpoint {
@@ -89,6 +95,9 @@ impl Failpoint {
             Self::SpoolRenamed => "spool.renamed",
             Self::SpoolKept => "spool.kept",
             Self::SpoolEntered => "spool.entered",
+            Self::FanOutBurying => "fan_out.burying",
+            Self::FanOutBuried => "fan_out.buried",
+            Self::UpstreamAnswered => "upstream.answered",
         }
     }
 

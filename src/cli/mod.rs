@@ -32,6 +32,7 @@ mod migrate;
 mod output;
 mod policy;
 mod recover;
+mod revocations;
 mod revoke;
 mod serve;
 mod table;
@@ -125,6 +126,8 @@ enum Verb {
     Policy(policy::Policy),
     /// End grants in one action.
     Revoke(revoke::Revoke),
+    /// What became of it at the providers.
+    Revocations(revocations::Revocations),
     /// Who did what as whom.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -163,6 +166,7 @@ pub fn main() -> ExitCode {
         colour: may_colour(&env, io::stdout().is_terminal()),
         may_ask: !cli.global.no_input && io::stdin().is_terminal() && io::stderr().is_terminal(),
         to_terminal: io::stdout().is_terminal(),
+        messages_to_terminal: io::stderr().is_terminal(),
     };
     let mut output = Output::new(style, Box::new(io::stdout()), Box::new(io::stderr()));
     let ended = runtime.block_on(run(cli, &env, &mut output));
@@ -216,6 +220,7 @@ async fn run_verb(
         Verb::Engines(verb) => verb.run(&client()?, output).await,
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
+        Verb::Revocations(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,
         Verb::Recover(verb) => verb.run(env, output).await,
         Verb::Doctor(verb) => verb.run(client(), output).await,

@@ -17,6 +17,7 @@ pub(super) struct Style {
     pub(super) colour: bool,
     pub(super) may_ask: bool,
     pub(super) to_terminal: bool,
+    pub(super) messages_to_terminal: bool,
 }
 
 /// The two streams.
@@ -24,6 +25,8 @@ pub(super) struct Output {
     style: Style,
     data: Box<dyn Write + Send>,
     messages: Box<dyn Write + Send>,
+    /// Whether the line of messages holds a bar.
+    bar: bool,
 }
 
 impl Output {
@@ -32,6 +35,7 @@ impl Output {
             style,
             data,
             messages,
+            bar: false,
         }
     }
 
@@ -95,8 +99,36 @@ impl Output {
         self.line(&plain_lines(text));
     }
 
+    /// How much of something is done, in percent: a bar on a terminal, else a line.
+    pub(super) fn progress(&mut self, percent: u8, what: &str) {
+        if self.style.quiet {
+            return;
+        }
+        if !self.style.messages_to_terminal {
+            let _ = writeln!(self.messages, "{percent:3} % {}", plain(what));
+            return;
+        }
+        let done = usize::from(percent.min(100)) * BAR / 100;
+        let (full, rest) = ("#".repeat(done), ".".repeat(BAR - done));
+        // To the line's beginning, and what is left of the last one cleared (ECMA-48 §8.3.41).
+        let _ = write!(
+            self.messages,
+            "\r\x1b[K[{full}{rest}] {percent:3} % {}",
+            plain(what)
+        );
+        let _ = self.messages.flush();
+        self.bar = true;
+    }
+
+    fn end_bar(&mut self) {
+        if std::mem::take(&mut self.bar) {
+            let _ = writeln!(self.messages);
+        }
+    }
+
     /// Something a person may want to know; not with `--quiet`.
     pub(super) fn note(&mut self, text: &str) {
+        self.end_bar();
         if !self.style.quiet {
             let _ = writeln!(self.messages, "{}", plain_lines(text));
         }
@@ -104,6 +136,7 @@ impl Output {
 
     /// Why it did not work: what, then what to do.
     pub(super) fn error(&mut self, error: &CliError) {
+        self.end_bar();
         match error {
             CliError::Refused(refusal) if self.style.json => {
                 let _ = writeln!(self.messages, "{}", refusal.document);
@@ -151,6 +184,9 @@ impl Output {
         }
     }
 }
+
+/// How long a bar is.
+const BAR: usize = 30;
 
 /// A value in one line.
 fn cell(value: &Value) -> String {

@@ -96,6 +96,7 @@ async fn ran(
         colour: false,
         may_ask: false,
         to_terminal: false,
+        messages_to_terminal: false,
     };
     let (data, messages) = (Captured::default(), Captured::default());
     let mut output = Output::new(style, Box::new(data.clone()), Box::new(messages.clone()));
@@ -456,6 +457,7 @@ async fn a_server_that_is_not_there_is_a_plain_failure_with_a_hint() {
         colour: false,
         may_ask: false,
         to_terminal: false,
+        messages_to_terminal: false,
     };
     let mut output = Output::new(
         style,

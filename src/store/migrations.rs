@@ -25,15 +25,19 @@ macro_rules! history {
                 "refresh",
                 include_str!(concat!("../../migrations/", $dialect, "/0005_refresh.sql")),
             ),
+            (
+                "fan_out",
+                include_str!(concat!("../../migrations/", $dialect, "/0006_fan_out.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 5] = history!("sqlite");
-const POSTGRES: [(&str, &str); 5] = history!("postgres");
+const SQLITE: [(&str, &str); 6] = history!("sqlite");
+const POSTGRES: [(&str, &str); 6] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 5;
+pub(super) const LATEST: i64 = 6;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)
