@@ -3,6 +3,7 @@
 mod api;
 mod browser;
 pub mod database;
+mod seed;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
