@@ -98,6 +98,33 @@ impl Tx {
         .map(drop)
     }
 
+    /// Takes upstream revocations that are due for this process until a moment: who asks, asks alone. Returns those it
+    /// got. If the process dies, they are due again at that moment.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn claim_outbox(
+        &mut self,
+        org: OrgId,
+        grants: &[GrantId],
+        until: Time,
+    ) -> Result<Vec<GrantId>, StoreError> {
+        let mut claimed = Vec::with_capacity(grants.len());
+        for &grant in grants {
+            let changed = self
+                .execute(
+                    "UPDATE outbox SET due_at = $3
+                     WHERE org_id = $1 AND grant_id = $2 AND result = 'pending' AND due_at <= $4",
+                    params![org, grant, until, self.now],
+                )
+                .await?;
+            if changed == 1 {
+                claimed.push(grant);
+            }
+        }
+        Ok(claimed)
+    }
+
     /// What became of the grants of a revocation, in the order of their ids.
     ///
     /// # Errors

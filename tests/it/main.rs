@@ -24,6 +24,7 @@ mod harness;
 mod idempotency;
 mod layering;
 mod log;
+mod million;
 mod mutations;
 mod notify;
 mod org;

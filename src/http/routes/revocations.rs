@@ -12,7 +12,7 @@ use crate::{
     domain::{EntryId, GrantId, RevocationId, Time, connector::ConnectorId, entry::Epoch},
     flows::{
         Deps,
-        revoke::{self, Revoked},
+        revoke::{self, Progress, Revoked},
         sight::{self, SeenRevocation},
     },
     http::{
@@ -119,6 +119,30 @@ impl From<UpstreamTotals> for Upstream {
     }
 }
 
+/// How far a revocation has come. All of its grants have been stopped; this is about their tombstones and providers.
+#[derive(Debug, Serialize, ToSchema)]
+struct ProgressView {
+    /// Grants it ended; `null` while they are counted.
+    total: Option<u64>,
+    /// Grants that have their tombstone and their place in the queue to the provider.
+    queued: u64,
+    /// Grants with a final answer: every state of `upstream` but `pending`.
+    done: u64,
+    /// Grants without one; `null` while they are counted.
+    remaining: Option<u64>,
+}
+
+impl From<&Progress> for ProgressView {
+    fn from(progress: &Progress) -> Self {
+        Self {
+            total: progress.total,
+            queued: progress.queued,
+            done: progress.done(),
+            remaining: progress.remaining(),
+        }
+    }
+}
+
 /// A dry run: what would end.
 #[derive(Debug, Serialize, ToSchema)]
 struct DryRun {
@@ -140,8 +164,8 @@ pub(super) struct RevocationReceipt {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     effective_at: Time,
-    /// What ended.
-    counts: Counts,
+    /// What ended; `null` if there is so much of it that it is still being counted: it stands in the revocation then.
+    counts: Option<Counts>,
     /// Entries of calls that were sent before and have no outcome yet.
     #[schema(value_type = Vec<String>)]
     in_flight: Vec<EntryId>,
@@ -156,10 +180,10 @@ impl From<Revoked> for RevocationReceipt {
             epoch: revoked.epoch,
             effective_at: revoked.at,
             upstream: Upstream::from(UpstreamTotals {
-                pending: revoked.counts.grants,
+                pending: revoked.counts.map_or(0, |counts| counts.grants),
                 ..UpstreamTotals::default()
             }),
-            counts: revoked.counts.into(),
+            counts: revoked.counts.map(Counts::from),
             in_flight: revoked.in_flight,
         }
     }
@@ -220,8 +244,10 @@ struct RevocationView {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     effective_at: Time,
-    /// What ended.
-    counts: Counts,
+    /// What ended; `null` while it is counted.
+    counts: Option<Counts>,
+    /// How far it has come, over all grants.
+    progress: ProgressView,
     /// How far it has come at the providers, over all grants.
     upstream: Upstream,
     /// One page of its grants.
@@ -273,7 +299,7 @@ async fn show(
     let SeenRevocation {
         row,
         epoch,
-        totals,
+        progress,
         grants,
     } = sight::revocation(&deps, &who, id, query.after, query.limit.rows()).await?;
     let page = query.limit.page(
@@ -292,8 +318,9 @@ async fn show(
         reason: row.reason,
         epoch,
         effective_at: row.at,
-        counts: row.counts.into(),
-        upstream: totals.into(),
+        counts: row.counts.map(Counts::from),
+        progress: (&progress).into(),
+        upstream: progress.upstream.into(),
         items: page.items,
         next: page.next,
     })
@@ -308,6 +335,7 @@ async fn show(
         DryRun,
         Counts,
         Upstream,
+        ProgressView,
         RevocationView,
         RevokedGrant
     ))

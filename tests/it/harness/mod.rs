@@ -4,6 +4,7 @@ mod api;
 mod browser;
 pub mod cluster;
 pub mod database;
+mod seed;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 

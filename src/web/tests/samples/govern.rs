@@ -186,7 +186,7 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
         account: maker.say("ben@acme.example"),
         upstream,
     });
-    let receipt = |what, grants: Vec<RevokedGrant>, more, in_flight| RevokeReceiptPage {
+    let receipt = |what, grants: Vec<RevokedGrant>, more: u64, in_flight| RevokeReceiptPage {
         shell: maker.shell(true),
         id: revocation(),
         what,
@@ -194,7 +194,10 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
         reason: maker.say("Laptop lost on the train"),
         by: Some(maker.say("Ada Lovelace")),
         at: ago(1),
-        counts,
+        // Very many are still being counted when the receipt is first looked at.
+        counts: (more < 10_000).then_some(counts),
+        done: 3,
+        total: (more < 10_000).then(|| 4 + more),
         in_flight,
         grants,
         more,
@@ -207,6 +210,10 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
     };
     book.add("receipt", &receipt(What::User, grants.to_vec(), 0, 1));
     book.add("receipt-all", &receipt(What::All, grants.to_vec(), 1_196, 0));
+    book.add(
+        "receipt-counting",
+        &receipt(What::All, grants.to_vec(), 999_996, 0),
+    );
     book.add("receipt-agent", &receipt(What::Agent, Vec::new(), 0, 0));
 }
 
