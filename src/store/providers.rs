@@ -41,15 +41,15 @@ impl Store {
         tx.commit().await
     }
 
-    /// Leaves a provider alone until a moment it named.
+    /// Leaves a provider alone for as long as it said.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn rest_provider(&self, host: &str, until: Time) -> Result<(), StoreError> {
+    pub async fn rest_provider(&self, host: &str, after: Duration) -> Result<(), StoreError> {
         let mut tx = self.write_deployment().await?;
         let bucket = tx.bucket(host).await?;
-        tx.put_bucket(host, bucket.taken_up_to, bucket.not_before.max(until))
-            .await?;
+        let not_before = bucket.not_before.max(tx.now + after);
+        tx.put_bucket(host, bucket.taken_up_to, not_before).await?;
         tx.commit().await
     }
 }

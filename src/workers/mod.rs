@@ -2,9 +2,12 @@
 //! renewing ahead, telling the operator's webhook, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
 
 use crate::flows::{Deps, Refusal, notify, refresh, sequence, sinks, sweep, upstream, witness};
 
@@ -97,20 +100,21 @@ async fn fan_out(deps: Arc<Deps>) -> Result<(), Refusal> {
 /// Asks the providers to end what is due, each in a task of its own: a slow one holds up nobody else's.
 async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
     let mut rounds = JoinSet::new();
-    let mut busy = HashSet::new();
+    let mut busy: HashMap<Id, String> = HashMap::new();
     while !*stopped.borrow() {
         match upstream::providers(&deps).await {
             Ok(providers) => {
                 for provider in providers {
-                    if busy.insert(provider.host.clone()) {
-                        let deps = Arc::clone(&deps);
-                        rounds.spawn(async move {
-                            if let Err(refusal) = upstream::round(&deps, &provider).await {
-                                tracing::warn!(cause = %refusal, "upstream revocations have to wait");
-                            }
-                            provider.host
-                        });
+                    if busy.values().any(|host| *host == provider.host) {
+                        continue;
                     }
+                    let (deps, host) = (Arc::clone(&deps), provider.host.clone());
+                    let round = rounds.spawn(async move {
+                        if let Err(refusal) = upstream::round(&deps, &provider).await {
+                            tracing::warn!(cause = %refusal, "upstream revocations have to wait");
+                        }
+                    });
+                    busy.insert(round.id(), host);
                 }
             }
             Err(refusal) => tracing::warn!(cause = %refusal, "upstream revocations have to wait"),
@@ -120,7 +124,11 @@ async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = &mut pause => break,
-                Some(Ok(host)) = rounds.join_next() => { busy.remove(&host); }
+                Some(ended) = rounds.join_next_with_id() => {
+                    // Also one that stopped unexpectedly: its provider is asked again at the next look.
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    busy.remove(&id);
+                }
                 changed = stopped.changed() => if changed.is_err() { return } else { break },
             }
         }

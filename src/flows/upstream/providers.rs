@@ -151,7 +151,13 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
     let mut requests = 0;
     let answer = ask(deps, &row, &mut requests).await;
     Failpoint::UpstreamAnswered.reached();
-    let now = deps.clock.now();
+    if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
+        // RFC 9110 §10.2.3: said to one of us, it is meant for all.
+        deps.store.rest_provider(host, after).await?;
+    }
+    let mut tx = deps.store.write(row.org).await?;
+    // The database's time, by which what is due is looked for.
+    let now = tx.now();
     row.attempts += 1;
     row.result = match answer {
         Ok(RevokeOutcome::Revoked) => UpstreamResult::Revoked,
@@ -162,8 +168,6 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
     };
     row.due_at = now + backoff(row.attempts);
     if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
-        // RFC 9110 §10.2.3: said to one of us, it is meant for all.
-        deps.store.rest_provider(host, now + after).await?;
         row.due_at = row.due_at.max(now + after);
     }
     let last = row.result != UpstreamResult::Pending;
@@ -174,7 +178,6 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
         correlation: row.revocation.map(|id| id.to_string()),
         ..EntryDraft::default()
     };
-    let mut tx = deps.store.write(row.org).await?;
     // INVARIANT: a token that came while the provider was asked is asked about too, before anything is final.
     let held = tx.secrets_of(row.org, row.grant).await?;
     let newer = |secret: &(SecretKind, SecretRow)| asked.is_some_and(|asked| secret.1.generation > asked);
