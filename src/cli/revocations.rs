@@ -43,6 +43,7 @@ impl Revocations {
 
 /// Shows how far a revocation is until every provider has given its final answer.
 pub(super) async fn wait(client: &Client, id: &str, output: &mut Output) -> Result<(), CliError> {
+    output.note("Ctrl-C ends the waiting, not the revocation.");
     let mut told = None;
     loop {
         let seen = look(client, id, "1").await?;

@@ -72,6 +72,9 @@ impl Revoke {
             )
             .await?;
         output.show(&receipt);
+        if receipt.get("counts").is_none_or(Value::is_null) {
+            output.note("Everything selected has ended. How much that was is still being counted.");
+        }
         if let Some(id) = receipt.get("id").and_then(Value::as_str) {
             output.note(&format!(
                 "Nothing of this selection is released any more. The providers' side: postern revocations show {id}"

@@ -98,8 +98,8 @@ impl From<SelectorCounts> for Counts {
 /// How far it has come at the providers.
 #[derive(Debug, Serialize, ToSchema)]
 struct Upstream {
-    /// Not yet answered for good.
-    pending: u64,
+    /// Not yet answered for good; `null` while the grants are counted.
+    pending: Option<u64>,
     /// Ended there, too.
     revoked: u64,
     /// The provider has no way to.
@@ -108,10 +108,11 @@ struct Upstream {
     unconfirmed: u64,
 }
 
-impl From<UpstreamTotals> for Upstream {
-    fn from(totals: UpstreamTotals) -> Self {
+impl Upstream {
+    /// `counted`: whether it is known how many grants there are.
+    fn of(totals: UpstreamTotals, counted: bool) -> Self {
         Self {
-            pending: totals.pending,
+            pending: counted.then_some(totals.pending),
             revoked: totals.revoked,
             unsupported: totals.unsupported,
             unconfirmed: totals.unconfirmed,
@@ -164,7 +165,8 @@ pub(super) struct RevocationReceipt {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     effective_at: Time,
-    /// What ended; `null` if there is so much of it that it is still being counted: it stands in the revocation then.
+    /// What ended; `null` if there is so much of it that it is still being counted: `GET /v1/revocations/{id}` tells it
+    /// then.
     counts: Option<Counts>,
     /// Entries of calls that were sent before and have no outcome yet.
     #[schema(value_type = Vec<String>)]
@@ -179,10 +181,13 @@ impl From<Revoked> for RevocationReceipt {
             id: revoked.id,
             epoch: revoked.epoch,
             effective_at: revoked.at,
-            upstream: Upstream::from(UpstreamTotals {
-                pending: revoked.counts.map_or(0, |counts| counts.grants),
-                ..UpstreamTotals::default()
-            }),
+            upstream: Upstream::of(
+                UpstreamTotals {
+                    pending: revoked.counts.map_or(0, |counts| counts.grants),
+                    ..UpstreamTotals::default()
+                },
+                revoked.counts.is_some(),
+            ),
             counts: revoked.counts.map(Counts::from),
             in_flight: revoked.in_flight,
         }
@@ -244,7 +249,7 @@ struct RevocationView {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     effective_at: Time,
-    /// What ended; `null` while it is counted.
+    /// What ended; `null` while it is counted, and for good if the counting process ended first.
     counts: Option<Counts>,
     /// How far it has come, over all grants.
     progress: ProgressView,
@@ -320,7 +325,7 @@ async fn show(
         effective_at: row.at,
         counts: row.counts.map(Counts::from),
         progress: (&progress).into(),
-        upstream: progress.upstream.into(),
+        upstream: Upstream::of(progress.upstream, progress.total.is_some()),
         items: page.items,
         next: page.next,
     })
@@ -356,6 +361,32 @@ mod tests {
 
     fn read_selector(value: &Value) -> Result<Selector, Problem> {
         selector(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn an_answer_before_the_counting_claims_no_number() {
+        let revoked = |counts| Revoked {
+            id: RevocationId::from_bytes([1; 16]),
+            epoch: Epoch {
+                incarnation: 1,
+                counter: 2,
+            },
+            at: Time::from_unix_seconds(1_800_000_000),
+            counts,
+            in_flight: Vec::new(),
+        };
+        let answer = |counts| serde_json::to_value(RevocationReceipt::from(revoked(counts))).unwrap();
+        let early = answer(None);
+        let unknown = json!({"pending": null, "revoked": 0, "unsupported": 0, "unconfirmed": 0});
+        assert_eq!((&early["counts"], &early["upstream"]), (&Value::Null, &unknown));
+        let counted = answer(Some(SelectorCounts {
+            grants: 3,
+            ..SelectorCounts::default()
+        }));
+        assert_eq!(
+            (&counted["counts"]["grants"], &counted["upstream"]["pending"]),
+            (&json!(3), &json!(3))
+        );
     }
 
     #[test]

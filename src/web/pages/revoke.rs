@@ -277,13 +277,22 @@ impl RevokeReceiptPage {
             .filter(|(done, total)| done < total)
     }
 
+    /// Only what was counted as nought is nothing.
+    fn nothing_to_ask(&self) -> bool {
+        self.grants.is_empty() && self.total == Some(0)
+    }
+
     fn answered(done: &u64, total: &u64) -> String {
         let of = words::count(*total, "connection", "connections");
         format!("{} of {of} ended at the app or given up", words::thousands(*done))
     }
 
     fn more_grants(&self) -> String {
-        words::count(self.more, "more connection", "more connections")
+        let at_least = if self.total.is_none() { "at least " } else { "" };
+        format!(
+            "{at_least}{}",
+            words::count(self.more, "more connection", "more connections")
+        )
     }
 }
 

@@ -197,7 +197,7 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
         // Very many are still being counted when the receipt is first looked at.
         counts: (more < 10_000).then_some(counts),
         done: 3,
-        total: (more < 10_000).then(|| 4 + more),
+        total: (more < 10_000).then(|| 4 * u64::from(!grants.is_empty()) + more),
         in_flight,
         grants,
         more,
@@ -214,6 +214,15 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
         "receipt-counting",
         &receipt(What::All, grants.to_vec(), 999_996, 0),
     );
+    let begun = RevokeReceiptPage {
+        done: 0,
+        upstream: UpstreamCounts {
+            pending: 1_200,
+            ..UpstreamCounts::default()
+        },
+        ..receipt(What::All, Vec::new(), 1_200, 0)
+    };
+    book.add("receipt-begun", &begun);
     book.add("receipt-agent", &receipt(What::Agent, Vec::new(), 0, 0));
 }
 
