@@ -1,10 +1,35 @@
-//! Many grants at once, in a few statements: copies of one that was really connected.
+//! Many grants: really connected, each by a person of its own; or very many in a few statements, copies of one.
 
-use postern::{domain::GrantId, store::Location};
+use postern::{
+    domain::{GrantId, connector::Category},
+    flows::apply,
+    store::Location,
+};
+use serde_json::{Value, json};
 
 use super::{World, database};
 
 impl World {
+    /// Connects Acme Mail for `count` new people.
+    pub async fn connect_many(&self, count: usize) -> Vec<GrantId> {
+        let email = |number: usize| format!("person-{number}@acme.example");
+        let people: Vec<Value> = (0..count)
+            .map(|number| json!({"email": email(number), "role": "member"}))
+            .collect();
+        let document = toml::to_string(&json!({"person": people})).unwrap();
+        apply::apply(&self.deps, self.org, "test".to_owned(), &document)
+            .await
+            .unwrap();
+        let mut grants = Vec::new();
+        for number in 0..count {
+            let mut tx = self.deps.store.read(self.org).await.unwrap();
+            let found = tx.user_by_email(self.org, &email(number)).await.unwrap();
+            drop(tx);
+            grants.push(self.connect(found.unwrap().id, &[Category::Read]).await);
+        }
+        grants
+    }
+
     /// Makes `count` living grants beside `model`, four to a person of their own, each delegated as the model is. Their
     /// secrets are left out: nothing can be released with them, and nothing that ends them opens one.
     pub async fn seed(&self, model: GrantId, count: u64) {
