@@ -61,6 +61,12 @@ pub enum Failpoint {
     CopyBatch,
     /// The source of a copy is closed for good, the target not yet open.
     CopySourceClosed,
+    /// Some of a revocation's grants have their tombstones and places in the outbox, not committed.
+    FanOutBurying,
+    /// Some of a revocation's grants have them for good.
+    FanOutBuried,
+    /// A provider has answered an upstream revocation, which is not recorded.
+    UpstreamAnswered,
 }
 
 impl Failpoint {
@@ -95,6 +101,9 @@ impl Failpoint {
             Self::SpoolEntered => "spool.entered",
             Self::CopyBatch => "copy.batch",
             Self::CopySourceClosed => "copy.source_closed",
+            Self::FanOutBurying => "fan_out.burying",
+            Self::FanOutBuried => "fan_out.buried",
+            Self::UpstreamAnswered => "upstream.answered",
         }
     }
 

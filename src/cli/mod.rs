@@ -34,6 +34,7 @@ mod org;
 mod output;
 mod policy;
 mod recover;
+mod revocations;
 mod revoke;
 mod serve;
 mod table;
@@ -132,6 +133,8 @@ enum Verb {
     Policy(policy::Policy),
     /// End grants in one action.
     Revoke(revoke::Revoke),
+    /// What became of it at the providers.
+    Revocations(revocations::Revocations),
     /// Who did what as whom.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -226,6 +229,7 @@ async fn run_verb(
         Verb::Org(verb) => verb.run(&client()?, output).await,
         Verb::Policy(verb) => verb.run(output),
         Verb::Revoke(verb) => verb.run(&client()?, output).await,
+        Verb::Revocations(verb) => verb.run(&client()?, output).await,
         Verb::Audit(verb) => verb.run(|| client::Client::new(global, env), output).await,
         Verb::Recover(verb) => verb.run(env, output).await,
         Verb::Doctor(verb) => verb.run(client(), output).await,

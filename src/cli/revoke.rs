@@ -3,12 +3,12 @@
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
-use super::{client::Client, exit::CliError, output::Output};
+use super::{client::Client, exit::CliError, output::Output, revocations};
 
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("selector").required(true).multiple(false).args(["all", "user", "agent", "connector", "grant"]),
-    after_help = "Example:\n  postern revoke --agent agt_01h2xcejqtf2nbrexx3vqjhp41 --reason \"key leaked\" --dry-run\n  postern revoke --all --reason \"incident 12\" --yes --drain"
+    after_help = "Example:\n  postern revoke --agent agt_01h2xcejqtf2nbrexx3vqjhp41 --reason \"key leaked\" --dry-run\n  postern revoke --all --reason \"incident 12\" --yes --drain\n  postern revoke --connector slack --reason \"incident 13\" --yes --wait"
 )]
 pub(super) struct Revoke {
     /// Every grant of the organisation.
@@ -38,6 +38,9 @@ pub(super) struct Revoke {
     /// Wait for the outcome of calls that were already sent.
     #[arg(long)]
     drain: bool,
+    /// Wait until every provider has given its final answer; shows how far it is.
+    #[arg(long)]
+    wait: bool,
 }
 
 impl Revoke {
@@ -69,8 +72,16 @@ impl Revoke {
             )
             .await?;
         output.show(&receipt);
+        if receipt.get("counts").is_none_or(Value::is_null) {
+            output.note("Everything selected has ended. How much that was is still being counted.");
+        }
         if let Some(id) = receipt.get("id").and_then(Value::as_str) {
-            output.note(&format!("Nothing of this selection is released any more. The providers' side: GET /v1/revocations/{id}"));
+            output.note(&format!(
+                "Nothing of this selection is released any more. The providers' side: postern revocations show {id}"
+            ));
+            if self.wait {
+                revocations::wait(client, id, output).await?;
+            }
         }
         Ok(())
     }

@@ -6,10 +6,14 @@ use crate::{
         entry::{Entry, EntryType},
         grant::{Grant, GrantState},
     },
-    store::{AgentRow, EntryFilter, OutboxRow, RevocationRow, ServiceRow, Tx, UpstreamTotals, UserRow},
+    store::{AgentRow, EntryFilter, OutboxRow, RevocationRow, ServiceRow, Tx, UserRow},
 };
 
-use super::{Deps, Refusal, revoke, telling};
+use super::{
+    Deps, Refusal,
+    revoke::{self, Progress},
+    telling,
+};
 
 /// A person as admins see them.
 #[derive(Debug)]
@@ -55,8 +59,8 @@ pub struct Receipt {
     pub in_flight: u64,
     /// The first of its grants, each with its person and what the provider said.
     pub grants: Vec<(Option<UserRow>, Option<Grant>, OutboxRow)>,
-    /// How many grants stand where; those without a tombstone yet count as pending.
-    pub totals: UpstreamTotals,
+    /// How far it has come.
+    pub progress: Progress,
 }
 
 /// The people of the org.
@@ -156,7 +160,7 @@ pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receip
         };
         grants.push((user, grant, outbox));
     }
-    let totals = revoke::totals(&mut tx, org, &row).await?;
+    let progress = revoke::progress(&mut tx, org, &row).await?;
     let entry = revoke::entry(&mut tx, org, id).await?;
     drop(tx);
     let by = entry.and_then(|entry| entry.draft.on_behalf.into_iter().next());
@@ -169,7 +173,7 @@ pub async fn receipt(deps: &Deps, org: OrgId, id: RevocationId) -> Result<Receip
         row,
         by,
         grants,
-        totals,
+        progress,
     })
 }
 

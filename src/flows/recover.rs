@@ -179,7 +179,7 @@ async fn end(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector, epoch: E
         reason: "recovered from an older database".to_owned(),
         epoch: epoch.counter,
         at: now,
-        counts: tx.count_selector(org, selector).await?,
+        counts: Some(tx.count_selector(org, selector).await?),
         fanned_out: false,
     };
     tx.insert_revocation(org, &row, epoch).await?;

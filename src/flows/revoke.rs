@@ -8,7 +8,7 @@ use crate::{
         connector::ConnectorId,
         entry::{Entry, EntryDraft, EntryType, Epoch},
     },
-    store::{OutboxRow, RevocationRow, Selector, SelectorCounts, Tx, UpstreamTotals},
+    store::{OutboxRow, RevocationRow, Selector, SelectorCounts, StoreError, Tx, UpstreamTotals},
 };
 
 use super::{Deps, Refusal, record};
@@ -35,8 +35,8 @@ pub struct Revoked {
     pub epoch: Epoch,
     /// When.
     pub at: Time,
-    /// How much it covered.
-    pub counts: SelectorCounts,
+    /// How much it covered; `None` if that was not counted in time for this answer.
+    pub counts: Option<SelectorCounts>,
     /// Releases whose call was sent and has no outcome yet.
     pub in_flight: Vec<EntryId>,
 }
@@ -74,7 +74,7 @@ pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refu
     .unwrap_or(Err(Refusal::StoreUnavailable(None)))
 }
 
-async fn commit(deps: &Deps, org: OrgId, ask: &Ask) -> Result<Revoked, Refusal> {
+async fn commit(deps: &Arc<Deps>, org: OrgId, ask: &Ask) -> Result<Revoked, Refusal> {
     let id = RevocationId::new(deps.clock.now(), &*deps.random)?;
     let (kind, target) = ask.selector.floor();
     let mut draft = EntryDraft {
@@ -105,7 +105,8 @@ async fn commit(deps: &Deps, org: OrgId, ask: &Ask) -> Result<Revoked, Refusal> 
         draft.connector = Some(grant.connector);
     }
     let entry = record::open(deps, EntryType::Revoke, draft)?;
-    let counts = tx.count_selector(org, &ask.selector).await?;
+    // What a snapshot shows now is what is about to end: every other change of the org stands in line behind `tx`.
+    let before = snapshot(deps, org).await;
     let epoch = tx.advance_epoch(org, &ask.selector).await?;
     let row = RevocationRow {
         id,
@@ -113,7 +114,7 @@ async fn commit(deps: &Deps, org: OrgId, ask: &Ask) -> Result<Revoked, Refusal> 
         reason: ask.reason.clone(),
         epoch: epoch.counter,
         at: tx.now(),
-        counts,
+        counts: None,
         fanned_out: false,
     };
     tx.insert_revocation(org, &row, epoch).await?;
@@ -126,9 +127,50 @@ async fn commit(deps: &Deps, org: OrgId, ask: &Ask) -> Result<Revoked, Refusal> 
         id,
         epoch,
         at: row.at,
-        counts,
+        counts: counted(deps, org, row, before).await,
         in_flight: Vec::new(),
     })
+}
+
+/// A view of the org as it stands, for counting. Nothing may wait long for it: who revokes holds up the org's changes.
+async fn snapshot(deps: &Deps, org: OrgId) -> Option<Tx> {
+    let begun = async {
+        let mut tx = deps.store.read(org).await?;
+        // On SQLite the first thing read makes the snapshot.
+        tx.epoch(org).await?;
+        Ok::<_, StoreError>(tx)
+    };
+    tokio::time::timeout(SNAPSHOT, begun).await.ok()?.ok()
+}
+
+/// How much a revocation covered, if it is counted soon. The counting walks what the selection names and therefore comes
+/// after the revocation: nothing waits for it, and what it finds is written down whenever it is done.
+async fn counted(
+    deps: &Arc<Deps>,
+    org: OrgId,
+    row: RevocationRow,
+    before: Option<Tx>,
+) -> Option<SelectorCounts> {
+    let mut before = before?;
+    let deps = Arc::clone(deps);
+    let counting = tokio::spawn(async move {
+        let counted = async {
+            before.allow_time(COUNTING).await?;
+            let counts = before.count_selector(org, &row.selector).await?;
+            drop(before);
+            let mut tx = deps.store.write(org).await?;
+            tx.set_revocation_counts(org, row.id, &counts).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>(counts)
+        };
+        counted
+            .await
+            .inspect_err(
+                |error| tracing::warn!(revocation.id = %row.id, cause = %error, "{} is not counted", row.id),
+            )
+            .ok()
+    });
+    tokio::time::timeout(COUNTED_WITHIN, counting).await.ok()?.ok()?
 }
 
 /// Calls of a revocation's selection that were sent before it took effect and have no outcome yet.
@@ -162,14 +204,46 @@ pub async fn report(
     Ok((row, grants))
 }
 
-/// How far a revocation has come at the providers; grants that have no tombstone yet count as pending.
-pub(super) async fn totals(tx: &mut Tx, org: OrgId, row: &RevocationRow) -> Result<UpstreamTotals, Refusal> {
-    let mut totals = tx.upstream_totals(org, row.id).await?;
-    if !row.fanned_out {
-        let known = totals.pending + totals.revoked + totals.unsupported + totals.unconfirmed;
-        totals.pending += row.counts.grants.saturating_sub(known);
+/// How far a revocation has come, over all of its grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Its grants; `None` while they are not counted.
+    pub total: Option<u64>,
+    /// How many have their tombstone and their place among the calls to providers.
+    pub queued: u64,
+    /// At the providers; those without a tombstone yet count as pending, as far as they are counted.
+    pub upstream: UpstreamTotals,
+}
+
+impl Progress {
+    /// How many have a final answer.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.upstream.revoked + self.upstream.unsupported + self.upstream.unconfirmed
     }
-    Ok(totals)
+
+    /// How many have none.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        self.total.map(|total| total.saturating_sub(self.done()))
+    }
+}
+
+/// How far a revocation has come.
+pub(super) async fn progress(tx: &mut Tx, org: OrgId, row: &RevocationRow) -> Result<Progress, Refusal> {
+    let mut upstream = tx.upstream_totals(org, row.id).await?;
+    let queued = upstream.pending + upstream.revoked + upstream.unsupported + upstream.unconfirmed;
+    let total = match row.counts {
+        _ if row.fanned_out => Some(queued),
+        // Tokens that were on their way when it took effect come on top of what was counted.
+        counts => counts.map(|counts| counts.grants.max(queued)),
+    };
+    upstream.pending += total.map_or(0, |total| total - queued);
+    Ok(Progress {
+        total,
+        queued,
+        upstream,
+    })
 }
 
 /// The entry that says a revocation took effect.
@@ -227,5 +301,11 @@ fn covers(selector: &Selector, entry: &Entry) -> bool {
 pub(super) const OUTCOME_DUE: Duration = Duration::from_secs(300);
 /// The longest wait for calls already sent.
 const DRAIN: Duration = Duration::from_secs(35);
+/// How long a revocation may wait for a view of what it is about to end.
+const SNAPSHOT: Duration = Duration::from_millis(100);
+/// How long its answer waits for the counts.
+const COUNTED_WITHIN: Duration = Duration::from_millis(400);
+/// How long the counting may take.
+const COUNTING: Duration = Duration::from_secs(120);
 /// How often to look meanwhile.
 const POLL: Duration = Duration::from_millis(100);

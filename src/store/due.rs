@@ -1,6 +1,6 @@
 //! What waits for the workers, across all orgs: ids only. The work itself is done in a transaction of its org.
 
-use crate::domain::{ConnectSessionId, EntryId, GrantId, OrgId, RevocationId, Time};
+use crate::domain::{ConnectSessionId, EntryId, GrantId, OrgId, RevocationId, Time, connector::ConnectorId};
 
 use super::{
     StoreError,
@@ -110,17 +110,38 @@ impl Due {
         .await
     }
 
-    /// Grants whose upstream revocation is to be tried now.
+    /// Connectors at which upstream revocations wait, due or not.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn outbox(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        self.list(
-            "SELECT org_id, grant_id FROM outbox WHERE result = 'pending' AND due_at <= $1 ORDER BY due_at LIMIT $2",
-            params![self.0.now, limit],
-            pair,
-        )
-        .await
+    pub async fn outbox_connectors(&mut self) -> Result<Vec<ConnectorId>, StoreError> {
+        let mut found: Vec<ConnectorId> = Vec::new();
+        loop {
+            let after = found.last().map_or_else(String::new, ToString::to_string);
+            let row = self.0.row(NEXT_CONNECTOR, params![after]).await?;
+            // One jump through the index for each connector, however much waits at it.
+            match row
+                .map(|row| row.fields("outbox").opt_parse())
+                .transpose()?
+                .flatten()
+            {
+                Some(next) => found.push(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Grants whose upstream revocation at one connector is to be tried now.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn outbox(
+        &mut self,
+        connector: &ConnectorId,
+        limit: u64,
+    ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(OUTBOX, params![self.0.now, connector, limit], pair)
+            .await
     }
 
     /// Grants of which nobody knows what the provider answered to a refresh, and nobody is asking, the oldest first.
@@ -213,6 +234,12 @@ impl Due {
 fn behind(after: Option<OrgId>) -> String {
     after.map_or_else(String::new, |org| org.to_string())
 }
+
+pub(super) const NEXT_CONNECTOR: &str =
+    "SELECT min(connector) FROM outbox WHERE result = 'pending' AND connector > $1";
+
+pub(super) const OUTBOX: &str = "SELECT org_id, grant_id FROM outbox
+     WHERE result = 'pending' AND connector = $2 AND due_at <= $1 ORDER BY due_at LIMIT $3";
 
 pub(super) const OUTCOMES: &str =
     "SELECT org_id, entry_id FROM open_calls WHERE sent_at < $1 ORDER BY sent_at LIMIT $2";

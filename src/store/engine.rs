@@ -1,5 +1,7 @@
 //! Which database is behind. Both engines offer the same few things; the rest of the room does not know which it is.
 
+use std::time::Duration;
+
 use sqlx::SqlSafeStr;
 
 use crate::domain::{OrgId, Time};
@@ -147,6 +149,14 @@ impl Connection {
         match self {
             Self::Sqlite(_) => Ok(()),
             Self::Postgres(connection) => connection.queue_for_guard(org).await,
+        }
+    }
+
+    /// Lets the statements of this transaction take longer than others may.
+    pub(super) async fn allow_time(&mut self, each: Duration) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(connection) => connection.allow_time(each).await,
         }
     }
 

@@ -184,12 +184,7 @@ impl Tx {
         org: OrgId,
         revocation: RevocationId,
     ) -> Result<UpstreamTotals, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT result, count(*) FROM outbox WHERE org_id = $1 AND revocation_id = $2 GROUP BY result",
-                params![org, revocation],
-            )
-            .await?;
+        let rows = self.rows(UPSTREAM_TOTALS, params![org, revocation]).await?;
         let mut totals = UpstreamTotals::default();
         for row in rows {
             let mut fields = row.fields("outbox");
@@ -206,3 +201,6 @@ impl Tx {
         Ok(totals)
     }
 }
+
+pub(super) const UPSTREAM_TOTALS: &str =
+    "SELECT result, count(*) FROM outbox WHERE org_id = $1 AND revocation_id = $2 GROUP BY result";

@@ -30,6 +30,7 @@ mod outside;
 mod people;
 mod policies;
 mod postgres;
+mod providers;
 mod refresh;
 mod replicas;
 mod retry;

@@ -98,6 +98,27 @@ impl Tx {
         .map(drop)
     }
 
+    /// Takes upstream revocations that are due for this process until a moment: who asks, asks alone. Returns those it
+    /// got. If the process dies, they are due again at that moment.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn claim_outbox(
+        &mut self,
+        org: OrgId,
+        grants: &[GrantId],
+        until: Time,
+    ) -> Result<Vec<GrantId>, StoreError> {
+        let mut claimed = Vec::with_capacity(grants.len());
+        for &grant in grants {
+            let changed = self.execute(CLAIM, params![org, grant, until, self.now]).await?;
+            if changed == 1 {
+                claimed.push(grant);
+            }
+        }
+        Ok(claimed)
+    }
+
     /// What became of the grants of a revocation, in the order of their ids.
     ///
     /// # Errors
@@ -110,12 +131,7 @@ impl Tx {
         limit: u64,
     ) -> Result<Vec<OutboxRow>, StoreError> {
         let rows = self
-            .rows(
-                "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox
-                 WHERE org_id = $1 AND revocation_id = $2 AND (CAST($3 AS TEXT) IS NULL OR grant_id > $3)
-                 ORDER BY grant_id LIMIT $4",
-                params![org, revocation, after, limit],
-            )
+            .rows(OF_REVOCATION, params![org, revocation, after, limit])
             .await?;
         rows.into_iter()
             .map(|row| read_outbox(row.fields("outbox")))
@@ -137,6 +153,13 @@ impl Tx {
         row.map(|row| read_outbox(row.fields("outbox"))).transpose()
     }
 }
+
+pub(super) const CLAIM: &str = "UPDATE outbox SET due_at = $3 WHERE org_id = $1 AND grant_id = $2 AND result = 'pending' AND due_at <= $4";
+
+pub(super) const OF_REVOCATION: &str =
+    "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox
+     WHERE org_id = $1 AND revocation_id = $2 AND (CAST($3 AS TEXT) IS NULL OR grant_id > $3)
+     ORDER BY grant_id LIMIT $4";
 
 fn read_outbox(mut fields: Fields) -> Result<OutboxRow, StoreError> {
     Ok(OutboxRow {

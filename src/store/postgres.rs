@@ -350,6 +350,14 @@ impl Connection {
         .map(drop)
     }
 
+    pub(super) async fn allow_time(&mut self, each: Duration) -> Result<(), StoreError> {
+        let sql = format!("SET LOCAL statement_timeout = {}", each.as_millis());
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
+    }
+
     fn bind(
         &self,
         sql: impl SqlSafeStr,

@@ -84,8 +84,8 @@ pub struct RevocationRow {
     pub epoch: i64,
     /// When it took effect.
     pub at: Time,
-    /// How much it covered.
-    pub counts: SelectorCounts,
+    /// How much it covered; `None` until it is counted, which is after it took effect.
+    pub counts: Option<SelectorCounts>,
     /// Whether every grant has its tombstone and its place in the outbox.
     pub fanned_out: bool,
 }
@@ -196,6 +196,24 @@ impl Tx {
         self.put_outbox(outbox).await
     }
 
+    /// Writes down how much a revocation covered.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn set_revocation_counts(
+        &mut self,
+        org: OrgId,
+        id: RevocationId,
+        counts: &SelectorCounts,
+    ) -> Result<(), StoreError> {
+        self.change(
+            "revocations",
+            "UPDATE revocations SET counts = $3 WHERE org_id = $1 AND id = $2",
+            params![org, id, json(counts)],
+        )
+        .await
+    }
+
     /// Marks a revocation's fan-out as finished.
     ///
     /// # Errors
@@ -245,7 +263,8 @@ pub(super) fn grants_to_bury(kind: &str) -> &'static str {
             grant_columns!(),
             " FROM grants g WHERE g.org_id = $1 AND g.state <> 'revoked' AND g.connected_epoch < $3"
         ],
-        [" ORDER BY g.id LIMIT $4"]
+        // The order of the index of those that are not buried.
+        [" ORDER BY g.connector, g.id LIMIT $4"]
     )
 }
 

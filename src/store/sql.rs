@@ -1,6 +1,6 @@
 //! Statements, parameters and rows, whatever the database behind.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::domain::{
     AgentId, ApprovalId, ConnectSessionId, DecisionId, DelegationId, EngineId, EntryId, GrantId, HandleId,
@@ -37,6 +37,14 @@ impl Tx {
             begun.add(self.starting, &self.writer);
         }
         Ok(())
+    }
+
+    /// Lets each statement of this transaction take longer than others may: for counting what nobody waits for.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn allow_time(&mut self, each: Duration) -> Result<(), StoreError> {
+        self.connection.allow_time(each).await
     }
 
     #[cfg(feature = "bench")]

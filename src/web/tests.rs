@@ -54,6 +54,55 @@ fn renders_every_page() {
     }
 }
 
+/// What a receipt says of the apps, as text and as the bars' values.
+fn receipt(name: &str) -> (String, Vec<(String, String)>) {
+    let (_, html) = samples::all(samples::Voice::Plain)
+        .into_iter()
+        .find(|(page, _)| page == name)
+        .unwrap_or_else(|| panic!("no page {name}"));
+    let markup = Markup::parse(&html).unwrap();
+    (markup.text(), markup.bars())
+}
+
+#[test]
+fn a_receipt_shows_without_a_script_how_far_it_has_come() {
+    let bar = |value: &str, max: &str| vec![(value.to_owned(), max.to_owned())];
+    let (text, bars) = receipt("receipt-all");
+    assert_eq!(bars, bar("3", "1200"));
+    assert!(
+        text.contains("3 of 1,200 connections ended at the app or given up"),
+        "{text}"
+    );
+    assert!(text.contains("And 1,196 more connections"), "{text}");
+    let (text, bars) = receipt("receipt-begun");
+    assert_eq!(bars, bar("0", "1200"));
+    assert!(
+        text.contains("0 of 1,200 connections") && text.contains("still being made"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_receipt_says_what_it_does_not_know_yet() {
+    let (text, bars) = receipt("receipt-counting");
+    assert!(bars.is_empty(), "a bar without an end: {bars:?}");
+    for said in [
+        "still being counted",
+        "So far:",
+        "at least 999,996 more connections",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    for name in ["receipt-counting", "receipt-begun"] {
+        assert!(!receipt(name).0.contains("no connection to end"), "{name}");
+    }
+    let (text, bars) = receipt("receipt-agent");
+    assert!(
+        text.contains("There was no connection to end at an app") && bars.is_empty(),
+        "{text}"
+    );
+}
+
 #[test]
 fn every_page_is_balanced() {
     each(|_| Vec::new());

@@ -2,9 +2,12 @@
 //! renewing ahead, telling the operator's webhook, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
 
 use crate::flows::{Deps, Refusal, notify, refresh, sequence, sinks, sweep, upstream, witness};
 
@@ -44,7 +47,13 @@ impl Workers {
             };
             tasks.spawn(every("witness", SINK_EVERY, stopped.clone(), work));
         }
-        tasks.spawn(every("outbox", OUTBOX_EVERY, stopped.clone(), with(deps, outbox)));
+        tasks.spawn(every(
+            "fan-out",
+            OUTBOX_EVERY,
+            stopped.clone(),
+            with(deps, fan_out),
+        ));
+        tasks.spawn(end_upstream(Arc::clone(deps), stopped.clone()));
         tasks.spawn(every(
             "refresh",
             REFRESH_EVERY,
@@ -84,10 +93,48 @@ async fn renew_name(deps: Arc<Deps>) -> Result<(), Refusal> {
     Ok(deps.store.renew_replica().await?)
 }
 
-async fn outbox(deps: Arc<Deps>) -> Result<(), Refusal> {
-    upstream::fan_out(&deps).await?;
-    upstream::drain(&deps).await?;
-    Ok(())
+async fn fan_out(deps: Arc<Deps>) -> Result<(), Refusal> {
+    upstream::fan_out(&deps).await.map(drop)
+}
+
+/// Asks the providers to end what is due, each in a task of its own: a slow one holds up nobody else's.
+async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
+    let mut rounds = JoinSet::new();
+    let mut busy: HashMap<Id, String> = HashMap::new();
+    while !*stopped.borrow() {
+        match upstream::providers(&deps).await {
+            Ok(providers) => {
+                for provider in providers {
+                    if busy.values().any(|host| *host == provider.host) {
+                        continue;
+                    }
+                    let (deps, host) = (Arc::clone(&deps), provider.host.clone());
+                    let round = rounds.spawn(async move {
+                        if let Err(refusal) = upstream::round(&deps, &provider).await {
+                            tracing::warn!(cause = %refusal, "upstream revocations have to wait");
+                        }
+                    });
+                    busy.insert(round.id(), host);
+                }
+            }
+            Err(refusal) => tracing::warn!(cause = %refusal, "upstream revocations have to wait"),
+        }
+        let pause = tokio::time::sleep(OUTBOX_EVERY);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => break,
+                Some(ended) = rounds.join_next_with_id() => {
+                    // Also one that stopped unexpectedly: its provider is asked again at the next look.
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    busy.remove(&id);
+                }
+                changed = stopped.changed() => if changed.is_err() { return } else { break },
+            }
+        }
+    }
+    // Work under way is never cut off.
+    while rounds.join_next().await.is_some() {}
 }
 
 async fn settle_refreshes(deps: Arc<Deps>) -> Result<(), Refusal> {

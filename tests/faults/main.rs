@@ -10,6 +10,7 @@
 
 mod browser;
 mod copy;
+mod fan_out;
 mod pause;
 mod process;
 mod rotation;

@@ -215,6 +215,42 @@ impl Server {
         answer["items"].as_array().unwrap().clone()
     }
 
+    /// The admin ends everything; the process may die over it.
+    pub(crate) async fn revoke_all(&self) -> Option<(u16, Value)> {
+        let url = format!("{}/v1/revocations", self.url());
+        let body = json!({"selector": {"all": true}, "reason": "test"});
+        self.call("POST", &url, &self.up.admin_key, Some(body)).await
+    }
+
+    /// How far a revocation has come.
+    pub(crate) async fn revocation(&self, id: &str) -> Value {
+        let url = format!("{}/v1/revocations/{id}", self.url());
+        let (status, answer) = self.call("GET", &url, &self.up.admin_key, None).await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// Which tokens Acme Mail was asked to end, in order.
+    pub(crate) async fn asked_to_end(&self) -> Vec<Value> {
+        let log = self.log().await;
+        let calls = log.into_iter().filter(|entry| entry["kind"] == "revoke");
+        calls.map(|entry| entry["token_sha256"].clone()).collect()
+    }
+
+    /// Lets claims of a dead process be over, without the wait for it.
+    pub(crate) async fn claims_end(&self) {
+        let path = self.dir.path().join("postern.db");
+        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display()))
+            .await
+            .unwrap();
+        let moved = sqlx::query("UPDATE outbox SET due_at = due_at - 180 * 1000000")
+            .execute(&pool)
+            .await
+            .unwrap();
+        assert_eq!(moved.rows_affected(), 1);
+        pool.close().await;
+    }
+
     /// Acme Mail lets Ada's access tokens expire now.
     pub(crate) async fn expire(&self) {
         let url = format!("{}/admin/expire", self.acme);
@@ -245,18 +281,22 @@ impl Server {
 
     /// How many requests to renew a token Acme Mail has received.
     pub(crate) async fn refreshes(&self) -> usize {
+        let log = self.log().await;
+        log.iter()
+            .filter(|entry| entry["kind"] == "token" && entry["grant_type"] == "refresh_token")
+            .count()
+    }
+
+    /// Everything Acme Mail has received.
+    async fn log(&self) -> Vec<Value> {
         let (_, log) = self
             .call("GET", &format!("{}/admin/log", self.acme), "", None)
             .await
             .unwrap();
-        let log = log
-            .as_array()
+        log.as_array()
             .or_else(|| log["entries"].as_array())
             .unwrap()
-            .clone();
-        log.iter()
-            .filter(|entry| entry["kind"] == "token" && entry["grant_type"] == "refresh_token")
-            .count()
+            .clone()
     }
 
     async fn call(&self, method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {

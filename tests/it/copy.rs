@@ -12,16 +12,18 @@ use postern::{
     },
     crypto::OsRandomness,
     domain::{GrantId, connector::Category},
-    flows::{Refusal, found, revoke, sequence, sinks},
+    flows::{Refusal, found, revoke, sequence, sinks, upstream},
     store::{CopyError, Copying, Location, Report, Selector, StoreError, TableReport, TimeSource, Which},
 };
 
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::harness::{World, copied, copying, database, open_as, token};
 
 /// A database in which everything the service does has left something: grants used, narrowed, refreshed and revoked,
-/// a session, a copied log, a call that was never answered, and a second organisation.
+/// a session, a copied log, a call that was never answered, a provider that wants to be left alone for a day, and a
+/// second organisation.
 async fn filled(world: World) -> (World, GrantId, GrantId) {
     let kept = world.connect(world.ada, &[Category::Read, Category::Write]).await;
     let lost = world.connect(world.ben, &[Category::Read]).await;
@@ -44,6 +46,11 @@ async fn filled(world: World) -> (World, GrantId, GrantId) {
     )
     .await
     .unwrap();
+    let busy =
+        json!({"next": "revoke", "status": 429, "body": "slow down", "retry_after": 86_400, "times": 1});
+    world.fault(busy).await;
+    upstream::fan_out(&world.deps).await.unwrap();
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 0);
     let second = found::found(&world.deps, "Second", "eve@second.example")
         .await
         .unwrap();
@@ -86,6 +93,10 @@ async fn goes_on(world: &World, kept: GrantId, lost: GrantId) {
         world.vend(world.read(lost)).await,
         Err(Refusal::Revoked { .. })
     ));
+    // The day is not over, and what it is about is not forgotten.
+    world.raw_sql("UPDATE outbox SET due_at = 0").await;
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 0);
+    assert_eq!(world.seen("revoke").await.len(), 1);
 }
 
 #[tokio::test]

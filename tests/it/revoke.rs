@@ -138,9 +138,7 @@ async fn tokens_that_come_while_the_provider_is_asked_are_ended_too() {
     upstream_settled(&world).await;
     let refused = vending.await.unwrap();
     assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");
-    assert_ne!(world.secrets_of(grant).await, 0, "nothing is final yet");
-    upstream::drain(&world.deps).await.unwrap();
-
+    // The first answer is not final: the same round goes on to the tokens that came meanwhile.
     let token = world.seen("token").await.pop().unwrap();
     let ended: Vec<_> = world.seen("revoke").await;
     for issued in ["issued_refresh_sha256", "issued_access_sha256"] {
@@ -266,7 +264,7 @@ async fn what_has_ended_is_counted_by_no_later_revocation() {
     let (world, _) = World::connected().await;
     super::harness::log_in(&world.deps, world.org, world.ada).await;
     super::harness::Journey::begin(&world, world.ada, None).await;
-    let first = revoke(&world, Selector::User(world.ada)).await.counts;
+    let first = revoke(&world, Selector::User(world.ada)).await.counts.unwrap();
     assert_eq!(
         (first.grants, first.delegations, first.sessions, first.connects),
         (1, 1, 1, 1)
@@ -285,7 +283,7 @@ async fn what_has_ended_is_counted_by_no_later_revocation() {
 #[tokio::test]
 async fn the_delegations_of_a_dead_grant_are_counted_by_no_later_revocation() {
     let (world, grant) = World::connected().await;
-    let first = revoke(&world, Selector::Grant(grant)).await.counts;
+    let first = revoke(&world, Selector::Grant(grant)).await.counts.unwrap();
     assert_eq!((first.grants, first.delegations), (1, 1));
     for selector in [
         Selector::Grant(grant),

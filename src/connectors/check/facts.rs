@@ -246,6 +246,9 @@ fn revocation(report: &mut Report<'_>, connector: &Connector) {
             .is_none_or(|method| matches!(method, "POST" | "DELETE" | "GET")),
         || "revoke.method: is not GET, POST or DELETE".to_owned(),
     );
+    report.require((1..=1000).contains(&revoke.per_second), || {
+        "revoke.per_second: is 1 to 1000".to_owned()
+    });
 }
 
 fn narrowing(report: &mut Report<'_>, connector: &Connector) {

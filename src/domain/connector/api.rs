@@ -100,7 +100,7 @@ pub enum ErrorAt {
 }
 
 /// How a token is ended at the provider.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Revoke {
     /// The way.
@@ -121,6 +121,26 @@ pub struct Revoke {
     pub success: Option<SuccessRule>,
     /// What else ends with it.
     pub kills: Option<RevokeKills>,
+    /// How many requests a second it takes, from all replicas together.
+    pub per_second: u32,
+}
+
+impl Default for Revoke {
+    fn default() -> Self {
+        Self {
+            how: RevokeHow::None,
+            url: None,
+            method: None,
+            auth: None,
+            body: None,
+            param: None,
+            accepts: None,
+            success: None,
+            kills: None,
+            // Few providers publish a limit for this. A person's few grants fit into one second.
+            per_second: 10,
+        }
+    }
 }
 
 /// The way to end a token.

@@ -20,7 +20,6 @@ use crate::{
     },
     store::{
         ConnectRow, DelegationFilter, GrantFilter, OutboxRow, RevocationRow, Selector, Tx, UpstreamResult,
-        UpstreamTotals,
     },
 };
 
@@ -46,8 +45,8 @@ pub struct SeenRevocation {
     pub row: RevocationRow,
     /// The epoch it began.
     pub epoch: Option<Epoch>,
-    /// All of its grants at their providers, those without a tombstone yet counted as pending.
-    pub totals: UpstreamTotals,
+    /// How far it has come.
+    pub progress: revoke::Progress,
     /// One page of its grants.
     pub grants: Vec<OutboxRow>,
 }
@@ -260,12 +259,12 @@ pub async fn revocation(
             other => other,
         })?;
     let mut tx = deps.store.read(org).await?;
-    let totals = revoke::totals(&mut tx, org, &row).await?;
+    let progress = revoke::progress(&mut tx, org, &row).await?;
     let epoch = revoke::entry(&mut tx, org, id).await?.map(|entry| entry.epoch);
     Ok(SeenRevocation {
         row,
         epoch,
-        totals,
+        progress,
         grants,
     })
 }

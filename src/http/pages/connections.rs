@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{
-        GrantId,
+        GrantId, OrgId, RevocationId,
         connector::ConnectorId,
         grant::{Grant, GrantState},
     },
@@ -142,8 +142,8 @@ pub(super) async fn disconnect(
             drain: false,
             by: user.to_string(),
         };
-        revoke::run(deps, org, ask).await?;
-        bury_now(deps).await;
+        let revoked = revoke::run(deps, org, ask).await?;
+        bury_now(deps, org, revoked.id).await;
     }
     go_to(&ended(id))
 }
@@ -174,8 +174,8 @@ pub(super) async fn disconnected(
 }
 
 /// Gives ended grants their tombstones at once, so that the page that follows names them. The worker does it anyway.
-pub(super) async fn bury_now(deps: &Arc<Deps>) {
-    if let Err(refusal) = upstream::fan_out(deps).await {
+pub(super) async fn bury_now(deps: &Arc<Deps>, org: OrgId, revocation: RevocationId) {
+    if let Err(refusal) = upstream::bury_now(deps, org, revocation).await {
         tracing::warn!(cause = %refusal, "a revocation took effect; its upstream calls are queued later");
     }
 }

@@ -61,9 +61,7 @@ pub(super) async fn run(State(pages): State<Pages>, signed: SignedByAdmin) -> Re
         by: admin.user.id.to_string(),
     };
     let revoked = revoke::run(deps, admin.org.id, ask).await?;
-    if revoked.counts.grants <= BURIED_AT_ONCE {
-        bury_now(deps).await;
-    }
+    bury_now(deps, admin.org.id, revoked.id).await;
     // Who ended their own sessions, too, is signed out now; the receipt then asks to sign in.
     go_to(&format!("/admin/revocations/{}", revoked.id))
 }
@@ -162,8 +160,6 @@ impl Wish {
 const FIELDS: &[&str] = &["what", "user", "agent", "connector", "grant", "reason", "word"];
 /// As the page's own field says; its newlines come as two characters.
 const LONGEST_REASON: usize = 1_000;
-/// More tombstones than this are the worker's.
-const BURIED_AT_ONCE: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {

@@ -109,8 +109,9 @@ pub(super) fn counts(counts: &SelectorCounts) -> RevocationCounts {
 
 /// The receipt.
 pub(super) fn receipt(deps: &Deps, shell: Shell, target: Shown, receipt: Receipt) -> RevokeReceiptPage {
-    let totals = receipt.totals;
-    let all = totals.pending + totals.revoked + totals.unsupported + totals.unconfirmed;
+    let progress = receipt.progress;
+    let totals = progress.upstream;
+    let all = progress.total.unwrap_or(progress.queued);
     let grants: Vec<RevokedGrant> = receipt
         .grants
         .iter()
@@ -134,7 +135,9 @@ pub(super) fn receipt(deps: &Deps, shell: Shell, target: Shown, receipt: Receipt
         reason: Shown::long(&receipt.row.reason),
         by: receipt.by.as_deref().map(Shown::new),
         at: When::new(receipt.row.at, deps.clock.now()),
-        counts: counts(&receipt.row.counts),
+        counts: receipt.row.counts.as_ref().map(counts),
+        done: progress.done(),
+        total: progress.total,
         in_flight: receipt.in_flight,
         more: all.saturating_sub(shown),
         grants,

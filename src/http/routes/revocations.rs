@@ -12,7 +12,7 @@ use crate::{
     domain::{EntryId, GrantId, RevocationId, Time, connector::ConnectorId, entry::Epoch},
     flows::{
         Deps,
-        revoke::{self, Revoked},
+        revoke::{self, Progress, Revoked},
         sight::{self, SeenRevocation},
     },
     http::{
@@ -98,8 +98,8 @@ impl From<SelectorCounts> for Counts {
 /// How far it has come at the providers.
 #[derive(Debug, Serialize, ToSchema)]
 struct Upstream {
-    /// Not yet answered for good.
-    pending: u64,
+    /// Not yet answered for good; `null` while the grants are counted.
+    pending: Option<u64>,
     /// Ended there, too.
     revoked: u64,
     /// The provider has no way to.
@@ -108,13 +108,38 @@ struct Upstream {
     unconfirmed: u64,
 }
 
-impl From<UpstreamTotals> for Upstream {
-    fn from(totals: UpstreamTotals) -> Self {
+impl Upstream {
+    /// `counted`: whether it is known how many grants there are.
+    fn of(totals: UpstreamTotals, counted: bool) -> Self {
         Self {
-            pending: totals.pending,
+            pending: counted.then_some(totals.pending),
             revoked: totals.revoked,
             unsupported: totals.unsupported,
             unconfirmed: totals.unconfirmed,
+        }
+    }
+}
+
+/// How far a revocation has come. All of its grants have been stopped; this is about their tombstones and providers.
+#[derive(Debug, Serialize, ToSchema)]
+struct ProgressView {
+    /// Grants it ended; `null` while they are counted.
+    total: Option<u64>,
+    /// Grants that have their tombstone and their place in the queue to the provider.
+    queued: u64,
+    /// Grants with a final answer: every state of `upstream` but `pending`.
+    done: u64,
+    /// Grants without one; `null` while they are counted.
+    remaining: Option<u64>,
+}
+
+impl From<&Progress> for ProgressView {
+    fn from(progress: &Progress) -> Self {
+        Self {
+            total: progress.total,
+            queued: progress.queued,
+            done: progress.done(),
+            remaining: progress.remaining(),
         }
     }
 }
@@ -140,8 +165,9 @@ pub(super) struct RevocationReceipt {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     effective_at: Time,
-    /// What ended.
-    counts: Counts,
+    /// What ended; `null` if there is so much of it that it is still being counted: `GET /v1/revocations/{id}` tells it
+    /// then.
+    counts: Option<Counts>,
     /// Entries of calls that were sent before and have no outcome yet.
     #[schema(value_type = Vec<String>)]
     in_flight: Vec<EntryId>,
@@ -155,11 +181,14 @@ impl From<Revoked> for RevocationReceipt {
             id: revoked.id,
             epoch: revoked.epoch,
             effective_at: revoked.at,
-            upstream: Upstream::from(UpstreamTotals {
-                pending: revoked.counts.grants,
-                ..UpstreamTotals::default()
-            }),
-            counts: revoked.counts.into(),
+            upstream: Upstream::of(
+                UpstreamTotals {
+                    pending: revoked.counts.map_or(0, |counts| counts.grants),
+                    ..UpstreamTotals::default()
+                },
+                revoked.counts.is_some(),
+            ),
+            counts: revoked.counts.map(Counts::from),
             in_flight: revoked.in_flight,
         }
     }
@@ -220,8 +249,10 @@ struct RevocationView {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     effective_at: Time,
-    /// What ended.
-    counts: Counts,
+    /// What ended; `null` while it is counted, and for good if the counting process ended first.
+    counts: Option<Counts>,
+    /// How far it has come, over all grants.
+    progress: ProgressView,
     /// How far it has come at the providers, over all grants.
     upstream: Upstream,
     /// One page of its grants.
@@ -273,7 +304,7 @@ async fn show(
     let SeenRevocation {
         row,
         epoch,
-        totals,
+        progress,
         grants,
     } = sight::revocation(&deps, &who, id, query.after, query.limit.rows()).await?;
     let page = query.limit.page(
@@ -292,8 +323,9 @@ async fn show(
         reason: row.reason,
         epoch,
         effective_at: row.at,
-        counts: row.counts.into(),
-        upstream: totals.into(),
+        counts: row.counts.map(Counts::from),
+        progress: (&progress).into(),
+        upstream: Upstream::of(progress.upstream, progress.total.is_some()),
         items: page.items,
         next: page.next,
     })
@@ -308,6 +340,7 @@ async fn show(
         DryRun,
         Counts,
         Upstream,
+        ProgressView,
         RevocationView,
         RevokedGrant
     ))
@@ -328,6 +361,32 @@ mod tests {
 
     fn read_selector(value: &Value) -> Result<Selector, Problem> {
         selector(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn an_answer_before_the_counting_claims_no_number() {
+        let revoked = |counts| Revoked {
+            id: RevocationId::from_bytes([1; 16]),
+            epoch: Epoch {
+                incarnation: 1,
+                counter: 2,
+            },
+            at: Time::from_unix_seconds(1_800_000_000),
+            counts,
+            in_flight: Vec::new(),
+        };
+        let answer = |counts| serde_json::to_value(RevocationReceipt::from(revoked(counts))).unwrap();
+        let early = answer(None);
+        let unknown = json!({"pending": null, "revoked": 0, "unsupported": 0, "unconfirmed": 0});
+        assert_eq!((&early["counts"], &early["upstream"]), (&Value::Null, &unknown));
+        let counted = answer(Some(SelectorCounts {
+            grants: 3,
+            ..SelectorCounts::default()
+        }));
+        assert_eq!(
+            (&counted["counts"]["grants"], &counted["upstream"]["pending"]),
+            (&json!(3), &json!(3))
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::store::{
 };
 
 /// Tables that are copied, in this order.
-const COPIED: [&str; 32] = [
+const COPIED: [&str; 33] = [
     "meta",
     "instance_keys",
     "odks",
@@ -43,6 +43,7 @@ const COPIED: [&str; 32] = [
     "sink_cursors",
     "revocations",
     "outbox",
+    "providers",
     "notices",
 ];
 

@@ -2,8 +2,10 @@ use super::*;
 use crate::store::{
     connects::connects_to_end,
     counts::{delegations_of_selector, grants_of_selector},
-    due::OUTCOMES,
+    due::{NEXT_CONNECTOR, OUTBOX, OUTCOMES},
     entries::ABOUT,
+    listing::UPSTREAM_TOTALS,
+    outbox::{CLAIM, OF_REVOCATION},
     revocations::{IN_FLIGHT, grants_to_bury},
 };
 
@@ -163,5 +165,46 @@ async fn a_revocation_looks_only_at_what_it_names() {
             &["connect_sessions_open (org_id=? AND made_epoch<?)"],
         )
         .await;
+    }
+}
+
+/// Each step of a fan-out costs what the step does, however many grants there are.
+#[tokio::test]
+async fn a_fan_out_finds_who_is_next_without_walking_who_is_not() {
+    for kind in ["all", "connector", "agent"] {
+        for plan in plans(grants_to_bury(kind)).await {
+            assert!(plan.contains("INDEX grants_living (org_id=?"), "{kind}: {plan}");
+            assert!(
+                !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"),
+                "{kind}: {plan}"
+            );
+        }
+    }
+    finds(CLAIM, &["PRIMARY KEY (org_id=? AND grant_id=?)"]).await;
+}
+
+#[tokio::test]
+async fn what_is_due_at_one_provider_is_not_looked_for_among_all_that_waits() {
+    finds(OUTBOX, &["outbox_due (connector=? AND due_at<?)"]).await;
+    finds(NEXT_CONNECTOR, &["outbox_due (connector>?)"]).await;
+    for plan in plans(OUTBOX).await {
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn how_far_a_revocation_has_come_is_read_from_what_it_ended_alone() {
+    finds(
+        UPSTREAM_TOTALS,
+        &["COVERING INDEX outbox_result (org_id=? AND revocation_id=?)"],
+    )
+    .await;
+    finds(
+        OF_REVOCATION,
+        &["outbox_revocation (org_id=? AND revocation_id=?"],
+    )
+    .await;
+    for plan in plans(OF_REVOCATION).await {
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     }
 }

@@ -249,8 +249,12 @@ pub struct RevokeReceiptPage {
     pub by: Option<Shown>,
     /// Since when nothing of it is released.
     pub at: When,
-    /// What ended.
-    pub counts: RevocationCounts,
+    /// What ended; `None` while it is counted.
+    pub counts: Option<RevocationCounts>,
+    /// How many grants have the provider's final answer.
+    pub done: u64,
+    /// How many grants there are; `None` while they are counted.
+    pub total: Option<u64>,
     /// Calls that had already been sent when it took effect.
     pub in_flight: u64,
     /// The grants, at most a page of them.
@@ -266,8 +270,29 @@ impl RevokeReceiptPage {
         words::count(self.in_flight, "call", "calls")
     }
 
+    /// While answers are missing: how many there are, of how many.
+    fn under_way(&self) -> Option<(u64, u64)> {
+        self.total
+            .map(|total| (self.done, total))
+            .filter(|(done, total)| done < total)
+    }
+
+    /// Only what was counted as nought is nothing.
+    fn nothing_to_ask(&self) -> bool {
+        self.grants.is_empty() && self.total == Some(0)
+    }
+
+    fn answered(done: &u64, total: &u64) -> String {
+        let of = words::count(*total, "connection", "connections");
+        format!("{} of {of} ended at the app or given up", words::thousands(*done))
+    }
+
     fn more_grants(&self) -> String {
-        words::count(self.more, "more connection", "more connections")
+        let at_least = if self.total.is_none() { "at least " } else { "" };
+        format!(
+            "{at_least}{}",
+            words::count(self.more, "more connection", "more connections")
+        )
     }
 }
 

@@ -68,6 +68,23 @@ impl Markup {
         }
     }
 
+    /// All of the text there is.
+    pub(super) fn text(&self) -> String {
+        let page = self.0.iter().find(|element| element.name == "body");
+        page.map(|page| page.text.clone()).unwrap_or_default()
+    }
+
+    /// Value and maximum of each bar; one that does not say what it is about has no name for who cannot see it.
+    pub(super) fn bars(&self) -> Vec<(String, String)> {
+        let bars = self.0.iter().filter(|element| element.name == "progress");
+        bars.map(|bar| {
+            assert!(bar.attribute("aria-label").is_some_and(|label| !label.is_empty()));
+            let number = |name| bar.attribute(name).unwrap_or_default().to_owned();
+            (number("value"), number("max"))
+        })
+        .collect()
+    }
+
     pub(super) fn active_content(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for element in &self.0 {

@@ -4,6 +4,7 @@ mod api;
 mod browser;
 pub mod cluster;
 pub mod database;
+mod seed;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -74,14 +75,19 @@ impl World {
     /// The demo organisation with a connector of its own for Acme Mail, whose file says something else: each pair is
     /// what the built-in one says and what this one shall say.
     pub async fn with_connector(changes: &[(&str, &str)]) -> Self {
-        let mut text = include_str!("../../../connectors/acme-mail.toml")
-            .replace("id = \"acme-mail\"", &format!("id = \"{OTHER}\""));
-        for (before, after) in changes {
-            assert!(text.contains(before), "{before}");
-            text = text.replace(before, after);
-        }
         let policy = |text: &str| text.replace("acme-mail", OTHER);
-        Self::made_of(&policy(demo::ORG), &policy(demo::AGENT), Some(text)).await
+        let own = own_connector(changes);
+        Self::made_of(&policy(demo::ORG), &policy(demo::AGENT), Some(own)).await
+    }
+
+    /// The demo organisation, and a connector of its own for Acme Mail whose tokens are ended at another address.
+    pub async fn ending_tokens_at(address: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(elsewhere(dir.path()), address).unwrap();
+        let location = database::location(dir.path()).await;
+        let url = format!("url = \"http://{address}/revoke\"");
+        let own = own_connector(&[("url = \"{origin}/revoke\"", &url)]);
+        Self::in_place(dir, location, demo::ORG, demo::AGENT, Some(own)).await
     }
 
     async fn made_of(org_policy: &str, agent_policy: &str, connector: Option<String>) -> Self {
@@ -453,15 +459,20 @@ pub async fn open_as(
     let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
     keys.add_key_file("local", &kek).unwrap();
     let address = acme.trim_start_matches("http://");
-    let policy = EgressPolicy::strict()
-        .allow(&acme_mail(), address)
-        .and_then(|policy| policy.allow(&OTHER.parse().unwrap(), address))
-        .unwrap();
+    let elsewhere: Vec<String> = std::fs::read_to_string(elsewhere(dir)).into_iter().collect();
+    let mut policy = EgressPolicy::strict().allow(&acme_mail(), address).unwrap();
+    for address in elsewhere.iter().map(String::as_str).chain([address]) {
+        policy = policy.allow(&OTHER.parse().unwrap(), address).unwrap();
+    }
+    let plain_http: Vec<String> = elsewhere
+        .iter()
+        .map(|address| format!("http://{address}"))
+        .collect();
     let own = own_connectors(dir);
     let connectors = Options {
         acme_mail_origin: Some(acme),
         dir: own.exists().then_some(own.as_path()),
-        plain_http_allowed: &[],
+        plain_http_allowed: &plain_http,
     };
     app::open(Parts {
         kind,
@@ -490,6 +501,22 @@ fn witness_of(dir: &std::path::Path) -> Option<Witness> {
     let (url, key) = named.split_once('\n').unwrap();
     let client = operator_client().unwrap();
     Some(Witness::new(key.parse().unwrap(), url.parse().unwrap(), client))
+}
+
+/// The text of a connector of one's own: Acme Mail's, changed.
+fn own_connector(changes: &[(&str, &str)]) -> String {
+    let mut text = include_str!("../../../connectors/acme-mail.toml")
+        .replace("id = \"acme-mail\"", &format!("id = \"{OTHER}\""));
+    for (before, after) in changes {
+        assert!(text.contains(before), "{before}");
+        text = text.replace(before, after);
+    }
+    text
+}
+
+/// Names the other address of a deployment's own connector, if it has one.
+fn elsewhere(dir: &std::path::Path) -> std::path::PathBuf {
+    dir.join("elsewhere")
 }
 
 /// Where a deployment's own connector files are, if it has any.

@@ -186,7 +186,7 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
         account: maker.say("ben@acme.example"),
         upstream,
     });
-    let receipt = |what, grants: Vec<RevokedGrant>, more, in_flight| RevokeReceiptPage {
+    let receipt = |what, grants: Vec<RevokedGrant>, more: u64, in_flight| RevokeReceiptPage {
         shell: maker.shell(true),
         id: revocation(),
         what,
@@ -194,7 +194,10 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
         reason: maker.say("Laptop lost on the train"),
         by: Some(maker.say("Ada Lovelace")),
         at: ago(1),
-        counts,
+        // Very many are still being counted when the receipt is first looked at.
+        counts: (more < 10_000).then_some(counts),
+        done: 3,
+        total: (more < 10_000).then(|| 4 * u64::from(!grants.is_empty()) + more),
         in_flight,
         grants,
         more,
@@ -207,6 +210,19 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
     };
     book.add("receipt", &receipt(What::User, grants.to_vec(), 0, 1));
     book.add("receipt-all", &receipt(What::All, grants.to_vec(), 1_196, 0));
+    book.add(
+        "receipt-counting",
+        &receipt(What::All, grants.to_vec(), 999_996, 0),
+    );
+    let begun = RevokeReceiptPage {
+        done: 0,
+        upstream: UpstreamCounts {
+            pending: 1_200,
+            ..UpstreamCounts::default()
+        },
+        ..receipt(What::All, Vec::new(), 1_200, 0)
+    };
+    book.add("receipt-begun", &begun);
     book.add("receipt-agent", &receipt(What::Agent, Vec::new(), 0, 0));
 }
 

@@ -1,0 +1,157 @@
+//! What follows a revocation, grant by grant: the tombstone and a place in the outbox. In steps, each a transaction of its
+//! own, so that a fan-out over very many grants stops nobody else's work, can stop anywhere and goes on from there.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::{
+    domain::{OrgId, RevocationId, Time, connector::ConnectorId},
+    failpoints::Failpoint,
+    flows::{Deps, Refusal, connect::discard},
+    store::{ConnectStatus, RevocationRow, UpstreamResult},
+};
+
+use super::{GIVE_UP, can_revoke, outbox_row};
+
+/// Writes tombstones for what was revoked, queues every grant and ends the connects that were under way; returns how
+/// many grants were queued. The revocations take turns, so that a large one does not hold up a small one.
+///
+/// # Errors
+/// When the database is unavailable; what was done stays done, the rest follows on the next call.
+pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
+    let mut paces: HashMap<RevocationId, Pace> = HashMap::new();
+    let mut queued = 0;
+    loop {
+        let before = queued;
+        for (org, id) in deps.store.due().await?.revocations(IN_TURN).await? {
+            match step(deps, org, id, paces.entry(id).or_default()).await {
+                Ok(buried) => queued += buried,
+                // What cannot be done yet must not hold up the other revocations.
+                Err(refusal) => {
+                    tracing::warn!(revocation.id = %id, cause = %refusal, "the fan-out of {id} has to wait");
+                }
+            }
+        }
+        if queued == before {
+            return Ok(queued);
+        }
+    }
+}
+
+/// The first step of one revocation at once, so that what is shown next names its grants. The worker does the rest.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn bury_now(deps: &Deps, org: OrgId, id: RevocationId) -> Result<(), Refusal> {
+    step(deps, org, id, &mut Pace::default()).await.map(drop)
+}
+
+/// Buries some of a revocation's grants; after the last of them, ends its connects. Returns how many were buried.
+async fn step(deps: &Deps, org: OrgId, id: RevocationId, pace: &mut Pace) -> Result<usize, Refusal> {
+    let Some(revocation) = deps.store.read(org).await?.revocation(org, id).await? else {
+        return Ok(0);
+    };
+    let buried = bury(deps, org, &revocation, pace).await?;
+    if buried < usize::try_from(STEP).unwrap_or(usize::MAX) && end_connects(deps, org, &revocation).await? {
+        let mut tx = deps.store.write(org).await?;
+        tx.finish_fan_out(org, id).await?;
+        tx.commit().await?;
+    }
+    Ok(buried)
+}
+
+async fn bury(
+    deps: &Deps,
+    org: OrgId,
+    revocation: &RevocationRow,
+    pace: &mut Pace,
+) -> Result<usize, Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    let grants = tx.grants_to_bury(org, revocation, STEP).await?;
+    for grant in &grants {
+        let revoke = deps
+            .catalogue
+            .get(&grant.connector)
+            .filter(|connector| can_revoke(connector))
+            .map(|connector| &connector.revoke);
+        let mut outbox = outbox_row(grant, tx.now());
+        outbox.revocation = Some(revocation.id);
+        match revoke {
+            Some(revoke) => outbox.due_at = pace.next(&grant.connector, revoke.per_second, tx.now()),
+            None => outbox.result = UpstreamResult::Unsupported,
+        }
+        outbox.give_up_at = outbox.due_at + GIVE_UP;
+        tx.bury_grant(grant, &outbox).await?;
+        if revoke.is_none() {
+            tx.shred_secrets(org, grant.id).await?;
+        }
+    }
+    Failpoint::FanOutBurying.reached();
+    tx.commit().await?;
+    Failpoint::FanOutBuried.reached();
+    Ok(grants.len())
+}
+
+/// When each of a revocation's grants is due at its provider: not all at once, but as fast as the provider is asked at
+/// all. What somebody else revokes meanwhile is then due among them and not behind the last.
+#[derive(Debug, Default)]
+struct Pace(HashMap<ConnectorId, Time>);
+
+impl Pace {
+    fn next(&mut self, connector: &ConnectorId, per_second: u32, now: Time) -> Time {
+        // The first second's worth is due at once.
+        let behind = self.0.entry(connector.clone()).or_insert(now - SECOND);
+        *behind = (*behind).max(now - SECOND) + SECOND / per_second.max(1);
+        now.max(*behind)
+    }
+}
+
+/// Ends the connects a revocation covers: tokens that wait for their person go to the outbox. `false` while some have to
+/// wait.
+async fn end_connects(deps: &Deps, org: OrgId, revocation: &RevocationRow) -> Result<bool, Refusal> {
+    let mut waiting = false;
+    loop {
+        let connects = deps
+            .store
+            .read(org)
+            .await?
+            .connects_to_end(org, revocation, STEP)
+            .await?;
+        let mut ended = 0;
+        for (id, status) in connects {
+            // Its tokens are on their way here: they are ended once they have come.
+            if status == ConnectStatus::Exchanging {
+                waiting = true;
+            } else {
+                ended += discard::overdue(deps, org, id).await?;
+            }
+        }
+        if ended == 0 {
+            return Ok(!waiting);
+        }
+    }
+}
+
+/// Revocations that take turns.
+const IN_TURN: u64 = 256;
+/// Grants buried in one transaction: the gate may have to wait for it.
+const STEP: u64 = 100;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fan_out_is_due_as_fast_as_the_provider_is_asked() {
+        let now = Time::from_unix_seconds(1_800_000_000);
+        let (mail, chat) = ("acme-mail".parse().unwrap(), "slack".parse().unwrap());
+        let mut pace = Pace::default();
+        let due: Vec<_> = (0..25).map(|_| pace.next(&mail, 10, now).since(now)).collect();
+        assert_eq!(due[9], Duration::ZERO);
+        assert_eq!(due[10], Duration::from_millis(100));
+        assert_eq!(due[24], Duration::from_millis(1500));
+        assert_eq!(pace.next(&chat, 10, now), now, "each provider has its own pace");
+        let later = now + Duration::from_secs(60);
+        assert_eq!(pace.next(&mail, 10, later), later, "and none is behind for ever");
+    }
+}

@@ -1,0 +1,261 @@
+//! Asking the providers: each at its own pace, kept in the database for all replicas together, and none behind another.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use url::Url;
+
+use crate::{
+    connectors::oauth::{RevokeOutcome, TokenToEnd},
+    domain::{
+        GrantId, OrgId,
+        connector::{ConnectorId, Revoke},
+        entry::{EntryDraft, EntryType},
+    },
+    failpoints::Failpoint,
+    flows::{Deps, Refusal, record},
+    release::open::{self, Ended},
+    store::{OutboxRow, SecretKind, SecretRow, UpstreamResult},
+};
+
+use super::client;
+
+/// A provider at which tokens are to be ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// Its host and port; several connectors may share them.
+    pub host: String,
+    connectors: Vec<ConnectorId>,
+    per_second: u32,
+}
+
+/// What one try came to.
+struct Tried {
+    finished: bool,
+    requests: u64,
+}
+
+/// The providers at which something waits to be ended.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn providers(deps: &Deps) -> Result<Vec<Provider>, Refusal> {
+    let mut found: BTreeMap<String, Provider> = BTreeMap::new();
+    for connector in deps.store.due().await?.outbox_connectors().await? {
+        let revoke = deps.catalogue.get(&connector).map(|known| &known.revoke);
+        let host = revoke.and_then(host).unwrap_or_else(|| connector.to_string());
+        let per_second = revoke.map_or_else(|| Revoke::default().per_second, |revoke| revoke.per_second);
+        let provider = found.entry(host.clone()).or_insert(Provider {
+            host,
+            connectors: Vec::new(),
+            per_second,
+        });
+        provider.per_second = provider.per_second.min(per_second);
+        provider.connectors.push(connector);
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Asks every provider to end what is due, side by side, and waits for all; returns how many got a final answer.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn drain(deps: &Arc<Deps>) -> Result<usize, Refusal> {
+    let mut rounds = tokio::task::JoinSet::new();
+    for provider in providers(deps).await? {
+        let deps = Arc::clone(deps);
+        rounds.spawn(async move { round(&deps, &provider).await });
+    }
+    let mut finished = 0;
+    while let Some(done) = rounds.join_next().await {
+        finished += done.unwrap_or(Ok(0))?;
+    }
+    Ok(finished)
+}
+
+/// Asks one provider to end what is due, while it has turns left; returns how many got a final answer.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refusal> {
+    let mut finished = 0;
+    loop {
+        let mut due = Vec::new();
+        let share = AT_ONCE.div_ceil(u64::try_from(provider.connectors.len()).unwrap_or(1).max(1));
+        for connector in &provider.connectors {
+            due.extend(deps.store.due().await?.outbox(connector, share).await?);
+        }
+        let wanted = u64::try_from(due.len()).unwrap_or(u64::MAX);
+        if wanted == 0 {
+            return Ok(finished);
+        }
+        let turns = deps
+            .store
+            .take_turns(&provider.host, wanted, provider.per_second)
+            .await?;
+        due.truncate(usize::try_from(turns).unwrap_or(usize::MAX));
+        let mut tasks = tokio::task::JoinSet::new();
+        for (org, grant) in claim(deps, due).await? {
+            let (deps, host) = (Arc::clone(deps), provider.host.clone());
+            tasks.spawn(async move { settle(&deps, org, grant, &host).await });
+        }
+        let (mut claimed, mut requests) = (0, 0);
+        while let Some(done) = tasks.join_next().await {
+            claimed += 1;
+            match done {
+                Ok(Ok(tried)) => {
+                    finished += usize::from(tried.finished);
+                    requests += tried.requests;
+                }
+                Ok(Err(refusal)) => tracing::warn!(cause = %refusal, "an upstream revocation has to wait"),
+                Err(_) => tracing::error!("an upstream revocation stopped unexpectedly"),
+            }
+        }
+        // A grant may have several tokens: what was asked beyond one request each is owed.
+        if requests > claimed {
+            deps.store
+                .owe_turns(&provider.host, requests - claimed, provider.per_second)
+                .await?;
+        }
+        if turns < wanted {
+            return Ok(finished);
+        }
+    }
+}
+
+/// Takes what is due for this process; what another replica took meanwhile is left out.
+async fn claim(deps: &Deps, due: Vec<(OrgId, GrantId)>) -> Result<Vec<(OrgId, GrantId)>, Refusal> {
+    let mut orgs: BTreeMap<OrgId, Vec<GrantId>> = BTreeMap::new();
+    for (org, grant) in due {
+        orgs.entry(org).or_default().push(grant);
+    }
+    let mut claimed = Vec::new();
+    for (org, grants) in orgs {
+        let mut tx = deps.store.write(org).await?;
+        let until = tx.now() + CLAIM;
+        let ours = tx.claim_outbox(org, &grants, until).await?;
+        tx.commit().await?;
+        claimed.extend(ours.into_iter().map(|grant| (org, grant)));
+    }
+    Ok(claimed)
+}
+
+/// One try.
+async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<Tried, Refusal> {
+    let Some(mut row) = deps.store.read(org).await?.outbox(org, grant).await? else {
+        return Ok(Tried {
+            finished: false,
+            requests: 0,
+        });
+    };
+    let asked = newest(deps, &row).await?;
+    let mut requests = 0;
+    let answer = ask(deps, &row, &mut requests).await;
+    Failpoint::UpstreamAnswered.reached();
+    if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
+        // RFC 9110 §10.2.3: said to one of us, it is meant for all.
+        deps.store.rest_provider(host, after).await?;
+    }
+    let mut tx = deps.store.write(row.org).await?;
+    // The database's time, by which what is due is looked for.
+    let now = tx.now();
+    row.attempts += 1;
+    row.result = match answer {
+        Ok(RevokeOutcome::Revoked) => UpstreamResult::Revoked,
+        Ok(RevokeOutcome::Unsupported) => UpstreamResult::Unsupported,
+        Ok(RevokeOutcome::Refused { .. }) => UpstreamResult::Unconfirmed,
+        Ok(RevokeOutcome::Retry { .. }) | Err(_) if now >= row.give_up_at => UpstreamResult::Unconfirmed,
+        Ok(RevokeOutcome::Retry { .. }) | Err(_) => UpstreamResult::Pending,
+    };
+    row.due_at = now + backoff(row.attempts);
+    if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
+        row.due_at = row.due_at.max(now + after);
+    }
+    let last = row.result != UpstreamResult::Pending;
+    let mut draft = EntryDraft {
+        grant: Some(row.grant),
+        connector: Some(row.connector.clone()),
+        outcome: Some(row.result.as_str().to_owned()),
+        correlation: row.revocation.map(|id| id.to_string()),
+        ..EntryDraft::default()
+    };
+    // INVARIANT: a token that came while the provider was asked is asked about too, before anything is final.
+    let held = tx.secrets_of(row.org, row.grant).await?;
+    let newer = |secret: &(SecretKind, SecretRow)| asked.is_some_and(|asked| secret.1.generation > asked);
+    let last = if last && held.iter().any(newer) {
+        row.result = UpstreamResult::Pending;
+        row.due_at = now;
+        false
+    } else {
+        last
+    };
+    tx.put_outbox(&row).await?;
+    if last {
+        draft.user = tx.grant(row.org, row.grant).await?.map(|grant| grant.user);
+        tx.shred_secrets(row.org, row.grant).await?;
+        tx.append_entry(row.org, record::open(deps, EntryType::UpstreamRevoke, draft)?)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(Tried {
+        finished: last,
+        requests,
+    })
+}
+
+/// The newest generation among the tokens the provider is about to be asked to end.
+async fn newest(deps: &Deps, row: &OutboxRow) -> Result<Option<u64>, Refusal> {
+    let held = deps
+        .store
+        .read(row.org)
+        .await?
+        .secrets_of(row.org, row.grant)
+        .await?;
+    Ok(held.iter().map(|(_, secret)| secret.generation).max())
+}
+
+/// The refresh token first: it is the one that could make more. Counts what it sends.
+async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeOutcome, Refusal> {
+    let mut tx = deps.store.read(row.org).await?;
+    let grant = tx.grant(row.org, row.grant).await?.ok_or(Refusal::NotFound)?;
+    let secrets = tx.secrets_of(row.org, row.grant).await?;
+    drop(tx);
+    let connector = deps.catalogue.get(&row.connector).ok_or(Refusal::NotFound)?;
+    let client = client(deps, row.org, &row.connector).await?;
+    let (refresh, access): (Vec<_>, Vec<_>) = secrets
+        .into_iter()
+        .partition(|(kind, _)| *kind == SecretKind::RefreshToken);
+    let oauth = client.oauth(deps, connector);
+    let mut answer = RevokeOutcome::Unsupported;
+    for (kind, secret) in refresh.iter().chain(&access) {
+        let key = deps.key_of(row.org, secret.sealed.odk).await?;
+        let token = open::for_revocation(&key, &grant, kind, secret).map_err(|_| Refusal::KeyUnavailable)?;
+        let token = match &token {
+            Ended::Refresh(token) => TokenToEnd::Refresh(token),
+            Ended::Access(token) => TokenToEnd::Access(token),
+        };
+        *requests += 1;
+        match oauth.revoke(token).await {
+            RevokeOutcome::Revoked => answer = RevokeOutcome::Revoked,
+            RevokeOutcome::Unsupported => {}
+            unfinished => return Ok(unfinished),
+        }
+    }
+    Ok(answer)
+}
+
+fn host(revoke: &Revoke) -> Option<String> {
+    // The client's id has its place in the path, never in the host.
+    let url = Url::parse(&revoke.url.as_deref()?.replace("{client_id}", "")).ok()?;
+    Some(url.authority().to_owned())
+}
+
+/// 2 s, doubling, at most an hour.
+fn backoff(attempts: u64) -> Duration {
+    let doublings = u32::try_from(attempts.min(11)).unwrap_or(11);
+    Duration::from_secs(2_u64.saturating_pow(doublings).min(3600))
+}
+
+/// Grants whose tokens one provider is asked to end at a time.
+const AT_ONCE: u64 = 16;
+/// Longer than any try takes; afterwards it is due again.
+const CLAIM: Duration = Duration::from_secs(180);

@@ -1,0 +1,171 @@
+//! How fast each provider is asked to end tokens, whatever the number of replicas: a token bucket of one second's worth,
+//! and the moment before which the provider wants to be left alone.
+
+use std::time::Duration;
+
+use crate::domain::Time;
+
+use super::{
+    Store, StoreError,
+    sql::{Tx, params},
+};
+
+impl Store {
+    /// Takes as many of `wanted` turns to ask a provider as there are now; at most `per_second` in any second on average.
+    ///
+    /// # Errors
+    /// When the database is unavailable: then nobody is asked.
+    pub async fn take_turns(&self, host: &str, wanted: u64, per_second: u32) -> Result<u64, StoreError> {
+        let mut tx = self.write_deployment().await?;
+        let bucket = tx.bucket(host).await?;
+        if bucket.not_before > tx.now {
+            return Ok(0);
+        }
+        let (turns, taken_up_to) = bucket.take(tx.now, wanted, per_second);
+        if turns > 0 {
+            tx.put_bucket(host, taken_up_to, bucket.not_before).await?;
+            tx.commit().await?;
+        }
+        Ok(turns)
+    }
+
+    /// Takes turns for requests that were made already: the next ones come later by as much.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn owe_turns(&self, host: &str, made: u64, per_second: u32) -> Result<(), StoreError> {
+        let mut tx = self.write_deployment().await?;
+        let bucket = tx.bucket(host).await?;
+        let taken_up_to = bucket.taken_up_to.max(tx.now - SECOND) + worth(made, per_second);
+        tx.put_bucket(host, taken_up_to, bucket.not_before).await?;
+        tx.commit().await
+    }
+
+    /// Leaves a provider alone for as long as it said.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn rest_provider(&self, host: &str, after: Duration) -> Result<(), StoreError> {
+        let mut tx = self.write_deployment().await?;
+        let bucket = tx.bucket(host).await?;
+        let not_before = bucket.not_before.max(tx.now + after);
+        tx.put_bucket(host, bucket.taken_up_to, not_before).await?;
+        tx.commit().await
+    }
+}
+
+/// A provider's bucket. Tokens are made at a steady pace; those up to `taken_up_to` are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bucket {
+    taken_up_to: Time,
+    not_before: Time,
+}
+
+impl Bucket {
+    /// How many turns there are, and up to when tokens are taken then.
+    fn take(self, now: Time, wanted: u64, per_second: u32) -> (u64, Time) {
+        // What nobody took within a second is gone.
+        let from = self.taken_up_to.max(now - SECOND);
+        let made = now.since(from).as_micros() * u128::from(per_second) / SECOND.as_micros();
+        let turns = wanted.min(u64::try_from(made).unwrap_or(u64::MAX));
+        (turns, from + worth(turns, per_second))
+    }
+}
+
+/// How long it takes to make so many tokens.
+fn worth(turns: u64, per_second: u32) -> Duration {
+    Duration::from_micros(turns.saturating_mul(1_000_000) / u64::from(per_second.max(1)))
+}
+
+impl Tx {
+    async fn bucket(&mut self, host: &str) -> Result<Bucket, StoreError> {
+        let row = self
+            .row(
+                "SELECT taken_up_to, not_before FROM providers WHERE host = $1",
+                params![host],
+            )
+            .await?;
+        let Some(row) = row else {
+            let never = Time::from_unix_micros(0);
+            return Ok(Bucket {
+                taken_up_to: never,
+                not_before: never,
+            });
+        };
+        let mut fields = row.fields("providers");
+        Ok(Bucket {
+            taken_up_to: fields.time()?,
+            not_before: fields.time()?,
+        })
+    }
+
+    async fn put_bucket(
+        &mut self,
+        host: &str,
+        taken_up_to: Time,
+        not_before: Time,
+    ) -> Result<(), StoreError> {
+        self.change(
+            "providers",
+            "INSERT INTO providers (host, taken_up_to, not_before) VALUES ($1, $2, $3)
+             ON CONFLICT (host) DO UPDATE SET taken_up_to = $2, not_before = $3",
+            params![host, taken_up_to, not_before],
+        )
+        .await
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_unix_seconds(1_800_000_000);
+
+    fn full() -> Bucket {
+        Bucket {
+            taken_up_to: Time::from_unix_micros(0),
+            not_before: Time::from_unix_micros(0),
+        }
+    }
+
+    #[test]
+    fn a_bucket_holds_what_a_second_makes_and_no_more() {
+        let (turns, taken_up_to) = full().take(NOW, 100, 10);
+        assert_eq!((turns, taken_up_to), (10, NOW));
+    }
+
+    #[test]
+    fn an_empty_bucket_fills_at_its_pace() {
+        let empty = Bucket {
+            taken_up_to: NOW,
+            ..full()
+        };
+        assert_eq!(empty.take(NOW, 1, 10).0, 0);
+        assert_eq!(empty.take(NOW + Duration::from_millis(99), 1, 10).0, 0);
+        assert_eq!(empty.take(NOW + Duration::from_millis(100), 5, 10).0, 1);
+        assert_eq!(empty.take(NOW + Duration::from_secs(60), 100, 10).0, 10);
+    }
+
+    #[test]
+    fn over_a_minute_no_more_is_taken_than_the_pace_and_one_bucket() {
+        let (mut bucket, mut taken) = (full(), 0);
+        for step in 0..6000 {
+            let (turns, taken_up_to) = bucket.take(NOW + Duration::from_millis(10) * step, 3, 7);
+            taken += turns;
+            bucket.taken_up_to = taken_up_to;
+        }
+        assert!((7 * 60 - 1..=7 * 61).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_before_the_next_turn() {
+        let owing = Bucket {
+            taken_up_to: NOW + worth(5, 10),
+            ..full()
+        };
+        assert_eq!(owing.take(NOW + Duration::from_millis(500), 1, 10).0, 0);
+        assert_eq!(owing.take(NOW + Duration::from_millis(600), 1, 10).0, 1);
+    }
+}
