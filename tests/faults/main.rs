@@ -10,8 +10,16 @@
 
 mod browser;
 mod copy;
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the tests' one way to a PostgreSQL server"
+)]
+#[path = "../it/harness/database.rs"]
+mod database;
 mod pause;
 mod process;
 mod rotation;
+mod served;
 mod server;
 mod storage;
