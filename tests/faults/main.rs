@@ -23,3 +23,4 @@ mod rotation;
 mod served;
 mod server;
 mod storage;
+mod sweep;
