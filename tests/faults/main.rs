@@ -19,6 +19,8 @@ mod copy;
 mod database;
 mod pause;
 mod process;
+mod provider;
+mod revocation;
 mod rotation;
 mod served;
 mod server;

@@ -10,10 +10,7 @@ use postern::failpoints::Failpoint;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::{
-    database,
-    server::{Rotation, Server},
-};
+use crate::{database, provider::Rotation, server::Server};
 
 /// The steps of a rotation that is answered, in their order.
 const ANSWERED: [Failpoint; 13] = [

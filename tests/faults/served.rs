@@ -51,7 +51,7 @@ impl Setup {
         std::fs::write(dir.join("setup"), serde_json::to_vec(self).unwrap()).unwrap();
     }
 
-    fn read(dir: &Path) -> Self {
+    pub(crate) fn read(dir: &Path) -> Self {
         serde_json::from_slice(&std::fs::read(dir.join("setup")).unwrap()).unwrap()
     }
 }

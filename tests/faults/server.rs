@@ -9,18 +9,13 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
 use postern::{
-    app::clock::SystemClock,
-    crypto::OsRandomness,
-    dev::acme_mail::{self, AcmeMail, RedirectUri},
     domain::secret::ApiKey,
     egress::{Credential, operator_client},
     failpoints::Failpoint,
-    http::{guard::RequestIds, server},
     store::Location,
 };
 use rustix::process::{
@@ -33,26 +28,9 @@ use tokio::net::TcpListener;
 use crate::{
     browser::{Browser, request},
     database,
+    provider::{Rotation, start_acme},
     served::{CONNECTOR, SERVE, Setup, Up},
 };
-
-/// How the authorization server treats a refresh token that it rotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rotation {
-    /// It is spent, and sending it again ends everything.
-    Strict,
-    /// It may be sent again for 60 s.
-    Grace,
-}
-
-impl Rotation {
-    fn grace_s(self) -> u32 {
-        match self {
-            Self::Strict => 0,
-            Self::Grace => 60,
-        }
-    }
-}
 
 /// A running server. Dropping it kills the process and removes its directory.
 pub(crate) struct Server {
@@ -70,6 +48,37 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let location = database::location(dir.path()).await;
         Self::connected_in(dir, location, rotation).await
+    }
+
+    /// The same over PostgreSQL, whatever the other tests run over.
+    pub(crate) async fn connected_over_postgres(rotation: Rotation) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let location = database::postgres(dir.path()).await;
+        Self::connected_in(dir, location, rotation).await
+    }
+
+    /// Another process over the same database, known by the same address, with files of its own.
+    pub(crate) async fn replica(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("connectors")).unwrap();
+        for file in ["kek", "up", &format!("connectors/{CONNECTOR}.toml")] {
+            std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
+        }
+        let url = free_url().await;
+        let setup = Setup {
+            listen: url.clone(),
+            ..Setup::read(self.dir.path())
+        };
+        setup.write(dir.path());
+        let (child, up) = spawn(dir.path()).await;
+        Self {
+            child,
+            dir,
+            location: self.location.clone(),
+            url,
+            acme: self.acme.clone(),
+            up,
+        }
     }
 
     async fn connected_in(dir: tempfile::TempDir, location: Location, rotation: Rotation) -> Self {
@@ -252,56 +261,51 @@ impl Server {
         async move { call("POST", &url, &key, Some(body)).await }
     }
 
+    /// The agent's call with one grant.
+    pub(crate) fn vend(&self, grant: &str, mode: &str) -> Vend {
+        Vend {
+            url: format!("{}/v1/vend", self.url),
+            key: self.up.agent_key.clone(),
+            body: json!({"grant": grant, "tool": "messages.list", "args": {"limit": 3}, "mode": mode}),
+        }
+    }
+
+    /// Ada's living grant.
+    pub(crate) async fn grant(&self) -> String {
+        let url = format!("{}/v1/grants", self.url);
+        let (_, answer) = self.call("GET", &url, &self.up.admin_key, None).await.unwrap();
+        let grants = answer["items"].as_array().unwrap();
+        let living = grants.iter().find(|grant| grant["state"] == "active").unwrap();
+        living["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The admin ends a selection. It may have to wait for what another process holds, and is asked again.
+    pub(crate) async fn revoke(&self, selector: &Value) -> Value {
+        let url = format!("{}/v1/revocations", self.url);
+        let body = json!({"selector": selector, "reason": "test"});
+        for _ in 0..60 {
+            match self
+                .call("POST", &url, &self.up.admin_key, Some(body.clone()))
+                .await
+            {
+                Some((200, revoked)) => return revoked,
+                Some((503, _)) => tokio::time::sleep(Duration::from_millis(100)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("not revoked");
+    }
+
     /// The newest entries, newest first, as the admin sees them.
     pub(crate) async fn entries(&self) -> Vec<Value> {
-        let url = format!("{}/v1/audit/entries?limit=30", self.url);
+        self.newest_entries(30).await
+    }
+
+    pub(crate) async fn newest_entries(&self, limit: usize) -> Vec<Value> {
+        let url = format!("{}/v1/audit/entries?limit={limit}", self.url);
         let (status, answer) = self.call("GET", &url, &self.up.admin_key, None).await.unwrap();
         assert_eq!(status, 200, "{answer}");
         answer["items"].as_array().unwrap().clone()
-    }
-
-    /// Acme Mail lets Ada's access tokens expire now.
-    pub(crate) async fn expire(&self) {
-        let url = format!("{}/admin/expire", self.acme);
-        self.call("POST", &url, "", Some(json!({"account": "ada@acme.example"})))
-            .await
-            .unwrap();
-    }
-
-    /// Acme Mail ends what Ada allowed.
-    pub(crate) async fn disconnect(&self) {
-        let url = format!("{}/admin/disconnect", self.acme);
-        self.call("POST", &url, "", Some(json!({"account": "ada@acme.example"})))
-            .await
-            .unwrap();
-    }
-
-    /// Acme Mail misbehaves.
-    pub(crate) async fn fault(&self, fault: Value) {
-        let url = format!("{}/admin/fault", self.acme);
-        self.call("POST", &url, "", Some(fault)).await.unwrap();
-    }
-
-    /// Acme Mail behaves.
-    pub(crate) async fn no_fault(&self) {
-        let url = format!("{}/admin/fault", self.acme);
-        self.call("DELETE", &url, "", None).await.unwrap();
-    }
-
-    /// How many requests to renew a token Acme Mail has received.
-    pub(crate) async fn refreshes(&self) -> usize {
-        let (_, log) = self
-            .call("GET", &format!("{}/admin/log", self.acme), "", None)
-            .await
-            .unwrap();
-        let log = log
-            .as_array()
-            .or_else(|| log["entries"].as_array())
-            .unwrap()
-            .clone();
-        log.iter()
-            .filter(|entry| entry["kind"] == "token" && entry["grant_type"] == "refresh_token")
-            .count()
     }
 
     async fn call(&self, method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {
@@ -317,6 +321,20 @@ impl Server {
     }
 }
 
+/// A call that can be made again and again.
+pub(crate) struct Vend {
+    url: String,
+    key: String,
+    body: Value,
+}
+
+impl Vend {
+    /// `None` when the process died over it.
+    pub(crate) async fn call(&self) -> Option<(u16, Value)> {
+        call("POST", &self.url, &self.key, Some(self.body.clone())).await
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _gone = self.child.kill();
@@ -324,7 +342,7 @@ impl Drop for Server {
     }
 }
 
-async fn call(method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {
+pub(crate) async fn call(method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {
     let key = ApiKey::new(key.to_owned());
     let mut request = request(
         method,
@@ -335,33 +353,6 @@ async fn call(method: &str, url: &str, key: &str, body: Option<Value>) -> Option
     let answer = operator_client().unwrap().send(request).await.ok()?;
     let body = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
     Some((answer.status, body))
-}
-
-async fn start_acme(rotation: Rotation, postern: &str) -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let issuer = format!("http://{}", listener.local_addr().unwrap());
-    let random = Arc::new(OsRandomness::new());
-    let ids = RequestIds::new(&*random).unwrap();
-    let acme = AcmeMail::new(acme_mail::Options {
-        clock: Arc::new(SystemClock),
-        random,
-        issuer: issuer.clone(),
-        client: acme_mail::Client {
-            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
-            name: "Postern (faults)".to_owned(),
-            secret: None,
-            redirect_uris: vec![RedirectUri::Exact(format!("{postern}/callback/{CONNECTOR}"))],
-        },
-    })
-    .with_rotation_grace(Duration::from_secs(rotation.grace_s().into()));
-    tokio::spawn(server::serve(
-        listener,
-        acme.router(),
-        server::Limits::default(),
-        ids,
-        std::future::pending(),
-    ));
-    issuer
 }
 
 /// Starts the process and waits until it serves.

@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     database,
+    provider::Rotation,
     rotation::{said, settled},
-    server::{Rotation, Server},
+    server::Server,
 };
 
 /// Watches the calls of a process (`system_calls.py`). Dropping it lets the process be.
@@ -211,4 +212,4 @@ async fn killed_at_any_system_call_of_a_rotation_without_a_grace_loses_nothing_s
 }
 
 /// An agent gets ten links to connect again in ten minutes; a server that needs more is left for a new one.
-const LINKS: usize = 8;
+const LINKS: usize = 4;
