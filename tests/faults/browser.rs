@@ -30,20 +30,8 @@ impl Browser {
     pub(crate) async fn submit(&mut self, page: &Page, action: &str, fields: &[(&str, &str)]) -> Page {
         let form = page.form(action);
         let target = page.url.join(&attribute(form, "action").unwrap()).unwrap();
-        let mut body = url::form_urlencoded::Serializer::new(String::new());
-        for input in tags(form, "input") {
-            let Some(name) = attribute(input, "name") else {
-                continue;
-            };
-            let unticked = input.contains("checkbox") && !input.contains(" checked");
-            if !unticked && !fields.iter().any(|(given, _)| *given == name) {
-                body.append_pair(&name, &attribute(input, "value").unwrap_or_default());
-            }
-        }
-        for (name, value) in fields {
-            body.append_pair(name, value);
-        }
-        self.go("POST", target, Some((page, body.finish()))).await
+        let body = filled(form, fields);
+        self.go("POST", target, Some((page, body))).await
     }
 
     async fn go(&mut self, method: &str, url: Url, form: Option<(&Page, String)>) -> Page {
@@ -133,6 +121,24 @@ pub(crate) fn request(
         request.body = Some(body.into());
     }
     request
+}
+
+/// What a form sends: its fields as the page gave them, unless said otherwise.
+fn filled(form: &str, fields: &[(&str, &str)]) -> String {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    for input in tags(form, "input") {
+        let Some(name) = attribute(input, "name") else {
+            continue;
+        };
+        let unticked = input.contains("checkbox") && !input.contains(" checked");
+        if !unticked && !fields.iter().any(|(given, _)| *given == name) {
+            body.append_pair(&name, &attribute(input, "value").unwrap_or_default());
+        }
+    }
+    for (name, value) in fields {
+        body.append_pair(name, value);
+    }
+    body.finish()
 }
 
 /// The opening tags of one name.

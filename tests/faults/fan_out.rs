@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use postern::failpoints::Failpoint;
 
-use crate::server::{Rotation, Server};
+use crate::{provider::Rotation, server::Server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_anywhere_in_a_fan_out_the_next_process_ends_every_token() {

@@ -10,9 +10,20 @@
 
 mod browser;
 mod copy;
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the tests' one way to a PostgreSQL server"
+)]
+#[path = "../it/harness/database.rs"]
+mod database;
 mod fan_out;
 mod pause;
 mod process;
+mod provider;
+mod revocation;
 mod rotation;
+mod served;
 mod server;
 mod storage;
+mod sweep;

@@ -2,81 +2,87 @@
 //! which remembers what it rotated.
 //!
 //! `postern dev` brings its own Acme Mail, which dies with it, and `postern serve` refuses builds with failpoints. So the
-//! process is this very test program, told by its environment to serve.
+//! process is this very test program, told by its environment to serve ([`crate::served`]), over SQLite or, with
+//! `POSTERN_TEST_STORE=postgres`, over PostgreSQL.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
 use postern::{
-    app::{self, Kind, Parts, clock::SystemClock},
-    connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening, lookup::show_api_key},
-    dev::acme_mail::{self, AcmeMail, RedirectUri},
-    domain::{connector::ConnectorId, secret::ApiKey},
-    egress::{Credential, Egress, EgressPolicy, operator_client},
+    domain::secret::ApiKey,
+    egress::{Credential, operator_client},
     failpoints::Failpoint,
-    flows::{Deps, apply, found},
-    http::{guard::RequestIds, router, security::Site, server},
-    policy::demo,
-    store::{Location, TimeSource},
-    workers::Workers,
+    store::Location,
 };
-use postern_kms::local::{LocalKeys, create_key_file};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, prlimit, waitpid,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 use tokio::net::TcpListener;
 
-use crate::browser::{Browser, request};
-
-/// How the authorization server treats a refresh token that it rotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rotation {
-    /// It is spent, and sending it again ends everything.
-    Strict,
-    /// It may be sent again for 60 s.
-    Grace,
-}
-
-impl Rotation {
-    fn grace_s(self) -> u32 {
-        match self {
-            Self::Strict => 0,
-            Self::Grace => 60,
-        }
-    }
-}
+use crate::{
+    browser::{Browser, request},
+    database,
+    provider::{Rotation, start_acme},
+    served::{CONNECTOR, SERVE, Setup, Up},
+};
 
 /// A running server. Dropping it kills the process and removes its directory.
 pub(crate) struct Server {
     child: Child,
     dir: tempfile::TempDir,
+    location: Location,
+    url: String,
     pub(crate) acme: String,
     up: Up,
-}
-
-/// What the process tells when it is up, kept for its next start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Up {
-    admin_key: String,
-    agent_key: String,
-    user: String,
 }
 
 impl Server {
     /// Starts both and connects Ada.
     pub(crate) async fn connected(rotation: Rotation) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let url = format!("http://{}", port.local_addr().unwrap());
-        drop(port);
+        let location = database::location(dir.path()).await;
+        Self::connected_in(dir, location, rotation).await
+    }
+
+    /// The same over PostgreSQL, whatever the other tests run over.
+    pub(crate) async fn connected_over_postgres(rotation: Rotation) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let location = database::postgres(dir.path()).await;
+        Self::connected_in(dir, location, rotation).await
+    }
+
+    /// Another process over the same database, known by the same address, with files of its own.
+    pub(crate) async fn replica(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("connectors")).unwrap();
+        for file in ["kek", "up", &format!("connectors/{CONNECTOR}.toml")] {
+            std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
+        }
+        let url = free_url().await;
+        let setup = Setup {
+            listen: url.clone(),
+            ..Setup::read(self.dir.path())
+        };
+        setup.write(dir.path());
+        let (child, up) = spawn(dir.path()).await;
+        Self {
+            child,
+            dir,
+            location: self.location.clone(),
+            url,
+            acme: self.acme.clone(),
+            up,
+        }
+    }
+
+    async fn connected_in(dir: tempfile::TempDir, location: Location, rotation: Rotation) -> Self {
+        let url = free_url().await;
         let acme = start_acme(rotation, &url).await;
         let authority = acme.trim_start_matches("http://");
         let mut connector = include_str!("../../connectors/acme-mail.toml")
@@ -96,9 +102,25 @@ impl Server {
         std::fs::create_dir(dir.path().join("connectors")).unwrap();
         let file = dir.path().join("connectors").join(format!("{CONNECTOR}.toml"));
         std::fs::write(file, connector).unwrap();
-        std::fs::write(dir.path().join("addresses"), format!("{url}\n{acme}")).unwrap();
+        let setup = Setup {
+            issuer: url.clone(),
+            listen: url.clone(),
+            acme: acme.clone(),
+            postgres: match &location {
+                Location::Sqlite(_) => None,
+                Location::Postgres(settings) => Some(settings.url.clone()),
+            },
+        };
+        setup.write(dir.path());
         let (child, up) = spawn(dir.path()).await;
-        let server = Self { child, dir, acme, up };
+        let server = Self {
+            child,
+            dir,
+            location,
+            url,
+            acme,
+            up,
+        };
         server.connect().await;
         server
     }
@@ -108,7 +130,7 @@ impl Server {
         let mut ada = Browser::default();
         let login = ada.open(&self.login_url().await).await;
         ada.submit(&login, "/login/", &[]).await;
-        let connections = ada.open(&format!("{}/connections", self.url())).await;
+        let connections = ada.open(&format!("{}/connections", self.url)).await;
         let reconnects = connections.text.contains("/reconnect");
         let how = if reconnects {
             "/reconnect"
@@ -131,7 +153,7 @@ impl Server {
 
     /// A fresh one-time link for Ada.
     async fn login_url(&self) -> String {
-        let url = format!("{}/v1/users/{}/login-links", self.url(), self.up.user);
+        let url = format!("{}/v1/users/{}/login-links", self.url, self.up.user);
         let (_, link) = self
             .call("POST", &url, &self.up.admin_key, Some(json!({})))
             .await
@@ -184,10 +206,42 @@ impl Server {
         kill_process(self.pid(), Signal::CONT).unwrap();
     }
 
+    /// The database takes nothing and tells nothing any more.
+    pub(crate) async fn lose_database(&self) {
+        match &self.location {
+            // What a full disk is to a database, and not yet to a small file.
+            Location::Sqlite(_) => {
+                self.limit_files(Some(SMALL)).unwrap();
+            }
+            Location::Postgres(settings) => {
+                let name = database::name_of(settings);
+                let sql = format!(
+                    "ALTER DATABASE {name} ALLOW_CONNECTIONS false;
+                     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+                );
+                tell_postgres(&sql).await;
+            }
+        }
+    }
+
+    /// The database is back.
+    pub(crate) async fn find_database(&self) {
+        match &self.location {
+            Location::Sqlite(_) => {
+                // A process that has died took its limit with it.
+                let _died = self.limit_files(None);
+            }
+            Location::Postgres(settings) => {
+                let name = database::name_of(settings);
+                tell_postgres(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await;
+            }
+        }
+    }
+
     /// From now on a file grows no further than this.
-    pub(crate) fn limit_files(&self, current: Option<u64>) {
+    fn limit_files(&self, current: Option<u64>) -> rustix::io::Result<Rlimit> {
         let maximum = getrlimit(Resource::Fsize).maximum;
-        prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current, maximum }).unwrap();
+        prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current, maximum })
     }
 
     /// How many answers are spooled.
@@ -203,13 +257,52 @@ impl Server {
         let body = json!({
             "connector": CONNECTOR, "user": self.up.user, "tool": "messages.list", "args": {"limit": 3},
         });
-        let (key, url) = (self.up.agent_key.clone(), format!("{}/v1/vend", self.url()));
+        let (key, url) = (self.up.agent_key.clone(), format!("{}/v1/vend", self.url));
         async move { call("POST", &url, &key, Some(body)).await }
+    }
+
+    /// The agent's call with one grant.
+    pub(crate) fn vend(&self, grant: &str, mode: &str) -> Vend {
+        Vend {
+            url: format!("{}/v1/vend", self.url),
+            key: self.up.agent_key.clone(),
+            body: json!({"grant": grant, "tool": "messages.list", "args": {"limit": 3}, "mode": mode}),
+        }
+    }
+
+    /// Ada's living grant.
+    pub(crate) async fn grant(&self) -> String {
+        let url = format!("{}/v1/grants", self.url);
+        let (_, answer) = self.call("GET", &url, &self.up.admin_key, None).await.unwrap();
+        let grants = answer["items"].as_array().unwrap();
+        let living = grants.iter().find(|grant| grant["state"] == "active").unwrap();
+        living["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The admin ends a selection. It may have to wait for what another process holds, and is asked again.
+    pub(crate) async fn revoke(&self, selector: &Value) -> Value {
+        let url = format!("{}/v1/revocations", self.url);
+        let body = json!({"selector": selector, "reason": "test"});
+        for _ in 0..60 {
+            match self
+                .call("POST", &url, &self.up.admin_key, Some(body.clone()))
+                .await
+            {
+                Some((200, revoked)) => return revoked,
+                Some((503, _)) => tokio::time::sleep(Duration::from_millis(100)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("not revoked");
     }
 
     /// The newest entries, newest first, as the admin sees them.
     pub(crate) async fn entries(&self) -> Vec<Value> {
-        let url = format!("{}/v1/audit/entries?limit=30", self.url());
+        self.newest_entries(30).await
+    }
+
+    pub(crate) async fn newest_entries(&self, limit: usize) -> Vec<Value> {
+        let url = format!("{}/v1/audit/entries?limit={limit}", self.url);
         let (status, answer) = self.call("GET", &url, &self.up.admin_key, None).await.unwrap();
         assert_eq!(status, 200, "{answer}");
         answer["items"].as_array().unwrap().clone()
@@ -217,102 +310,52 @@ impl Server {
 
     /// The admin ends everything; the process may die over it.
     pub(crate) async fn revoke_all(&self) -> Option<(u16, Value)> {
-        let url = format!("{}/v1/revocations", self.url());
+        let url = format!("{}/v1/revocations", self.url);
         let body = json!({"selector": {"all": true}, "reason": "test"});
         self.call("POST", &url, &self.up.admin_key, Some(body)).await
     }
 
     /// How far a revocation has come.
     pub(crate) async fn revocation(&self, id: &str) -> Value {
-        let url = format!("{}/v1/revocations/{id}", self.url());
+        let url = format!("{}/v1/revocations/{id}", self.url);
         let (status, answer) = self.call("GET", &url, &self.up.admin_key, None).await.unwrap();
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
-    /// Which tokens Acme Mail was asked to end, in order.
-    pub(crate) async fn asked_to_end(&self) -> Vec<Value> {
-        let log = self.log().await;
-        let calls = log.into_iter().filter(|entry| entry["kind"] == "revoke");
-        calls.map(|entry| entry["token_sha256"].clone()).collect()
-    }
-
     /// Lets claims of a dead process be over, without the wait for it.
     pub(crate) async fn claims_end(&self) {
-        let path = self.dir.path().join("postern.db");
-        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display()))
-            .await
-            .unwrap();
-        let moved = sqlx::query("UPDATE outbox SET due_at = due_at - 180 * 1000000")
-            .execute(&pool)
-            .await
-            .unwrap();
-        assert_eq!(moved.rows_affected(), 1);
-        pool.close().await;
-    }
-
-    /// Acme Mail lets Ada's access tokens expire now.
-    pub(crate) async fn expire(&self) {
-        let url = format!("{}/admin/expire", self.acme);
-        self.call("POST", &url, "", Some(json!({"account": "ada@acme.example"})))
-            .await
-            .unwrap();
-    }
-
-    /// Acme Mail ends what Ada allowed.
-    pub(crate) async fn disconnect(&self) {
-        let url = format!("{}/admin/disconnect", self.acme);
-        self.call("POST", &url, "", Some(json!({"account": "ada@acme.example"})))
-            .await
-            .unwrap();
-    }
-
-    /// Acme Mail misbehaves.
-    pub(crate) async fn fault(&self, fault: Value) {
-        let url = format!("{}/admin/fault", self.acme);
-        self.call("POST", &url, "", Some(fault)).await.unwrap();
-    }
-
-    /// Acme Mail behaves.
-    pub(crate) async fn no_fault(&self) {
-        let url = format!("{}/admin/fault", self.acme);
-        self.call("DELETE", &url, "", None).await.unwrap();
-    }
-
-    /// How many requests to renew a token Acme Mail has received.
-    pub(crate) async fn refreshes(&self) -> usize {
-        let log = self.log().await;
-        log.iter()
-            .filter(|entry| entry["kind"] == "token" && entry["grant_type"] == "refresh_token")
-            .count()
-    }
-
-    /// Everything Acme Mail has received.
-    async fn log(&self) -> Vec<Value> {
-        let (_, log) = self
-            .call("GET", &format!("{}/admin/log", self.acme), "", None)
-            .await
-            .unwrap();
-        log.as_array()
-            .or_else(|| log["entries"].as_array())
-            .unwrap()
-            .clone()
+        let moved = database::raw_sql(
+            &self.location,
+            "UPDATE outbox SET due_at = due_at - 180 * 1000000",
+        );
+        assert_eq!(moved.await, 1);
     }
 
     async fn call(&self, method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {
         call(method, url, key, body).await
     }
 
-    fn url(&self) -> String {
-        addresses(self.dir.path()).0
-    }
-
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
     fn order_file(&self) -> PathBuf {
         self.dir.path().join("order")
+    }
+}
+
+/// A call that can be made again and again.
+pub(crate) struct Vend {
+    url: String,
+    key: String,
+    body: Value,
+}
+
+impl Vend {
+    /// `None` when the process died over it.
+    pub(crate) async fn call(&self) -> Option<(u16, Value)> {
+        call("POST", &self.url, &self.key, Some(self.body.clone())).await
     }
 }
 
@@ -323,7 +366,7 @@ impl Drop for Server {
     }
 }
 
-async fn call(method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {
+pub(crate) async fn call(method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {
     let key = ApiKey::new(key.to_owned());
     let mut request = request(
         method,
@@ -336,33 +379,6 @@ async fn call(method: &str, url: &str, key: &str, body: Option<Value>) -> Option
     Some((answer.status, body))
 }
 
-async fn start_acme(rotation: Rotation, postern: &str) -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let issuer = format!("http://{}", listener.local_addr().unwrap());
-    let random = Arc::new(OsRandomness::new());
-    let ids = RequestIds::new(&*random).unwrap();
-    let acme = AcmeMail::new(acme_mail::Options {
-        clock: Arc::new(SystemClock),
-        random,
-        issuer: issuer.clone(),
-        client: acme_mail::Client {
-            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
-            name: "Postern (faults)".to_owned(),
-            secret: None,
-            redirect_uris: vec![RedirectUri::Exact(format!("{postern}/callback/{CONNECTOR}"))],
-        },
-    })
-    .with_rotation_grace(Duration::from_secs(rotation.grace_s().into()));
-    tokio::spawn(server::serve(
-        listener,
-        acme.router(),
-        server::Limits::default(),
-        ids,
-        std::future::pending(),
-    ));
-    issuer
-}
-
 /// Starts the process and waits until it serves.
 async fn spawn(dir: &Path) -> (Child, Up) {
     let ready = dir.join("ready");
@@ -371,7 +387,7 @@ async fn spawn(dir: &Path) -> (Child, Up) {
     let mut child = Command::new("sh")
         .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "server::serve_here", "--ignored", "--nocapture"])
+        .args(["--exact", "served::serve_here", "--ignored", "--nocapture"])
         .env(SERVE, dir)
         .env("POSTERN_FAILPOINT", dir.join("order"))
         .stdout(Stdio::null())
@@ -391,105 +407,20 @@ async fn spawn(dir: &Path) -> (Child, Up) {
     panic!("the process does not come up");
 }
 
-/// Not a test: the process that the others kill.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "started by the other tests as a process of its own"]
-async fn serve_here() {
-    let Some(dir) = std::env::var_os(SERVE).map(PathBuf::from) else {
-        return;
-    };
-    let (url, acme) = addresses(&dir);
-    let deps = app::open(parts(&dir, &url, &acme)).await.unwrap();
-    let up = match std::fs::read(dir.join("up")) {
-        Ok(text) => serde_json::from_slice(&text).unwrap(),
-        Err(_) => {
-            let up = found_org(&deps).await;
-            std::fs::write(dir.join("up"), serde_json::to_vec(&up).unwrap()).unwrap();
-            up
-        }
-    };
-    let address: SocketAddr = url.trim_start_matches("http://").parse().unwrap();
-    let listener = TcpListener::bind(address).await.unwrap();
-    let _workers = Workers::start(&deps);
-    let site = Site::new(&url.parse().unwrap()).unwrap();
-    let ids = RequestIds::new(&*deps.random).unwrap();
-    let app = router::app(Arc::clone(&deps), site);
-    std::fs::write(dir.join("ready.draft"), serde_json::to_vec(&up).unwrap()).unwrap();
-    std::fs::rename(dir.join("ready.draft"), dir.join("ready")).unwrap();
-    server::serve(
-        listener,
-        app,
-        server::Limits::default(),
-        ids,
-        std::future::pending(),
-    )
-    .await;
-}
-
-fn parts(dir: &Path, url: &str, acme: &str) -> Parts {
-    let kek = dir.join("kek");
-    if !kek.exists() {
-        create_key_file(&kek).unwrap();
-    }
-    let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
-    keys.add_key_file("local", &kek).unwrap();
-    let connector: ConnectorId = CONNECTOR.parse().unwrap();
-    let policy = EgressPolicy::strict()
-        .allow(&connector, acme.trim_start_matches("http://"))
-        .unwrap();
-    let catalogue = Catalogue::load(&Options {
-        acme_mail_origin: Some(acme),
-        dir: Some(&dir.join("connectors")),
-        plain_http_allowed: &[],
-    });
-    Parts {
-        kind: Kind::Dev,
-        database: Location::Sqlite(dir.join("postern.db")),
-        time: TimeSource::Database,
-        data_dir: dir.to_owned(),
-        keys: Arc::new(keys),
-        kek_ref: "local".to_owned(),
-        key_words: "a test key".to_owned(),
-        cache_ttl: Duration::from_secs(30),
-        locking: hardening::Locking::Preferred,
-        issuer: url.to_owned(),
-        catalogue: catalogue.unwrap(),
-        egress: Egress::new(policy).unwrap(),
-        webhook: None,
-        sinks: Vec::new(),
-        witness: None,
-        clock: Arc::new(SystemClock),
-    }
-}
-
-async fn found_org(deps: &Deps) -> Up {
-    let founded = found::found(deps, "Acme", "ada@acme.example").await.unwrap();
-    let policy = |text: &str| text.replace("acme-mail", CONNECTOR);
-    let document = toml::to_string(&json!({
-        "agent": [{"name": "Mail Assistant"}],
-        "connector": {CONNECTOR: {"client_id": acme_mail::DEMO_CLIENT_ID}},
-        "policies": {"org": [policy(demo::ORG)], "agent": [policy(demo::AGENT)]},
-    }))
-    .unwrap();
-    let applied = apply::apply(deps, founded.org, "test".to_owned(), &document)
+/// Statements of whoever runs the database server.
+async fn tell_postgres(sql: &str) {
+    let mut connection = database::superuser("postgres").await;
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut connection)
         .await
         .unwrap();
-    let agent = applied.keys.iter().find(|key| key.kind == "agent").unwrap();
-    Up {
-        admin_key: show_api_key(&founded.admin_key),
-        agent_key: show_api_key(&agent.key),
-        user: founded.admin.to_string(),
-    }
 }
 
-/// Postern's and Acme Mail's.
-fn addresses(dir: &Path) -> (String, String) {
-    let text = std::fs::read_to_string(dir.join("addresses")).unwrap();
-    let (postern, acme) = text.split_once('\n').unwrap();
-    (postern.to_owned(), acme.to_owned())
+/// An address nobody listens on.
+async fn free_url() -> String {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    format!("http://{}", port.local_addr().unwrap())
 }
 
-/// Tells the process where its directory is.
-const SERVE: &str = "POSTERN_FAULTS_SERVE";
-/// The connector's id.
-const CONNECTOR: &str = "acme-faults";
+/// Room for a spooled answer, not for a page of a database's log.
+const SMALL: u64 = 4096;

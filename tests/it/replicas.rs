@@ -266,6 +266,21 @@ async fn a_release_waits_for_a_change_of_its_org_and_is_decided_on_what_came_of_
     waiting.await.unwrap().unwrap();
 }
 
+/// What a process that is stopped within a transaction, or cut off, does to the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_says_nothing_more_holds_up_a_revocation_for_seconds_only() {
+    let (world, grant, replicas) = replicated(2).await;
+    let mut silent = replicas[1].store.write(world.org).await.unwrap();
+    silent
+        .advance_epoch(world.org, &Selector::All(true))
+        .await
+        .unwrap();
+    revoke::run(&replicas[0], world.org, everything()).await.unwrap();
+    assert!(silent.commit().await.is_err(), "both changes were made");
+    let refused = vend::vend(&replicas[1], world.agent, world.read(grant)).await;
+    assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");
+}
+
 #[tokio::test]
 async fn the_log_of_many_writers_is_one_log() {
     let (world, grant, replicas) = replicated(3).await;

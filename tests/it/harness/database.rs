@@ -14,9 +14,18 @@ use url::Url;
 
 /// Where a world's rows are.
 pub async fn location(dir: &Path) -> Location {
+    if is_postgres() {
+        postgres(dir).await
+    } else {
+        sqlite(dir)
+    }
+}
+
+/// Whether this run's worlds are over PostgreSQL.
+pub fn is_postgres() -> bool {
     match std::env::var("POSTERN_TEST_STORE").as_deref() {
-        Ok("postgres") => postgres(dir).await,
-        Ok("sqlite") | Err(_) => sqlite(dir),
+        Ok("postgres") => true,
+        Ok("sqlite") | Err(_) => false,
         Ok(other) => panic!("POSTERN_TEST_STORE={other}: there are sqlite and postgres"),
     }
 }

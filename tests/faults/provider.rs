@@ -1,0 +1,126 @@
+//! The Acme Mail beside the process: what it is told to do, and what it saw.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use postern::{
+    app::clock::SystemClock,
+    crypto::OsRandomness,
+    dev::acme_mail::{self, AcmeMail, RedirectUri},
+    http::{guard::RequestIds, server},
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::{
+    served::CONNECTOR,
+    server::{Server, call},
+};
+
+/// How the authorization server treats a refresh token that it rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rotation {
+    /// It is spent, and sending it again ends everything.
+    Strict,
+    /// It may be sent again for 60 s.
+    Grace,
+}
+
+impl Rotation {
+    pub(crate) fn grace_s(self) -> u32 {
+        match self {
+            Self::Strict => 0,
+            Self::Grace => 60,
+        }
+    }
+}
+
+impl Server {
+    /// Acme Mail lets Ada's access tokens expire now.
+    pub(crate) async fn expire(&self) {
+        let url = format!("{}/admin/expire", self.acme);
+        call("POST", &url, "", Some(json!({"account": "ada@acme.example"})))
+            .await
+            .unwrap();
+    }
+
+    /// Acme Mail ends what Ada allowed.
+    pub(crate) async fn disconnect(&self) {
+        let url = format!("{}/admin/disconnect", self.acme);
+        call("POST", &url, "", Some(json!({"account": "ada@acme.example"})))
+            .await
+            .unwrap();
+    }
+
+    /// Acme Mail misbehaves.
+    pub(crate) async fn fault(&self, fault: Value) {
+        let url = format!("{}/admin/fault", self.acme);
+        call("POST", &url, "", Some(fault)).await.unwrap();
+    }
+
+    /// Acme Mail behaves.
+    pub(crate) async fn no_fault(&self) {
+        let url = format!("{}/admin/fault", self.acme);
+        call("DELETE", &url, "", None).await.unwrap();
+    }
+
+    /// How many requests to renew a token Acme Mail has received.
+    pub(crate) async fn refreshes(&self) -> usize {
+        let log = self.log().await;
+        log.iter()
+            .filter(|entry| entry["kind"] == "token" && entry["grant_type"] == "refresh_token")
+            .count()
+    }
+
+    /// How many requests of one kind Acme Mail has received.
+    pub(crate) async fn seen(&self, kind: &str) -> usize {
+        self.log()
+            .await
+            .iter()
+            .filter(|entry| entry["kind"] == kind)
+            .count()
+    }
+
+    /// Which tokens Acme Mail was asked to end, in order.
+    pub(crate) async fn asked_to_end(&self) -> Vec<Value> {
+        let log = self.log().await;
+        let calls = log.into_iter().filter(|entry| entry["kind"] == "revoke");
+        calls.map(|entry| entry["token_sha256"].clone()).collect()
+    }
+
+    async fn log(&self) -> Vec<Value> {
+        let url = format!("{}/admin/log", self.acme);
+        let (_, log) = call("GET", &url, "", None).await.unwrap();
+        log.as_array()
+            .or_else(|| log["entries"].as_array())
+            .unwrap()
+            .clone()
+    }
+}
+
+/// Starts one for a Postern at this address.
+pub(crate) async fn start_acme(rotation: Rotation, postern: &str) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let issuer = format!("http://{}", listener.local_addr().unwrap());
+    let random = Arc::new(OsRandomness::new());
+    let ids = RequestIds::new(&*random).unwrap();
+    let acme = AcmeMail::new(acme_mail::Options {
+        clock: Arc::new(SystemClock),
+        random,
+        issuer: issuer.clone(),
+        client: acme_mail::Client {
+            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
+            name: "Postern (faults)".to_owned(),
+            secret: None,
+            redirect_uris: vec![RedirectUri::Exact(format!("{postern}/callback/{CONNECTOR}"))],
+        },
+    })
+    .with_rotation_grace(Duration::from_secs(rotation.grace_s().into()));
+    tokio::spawn(server::serve(
+        listener,
+        acme.router(),
+        server::Limits::default(),
+        ids,
+        std::future::pending(),
+    ));
+    issuer
+}

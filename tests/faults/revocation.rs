@@ -1,0 +1,213 @@
+//! I2 over PostgreSQL: a revocation races calls at several processes, one of which is stopped between the commit of an
+//! entry and what leaves on it, and goes on after the revocation was answered by another.
+//!
+//! Judged from outside: by the callers' answers, Acme Mail's log and the entries.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use postern::{domain::entry::Epoch, failpoints::Failpoint};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{
+    process::LONGER_THAN_A_RECEIPT,
+    provider::Rotation,
+    server::{Server, Vend},
+};
+
+/// Where a process is stopped, and in which mode of release it is stopped there.
+const PLACES: [(Failpoint, &str); 3] = [
+    (Failpoint::GateCommitted, "execute"),
+    (Failpoint::ExecuteOpened, "execute"),
+    (Failpoint::TokenOpened, "token"),
+];
+
+/// Callers of each process.
+const CALLERS: usize = 3;
+
+/// What the callers of one process came to.
+#[derive(Debug, Default)]
+struct Came {
+    released: usize,
+    refused: usize,
+    failed: usize,
+}
+
+/// Calls one process until it says that the grant is revoked.
+async fn call(vend: Vend, answered: &AtomicBool, released: &AtomicUsize) -> Came {
+    let mut came = Came::default();
+    loop {
+        let late = answered.load(Ordering::SeqCst);
+        match vend.call().await {
+            Some((200, answer)) => {
+                assert!(
+                    !late,
+                    "asked after the revocation was answered, and released: {answer}"
+                );
+                came.released += 1;
+                released.fetch_add(1, Ordering::SeqCst);
+            }
+            Some((410, _)) => {
+                came.refused += 1;
+                return came;
+            }
+            // Among others: what was stopped too long releases nothing and says so.
+            Some((503, _)) => came.failed += 1,
+            // A connection that stood still for too long is closed.
+            None if came.failed < PATIENCE => came.failed += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// One race. How long the revocation took while a process stood still.
+async fn race(servers: &[Server], round: usize) -> (Duration, Came) {
+    let first = &servers[0];
+    let (stopped, other) = (
+        &servers[round % servers.len()],
+        &servers[(round + 1) % servers.len()],
+    );
+    let (place, mode) = PLACES[round % PLACES.len()];
+    // Every second one goes on while its receipts live, the others when they are dead.
+    let too_late = round % 2 == 1;
+    let name = format!("round {round}, {place:?}, too late: {too_late}");
+    let grant = first.grant().await;
+    let (answered, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (mut theirs, mut its) = (JoinSet::new(), JoinSet::new());
+    for server in servers {
+        for _ in 0..CALLERS {
+            let vend = server.vend(&grant, mode);
+            let (answered, released) = (Arc::clone(&answered), Arc::clone(&released));
+            let calling = async move { call(vend, &answered, &released).await };
+            if std::ptr::eq(server, stopped) {
+                its.spawn(calling);
+            } else {
+                theirs.spawn(calling);
+            }
+        }
+    }
+    let busy = 5 + 3 * (round % 5);
+    until(|| released.load(Ordering::SeqCst) >= busy).await;
+    stopped.order(place, "stop");
+    stopped.until_stopped().await;
+    assert!(stopped.was_reached(), "{name}: stopped by something else");
+    let stood_still = Instant::now();
+    // The others go on meanwhile.
+    let before = released.load(Ordering::SeqCst);
+    until(|| released.load(Ordering::SeqCst) > before + CALLERS).await;
+
+    let begun = Instant::now();
+    let selector = if round.is_multiple_of(3) {
+        json!({"grant": grant})
+    } else {
+        json!({"all": true})
+    };
+    let revoked = other.revoke(&selector).await;
+    answered.store(true, Ordering::SeqCst);
+    let took = begun.elapsed();
+    assert!(took < HELD_UP, "{name}: the revocation took {took:?}");
+    let mut all = Came::default();
+    while let Some(came) = theirs.join_next().await {
+        all.add(came.unwrap());
+    }
+    if too_late {
+        tokio::time::sleep(LONGER_THAN_A_RECEIPT.saturating_sub(stood_still.elapsed())).await;
+    }
+    let (sent, given) = (first.seen("api").await, released.load(Ordering::SeqCst));
+    let dead = stood_still.elapsed() > LIFE;
+    stopped.go_on();
+    while let Some(came) = its.join_next().await {
+        all.add(came.unwrap());
+    }
+    // What leaves on a living receipt left within five seconds of its entry: one call of each caller at most. The answer to
+    // a call that was sent before may come at any time, a token may not.
+    let most = if dead { 0 } else { CALLERS };
+    let late = match mode {
+        "token" => released.load(Ordering::SeqCst) - given,
+        _ => first.seen("api").await - sent,
+    };
+    assert!(late <= most, "{name}: {late} left after it went on");
+    nothing_follows(first, &grant, &revoked, &name).await;
+    (took, all)
+}
+
+/// No release of the grant committed under the epoch that the revocation began, or a later one.
+async fn nothing_follows(server: &Server, grant: &str, revoked: &Value, name: &str) {
+    let epoch = |value: &Value| value.as_str().unwrap().parse::<Epoch>().unwrap().counter;
+    let began = epoch(&revoked["epoch"]);
+    let entries = server.newest_entries(500).await;
+    let releases: Vec<&Value> = entries
+        .iter()
+        .filter(|entry| entry["type"] == "release" && entry["grant"] == grant)
+        .collect();
+    assert!(!releases.is_empty(), "{name}: the race had one side only");
+    for release in releases {
+        assert!(
+            epoch(&release["epoch"]) < began,
+            "{name}: {release} follows {revoked}"
+        );
+    }
+}
+
+async fn until(reached: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the calls stand still");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+impl Came {
+    fn add(&mut self, other: Self) {
+        self.released += other.released;
+        self.refused += other.refused;
+        self.failed += other.failed;
+    }
+}
+
+async fn races(count: usize) {
+    let rounds = if std::env::var_os("POSTERN_LONG").is_some() {
+        100
+    } else {
+        6
+    };
+    let mut servers = vec![Server::connected_over_postgres(Rotation::Grace).await];
+    while servers.len() < count {
+        servers.push(servers[0].replica().await);
+    }
+    let (mut all, mut longest) = (Came::default(), Duration::ZERO);
+    for round in 0..rounds {
+        if round > 0 {
+            servers[0].connect().await;
+        }
+        let (took, came) = race(&servers, round).await;
+        longest = longest.max(took);
+        all.add(came);
+    }
+    println!("{count} replicas, {rounds} rounds: {all:?}, the longest revocation took {longest:?}");
+    assert!(all.failed > 0, "nothing was stopped too long");
+    assert_eq!(all.refused, rounds * count * CALLERS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_leaves_one_of_three_replicas_that_was_stopped_during_a_revocation() {
+    races(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_leaves_one_of_five_replicas_that_was_stopped_during_a_revocation() {
+    races(5).await;
+}
+
+/// How often a caller is refused for other reasons.
+const PATIENCE: usize = 100;
+/// Within this time the database has ended what the stopped process had begun, on a busy machine.
+const HELD_UP: Duration = Duration::from_secs(15);
+/// How long a receipt lives.
+const LIFE: Duration = Duration::from_secs(5);

@@ -1,0 +1,164 @@
+//! The process that the tests kill: this very program, told by its environment to serve what a directory says.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use postern::{
+    app::{self, Kind, Parts, clock::SystemClock},
+    connectors::{Catalogue, Options},
+    crypto::{hardening, lookup::show_api_key},
+    dev::acme_mail,
+    domain::connector::ConnectorId,
+    egress::{Egress, EgressPolicy},
+    flows::{Deps, apply, found},
+    http::{guard::RequestIds, router, security::Site, server},
+    policy::demo,
+    store::{Isolation, Location, PostgresSettings, TimeSource},
+    workers::Workers,
+};
+use postern_kms::local::{LocalKeys, create_key_file};
+use rustix::process::{PTracer, set_ptracer};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// What the process is told when it starts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    /// The address the deployment is known by.
+    pub(crate) issuer: String,
+    /// Where this process listens.
+    pub(crate) listen: String,
+    pub(crate) acme: String,
+    /// The database, unless it is a file in the directory.
+    pub(crate) postgres: Option<String>,
+}
+
+/// What the process tells when it is up, kept for its next start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Up {
+    pub(crate) admin_key: String,
+    pub(crate) agent_key: String,
+    pub(crate) user: String,
+}
+
+impl Setup {
+    pub(crate) fn write(&self, dir: &Path) {
+        std::fs::write(dir.join("setup"), serde_json::to_vec(self).unwrap()).unwrap();
+    }
+
+    pub(crate) fn read(dir: &Path) -> Self {
+        serde_json::from_slice(&std::fs::read(dir.join("setup")).unwrap()).unwrap()
+    }
+}
+
+/// Not a test: the process that the others kill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by the other tests as a process of its own"]
+async fn serve_here() {
+    let Some(dir) = std::env::var_os(SERVE).map(PathBuf::from) else {
+        return;
+    };
+    // Where only a parent may trace a process, the tests may trace this one. Some kernels know no such rule.
+    let _unknown = set_ptracer(PTracer::Any);
+    let setup = Setup::read(&dir);
+    let deps = app::open(parts(&dir, &setup)).await.unwrap();
+    let up = match std::fs::read(dir.join("up")) {
+        Ok(text) => serde_json::from_slice(&text).unwrap(),
+        Err(_) => {
+            let up = found_org(&deps).await;
+            std::fs::write(dir.join("up"), serde_json::to_vec(&up).unwrap()).unwrap();
+            up
+        }
+    };
+    let address: SocketAddr = setup.listen.trim_start_matches("http://").parse().unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
+    let _workers = Workers::start(&deps);
+    let site = Site::new(&setup.listen.parse().unwrap()).unwrap();
+    let ids = RequestIds::new(&*deps.random).unwrap();
+    let app = router::app(Arc::clone(&deps), site);
+    std::fs::write(dir.join("ready.draft"), serde_json::to_vec(&up).unwrap()).unwrap();
+    std::fs::rename(dir.join("ready.draft"), dir.join("ready")).unwrap();
+    server::serve(
+        listener,
+        app,
+        server::Limits::default(),
+        ids,
+        std::future::pending(),
+    )
+    .await;
+}
+
+fn parts(dir: &Path, setup: &Setup) -> Parts {
+    let kek = dir.join("kek");
+    if !kek.exists() {
+        create_key_file(&kek).unwrap();
+    }
+    let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
+    keys.add_key_file("local", &kek).unwrap();
+    let connector: ConnectorId = CONNECTOR.parse().unwrap();
+    let policy = EgressPolicy::strict()
+        .allow(&connector, setup.acme.trim_start_matches("http://"))
+        .unwrap();
+    let catalogue = Catalogue::load(&Options {
+        acme_mail_origin: Some(&setup.acme),
+        dir: Some(&dir.join("connectors")),
+        plain_http_allowed: &[],
+    });
+    Parts {
+        kind: Kind::Dev,
+        database: match &setup.postgres {
+            None => Location::Sqlite(dir.join("postern.db")),
+            Some(url) => Location::Postgres(PostgresSettings {
+                url: url.clone(),
+                password: None,
+                connections: 8,
+                pooler: false,
+                isolation: Isolation::default(),
+            }),
+        },
+        time: TimeSource::Database,
+        data_dir: dir.to_owned(),
+        keys: Arc::new(keys),
+        kek_ref: "local".to_owned(),
+        key_words: "a test key".to_owned(),
+        cache_ttl: Duration::from_secs(30),
+        locking: hardening::Locking::Preferred,
+        issuer: setup.issuer.clone(),
+        catalogue: catalogue.unwrap(),
+        egress: Egress::new(policy).unwrap(),
+        webhook: None,
+        sinks: Vec::new(),
+        witness: None,
+        clock: Arc::new(SystemClock),
+    }
+}
+
+async fn found_org(deps: &Deps) -> Up {
+    let founded = found::found(deps, "Acme", "ada@acme.example").await.unwrap();
+    let policy = |text: &str| text.replace("acme-mail", CONNECTOR);
+    let document = toml::to_string(&json!({
+        "agent": [{"name": "Mail Assistant"}],
+        "connector": {CONNECTOR: {"client_id": acme_mail::DEMO_CLIENT_ID}},
+        "policies": {"org": [policy(demo::ORG)], "agent": [policy(demo::AGENT)]},
+    }))
+    .unwrap();
+    let applied = apply::apply(deps, founded.org, "test".to_owned(), &document)
+        .await
+        .unwrap();
+    let agent = applied.keys.iter().find(|key| key.kind == "agent").unwrap();
+    Up {
+        admin_key: show_api_key(&founded.admin_key),
+        agent_key: show_api_key(&agent.key),
+        user: founded.admin.to_string(),
+    }
+}
+
+/// Tells the process where its directory is.
+pub(crate) const SERVE: &str = "POSTERN_FAULTS_SERVE";
+/// The connector's id.
+pub(crate) const CONNECTOR: &str = "acme-faults";

@@ -1,0 +1,215 @@
+//! I3: `kill -9` before every n-th system call of a rotation, from the call that needs it to its answer. Never lost with a
+//! grace, never silently lost without: which step of ours it strikes does not matter and is not known.
+//!
+//! A long run strikes at every call there is, any other run at a few, drawn evenly; a failure prints what to set to draw
+//! the same again.
+
+use std::{
+    io::{BufRead as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use postern::{app::clock::SystemClock, domain::Clock as _};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::{
+    database,
+    provider::Rotation,
+    rotation::{said, settled},
+    server::Server,
+};
+
+/// Watches the calls of a process (`system_calls.py`). Dropping it lets the process be.
+struct Tracer {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tracer {
+    /// Watches a process, and kills it before a call if told to.
+    async fn attach(pid: Pid, strike: Option<usize>) -> Self {
+        tokio::task::spawn_blocking(move || {
+            let mut child = Command::new("/usr/bin/python3")
+                .arg(concat!(
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/tests/faults/system_calls.py"
+                ))
+                .arg(pid.as_raw_nonzero().to_string())
+                .args(strike.map(|strike| strike.to_string()))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+            let ready = said.next().expect("the process cannot be traced").unwrap();
+            assert_eq!(ready, "ready");
+            Self { child, said }
+        })
+        .await
+        .unwrap()
+    }
+
+    /// The name of the call it struck at, or how many there were.
+    async fn ended(mut self) -> Result<String, usize> {
+        tokio::task::spawn_blocking(move || {
+            // One that has struck is no more.
+            let _gone = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let last = self.said.next().unwrap().unwrap();
+            match last.split_once(' ') {
+                Some(("killed", name)) => Ok(name.to_owned()),
+                Some(("counted", count)) => Err(count.parse().unwrap()),
+                _ => panic!("{last}"),
+            }
+        })
+        .await
+        .unwrap()
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+/// A vend that needs a rotation, watched; it is killed before the call of this number, if there are as many.
+async fn rotation(server: &Server, strike: Option<usize>) -> Result<String, usize> {
+    server.expire().await;
+    let tracer = Tracer::attach(server.pid(), strike).await;
+    let answer = server.read().await;
+    let ended = tracer.ended().await;
+    match answer {
+        // Struck or not: a process may be killed once it has answered.
+        Some((status, answer)) => assert_eq!(status, 200, "{answer}"),
+        None => assert!(ended.is_ok(), "no answer, and nothing was killed: {ended:?}"),
+    }
+    ended
+}
+
+/// What a strike came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Struck {
+    /// There were fewer calls.
+    Nothing,
+    /// It works again.
+    Works,
+    /// The rotation is lost, and it is said that it is.
+    SaidLost,
+}
+
+/// Strikes, starts again, and looks from outside at what is left.
+async fn struck(server: &mut Server, kind: Rotation, strike: usize) -> Struck {
+    let before = server.refreshes().await;
+    let Ok(call) = rotation(server, Some(strike)).await else {
+        return Struck::Nothing;
+    };
+    let place = format!("{kind:?}, killed before call {strike}, {call}");
+    server.until_dead().await;
+    let asked = server.refreshes().await > before;
+    server.start_again().await;
+    let (status, answer) = settled(server, &place).await;
+    if status == 200 {
+        return Struck::Works;
+    }
+    assert_eq!(kind, Rotation::Strict, "{place}: lost with a grace: {answer}");
+    assert!(asked, "{place}: lost though the provider was not asked: {answer}");
+    assert_eq!(
+        (status, &answer["code"]),
+        (409, &json!("reconnect_required")),
+        "{place}: {answer}"
+    );
+    let reasons = said(server).await;
+    let newest = reasons.iter().find(|reason| {
+        let reason = reason.as_str().unwrap_or_default();
+        reason == "rotation_lost" || reason == "refresh_token_dead"
+    });
+    assert_eq!(newest, Some(&json!("rotation_lost")), "{place}: {reasons:?}");
+    server.connect().await;
+    Struck::SaidLost
+}
+
+/// Takes a server through some places.
+async fn share(kind: Rotation, places: Vec<usize>) -> Vec<Struck> {
+    let mut server = Server::connected(kind).await;
+    let (mut all, mut lost) = (Vec::new(), 0);
+    for place in places {
+        if lost == LINKS {
+            server = Server::connected(kind).await;
+            lost = 0;
+        }
+        let came_to = struck(&mut server, kind, place).await;
+        lost += usize::from(came_to == Struck::SaidLost);
+        all.push(came_to);
+    }
+    // What was kept last is the token that the provider takes.
+    assert!(rotation(&server, None).await.is_err());
+    all
+}
+
+async fn sweep(kind: Rotation) {
+    let server = Server::connected(kind).await;
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        counts.push(rotation(&server, None).await.unwrap_err());
+    }
+    drop(server);
+    counts.sort_unstable();
+    assert!(counts[0] > 40, "{counts:?} calls make no rotation");
+    let (points, at_once) = if database::is_postgres() { (16, 8) } else { (34, 2) };
+    let places: Vec<usize> = if std::env::var_os("POSTERN_LONG").is_some() {
+        (1..=counts[2]).collect()
+    } else {
+        // Workers make a few calls as well, not the same each time.
+        drawn(points, counts[1])
+    };
+    let count = places.len();
+    println!("{kind:?}: {counts:?} system calls, killed before each of {places:?}");
+    let mut shares = JoinSet::new();
+    for first in 0..at_once {
+        // Every n-th place, so that no share has the long waits alone.
+        let mine = places.iter().copied().skip(first).step_by(at_once).collect();
+        shares.spawn(share(kind, mine));
+    }
+    let all = shares.join_all().await.concat();
+    let of = |what| all.iter().filter(|struck| **struck == what).count();
+    let (nothing, lost) = (of(Struck::Nothing), of(Struck::SaidLost));
+    println!(
+        "{kind:?}: killed {} times, of that {lost} rotations were said to be lost",
+        count - nothing
+    );
+    assert!(nothing * 3 < count, "{nothing} of {count} were no call");
+}
+
+/// One place in each of as many equal parts.
+fn drawn(count: usize, calls: usize) -> Vec<usize> {
+    let seed = match std::env::var("POSTERN_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("POSTERN_TEST_SEED is a number"),
+        Err(_) => SystemClock.now().unix_micros().unsigned_abs(),
+    };
+    println!("POSTERN_TEST_SEED={seed}");
+    let mut state = seed;
+    (0..count)
+        .map(|part| {
+            let (from, to) = (part * calls / count, (part + 1) * calls / count);
+            // SplitMix64's step and half of its mixing: even enough for places.
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32;
+            from + 1 + usize::try_from(mixed).unwrap() % (to - from).max(1)
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_system_call_of_a_rotation_with_a_grace_loses_nothing() {
+    sweep(Rotation::Grace).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_system_call_of_a_rotation_without_a_grace_loses_nothing_silently() {
+    sweep(Rotation::Strict).await;
+}
+
+/// An agent gets ten links to connect again in ten minutes; a server that needs more is left for a new one.
+const LINKS: usize = 4;
