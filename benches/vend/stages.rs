@@ -100,7 +100,7 @@ pub(crate) async fn measure(world: &World, agent_key: &str) -> Done<Value> {
     let mut verified = Vec::new();
     meter.begin();
     for jws in signed {
-        verified.push(decide::check(deps, &prepared, &UnverifiedDecision(jws)).map_err(failed)?);
+        verified.push(decide::check(deps, &prepared, &ask, &UnverifiedDecision(jws)).map_err(failed)?);
     }
     meter.end("verify");
 
