@@ -29,15 +29,19 @@ macro_rules! history {
                 "rules",
                 include_str!(concat!("../../migrations/", $dialect, "/0006_rules.sql")),
             ),
+            (
+                "entries",
+                include_str!(concat!("../../migrations/", $dialect, "/0007_entries.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 6] = history!("sqlite");
-const POSTGRES: [(&str, &str); 6] = history!("postgres");
+const SQLITE: [(&str, &str); 7] = history!("sqlite");
+const POSTGRES: [(&str, &str); 7] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 6;
+pub(super) const LATEST: i64 = 7;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)
