@@ -1,7 +1,8 @@
 //! What a vend costs beside a route that does nothing and beside itself without the commit, over HTTP in one process;
 //! whether it notices how many grants there are; and what happens when more is asked than can be done.
 //!
-//! `cargo bench --bench vend --features bench -- pairs stages` measures only these; there are also `size` and `overload`.
+//! `cargo bench --bench vend --features bench -- pairs stages` measures only these; there are also `size` and `overload`,
+//! and, only if asked for, `profile`: vends alone, for a profiler and for two programs in turn.
 
 #[path = "vend/load.rs"]
 mod load;
@@ -62,6 +63,9 @@ fn main() -> Done<ExitCode> {
     line("database", committing.world.engine());
     memory(&mut figures, "resident at start, MiB".to_owned())?;
     committing.warm()?;
+    if asked.iter().any(|one| one == "profile") {
+        profile(&mut figures, &committing)?;
+    }
     if wanted("pairs") {
         let long = Duration::from_millis(if short() { 500 } else { 10_000 });
         let warm = committing.load("/v1/vend", 64, long)?;
@@ -94,6 +98,18 @@ fn main() -> Done<ExitCode> {
     }
     println!("FAILED: a vend is to reach 1/24 of the no-op's requests a second");
     Ok(ExitCode::FAILURE)
+}
+
+/// Vends alone.
+fn profile(figures: &mut Figures, committing: &Served) -> Done<()> {
+    let seconds = Duration::from_secs(if short() { 2 } else { 10 });
+    let seen = committing.load("/v1/vend", 64, seconds)?;
+    figures.show("vends/s at 64".to_owned(), Spread::of(vec![seen.per_second]));
+    figures.show(
+        "CPU per vend at 64, us".to_owned(),
+        Spread::of(vec![seen.server_us]),
+    );
+    Ok(())
 }
 
 fn memory(figures: &mut Figures, name: String) -> Done<()> {

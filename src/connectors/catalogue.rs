@@ -10,10 +10,11 @@ use std::{
 use url::Url;
 
 use super::{
-    check,
+    Tool, check,
+    digest::{binding, tool_digest},
     vars::{self, Vars},
 };
-use crate::domain::connector::{Connector, ConnectorId};
+use crate::domain::connector::{Connector, ConnectorId, HTTP_REQUEST};
 
 /// The files in the binary. Their endpoints cannot change at run time.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -80,7 +81,33 @@ pub enum CatalogueError {
 /// All connectors, by id.
 #[derive(Debug, Clone)]
 pub struct Catalogue {
-    connectors: BTreeMap<ConnectorId, Arc<Connector>>,
+    connectors: BTreeMap<ConnectorId, Known>,
+}
+
+/// A connector with its digests. Nothing here changes while the process runs, so each is made once.
+#[derive(Debug, Clone)]
+struct Known {
+    connector: Arc<Connector>,
+    binding: [u8; 32],
+    tools: BTreeMap<String, String>,
+}
+
+impl Known {
+    /// `None` only if the definition has no canonical form.
+    fn new(connector: Connector) -> Option<Self> {
+        let binding = binding(&connector, &Vars::new())?;
+        let names = connector.actions.iter().map(|action| action.name.as_str());
+        let tools = names
+            .chain([HTTP_REQUEST])
+            .filter_map(|name| Some((name, Tool::find(&connector, name)?)))
+            .map(|(name, tool)| Some((name.to_owned(), tool_digest(&connector, tool, &binding)?)))
+            .collect::<Option<_>>()?;
+        Some(Self {
+            connector: Arc::new(connector),
+            binding,
+            tools,
+        })
+    }
 }
 
 impl Catalogue {
@@ -113,12 +140,27 @@ impl Catalogue {
     /// The connector, if there is one.
     #[must_use]
     pub fn get(&self, id: &ConnectorId) -> Option<&Arc<Connector>> {
-        self.connectors.get(id)
+        self.connectors.get(id).map(|known| &known.connector)
+    }
+
+    /// What a person consents to at a connector (crypto §2); `None` if there is no such connector.
+    #[must_use]
+    pub fn binding(&self, id: &ConnectorId) -> Option<[u8; 32]> {
+        self.connectors.get(id).map(|known| known.binding)
+    }
+
+    /// The `tool_digest` of an action (protocol §3) with a grant that was consented to under `binding`; `None` if there
+    /// is no such tool or the connector's binding is another one by now.
+    #[must_use]
+    pub fn tool_digest(&self, id: &ConnectorId, tool: &str, binding: &[u8; 32]) -> Option<&str> {
+        let known = self.connectors.get(id)?;
+        let digest = known.tools.get(tool).map(String::as_str);
+        digest.filter(|_| known.binding == *binding)
     }
 
     /// All of them, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Connector>> {
-        self.connectors.values()
+        self.connectors.values().map(|known| &known.connector)
     }
 
     fn add(&mut self, file: &str, text: &str, plain_http: &BTreeSet<String>) -> Result<(), CatalogueError> {
@@ -136,7 +178,13 @@ impl Catalogue {
             }
         };
         let id = connector.id.clone();
-        match self.connectors.insert(id.clone(), Arc::new(connector)) {
+        let Some(known) = Known::new(connector) else {
+            return Err(CatalogueError::Invalid {
+                file,
+                problems: vec!["it has no canonical form".to_owned()],
+            });
+        };
+        match self.connectors.insert(id.clone(), known) {
             None => Ok(()),
             Some(_) => Err(CatalogueError::Taken {
                 file,

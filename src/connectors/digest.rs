@@ -16,8 +16,7 @@ use crate::{
 /// the definition as the catalogue holds it: variables are filled with their defaults there, so those are covered, too.
 ///
 /// `None` only if the definition has no canonical form, which a loaded one has.
-#[must_use]
-pub fn binding(connector: &Connector, vars: &Vars) -> Option<[u8; 32]> {
+pub(super) fn binding(connector: &Connector, vars: &Vars) -> Option<[u8; 32]> {
     let server = &connector.server;
     canonical_digest(&json!({
         "issuer": server.issuer,
@@ -38,8 +37,7 @@ pub fn binding(connector: &Connector, vars: &Vars) -> Option<[u8; 32]> {
 /// The `tool_digest` of an action (protocol §3).
 ///
 /// For `http.request`, which has no table in the file, the table is its name and where it may go.
-#[must_use]
-pub fn tool_digest(connector: &Connector, tool: Tool<'_>, binding: &[u8; 32]) -> Option<String> {
+pub(super) fn tool_digest(connector: &Connector, tool: Tool<'_>, binding: &[u8; 32]) -> Option<String> {
     let binding = hex(binding);
     let digest = match tool {
         Tool::Typed(action) => canonical_digest(&json!({"action": action, "binding": binding})),

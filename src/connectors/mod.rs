@@ -30,7 +30,6 @@ use crate::domain::{
 
 pub use args::{ArgError, ValidArgs, validate};
 pub use catalogue::{Catalogue, CatalogueError, Options};
-pub use digest::{binding, tool_digest};
 pub use errors::{ErrorClass, classify_api};
 pub use render::{RenderRefusal, Rendered, credential, render};
 pub use response::{FilteredBody, FilteredResponse, filter};

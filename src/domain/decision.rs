@@ -33,69 +33,75 @@ impl Outcome {
 }
 
 /// The claims of a decision. Unknown members are refused.
+///
+/// Members of this and of what it holds stand in the order of RFC 8785, and there are no fractions: its JSON is its
+/// canonical form. A test of `policy::notary` holds that against the canonicaliser.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionClaims {
-    /// Who signed: Postern's public base URL, or the registered engine's `iss`.
-    pub iss: String,
-    /// `<issuer>/orgs/<org>`: one string.
-    pub aud: String,
-    /// RFC 7519 §4.1.6, seconds.
-    pub iat: i64,
-    /// RFC 7519 §4.1.4, seconds; at most 120 after `iat`.
-    pub exp: i64,
-    /// Spent once per (org, iss). `dec_…` from Postern; an engine may use any text of 1 to 128 characters.
-    pub jti: String,
-    /// Always 1.
-    pub ver: u8,
-    /// The tenant.
-    pub org: OrgId,
-    /// As whom.
-    pub sub: UserId,
     /// By whom.
     pub act: Actor,
-    /// With which grant.
-    pub grant: GrantId,
-    /// Which tool.
-    pub tool: String,
     /// base64url of the action's SHA-256.
     pub action_hash: String,
-    /// Only `allow` releases.
-    pub outcome: Outcome,
-    /// These only narrow.
-    #[serde(default)]
-    pub constraints: Constraints,
-    /// Which policy answered.
-    pub policy: PolicyRef,
-    /// What each layer said; evidence.
-    #[serde(default)]
-    pub layers: Layers,
     /// Approvals that were taken into account.
     #[serde(default)]
     pub approvals: Vec<ApprovalRef>,
+    /// `<issuer>/orgs/<org>`: one string.
+    pub aud: String,
+    /// These only narrow.
+    #[serde(default)]
+    pub constraints: Constraints,
     /// `sha256:` hex of the caller's context, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_digest: Option<String>,
+    /// RFC 7519 §4.1.4, seconds; at most 120 after `iat`.
+    pub exp: i64,
+    /// With which grant.
+    pub grant: GrantId,
+    /// RFC 7519 §4.1.6, seconds.
+    pub iat: i64,
+    /// Who signed: Postern's public base URL, or the registered engine's `iss`.
+    pub iss: String,
+    /// Spent once per (org, iss). `dec_…` from Postern; an engine may use any text of 1 to 128 characters.
+    pub jti: String,
+    /// What each layer said; evidence.
+    #[serde(default)]
+    pub layers: Layers,
     /// Whether a person was in a live session.
     #[serde(default)]
     pub live_session: bool,
+    /// The tenant.
+    pub org: OrgId,
+    /// Only `allow` releases.
+    pub outcome: Outcome,
+    /// Which policy answered.
+    pub policy: PolicyRef,
+    /// As whom.
+    pub sub: UserId,
+    /// Which tool.
+    pub tool: String,
+    /// Always 1.
+    pub ver: u8,
 }
 
 /// RFC 8693 §4.1 actor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Actor {
-    /// The agent.
-    pub sub: AgentId,
     /// The agent's own name for its run; evidence only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// The agent.
+    pub sub: AgentId,
 }
 
 /// Constraints of a decision. An unknown one rejects; an empty list means none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Constraints {
+    /// RFC 7800 confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
     /// Longest life of what is released, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_ttl_s: Option<u64>,
@@ -105,9 +111,6 @@ pub struct Constraints {
     /// The scopes a released token may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<ScopeSet>,
-    /// RFC 7800 confirmation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cnf: Option<Confirmation>,
 }
 
 /// RFC 9449 §6.1: the thumbprint of the key the caller must prove.
@@ -122,27 +125,27 @@ pub struct Confirmation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyRef {
+    /// `sha256:` hex over the policy texts.
+    pub digest: String,
     /// Its id.
     pub id: String,
     /// Its version.
     pub version: String,
-    /// `sha256:` hex over the policy texts.
-    pub digest: String,
 }
 
 /// What each layer said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layers {
+    /// The agent's capability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Outcome>,
     /// The organisation's policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<Outcome>,
     /// The person's delegation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Outcome>,
-    /// The agent's capability.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<Outcome>,
 }
 
 /// A reference to an approval.

@@ -116,7 +116,10 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
         )
     })?;
     let held = &grant.facts.grant;
-    let binding = held.binding;
+    let tool_digest = deps
+        .catalogue
+        .tool_digest(&connector.id, &ask.tool, &held.binding)
+        .ok_or(Refusal::NotFound)?;
     let action = Action {
         typ: ActionType::V1,
         org: caller.org,
@@ -125,7 +128,7 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
         grant: held.id,
         connector: held.connector.clone(),
         tool: ask.tool.clone(),
-        tool_digest: connectors::tool_digest(&connector, tool, &binding).ok_or(Refusal::NotFound)?,
+        tool_digest: tool_digest.to_owned(),
         args: args.canonical().clone(),
     };
     let canonical = crate::crypto::jcs::canonicalize(&action)?;

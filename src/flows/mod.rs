@@ -43,7 +43,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     audit::{sinks::Sink, witness::Witness},
-    connectors::{self, Catalogue},
+    connectors::Catalogue,
     crypto::{CryptoError, Keyring, OdkHandle, OdkRecord, SigningKey, lookup::LookupKeys},
     domain::{
         Clock, EntryId, GrantId, KeyId, ModeSet, OrgId, Randomness, RandomnessUnavailable, Time,
@@ -155,7 +155,7 @@ impl Deps {
     /// What a person consents to at a connector (crypto §2); `None` if there is no such connector.
     #[must_use]
     pub fn binding(&self, connector: &ConnectorId) -> Option<[u8; 32]> {
-        connectors::binding(self.catalogue.get(connector)?, &connectors::Vars::new())
+        self.catalogue.binding(connector)
     }
 
     /// Where a connector's authorization server sends the browser back to: one address per connector, so that an

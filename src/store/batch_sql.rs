@@ -1,5 +1,5 @@
-//! The statements of the gate's batch and the sequencer's and the refresh claims', in both dialects side by side. One JSON parameter carries all
-//! rows.
+//! The statements of the gate's batch and the sequencer's and the refresh claims', in both dialects side by side. One JSON
+//! parameter carries all rows; entries alone, which are long, are bound value by value (`Connection::insert_entries`).
 
 /// What the gate and the sequencer ask of a database. `$1` is a JSON array of ids, or of rows that are arrays, unless said.
 #[derive(Debug)]
@@ -9,11 +9,11 @@ pub(super) struct BatchSql {
     pub(super) guard: &'static str,
     /// The same, but waits for whoever is changing them.
     pub(super) patient_guard: &'static str,
-    /// The ends of writer `$2`'s chains in the orgs of `$1`: org, number, hash.
-    pub(super) heads: &'static str,
-    /// The sealed secrets of active grants. Rows: org, grant, kind, generation, entry.
-    pub(super) secrets: &'static str,
-    /// Writes `$2` as last use of the grants in `$1` if the one written is older by `$3`.
+    /// What each request of `$1` stands on: its entry; the end of writer `$2`'s chain in its org (number, hash); and, if
+    /// its grant is active and its secret of that generation, the grant's last use and the sealed secret. Rows: org,
+    /// entry, grant, kind, generation; the last three are NULL where no secret is asked for.
+    pub(super) standing: &'static str,
+    /// Writes `$2` as last use of the grants in `$1`, unless a later one stands there. Rows: org, grant.
     pub(super) touch: &'static str,
     /// Takes idempotency keys that nobody holds at `$2`. Rows: as the table's columns.
     pub(super) take_idempotency: &'static str,
@@ -21,12 +21,10 @@ pub(super) struct BatchSql {
     pub(super) idempotency_losers: &'static str,
     /// Gives idempotency keys back. Rows: org, entry.
     pub(super) give_back_idempotency: &'static str,
-    /// Spends decisions. Rows: as the table's columns.
+    /// Spends decisions and answers with the entries that did. Rows: as the table's columns.
     pub(super) spend: &'static str,
     /// Which of them another entry spent: own entry, theirs.
     pub(super) spend_losers: &'static str,
-    /// Appends entries. Rows: as the table's columns, blobs as hex.
-    pub(super) append: &'static str,
     /// Moves writer `$2`'s chains on. Rows: org, number, hash as hex.
     pub(super) writers: &'static str,
     /// The writers of the orgs of `$1` with entries that have no place, by org and name: org, name, last with a place.
@@ -55,16 +53,16 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     // One process and `BEGIN IMMEDIATE`: whoever is here is alone.
     guard: SQLITE_GUARD,
     patient_guard: SQLITE_GUARD,
-    heads: "SELECT w.org_id, w.seq, w.hash FROM json_each($1) j
-        JOIN writers w ON w.org_id = j.value AND w.writer = $2",
-    secrets: "SELECT j.value ->> 4, s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
+    standing: "SELECT j.value ->> 1, w.seq, w.hash, g.last_used_at,
+          s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
         FROM json_each($1) j
-        JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
-        JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = j.value ->> 2
-          AND s.generation = j.value ->> 3",
+        LEFT JOIN writers w ON w.org_id = j.value ->> 0 AND w.writer = $2
+        LEFT JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 2 AND g.state = 'active'
+        LEFT JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = j.value ->> 3
+          AND s.generation = j.value ->> 4",
     touch: "UPDATE grants SET last_used_at = $2
         WHERE (org_id, id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)
-          AND coalesce(last_used_at, 0) < $2 - $3",
+          AND coalesce(last_used_at, 0) < $2",
     take_idempotency:
         "INSERT INTO idempotency (org_id, principal, route, key, digest, entry_id, status, code, keep_until)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
@@ -81,16 +79,10 @@ pub(super) const SQLITE: BatchSql = BatchSql {
         WHERE (org_id, entry_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)",
     spend: "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4 FROM json_each($1) j
-        WHERE true ON CONFLICT (org_id, iss, jti) DO NOTHING",
+        WHERE true ON CONFLICT (org_id, iss, jti) DO NOTHING RETURNING entry_id",
     spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
         JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
           AND s.entry_id <> j.value ->> 3",
-    append: "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, agent_id, connector,
-          outcome, mode, correlation, bytes, odk, sealed, wrapped_dek)
-        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
-          j.value ->> 6, j.value ->> 7, j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11, j.value ->> 12,
-          j.value ->> 13, j.value ->> 14, unhex(j.value ->> 15), unhex(j.value ->> 16)
-        FROM json_each($1) j",
     writers: "INSERT INTO writers (org_id, writer, seq, hash)
         SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
@@ -143,14 +135,14 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
           free AS MATERIALIZED (SELECT org, pg_advisory_xact_lock_shared(hashtextextended(org, 0)) FROM asked)
         SELECT e.org_id, e.incarnation, e.counter FROM free JOIN epochs e ON e.org_id = free.org
         ORDER BY e.org_id FOR SHARE OF e",
-    heads: "SELECT w.org_id, w.seq, w.hash FROM json_array_elements_text($1::json) j
-        JOIN writers w ON w.org_id = j.value AND w.writer = $2",
-    secrets: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id, value ->> 2 AS kind,
-            (value ->> 3)::bigint AS generation, value ->> 4 AS entry FROM json_array_elements($1::json))
-        SELECT a.entry, s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
+    standing: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS entry, value ->> 2 AS grant_id,
+            value ->> 3 AS kind, (value ->> 4)::bigint AS generation FROM json_array_elements($1::json))
+        SELECT a.entry, w.seq, w.hash, g.last_used_at,
+          s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
         FROM asked a
-        JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active'
-        JOIN secrets s ON s.org_id = a.org AND s.row_id = a.grant_id AND s.kind = a.kind
+        LEFT JOIN writers w ON w.org_id = a.org AND w.writer = $2
+        LEFT JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active'
+        LEFT JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = a.kind
           AND s.generation = a.generation",
     // In key order, so that two batches never wait for each other in a circle.
     touch: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
@@ -158,7 +150,7 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         UPDATE grants SET last_used_at = $2
         WHERE (org_id, id) IN (SELECT g.org_id, g.id FROM asked a
             JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id
-            WHERE coalesce(g.last_used_at, 0) < $2 - $3
+            WHERE coalesce(g.last_used_at, 0) < $2
             ORDER BY g.org_id, g.id FOR NO KEY UPDATE OF g SKIP LOCKED)",
     take_idempotency:
         "INSERT INTO idempotency (org_id, principal, route, key, digest, entry_id, status, code, keep_until)
@@ -180,27 +172,23 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
     spend: "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, (j.value ->> 4)::bigint
         FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
-        ON CONFLICT (org_id, iss, jti) DO NOTHING",
+        ON CONFLICT (org_id, iss, jti) DO NOTHING RETURNING entry_id",
     spend_losers: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS iss, value ->> 2 AS jti,
             value ->> 3 AS entry FROM json_array_elements($1::json))
         SELECT a.entry, s.entry_id FROM asked a
         JOIN spent s ON s.org_id = a.org AND s.iss = a.iss AND s.jti = a.jti AND s.entry_id <> a.entry",
-    append: "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, agent_id, connector,
-          outcome, mode, correlation, bytes, odk, sealed, wrapped_dek)
-        SELECT j.value ->> 0, j.value ->> 1, (j.value ->> 2)::bigint, (j.value ->> 3)::bigint, j.value ->> 4,
-          (j.value ->> 5)::bigint, j.value ->> 6, j.value ->> 7, j.value ->> 8, j.value ->> 9, j.value ->> 10,
-          j.value ->> 11, j.value ->> 12, j.value ->> 13, j.value ->> 14, decode(j.value ->> 15, 'hex'),
-          decode(j.value ->> 16, 'hex')
-        FROM json_array_elements($1::json) j",
     writers: "INSERT INTO writers (org_id, writer, seq, hash)
         SELECT j.value ->> 0, $2, (j.value ->> 1)::bigint, decode(j.value ->> 2, 'hex')
         FROM json_array_elements($1::json) j ORDER BY 1
         ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
     waiting: "SELECT w.org_id, w.writer, w.placed FROM json_array_elements_text($1::json) j
         JOIN writers w ON w.org_id = j.value AND w.seq > w.placed ORDER BY w.org_id, w.writer",
+    // A sub-select for each writer, which OFFSET keeps apart: asked for all at once, the planner reads every entry there is.
     waiting_entries: "SELECT j.place - 1, e.bytes FROM json_array_elements($1::json) WITH ORDINALITY j(value, place)
-        JOIN entries e ON e.org_id = j.value ->> 0 AND e.writer = j.value ->> 1
-          AND e.writer_seq > (j.value ->> 2)::bigint AND e.writer_seq <= (j.value ->> 3)::bigint
+        CROSS JOIN LATERAL (SELECT bytes, writer_seq FROM entries
+          WHERE org_id = j.value ->> 0 AND writer = j.value ->> 1 AND writer_seq > (j.value ->> 2)::bigint
+            AND writer_seq <= (j.value ->> 3)::bigint
+          ORDER BY writer_seq OFFSET 0) e
         ORDER BY j.place, e.writer_seq",
     log_heads: "SELECT l.org_id, l.size, l.head, l.checkpoint FROM json_array_elements_text($1::json) j
         JOIN logs l ON l.org_id = j.value",

@@ -41,7 +41,7 @@ impl Due {
         limit: u64,
     ) -> Result<Vec<OrgId>, StoreError> {
         self.list(
-            "SELECT DISTINCT org_id FROM writers WHERE seq > placed AND org_id > $1 ORDER BY org_id LIMIT $2",
+            "SELECT DISTINCT org_id FROM writers WHERE waits = 1 AND org_id > $1 ORDER BY org_id LIMIT $2",
             params![behind(after), limit],
             org,
         )

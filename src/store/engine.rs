@@ -128,6 +128,14 @@ impl Connection {
         }
     }
 
+    /// Inserts entries, rows of `entries::COLUMNS`.
+    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(connection) => connection.insert_entries(rows).await,
+            Self::Postgres(connection) => connection.insert_entries(rows).await,
+        }
+    }
+
     /// Goes on in an org that was found by a keyed hash.
     pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
         match self {

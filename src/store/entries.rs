@@ -15,7 +15,7 @@ use crate::{
 use super::{
     Selector, StoreError,
     outside::Fact,
-    sql::{Row, Tx, Value, params},
+    sql::{Kind, Row, Tx, Value, params},
 };
 
 /// An entry about to be written: everything but its place.
@@ -133,6 +133,11 @@ impl Tx {
         Ok(())
     }
 
+    /// Inserts rows of [`COLUMNS`].
+    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        self.connection.insert_entries(rows).await
+    }
+
     async fn put_entry(&mut self, org: OrgId, new: NewEntry) -> Result<EntryId, StoreError> {
         let epoch = self
             .epoch(org)
@@ -155,7 +160,7 @@ impl Tx {
         let id = new.id;
         let placed = Placed::new(org, epoch, self.now, &self.writer, seq + 1, prev, &new)?;
         let head = params![org, &self.writer, seq + 1, &placed.hash];
-        self.execute(INSERT, placed.values).await?;
+        self.insert_entries(vec![placed.values]).await?;
         self.execute(
             "INSERT INTO writers (org_id, writer, seq, hash) VALUES ($1, $2, $3, $4)
              ON CONFLICT (org_id, writer) DO UPDATE SET seq = $3, hash = $4",
@@ -227,7 +232,7 @@ impl Tx {
     }
 }
 
-/// An entry with its place, as the values of [`INSERT`].
+/// An entry with its place, as the values of [`COLUMNS`].
 pub(super) struct Placed {
     pub(super) values: Vec<Value>,
     pub(super) hash: [u8; 32],
@@ -288,9 +293,26 @@ impl Placed {
 pub(super) const ABOUT: &str = "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
      WHERE org_id = $1 AND correlation = $2 ORDER BY ts, id LIMIT 50";
 
-pub(super) const INSERT: &str = "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, user_id, \
-     agent_id, connector, outcome, mode, correlation, bytes, odk, sealed, wrapped_dek) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+/// What the row of an entry is made of.
+pub(super) const COLUMNS: [(&str, Kind); 17] = [
+    ("org_id", Kind::Text),
+    ("id", Kind::Text),
+    ("epoch", Kind::Int),
+    ("ts", Kind::Int),
+    ("writer", Kind::Text),
+    ("writer_seq", Kind::Int),
+    ("kind", Kind::Text),
+    ("user_id", Kind::Text),
+    ("agent_id", Kind::Text),
+    ("connector", Kind::Text),
+    ("outcome", Kind::Text),
+    ("mode", Kind::Text),
+    ("correlation", Kind::Text),
+    ("bytes", Kind::Text),
+    ("odk", Kind::Text),
+    ("sealed", Kind::Blob),
+    ("wrapped_dek", Kind::Blob),
+];
 
 pub(super) fn read_epoch(fields: &mut super::sql::Fields) -> Result<Epoch, StoreError> {
     let incarnation = u32::try_from(fields.int()?).map_err(|_| fields.bad())?;

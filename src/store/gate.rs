@@ -2,7 +2,10 @@
 //!
 //! This room knows no proof types; `release` decides what may be asked and what an answer allows.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -15,7 +18,7 @@ use super::{
     IdempotencyRecord, NewEntry, SecretKind, SecretRow, Store, StoreError,
     batch_sql::BatchSql,
     entries::{Placed, read_epoch},
-    grants::read_secret,
+    grants::read_opt_secret,
     sql::{Tx, Value, json},
 };
 
@@ -148,8 +151,19 @@ struct Batch<'a> {
     patience: Patience,
 }
 
+/// What the requests stand on, read under the guard.
+#[derive(Default)]
+struct Standing {
+    /// The end of this writer's chain in each org.
+    heads: HashMap<OrgId, Head>,
+    /// The sealed secrets, by the entry that is to release them.
+    secrets: HashMap<EntryId, SecretRow>,
+    /// Whether a last use was written.
+    #[cfg(feature = "bench")]
+    touched: bool,
+}
+
 struct Head {
-    epoch: Epoch,
     seq: u64,
     hash: [u8; 32],
 }
@@ -175,13 +189,16 @@ impl<'a> Batch<'a> {
         durability: Durability,
     ) -> Result<Vec<GateAnswer>, StoreError> {
         let batch = &mut self;
-        let heads = batch.guard(&mut tx, orgs).await?;
-        let mut secrets = batch.secrets(&mut tx).await?;
+        let epochs = batch.guard(&mut tx, orgs).await?;
+        let mut standing = batch.standing(&mut tx).await?;
         batch.take_idempotency(&mut tx).await?;
         batch.spend(&mut tx).await?;
-        let answers = self.append(&mut tx, heads, &mut secrets).await?;
+        let answers = self.append(&mut tx, &epochs, &mut standing).await?;
         match durability {
             Durability::Commit => tx.commit().await?,
+            // A last use that is rolled back would be written by every batch, and once a minute where it is kept.
+            #[cfg(feature = "bench")]
+            Durability::LeaveOut if standing.touched => tx.commit().await?,
             #[cfg(feature = "bench")]
             Durability::LeaveOut => tx.rollback().await?,
         }
@@ -192,79 +209,97 @@ impl<'a> Batch<'a> {
     ///
     /// INVARIANT: the guard is locked by a statement of its own; everything else is read by later ones, or a new epoch
     /// could come with old rows.
-    async fn guard(&mut self, tx: &mut Tx, orgs: &[OrgId]) -> Result<HashMap<OrgId, Head>, StoreError> {
+    async fn guard(&mut self, tx: &mut Tx, orgs: &[OrgId]) -> Result<HashMap<OrgId, Epoch>, StoreError> {
         let guard = match self.patience {
             Patience::None => self.sql.guard,
             Patience::Waits => self.sql.patient_guard,
         };
-        let orgs = json(&orgs);
-        let mut heads = HashMap::new();
-        for row in tx.rows(guard, vec![orgs.clone()]).await? {
+        let mut epochs = HashMap::with_capacity(orgs.len());
+        for row in tx.rows(guard, vec![json(&orgs)]).await? {
             let mut fields = row.fields("epochs");
-            let org: OrgId = fields.parse()?;
-            let head = Head {
-                epoch: read_epoch(&mut fields)?,
-                seq: 0,
-                hash: entry_bytes::FIRST_PREV,
-            };
-            heads.insert(org, head);
-        }
-        let writer = Value::from(&tx.writer);
-        for row in tx.rows(self.sql.heads, vec![orgs, writer]).await? {
-            let mut fields = row.fields("writers");
-            if let Some(head) = heads.get_mut(&fields.parse::<OrgId>()?) {
-                head.seq = fields.count()?;
-                head.hash = fields.hash()?;
-            }
-        }
-        for (org, head) in &heads {
-            tx.expect_number(*org, head.seq)?;
+            epochs.insert(fields.parse::<OrgId>()?, read_epoch(&mut fields)?);
         }
         let waits = self.patience == Patience::None;
-        self.settle(|item| match heads.get(&item.org) {
+        self.settle(|item| match epochs.get(&item.org) {
             None if waits => Some(GateAnswer::Waits),
             None => Some(GateAnswer::StaleEpoch),
-            Some(head) if item.epoch.is_some_and(|epoch| epoch != head.epoch) => Some(GateAnswer::StaleEpoch),
+            Some(epoch) if item.epoch.is_some_and(|read_at| read_at != *epoch) => {
+                Some(GateAnswer::StaleEpoch)
+            }
             Some(_) => None,
         });
-        Ok(heads)
+        Ok(epochs)
     }
 
     /// 2. The grant is active and the secret of the generation read; 5. read the sealed secret.
-    async fn secrets(&mut self, tx: &mut Tx) -> Result<HashMap<EntryId, SecretRow>, StoreError> {
+    ///
+    /// With them come the ends of the chains that the entries go on from.
+    async fn standing(&mut self, tx: &mut Tx) -> Result<Standing, StoreError> {
         #[derive(Serialize)]
-        struct Ask(OrgId, GrantId, String, u64, EntryId);
+        struct Ask(OrgId, EntryId, Option<GrantId>, Option<String>, Option<u64>);
 
         let asks: Vec<Ask> = self
             .running()
-            .filter_map(|item| {
-                let (grant, kind, generation) = item.secret.as_ref()?;
-                Some(Ask(
+            .map(|item| match &item.secret {
+                Some((grant, kind, generation)) => Ask(
                     item.org,
-                    *grant,
-                    kind.to_string(),
-                    *generation,
                     item.entry.id,
-                ))
+                    Some(*grant),
+                    Some(kind.to_string()),
+                    Some(*generation),
+                ),
+                None => Ask(item.org, item.entry.id, None, None, None),
             })
             .collect();
+        let mut standing = Standing::default();
         if asks.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(standing);
         }
-        let mut found = HashMap::with_capacity(asks.len());
-        for row in tx.rows(self.sql.secrets, vec![json(&asks)]).await? {
-            let mut fields = row.fields("secrets");
-            found.insert(fields.parse::<EntryId>()?, read_secret(&mut fields)?);
+        let orgs: HashMap<EntryId, OrgId> = asks.iter().map(|ask| (ask.1, ask.0)).collect();
+        let mut idle = HashSet::new();
+        let params = vec![json(&asks), Value::from(&tx.writer)];
+        for row in tx.rows(self.sql.standing, params).await? {
+            let mut fields = row.fields("writers");
+            let entry = fields.parse()?;
+            let org = *orgs.get(&entry).ok_or_else(|| fields.bad())?;
+            let head = match (fields.opt_int()?, fields.opt_hash()?) {
+                (Some(seq), Some(hash)) => Head {
+                    seq: u64::try_from(seq).map_err(|_| fields.bad())?,
+                    hash,
+                },
+                _ => Head {
+                    seq: 0,
+                    hash: entry_bytes::FIRST_PREV,
+                },
+            };
+            tx.expect_number(org, head.seq)?;
+            standing.heads.insert(org, head);
+            let last_used = fields.opt_time()?;
+            if let Some(secret) = read_opt_secret(&mut fields)? {
+                standing.secrets.insert(entry, secret);
+                if last_used.is_none_or(|at| at + TOUCH_EVERY < tx.now()) {
+                    idle.insert(entry);
+                }
+            }
         }
         self.settle(|item| {
-            (item.secret.is_some() && !found.contains_key(&item.entry.id)).then_some(GateAnswer::GrantChanged)
+            (item.secret.is_some() && !standing.secrets.contains_key(&item.entry.id))
+                .then_some(GateAnswer::GrantChanged)
         });
-        tx.execute(
-            self.sql.touch,
-            vec![json(&asks), Value::from(tx.now()), Value::Int(TOUCH_EVERY_US)],
-        )
-        .await?;
-        Ok(found)
+        let idle: HashSet<(OrgId, GrantId)> = self
+            .running()
+            .filter(|item| idle.contains(&item.entry.id))
+            .filter_map(|item| Some((item.org, item.secret.as_ref()?.0)))
+            .collect();
+        if !idle.is_empty() {
+            tx.execute(self.sql.touch, vec![json(&idle), Value::from(tx.now())])
+                .await?;
+            #[cfg(feature = "bench")]
+            {
+                standing.touched = true;
+            }
+        }
+        Ok(standing)
     }
 
     /// 3a. Idempotency keys: the winner is known by its entry id.
@@ -349,7 +384,16 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let asks = json(&asks);
-        tx.execute(self.sql.spend, vec![asks.clone()]).await?;
+        let mut spent = HashSet::new();
+        for row in tx.rows(self.sql.spend, vec![asks.clone()]).await? {
+            spent.insert(row.fields("spent").parse::<EntryId>()?);
+        }
+        if self
+            .running()
+            .all(|item| item.spend.is_none() || spent.contains(&item.entry.id))
+        {
+            return Ok(());
+        }
         let mut lost: HashMap<EntryId, EntryId> = HashMap::new();
         for row in tx.rows(self.sql.spend_losers, vec![asks]).await? {
             let mut fields = row.fields("spent");
@@ -372,46 +416,43 @@ impl<'a> Batch<'a> {
     async fn append(
         self,
         tx: &mut Tx,
-        mut heads: HashMap<OrgId, Head>,
-        secrets: &mut HashMap<EntryId, SecretRow>,
+        epochs: &HashMap<OrgId, Epoch>,
+        standing: &mut Standing,
     ) -> Result<Vec<GateAnswer>, StoreError> {
         let now = tx.now();
         let mut answers = Vec::with_capacity(self.items.len());
         let mut rows = Vec::with_capacity(self.items.len());
-        let mut touched = HashSet::new();
+        let mut moved = BTreeSet::new();
         for (item, answer) in self.items.iter().zip(self.answers) {
             if let Some(answer) = answer {
                 answers.push(answer);
                 continue;
             }
-            let head = heads
-                .get_mut(&item.org)
-                .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+            let (Some(epoch), Some(head)) = (epochs.get(&item.org), standing.heads.get_mut(&item.org)) else {
+                return Err(StoreError::Inconsistent { table: "epochs" });
+            };
             let started = tx.start_in(item.org)?;
             for entry in started.iter().chain([&item.entry]) {
                 head.seq += 1;
-                let placed = Placed::new(item.org, head.epoch, now, &tx.writer, head.seq, head.hash, entry)?;
+                let placed = Placed::new(item.org, *epoch, now, &tx.writer, head.seq, head.hash, entry)?;
                 head.hash = placed.hash;
-                rows.push(placed.values.into_iter().map(as_json).collect::<Vec<_>>());
+                rows.push(placed.values);
             }
-            touched.insert(item.org);
+            moved.insert(item.org);
             answers.push(GateAnswer::Committed {
                 at: now,
-                secret: secrets.remove(&item.entry.id),
+                secret: standing.secrets.remove(&item.entry.id),
             });
         }
         if !rows.is_empty() {
-            tx.execute(self.sql.append, vec![json(&rows)]).await?;
-            for org in &touched {
-                if let Some(head) = heads.get(org) {
-                    tx.numbered(*org, head.seq);
+            tx.insert_entries(rows).await?;
+            let mut writers = Vec::with_capacity(moved.len());
+            for org in moved {
+                if let Some(head) = standing.heads.get(&org) {
+                    tx.numbered(org, head.seq);
+                    writers.push((org, head.seq, digest::hex(&head.hash)));
                 }
             }
-            let writers: Vec<(OrgId, u64, String)> = heads
-                .iter()
-                .filter(|(org, _)| touched.contains(*org))
-                .map(|(org, head)| (*org, head.seq, digest::hex(&head.hash)))
-                .collect();
             tx.execute(self.sql.writers, vec![json(&writers), Value::from(&tx.writer)])
                 .await?;
         }
@@ -436,15 +477,5 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// A row's value inside a JSON parameter: blobs as hex, which the statement turns back.
-fn as_json(value: Value) -> serde_json::Value {
-    match value {
-        Value::Null => serde_json::Value::Null,
-        Value::Int(int) => int.into(),
-        Value::Text(text) => text.into(),
-        Value::Blob(bytes) => digest::hex(&bytes).into(),
-    }
-}
-
-/// A grant's last use is written at most this often, in microseconds.
-const TOUCH_EVERY_US: i64 = 60_000_000;
+/// A grant's last use is written at most this often.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);

@@ -390,6 +390,21 @@ pub(super) fn read_secret(fields: &mut Fields) -> Result<SecretRow, StoreError> 
     })
 }
 
+/// The same columns, all NULL if there is none.
+pub(super) fn read_opt_secret(fields: &mut Fields) -> Result<Option<SecretRow>, StoreError> {
+    let generation = fields.opt_int()?;
+    let (scopes, expires_at, sealed) = (fields.opt_json()?, fields.opt_time()?, read_sealed(fields)?);
+    let (Some(generation), Some(sealed)) = (generation, sealed) else {
+        return Ok(None);
+    };
+    Ok(Some(SecretRow {
+        generation: u64::try_from(generation).map_err(|_| fields.bad())?,
+        scopes,
+        expires_at,
+        sealed,
+    }))
+}
+
 fn state_details(state: &GrantState) -> (Option<&'static str>, Option<Time>) {
     match state {
         GrantState::Active => (None, None),

@@ -33,15 +33,19 @@ macro_rules! history {
                 "fan_out",
                 include_str!(concat!("../../migrations/", $dialect, "/0007_fan_out.sql")),
             ),
+            (
+                "entries",
+                include_str!(concat!("../../migrations/", $dialect, "/0008_entries.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 7] = history!("sqlite");
-const POSTGRES: [(&str, &str); 7] = history!("postgres");
+const SQLITE: [(&str, &str); 8] = history!("sqlite");
+const POSTGRES: [(&str, &str); 8] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 7;
+pub(super) const LATEST: i64 = 8;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

@@ -3,7 +3,7 @@
 //! The process logs in as a role that owns nothing. Every transaction says which orgs it is about before it reads
 //! anything, in the same round trip that begins it, and nothing it sets outlives it.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
     ConnectOptions, Decode, Encode, Postgres, Row as _, SqlSafeStr, Type, TypeInfo, ValueRef,
@@ -19,8 +19,8 @@ use sqlx::{
 use super::{
     StoreError,
     engine::{Mode, Reach},
-    migrations,
-    sql::{Row, Value},
+    entries, migrations,
+    sql::{Kind, Row, Value},
 };
 use crate::{
     crypto::digest,
@@ -328,6 +328,28 @@ impl Connection {
         rows.iter().map(read).collect()
     }
 
+    /// Inserts entries, rows of [`entries::COLUMNS`]: one array for each column.
+    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        let mut columns: Vec<Vec<Value>> = entries::COLUMNS.map(|_| Vec::with_capacity(rows.len())).into();
+        for row in rows {
+            for (column, value) in columns.iter_mut().zip(row) {
+                column.push(value);
+            }
+        }
+        let query = sqlx::query(INSERT.as_str()).persistent(self.persistent);
+        let query =
+            entries::COLUMNS
+                .iter()
+                .zip(columns)
+                .fold(query, |query, ((_, kind), column)| match kind {
+                    Kind::Int => query.bind(column.into_iter().map(Value::into_int).collect::<Vec<_>>()),
+                    Kind::Text => query.bind(column.into_iter().map(Value::into_text).collect::<Vec<_>>()),
+                    Kind::Blob => query.bind(column.into_iter().map(Value::into_blob).collect::<Vec<_>>()),
+                });
+        query.execute(&mut *self.connection).await?;
+        Ok(())
+    }
+
     pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(admit(&[org])))
             .execute(&mut *self.connection)
@@ -374,6 +396,22 @@ impl Connection {
         })
     }
 }
+
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    let columns = entries::COLUMNS.map(|(name, _)| name).join(", ");
+    let arrays: Vec<String> = (1..)
+        .zip(entries::COLUMNS)
+        .map(|(number, (_, kind))| match kind {
+            Kind::Int => format!("${number}::bigint[]"),
+            Kind::Text => format!("${number}::text[]"),
+            Kind::Blob => format!("${number}::bytea[]"),
+        })
+        .collect();
+    format!(
+        "INSERT INTO entries ({columns}) SELECT * FROM unnest({})",
+        arrays.join(", ")
+    )
+});
 
 impl Drop for Connection {
     fn drop(&mut self) {

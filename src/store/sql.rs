@@ -99,6 +99,37 @@ pub(super) enum Value {
     Blob(Vec<u8>),
 }
 
+impl Value {
+    pub(super) fn into_int(self) -> Option<i64> {
+        match self {
+            Self::Int(int) => Some(int),
+            _ => None,
+        }
+    }
+
+    pub(super) fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn into_blob(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Blob(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Int,
+    Text,
+    Blob,
+}
+
 /// One row, in the order of its `SELECT` list.
 #[derive(Debug)]
 pub(super) struct Row(pub(super) Vec<Value>);

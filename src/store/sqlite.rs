@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use sqlx::{
 use super::{
     StoreError,
     engine::Mode,
-    migrations,
+    entries, migrations,
     sql::{Row, Value},
 };
 
@@ -59,7 +60,14 @@ impl Engine {
                 .acquire_timeout(Duration::from_secs(5))
                 .test_before_acquire(false)
         };
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = pool(1)
+            .connect_with(
+                options
+                    .clone()
+                    .pragma("cache_size", WRITER_CACHE)
+                    .pragma("wal_autocheckpoint", CHECKPOINT_EVERY),
+            )
+            .await?;
         migrations::sqlite()
             .run(&writer)
             .await
@@ -151,6 +159,41 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Inserts entries, rows of [`entries::COLUMNS`]. There is a statement for every power of two, prepared once each; of
+    /// the next larger one, the rows that are not there are NULL and left out.
+    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let (size, sql) = fitting(rows.len()).ok_or(StoreError::Inconsistent { table: "entries" })?;
+            let values = rows.by_ref().take(*size).flatten().collect();
+            self.execute(sql.as_str(), values).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The smallest statement with room for so many rows, or the largest there is.
+fn fitting(rows: usize) -> Option<&'static (usize, String)> {
+    INSERTS.iter().find(|(size, _)| *size >= rows).or(INSERTS.last())
+}
+
+/// `INSERT` statements of 1, 2, 4 … [`MOST_ROWS`] entries.
+static INSERTS: LazyLock<Vec<(usize, String)>> = LazyLock::new(|| {
+    let columns = entries::COLUMNS.map(|(name, _)| name).join(", ");
+    let row = format!("({})", ["?"; entries::COLUMNS.len()].join(", "));
+    let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST_ROWS);
+    sizes
+        .map(|size| {
+            let rows = vec![row.as_str(); size].join(", ");
+            let filled = format!("SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL");
+            (size, format!("INSERT INTO entries ({columns}) {filled}"))
+        })
+        .collect()
+});
+/// Far below the most parameters a statement may have (32,766).
+const MOST_ROWS: usize = 256;
+
 impl Drop for Connection {
     fn drop(&mut self) {
         if !self.clean {
@@ -216,6 +259,13 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     file.try_lock().map_err(|_| StoreError::Locked)?;
     Ok(file)
 }
+
+/// What the writer keeps of the file in memory, in KiB if negative. Every org adds at the end of its own part of each
+/// index; with less, those pages are read anew for every batch.
+const WRITER_CACHE: &str = "-32768";
+/// Pages in the WAL before they are copied into the file. The same few pages are changed by every batch: the rarer they
+/// are copied, the fewer copies there are. At 4 KiB a page the WAL stays near 64 MiB.
+const CHECKPOINT_EVERY: &str = "16384";
 
 #[cfg(test)]
 mod tests;

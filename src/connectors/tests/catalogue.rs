@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeSet, fs};
 
-use super::{super::catalogue::parse, *};
+use super::{
+    super::{
+        catalogue::parse,
+        digest::{binding, tool_digest},
+    },
+    *,
+};
 use crate::domain::connector::{Category, Evidence};
 
 #[test]
@@ -474,4 +480,23 @@ fn binding_and_tool_digest_change_with_what_they_cover_and_only_then() {
     changed.actions[3].summary.push('!');
     assert_eq!(binding(&changed, &none).unwrap(), bound);
     assert_ne!(tool(&changed, "chat.postMessage"), digest);
+}
+
+#[test]
+fn the_catalogue_knows_the_digests_of_its_tools_under_its_own_binding_only() {
+    let catalogue = catalogue();
+    for connector in catalogue.iter() {
+        let bound = binding(connector, &Vars::new()).unwrap();
+        assert_eq!(catalogue.binding(&connector.id), Some(bound));
+        let typed = connector.actions.iter().map(|action| action.name.as_str());
+        for name in typed.chain(["http.request"]) {
+            let digest = Tool::find(connector, name).and_then(|tool| tool_digest(connector, tool, &bound));
+            assert_eq!(
+                catalogue.tool_digest(&connector.id, name, &bound),
+                digest.as_deref()
+            );
+            assert_eq!(catalogue.tool_digest(&connector.id, name, &[0; 32]), None);
+        }
+        assert_eq!(catalogue.tool_digest(&connector.id, "no.such", &bound), None);
+    }
 }

@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::fixture::{PERMIT_ALL, get, number, parties, world};
 use crate::{
+    crypto::jcs,
     domain::{
-        Action, DecisionId, Mode, Time,
+        Action, ApprovalId, DecisionId, Mode, Time,
         action::ActionType,
-        decision::{DecisionClaims, Outcome},
+        decision::{Actor, ApprovalRef, Confirmation, Constraints, DecisionClaims, Outcome},
     },
     policy::{
         Evaluation,
@@ -93,4 +94,34 @@ fn an_allowed_decision_names_its_modes() {
     let claims = decided(&world().ask(PERMIT_ALL, PERMIT_ALL, &get()), DEFAULT_LIFE);
     let modes: Vec<Mode> = claims.constraints.modes.unwrap().iter().collect();
     assert_eq!(modes, [Mode::Execute, Mode::Handle]);
+}
+
+/// What is signed is serialised as it is declared; were a member out of place, another reader's canonical form differed.
+#[test]
+fn claims_with_every_member_are_canonical_as_they_are_serialised() {
+    let plain = decided(&world().ask(PERMIT_ALL, PERMIT_ALL, &get()), DEFAULT_LIFE);
+    let full = DecisionClaims {
+        act: Actor {
+            run: Some("run \u{fb33} \"1\"\n".to_owned()),
+            ..plain.act.clone()
+        },
+        approvals: vec![ApprovalRef {
+            id: ApprovalId::from_bytes(number(8)),
+        }],
+        constraints: Constraints {
+            cnf: Some(Confirmation {
+                jkt: "thumbprint".to_owned(),
+            }),
+            max_ttl_s: Some(3600),
+            scopes: Some(["b", "a"].map(str::to_owned).into_iter().collect()),
+            ..plain.constraints.clone()
+        },
+        context_digest: Some("sha256:00".to_owned()),
+        ..plain.clone()
+    };
+    for claims in [plain, full] {
+        let serialised = serde_json::to_string(&claims).unwrap();
+        let canonical = jcs::canonicalize(&claims).unwrap();
+        assert_eq!(serialised.as_bytes(), canonical, "{serialised}");
+    }
 }

@@ -302,9 +302,9 @@ const SQLITE_CATALOGUE: &str = "SELECT t.name, c.name, c.type, c.pk
      FROM sqlite_schema t JOIN pragma_table_info(t.name) c
      WHERE t.type = 'table' AND substr(t.name, 1, 7) <> 'sqlite_'";
 
-/// The same, of the schema the service's statements speak of.
+/// The same, of the schema the service's statements speak of. Neither shows columns that are computed from others.
 const POSTGRES_CATALOGUE: &str = "SELECT t.relname::text, c.attname::text, format_type(c.atttypid, NULL),
        coalesce(array_position(string_to_array(k.indkey::text, ' ')::smallint[], c.attnum), 0)::bigint
-     FROM pg_class t JOIN pg_attribute c ON c.attrelid = t.oid AND c.attnum > 0 AND NOT c.attisdropped
+     FROM pg_class t JOIN pg_attribute c ON c.attrelid = t.oid AND c.attnum > 0 AND NOT c.attisdropped AND c.attgenerated = ''
      LEFT JOIN pg_index k ON k.indrelid = t.oid AND k.indisprimary
      WHERE t.relkind IN ('r', 'p') AND t.relnamespace = current_schema()::regnamespace";

@@ -127,12 +127,21 @@ async fn the_grants_of_a_person_are_not_looked_for_among_all_of_the_org() {
 }
 
 #[tokio::test]
+async fn orgs_with_something_to_sequence_are_not_looked_for_among_all_writers() {
+    finds(
+        "SELECT DISTINCT org_id FROM writers WHERE waits = 1 AND org_id > '' ORDER BY org_id LIMIT 9",
+        &["writers_waiting (org_id>?)"],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn calls_in_flight_cost_what_is_open_and_not_the_length_of_the_log() {
     finds(
         IN_FLIGHT,
         &[
             "SEARCH c USING PRIMARY KEY (org_id=?)",
-            "SEARCH e USING PRIMARY KEY (org_id=? AND id=?)",
+            "SEARCH e USING INDEX sqlite_autoindex_entries_1 (org_id=? AND id=?)",
         ],
     )
     .await;
