@@ -1,5 +1,7 @@
 //! Connect sessions: from the opaque link to the confirmed grant.
 
+use std::time::Duration;
+
 use crate::{
     crypto::keyring::SealedSecret,
     domain::{
@@ -110,6 +112,10 @@ const INSERT: &str =
      service_id, return_url, reconnect, status, made_epoch, created_at, expires_at)
    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
+/// Ids are in the order of their making, so that only what is old is looked at.
+const FORGET: &str = "DELETE FROM connect_sessions WHERE org_id = $1 AND id < $2 AND expires_at < $3
+     AND status IN ('completed', 'failed')";
+
 const UPDATE: &str = "UPDATE connect_sessions SET status = $4, failure = $5, expires_at = $6,
      state_hash = $7, browser_hash = $8, odk = $9, verifier = $10, verifier_dek = $11, tokens = $12,
      tokens_dek = $13, account = $14, granted = $15, grant_id = $16, code_hash = $17, code_expires = $18
@@ -127,11 +133,15 @@ macro_rules! connect_columns {
 }
 
 impl Tx {
-    /// Keeps a new session.
+    /// Keeps a new session, and forgets those of the org that came to an end long ago: an agent that asks day after day
+    /// for somebody who never connects makes one each time.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn insert_connect(&mut self, row: &ConnectRow) -> Result<(), StoreError> {
+        let over = self.now - KEPT;
+        self.execute(FORGET, params![row.org, first_made_at(over), over])
+            .await?;
         self.change(
             "connect_sessions",
             INSERT,
@@ -399,3 +409,12 @@ fn secret(odk: Option<KeyId>, sealed: Option<Vec<u8>>, wrapped_dek: Option<Vec<u
         wrapped_dek: wrapped_dek?,
     })
 }
+
+/// The id before all that were made at this moment or later (RFC 9562 §5.7).
+fn first_made_at(at: Time) -> ConnectSessionId {
+    let millis = u128::try_from(at.unix_millis()).unwrap_or(0);
+    ConnectSessionId::from_bytes((millis << 80).to_be_bytes())
+}
+
+/// How long a session that came to an end can be asked for.
+const KEPT: Duration = Duration::from_secs(24 * 3600);

@@ -40,4 +40,5 @@ mod sinks;
 mod spool;
 mod sweep;
 mod vend;
+mod week;
 mod writers;

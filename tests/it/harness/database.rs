@@ -2,10 +2,13 @@
 //! over it always. One server serves the whole run and ends with it; every world has a database of its own there, copied
 //! from one that was migrated once.
 
-use std::{path::Path, process::Command};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use postern::store::{Location, PostgresSettings};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, SqlitePool,
+    sqlite::SqliteConnectOptions,
+};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -58,13 +61,8 @@ pub async fn contents(location: &Location) -> Vec<(String, Vec<u8>)> {
             .collect(),
         Location::Postgres(settings) => {
             let mut connection = superuser(&name_of(settings)).await;
-            let tables: Vec<String> =
-                sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
-                    .fetch_all(&mut connection)
-                    .await
-                    .unwrap();
             let mut places = Vec::new();
-            for table in tables {
+            for table in tables(&mut connection).await {
                 let sql = format!("SELECT coalesce(string_agg(to_jsonb(t)::text, ' '), '') FROM {table} t");
                 let rows: String = sqlx::query_scalar(AssertSqlSafe(sql))
                     .fetch_one(&mut connection)
@@ -75,6 +73,51 @@ pub async fn contents(location: &Location) -> Vec<(String, Vec<u8>)> {
             places
         }
     }
+}
+
+/// How many rows every table has.
+pub async fn counts(location: &Location) -> BTreeMap<String, i64> {
+    let mut counts = BTreeMap::new();
+    match location {
+        Location::Sqlite(path) => {
+            let mut connection = SqliteConnectOptions::new()
+                .filename(path)
+                .connect()
+                .await
+                .unwrap();
+            let tables: Vec<String> =
+                sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
+                    .fetch_all(&mut connection)
+                    .await
+                    .unwrap();
+            for table in tables {
+                let sql = format!("SELECT count(*) FROM {table}");
+                let count = sqlx::query_scalar(AssertSqlSafe(sql))
+                    .fetch_one(&mut connection)
+                    .await;
+                counts.insert(table, count.unwrap());
+            }
+            connection.close().await.unwrap();
+        }
+        Location::Postgres(settings) => {
+            let mut connection = superuser(&name_of(settings)).await;
+            for table in tables(&mut connection).await {
+                let sql = format!("SELECT count(*) FROM {table}");
+                let count = sqlx::query_scalar(AssertSqlSafe(sql))
+                    .fetch_one(&mut connection)
+                    .await;
+                counts.insert(table, count.unwrap());
+            }
+        }
+    }
+    counts
+}
+
+async fn tables(connection: &mut PgConnection) -> Vec<String> {
+    sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
+        .fetch_all(connection)
+        .await
+        .unwrap()
 }
 
 /// The name of the database.
