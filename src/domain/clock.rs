@@ -114,31 +114,46 @@ pub trait Clock: fmt::Debug + Send + Sync {
 
 /// A clock that moves only when told to, for tests and the virtual week.
 #[derive(Debug)]
-pub struct FixedClock(AtomicI64);
+pub struct FixedClock {
+    now: AtomicI64,
+    /// How far the wall clock was put back since: time since the boot knows nothing of that.
+    put_back: AtomicI64,
+}
 
 impl FixedClock {
     /// A clock standing at `now`.
     #[must_use]
     pub fn new(now: Time) -> Self {
-        Self(AtomicI64::new(now.unix_micros()))
+        Self {
+            now: AtomicI64::new(now.unix_micros()),
+            put_back: AtomicI64::new(0),
+        }
     }
 
     /// Moves the hand forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(
-            i64::try_from(by.as_micros()).unwrap_or(i64::MAX),
-            Ordering::SeqCst,
-        );
+        self.now.fetch_add(micros(by), Ordering::SeqCst);
     }
+
+    /// Puts the wall clock back, as an operator does with one that went ahead.
+    pub fn put_back(&self, by: Duration) {
+        self.put_back.fetch_add(micros(by), Ordering::SeqCst);
+        self.now.fetch_sub(micros(by), Ordering::SeqCst);
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Clock for FixedClock {
     fn now(&self) -> Time {
-        Time(self.0.load(Ordering::SeqCst))
+        Time(self.now.load(Ordering::SeqCst))
     }
 
     fn since_boot(&self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0.load(Ordering::SeqCst)).unwrap_or(0))
+        let micros = self.now.load(Ordering::SeqCst) + self.put_back.load(Ordering::SeqCst);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 }
 

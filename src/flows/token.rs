@@ -97,6 +97,30 @@ async fn ready(deps: &Arc<Deps>, prepared: &Prepared, want: Want, narrowed: bool
     })
 }
 
+/// Whether a token was kept while the clock stood ahead of now, and is forgotten therefore: its end is as wrong as the
+/// clock was.
+///
+/// # Errors
+/// When the database is unavailable.
+pub async fn forgot_from_ahead(deps: &Deps, prepared: &Prepared, ready: &Ready) -> Result<bool, Refusal> {
+    let grant = &prepared.grant.facts.grant;
+    let mut tx = deps.store.read(grant.org).await?;
+    let made_at = tx.secret_made_at(grant.org, grant.id, &ready.kind).await?;
+    if made_at.is_none_or(|at| at <= tx.now()) {
+        return Ok(false);
+    }
+    drop(tx);
+    let mut tx = deps.store.write(grant.org).await?;
+    tx.expire_secret(grant.org, grant.id, &ready.kind).await?;
+    let ended = SecretRow {
+        expires_at: Some(tx.now()),
+        ..ready.row.clone()
+    };
+    tx.commit().await?;
+    prepared.grant.keep_token(&ready.kind, ended);
+    Ok(true)
+}
+
 /// Whether a token ends within what is allowed: Postern cannot call a released token back (protocol §5).
 #[must_use]
 pub fn fits(expires_at: Option<Time>, now: Time, most: Duration) -> bool {

@@ -147,7 +147,11 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Try, Refusa
         }
         other => other?,
     };
-    if rung.mode != Mode::Execute && !token::fits(ready.row.expires_at, deps.clock.now(), rung.most) {
+    let lasts = rung.mode != Mode::Execute && !token::fits(ready.row.expires_at, deps.clock.now(), rung.most);
+    if lasts && token::forgot_from_ahead(deps, &prepared, &ready).await? {
+        return Ok(Try::Again);
+    }
+    if lasts {
         // Postern cannot call this one token back at the end of a shorter lease.
         return Err(Refusal::ModeUnavailable(decided.modes.without(rung.mode)));
     }

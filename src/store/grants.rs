@@ -273,6 +273,25 @@ impl Tx {
         .await
     }
 
+    /// When a secret of a grant was kept.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn secret_made_at(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        kind: &SecretKind,
+    ) -> Result<Option<Time>, StoreError> {
+        let row = self
+            .row(
+                "SELECT created_at FROM secrets WHERE org_id = $1 AND row_id = $2 AND kind = $3",
+                params![org, grant, kind.to_string()],
+            )
+            .await?;
+        row.map_or(Ok(None), |row| row.fields("secrets").opt_time())
+    }
+
     /// When the provider last gave tokens for a grant.
     ///
     /// # Errors

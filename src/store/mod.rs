@@ -58,7 +58,7 @@ pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::Settings as PostgresSettings;
-pub use refresh::{Claim, ClaimAsk, Lease};
+pub use refresh::{Claim, ClaimAsk, LONGEST_COOLDOWN, Lease};
 pub use revocations::{RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;

@@ -93,7 +93,8 @@ impl Tx {
                 Some(before) if before.held_until > self.now => Claim::Held,
                 // INVARIANT: I4; whoever read before a sibling kept its answer would ask a second time.
                 Some(before) if before.generation == ask.generation => {
-                    if before.not_before > self.now {
+                    // Farther away than any pause lasts, it was said by a clock that was put right since.
+                    if before.not_before > self.now && before.not_before <= self.now + LONGEST_COOLDOWN {
                         Claim::Cooling
                     } else {
                         let until = self.now + ask.life;
@@ -218,3 +219,6 @@ impl Tx {
         .map(drop)
     }
 }
+
+/// No provider is left alone for longer after a failure, whatever it asks for.
+pub const LONGEST_COOLDOWN: Duration = Duration::from_secs(600);

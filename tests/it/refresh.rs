@@ -19,7 +19,7 @@ use postern::{
 };
 use serde_json::json;
 
-use super::harness::{Journey, World};
+use super::harness::{Journey, World, token};
 
 #[tokio::test]
 async fn an_expired_token_is_renewed_before_the_call() {
@@ -446,4 +446,35 @@ async fn an_answer_that_takes_longer_than_the_key_may_be_held_is_kept() {
     vending.await.unwrap().unwrap();
     assert_eq!(world.grant(grant).await.generation, 2);
     assert_eq!(world.seen("token").await.len(), 2);
+}
+
+/// The clock went ahead, tokens came, the clock was put right: their ends lie hours away, which is no reason to refuse
+/// tokens for hours.
+#[tokio::test]
+async fn a_token_kept_while_the_clock_was_ahead_is_had_anew() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(3 * 3600));
+    let ahead = world.vend(token(world.read(grant))).await.unwrap();
+    assert!(matches!(ahead, Vended::Token { .. }), "{ahead:?}");
+    world.clock.put_back(Duration::from_secs(3 * 3600));
+    let again = world.vend(token(world.read(grant))).await.unwrap();
+    let Vended::Token { expires_at, .. } = again else {
+        panic!("{again:?}");
+    };
+    let now = postern::domain::Clock::now(&*world.clock);
+    assert!(expires_at.is_some_and(|end| end.since(now) <= Duration::from_secs(300)));
+}
+
+/// A failure while the clock was ahead is no reason to leave the provider alone until then.
+#[tokio::test]
+async fn a_pause_kept_while_the_clock_was_ahead_is_over_when_it_is_put_right() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(3 * 3600));
+    world
+        .fault(json!({"next": "token", "status": 503, "times": 1}))
+        .await;
+    let failed = world.vend(world.read(grant)).await;
+    assert!(matches!(failed, Err(Refusal::ProviderUnavailable)), "{failed:?}");
+    world.clock.put_back(Duration::from_secs(3 * 3600 - 400));
+    world.vend(world.read(grant)).await.unwrap();
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     failpoints::Failpoint,
     flows::{Deps, Refusal, record},
-    store::{Lease, SecretRow, Selector},
+    store::{LONGEST_COOLDOWN, Lease, SecretRow, Selector},
 };
 
 /// Says what a failure means for the grant, as far as it means anything.
@@ -128,7 +128,7 @@ fn pause(failures: u64, failure: &OAuthError) -> Duration {
     }
     let doublings = u32::try_from(failures.min(8)).unwrap_or(8);
     let pause = FIRST_PAUSE * 2_u32.pow(doublings);
-    let asked = failure.retry_after().unwrap_or_default().min(PAUSE_AS_ASKED);
+    let asked = failure.retry_after().unwrap_or_default().min(LONGEST_COOLDOWN);
     pause.min(LONGEST_PAUSE).max(asked)
 }
 
@@ -136,5 +136,3 @@ fn pause(failures: u64, failure: &OAuthError) -> Duration {
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// What one's own doubling never exceeds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// A provider that asks for more is asked before that.
-const PAUSE_AS_ASKED: Duration = Duration::from_secs(600);

@@ -94,7 +94,7 @@ pub(super) async fn enter(
     answered: &Answered,
     reason: Option<&str>,
 ) -> Result<Entered, Refusal> {
-    let (kind, access) = (&answered.kind, &answered.access);
+    let (kind, mut access) = (&answered.kind, answered.access.clone());
     let scopes = access.scopes.clone().unwrap_or_default();
     let draft = EntryDraft {
         user: Some(grant.user),
@@ -108,6 +108,9 @@ pub(super) async fn enter(
     let entry = record::open(deps, EntryType::Refresh, draft)?;
 
     let mut tx = deps.store.write(grant.org).await?;
+    access.expires_at = access
+        .expires_at
+        .map(|end| restated(end, deps.clock.now(), tx.now()));
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
     let ours = tx.release_refresh(grant.org, grant.id, answered.fence).await?;
     Failpoint::RefreshEntering.reached();
@@ -126,7 +129,7 @@ pub(super) async fn enter(
     // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.
     let unproven = *kind != SecretKind::AccessToken && scopes.is_empty();
     if !unproven {
-        tx.put_secret(grant.org, grant.id, kind, access).await?;
+        tx.put_secret(grant.org, grant.id, kind, &access).await?;
     }
     if let Some(refresh) = &answered.refresh {
         tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, refresh)
@@ -217,3 +220,9 @@ async fn spool(deps: &Deps, answered: Answered) {
 
 /// How long a grant wider than consented to is kept apart.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A moment of this process's clock as the database's clock has it: a replica whose clock is wrong tells no other how
+/// long a token lives.
+fn restated(moment: Time, here: Time, there: Time) -> Time {
+    moment + there.since(here) - here.since(there)
+}
