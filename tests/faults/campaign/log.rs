@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::deployment::Deployment;
+use crate::{deployment::Deployment, replica::without_settings};
 
 /// A verified export.
 #[derive(Debug)]
@@ -62,8 +62,10 @@ fn entry(line: &str) -> Option<Value> {
 
 /// Runs a verb of Postern as an org's admin.
 fn postern(deployment: &Deployment, tenant: usize, arguments: &[&str]) -> Result<Output, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    without_settings(&mut command);
     done(
-        Command::new(env!("CARGO_BIN_EXE_postern"))
+        command
             .args(arguments)
             .env("POSTERN_URL", format!("http://{}", deployment.replicas[0].public))
             .env("POSTERN_API_KEY", &deployment.tenants[tenant].admin_key),

@@ -64,7 +64,9 @@ impl Replica {
             .open(self.log())
             .unwrap();
         // A write that a limit forbids is to fail as one to a full disk does; by default its signal ends the process.
-        let child = Command::new("sh")
+        let mut command = Command::new("sh");
+        without_settings(&mut command);
+        let child = command
             .args([
                 "-c",
                 "trap '' XFSZ; exec \"$@\"",
@@ -148,7 +150,7 @@ impl Replica {
         std::fs::rename(draft, &self.clock).unwrap();
     }
 
-    /// How much memory it holds, in KiB.
+    /// How much memory it holds, in KiB; none if it ended.
     pub(crate) fn memory(&self) -> u64 {
         let pid = self.pid().as_raw_nonzero();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -179,6 +181,15 @@ impl Replica {
 impl Drop for Replica {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// What is said to the tests in the environment is not said to Postern, which refuses what it does not know.
+pub(crate) fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("POSTERN_") {
+            command.env_remove(name);
+        }
     }
 }
 
