@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::Path,
     process::{Command, Output},
 };
 
@@ -81,6 +81,6 @@ fn done(command: &mut Command) -> Result<Output, String> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&said)))
 }
 
-fn text(path: &PathBuf) -> String {
+fn text(path: &Path) -> String {
     path.display().to_string()
 }

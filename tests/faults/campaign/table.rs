@@ -76,7 +76,9 @@ impl Row {
 
 /// Past the capture of tests: somebody may be waiting for twenty minutes.
 pub(crate) fn say(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    std::io::stderr()
+        .write_all(format!("{text}\n").as_bytes())
+        .unwrap();
 }
 
 /// All rows, under their heads.
