@@ -126,8 +126,10 @@ async fn again(
     let row = refresh::ensure(deps, grant, want).await?;
     prepared.grant.keep_token(&ready.kind, row.clone());
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
-    let token =
-        open::renewed_access_token(receipt, &key, grant, &row).map_err(|_| Refusal::KeyUnavailable)?;
+    let token = open::renewed_access_token(receipt, &key, grant, &row).map_err(|error| {
+        tracing::warn!(cause = %error, "the renewed token of {} is not used: {error}", grant.id);
+        Refusal::KeyUnavailable
+    })?;
     let resent = send(deps, prepared, tool, receipt, token).await;
     if resent
         .as_ref()

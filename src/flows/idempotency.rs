@@ -1,11 +1,11 @@
 //! Idempotency keys: the same key gives the same outcome (I15). What a record means is said here and nowhere else,
 //! whether it was there before or another call won the race for it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::{EntryId, OrgId},
-    store::{IdempotencyKey, IdempotencyRecord},
+    store::{IdempotencyKey, IdempotencyRecord, StoreError},
 };
 
 use super::{
@@ -77,16 +77,38 @@ async fn denial(deps: &Deps, org: OrgId, id: EntryId) -> Result<Refusal, Refusal
     })
 }
 
-/// Records how the call of a key ended: the last thing before its answer.
-pub(super) async fn finish(deps: &Deps, org: OrgId, entry: EntryId, (status, code): (u16, &str)) {
-    let done = deps.store.retry(|| async {
-        let mut tx = deps.store.write(org).await?;
-        tx.finish_idempotency(org, entry, status, code).await?;
-        tx.commit().await
-    });
-    if done.await.is_err() {
-        tracing::error!(entry.id = %entry, "the idempotency key of {entry} could not be finished");
+/// Records how the call of a key ended: the last thing before its answer. Where the database does not answer it goes on
+/// being tried: whoever repeats the key would be told for a day that the call still runs.
+pub(super) async fn finish(deps: &Arc<Deps>, org: OrgId, entry: EntryId, end: (u16, &'static str)) {
+    if finished(deps, org, entry, end).await.is_ok() {
+        return;
     }
+    tracing::warn!(entry.id = %entry, "the idempotency key of {entry} could not be finished yet");
+    let deps = Arc::clone(deps);
+    tokio::spawn(async move {
+        for wait in PAUSES {
+            tokio::time::sleep(wait).await;
+            if finished(&deps, org, entry, end).await.is_ok() {
+                return;
+            }
+        }
+        tracing::error!(entry.id = %entry, "the idempotency key of {entry} could not be finished");
+    });
+}
+
+async fn finished(
+    deps: &Deps,
+    org: OrgId,
+    entry: EntryId,
+    (status, code): (u16, &str),
+) -> Result<(), StoreError> {
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            tx.finish_idempotency(org, entry, status, code).await?;
+            tx.commit().await
+        })
+        .await
 }
 
 /// The status and code a refusal has outside, to be recorded. `http::refusal` answers the same; a test compares them.
@@ -122,3 +144,12 @@ pub fn ended(refusal: &Refusal) -> (u16, &'static str) {
 pub(super) const RELEASED: (u16, &str) = (200, "released");
 /// How long a key is remembered (protocol §5).
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long to wait before each further try to finish a key; two minutes in all.
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(40),
+    Duration::from_secs(60),
+];

@@ -198,7 +198,8 @@ impl Tx {
         .transpose()
     }
 
-    /// Records how the call of an idempotency key ended.
+    /// Records how the call of an idempotency key ended. A release may still turn into a refusal, because its token died
+    /// before it left; a refusal stays one, however late the word of a release arrives.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -210,7 +211,8 @@ impl Tx {
         code: &str,
     ) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE idempotency SET status = $3, code = $4 WHERE org_id = $1 AND entry_id = $2",
+            "UPDATE idempotency SET status = $3, code = $4
+             WHERE org_id = $1 AND entry_id = $2 AND (status IS NULL OR $3 >= 400)",
             params![org, entry, i64::from(status), code],
         )
         .await

@@ -1,6 +1,6 @@
 // Postern itself, as a person would start it: `postern dev` for the demo, `postern serve` for production.
 import { randomBytes } from 'node:crypto';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { Acme } from './acme.js';
@@ -65,52 +65,70 @@ export async function startDev({ env = {}, movableClock = false } = {}) {
 
 /**
  * `postern serve` over a new database, one organisation "Peers" with the admin Ada, and what `apply` (a TOML text)
- * says. `connectors` is the folder of connector files, `allow` the loopback addresses they may reach.
+ * says. `connectors` is the folder of connector files, `allow` the loopback addresses they may reach. Over SQLite one
+ * process; over `postgres` (`startPostgres`) as many `replicas` as are asked for, behind the first one's address.
  */
-export async function startServe({ connectors, allow, secrets = {}, apply, policies, ports }) {
+export async function startServe({ connectors, allow, secrets = {}, apply, policies, ports, postgres, replicas = 1 }) {
   const dir = folder('serve');
-  const [port, ops] = ports ?? (await freePorts(2));
+  const [port, ...free] = ports ?? (await freePorts(2 * replicas));
   const url = `http://127.0.0.1:${port}`;
   const kek = join(KEYS, `kek-${process.pid}-${port}`);
   writeFileSync(kek, `${plant('the KEK', randomBytes(32).toString('base64'))}\n`, { mode: 0o600 });
-  const config = join(dir, 'postern.toml');
-  writeFileSync(
-    config,
-    [
-      '[server]',
-      `listen = "127.0.0.1:${port}"`,
-      `ops_listen = "127.0.0.1:${ops}"`,
-      `public_url = "${url}"`,
-      '[store]',
-      `url = "sqlite://${join(dir, 'data', 'postern.db')}"`,
-      '[data]',
-      `dir = "${join(dir, 'data')}"`,
-      '[keys]',
-      `kek = { kind = "local", file = "${kek}" }`,
-      'allow_unlocked = true',
-      '[connectors]',
-      `dir = "${connectors}"`,
-      '[log]',
-      'format = "json"',
-      'level = "debug"',
-      ...allow.flatMap(({ connector, address }) => ['[[egress.allow]]', 'org = "*"', `connector = "${connector}"`, `address = "${address}"`]),
-      '',
-    ].join('\n'),
-  );
+  const places = Array.from({ length: replicas }, (_, number) => {
+    const suffix = number === 0 ? '' : String(number);
+    const [listen, ops] = number === 0 ? [port, free[0]] : free.slice(2 * number - 1, 2 * number + 1);
+    return { config: join(dir, `postern${suffix}.toml`), data: join(dir, `data${suffix}`), listen, ops, url: `http://127.0.0.1:${listen}` };
+  });
+  for (const { config, data, listen, ops } of places) {
+    mkdirSync(data, { mode: 0o700 });
+    writeFileSync(
+      config,
+      [
+        '[server]',
+        `listen = "127.0.0.1:${listen}"`,
+        `ops_listen = "127.0.0.1:${ops}"`,
+        `public_url = "${url}"`,
+        '[store]',
+        `url = "${postgres?.url ?? `sqlite://${join(data, 'postern.db')}`}"`,
+        '[data]',
+        `dir = "${data}"`,
+        '[keys]',
+        `kek = { kind = "local", file = "${kek}" }`,
+        'allow_unlocked = true',
+        '[connectors]',
+        `dir = "${connectors}"`,
+        '[log]',
+        'format = "json"',
+        'level = "debug"',
+        ...allow.flatMap(({ connector, address }) => ['[[egress.allow]]', 'org = "*"', `connector = "${connector}"`, `address = "${address}"`]),
+        '',
+      ].join('\n'),
+    );
+  }
   const postern = posternBinary();
+  const [{ config }] = places;
+  if (postgres) {
+    const { code, stderr } = run(postern, ['migrate', '--config', config, '--owner', postgres.owner], { dir });
+    if (code !== 0) throw new Error(`postern migrate ended with ${code}: ${stderr}`);
+    postgres.makeServiceRole();
+  }
   const init = json(run(postern, ['init', '--json', '--config', config, '--org', 'Peers', '--admin', 'ada@peers.example'], { dir }), 'postern init');
   plant('the admin key of Peers', init.admin_key);
   plant("Ada's first login link", new URL(init.login_url).pathname.split('/').pop());
   for (const [name, secret] of Object.entries(secrets)) plant(`the client secret ${name}`, secret);
 
-  const server = start(postern, ['serve', '--config', config], { dir });
-  const ready = until('postern serve is ready', async () => (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok);
-  await Promise.race([
-    ready,
-    server.exited.then(({ code, signal }) => {
-      throw new Error(`postern serve ended before it was ready (${signal ?? `exit ${code}`}); see ${dir}/stderr.log`);
-    }),
-  ]);
+  const servers = [];
+  for (const place of places) {
+    const server = start(postern, ['serve', '--config', place.config], { dir });
+    servers.push(server);
+    const ready = until('postern serve is ready', async () => (await fetch(`http://127.0.0.1:${place.ops}/readyz`)).ok);
+    await Promise.race([
+      ready,
+      server.exited.then(({ code, signal }) => {
+        throw new Error(`postern serve ended before it was ready (${signal ?? `exit ${code}`}); see ${dir}/stderr.log`);
+      }),
+    ]);
+  }
 
   for (const [name, text] of Object.entries(policies ?? {})) writeFileSync(join(dir, name), text);
   writeFileSync(join(dir, 'apply.toml'), apply);
@@ -130,9 +148,11 @@ export async function startServe({ connectors, allow, secrets = {}, apply, polic
     agent: agents[0],
     ada: person,
     asAgent: new Api(url, agents[0]?.key),
+    /** The agent at each replica. */
+    asAgentAtEach: places.map((place) => new Api(place.url, agents[0]?.key, new URL(url).host)),
     cli: (...args) => run(postern, args, { dir, env: environment }),
-    stop: server.stop,
-    pid: server.pid,
+    stop: () => Promise.all(servers.map((server) => server.stop())),
+    pid: servers[0].pid,
   };
 }
 

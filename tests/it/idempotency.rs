@@ -35,6 +35,28 @@ async fn a_retry_after_a_release_releases_nothing() {
 }
 
 #[tokio::test]
+async fn a_release_may_still_become_a_refusal_and_a_refusal_stays_one() {
+    let (world, grant) = World::connected().await;
+    let Ok(vend::Vended::Executed { entry, .. }) = world.vend(keyed(world.read(grant), "k", "d")).await
+    else {
+        panic!()
+    };
+    // The second is the word of a release that was tried again for so long that the refusal overtook it.
+    for (status, code) in [(503, "store_unavailable"), (200, "released")] {
+        let mut tx = world.deps.store.write(world.org).await.unwrap();
+        tx.finish_idempotency(world.org, entry, status, code)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let refused = world.vend(keyed(world.read(grant), "k", "d")).await;
+        assert!(
+            matches!(&refused, Err(Refusal::AlreadyReleased { entry: first, status: 503 }) if *first == entry),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_same_key_with_another_body_is_a_conflict() {
     let (world, grant) = World::connected().await;
     world.vend(keyed(world.read(grant), "k", "d")).await.unwrap();

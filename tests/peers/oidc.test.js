@@ -5,16 +5,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { grantsOf, stateOf } from '../harness/journeys.js';
 import { plant } from '../harness/run.js';
 import { CLIENTS, startOidcProvider } from './oidc-provider.js';
-import { ada, confirmGrant, learnRedirect, revokeAndWait, setOff, startPosternFor, vend } from './scenario.js';
-
-/** Through the login and consent pages that oidc-provider ships. */
-async function consent(person) {
-  const { page } = person;
-  await page.getByPlaceholder('Enter any login').fill('ada');
-  await page.getByPlaceholder('and password').fill('x');
-  await page.getByRole('button', { name: 'Sign-in' }).click();
-  await page.getByRole('button', { name: 'Continue' }).click();
-}
+import { ada, confirmGrant, consent, learnRedirect, revokeAndWait, setOff, startPosternFor, vend } from './scenario.js';
 
 for (const [kind, expectation] of Object.entries({
   lenient: 'a client whose refresh tokens do not rotate',

@@ -22,8 +22,8 @@ const AGENT_POLICY = `@id("agent-may")
 permit (principal, action, resource);
 `;
 
-/** Starts `postern serve` with the connectors of `peers` (name → client), all at ports that are still free. */
-export async function startPosternFor(peers) {
+/** Starts `postern serve` with the connectors of `peers` (name → client), all at ports that are still free; `more` as `startServe` takes it. */
+export async function startPosternFor(peers, more = {}) {
   const connectors = join(folder('connectors'), 'run');
   const names = Object.keys(peers);
   const ports = await freePorts(names.length);
@@ -47,6 +47,7 @@ export async function startPosternFor(peers) {
       'agent = ["agent.cedar"]',
       '',
     ].join('\n'),
+    ...more,
   });
   const browser = await openBrowser();
   return { ...postern, browser, derived, async stop() {
@@ -103,6 +104,15 @@ export async function confirmGrant(world, person, peer, boxes = {}) {
   await person.page.getByRole('button', { name: /confirm/i }).click();
   const { connector } = world.derived[peer];
   return until('an active grant', async () => (await grantsOf(world, world.ada, connector)).find((grant) => stateOf(grant) === 'active'));
+}
+
+/** Through the login and consent pages that oidc-provider ships. */
+export async function consent(person) {
+  const { page } = person;
+  await page.getByPlaceholder('Enter any login').fill('ada');
+  await page.getByPlaceholder('and password').fill('x');
+  await page.getByRole('button', { name: 'Sign-in' }).click();
+  await page.getByRole('button', { name: 'Continue' }).click();
 }
 
 /** One vend by the agent. */

@@ -1,0 +1,166 @@
+//! What is broken, and mended again.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    deployment::{Deployment, Store},
+    door::Way,
+    load::{Load, Want},
+    replica::Replica,
+};
+
+/// One dependency, broken in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    DatabaseGone,
+    DatabaseSilent,
+    DiskFull,
+    KeyServiceDown,
+    ClockAhead,
+    ClockBehind,
+    ProviderDown,
+    ProviderSilent,
+    ReplicaKilled,
+    ReplicaStopped,
+    ClientsHangUp,
+}
+
+impl Fault {
+    /// All that can befall this deployment.
+    pub(crate) fn all(store: &Store) -> Vec<Self> {
+        let mut all = vec![
+            Self::DatabaseGone,
+            Self::DiskFull,
+            Self::KeyServiceDown,
+            Self::ClockAhead,
+            Self::ClockBehind,
+            Self::ProviderDown,
+            Self::ProviderSilent,
+            Self::ReplicaKilled,
+            Self::ReplicaStopped,
+            Self::ClientsHangUp,
+        ];
+        if matches!(store, Store::Postgres(_)) {
+            all.push(Self::DatabaseSilent);
+        }
+        all
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::DatabaseGone => "database gone",
+            Self::DatabaseSilent => "database silent",
+            Self::DiskFull => "disk full",
+            Self::KeyServiceDown => "key service down",
+            Self::ClockAhead => "clock 3 h ahead",
+            Self::ClockBehind => "clock 3 h behind",
+            Self::ProviderDown => "provider down",
+            Self::ProviderSilent => "provider silent",
+            Self::ReplicaKilled => "replica killed",
+            Self::ReplicaStopped => "replica stopped",
+            Self::ClientsHangUp => "clients hang up",
+        }
+    }
+
+    /// How long it lasts.
+    pub(crate) fn lasts(self) -> Duration {
+        match self {
+            // Longer than a receipt lives.
+            Self::ReplicaStopped => Duration::from_millis(6500),
+            // Longer than a key may be used that was taken away (P11 of SECURITY.md).
+            Self::KeyServiceDown => Duration::from_secs(7),
+            _ => Duration::from_secs(3),
+        }
+    }
+
+    /// From when on nothing of this kind may be released while it lasts; `None` if it may.
+    pub(crate) fn forbids(self, store: &Store, want: Want) -> Option<Duration> {
+        let at_once = Some(Duration::from_millis(200));
+        match self {
+            // A file that was moved away is still there for whoever has it open.
+            Self::DatabaseGone => matches!(store, Store::Postgres(_)).then_some(Duration::from_millis(200)),
+            Self::DatabaseSilent | Self::DiskFull => at_once,
+            Self::KeyServiceDown => Some(Duration::from_millis(5200)),
+            Self::ProviderDown | Self::ProviderSilent => at_once.filter(|_| want != Want::Token),
+            Self::ClockAhead
+            | Self::ClockBehind
+            | Self::ReplicaKilled
+            | Self::ReplicaStopped
+            | Self::ClientsHangUp => None,
+        }
+    }
+
+    /// Whether calls may stay without an outcome until the sweeper gives them one, five minutes later.
+    pub(crate) fn leaves_calls_open(self) -> bool {
+        matches!(self, Self::ReplicaKilled)
+    }
+
+    pub(crate) async fn strike(self, whole: &Deployment, load: &Load) {
+        match (self, &whole.store) {
+            (Self::DatabaseGone, Store::Postgres(server)) => server.crash(),
+            (Self::DatabaseGone, Store::Sqlite(path)) => {
+                std::fs::rename(path, path.with_extension("gone")).unwrap()
+            }
+            (Self::DatabaseSilent, Store::Postgres(server)) => server.signal(Signal::STOP),
+            (Self::DatabaseSilent, Store::Sqlite(_)) => panic!("SQLite is no process"),
+            (Self::DiskFull, store) => {
+                if let Store::Postgres(server) = store {
+                    server.fill_disk();
+                }
+                whole
+                    .replicas
+                    .iter()
+                    .for_each(|replica| replica.limit_files(Some(0)));
+            }
+            (Self::KeyServiceDown, _) => std::fs::rename(whole.kek(), away(&whole.kek())).unwrap(),
+            (Self::ClockAhead, _) => unlucky(whole).move_clock(3 * 3600),
+            (Self::ClockBehind, _) => unlucky(whole).move_clock(-3 * 3600),
+            (Self::ProviderDown, _) => whole.door.set(Way::Shut),
+            (Self::ProviderSilent, _) => whole.door.set(Way::Silent),
+            (Self::ReplicaKilled, _) => unlucky(whole).kill(),
+            (Self::ReplicaStopped, _) => unlucky(whole).signal(Signal::STOP),
+            (Self::ClientsHangUp, _) => load.hangs_up.store(true, Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) async fn heal(self, whole: &Deployment, load: &Load) {
+        match (self, &whole.store) {
+            (Self::DatabaseGone, Store::Postgres(server)) => server.start_again(),
+            (Self::DatabaseGone, Store::Sqlite(path)) => {
+                std::fs::rename(path.with_extension("gone"), path).unwrap()
+            }
+            (Self::DatabaseSilent, Store::Postgres(server)) => server.signal(Signal::CONT),
+            (Self::DatabaseSilent, Store::Sqlite(_)) => panic!("SQLite is no process"),
+            (Self::DiskFull, store) => {
+                if let Store::Postgres(server) = store {
+                    server.make_room();
+                }
+                whole
+                    .replicas
+                    .iter()
+                    .for_each(|replica| replica.limit_files(None));
+            }
+            (Self::KeyServiceDown, _) => std::fs::rename(away(&whole.kek()), whole.kek()).unwrap(),
+            (Self::ClockAhead | Self::ClockBehind, _) => unlucky(whole).move_clock(0),
+            (Self::ProviderDown | Self::ProviderSilent, _) => whole.door.set(Way::Open),
+            (Self::ReplicaKilled, _) => unlucky(whole).start().await,
+            (Self::ReplicaStopped, _) => unlucky(whole).signal(Signal::CONT),
+            (Self::ClientsHangUp, _) => load.hangs_up.store(false, Ordering::Relaxed),
+        }
+    }
+}
+
+/// The replica that something befalls; the first serves the browsers.
+fn unlucky(whole: &Deployment) -> &Replica {
+    whole.replicas.last().unwrap()
+}
+
+fn away(path: &Path) -> PathBuf {
+    path.with_extension("away")
+}
