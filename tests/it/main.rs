@@ -20,6 +20,7 @@ mod doctor;
 mod epochs;
 mod failover;
 mod gate;
+mod hangups;
 mod harness;
 mod idempotency;
 mod layering;
