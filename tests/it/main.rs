@@ -21,6 +21,7 @@ mod epochs;
 mod failover;
 mod fan_out;
 mod gate;
+mod hangups;
 mod harness;
 mod idempotency;
 mod layering;

@@ -2,13 +2,10 @@
 
 use std::{
     collections::HashSet,
-    future::Future,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
@@ -301,70 +298,4 @@ async fn the_log_of_many_writers_is_one_log() {
         .collect();
     assert!(writers.len() > 3, "{writers:?}");
     audit::checkpoint(&world.deps, world.org).await.unwrap();
-}
-
-/// Lets `work` wait at most `polls` times and drops it then; what came of it, if it had come to its end.
-async fn dropped_after<F: Future>(work: F, polls: usize) -> Option<F::Output> {
-    let mut work = pin!(work);
-    let mut left = polls;
-    std::future::poll_fn(move |context| match work.as_mut().poll(context) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if left == 0 => Poll::Ready(None),
-        Poll::Pending => {
-            left -= 1;
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-#[tokio::test]
-async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
-    let (world, ..) = replicated(1).await;
-    let mut polls = 0;
-    loop {
-        let done = dropped_after(
-            async {
-                let mut tx = world.deps.store.write(world.org).await?;
-                tx.advance_epoch(world.org, &Selector::All(true)).await?;
-                tx.commit().await
-            },
-            polls,
-        )
-        .await;
-        let epoch = world
-            .deps
-            .store
-            .read(world.org)
-            .await
-            .unwrap()
-            .epoch(world.org)
-            .await
-            .unwrap();
-        assert!(epoch.is_some());
-        if let Some(done) = done {
-            done.unwrap();
-            break;
-        }
-        polls += 1;
-    }
-    assert!(polls > 0);
-    let Location::Postgres(settings) = &world.location else {
-        panic!()
-    };
-    let mut connection = database::superuser(&database::name_of(settings)).await;
-    for _ in 0..100 {
-        let open: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'postern'
-               AND state LIKE 'idle in transaction%'",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-        if open == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("a transaction stays open");
 }

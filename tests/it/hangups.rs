@@ -1,0 +1,301 @@
+//! Clients that hang up. What they asked for is dropped after the k-th poll, for every k until it succeeds: whatever had
+//! been begun comes to its end, and asking again does what asking once does.
+
+use std::{future::Future, pin::pin, task::Poll, time::Duration};
+
+use postern::{
+    domain::{connector::Category, entry::EntryType, grant::GrantState, secret::AuthorizationCode},
+    flows::{
+        connect::callback,
+        refresh::{self, Want},
+        revoke,
+    },
+    store::{Location, Selector},
+};
+use serde_json::json;
+use url::Url;
+
+use super::harness::{Answer, Journey, World, database};
+
+/// Lets `work` wait at most `polls` times and drops it then; what came of it, if it had come to its end.
+async fn dropped_after<F: Future>(work: F, polls: usize) -> Option<F::Output> {
+    let mut work = pin!(work);
+    let mut left = polls;
+    std::future::poll_fn(move |context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Looks again until something is so. What was dropped goes on in a task of its own, which nobody can wait for.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..500 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: never");
+}
+
+/// No connection of a pool has a transaction that nobody will end.
+async fn nothing_stays_open(world: &World) {
+    let Location::Postgres(settings) = &world.location else {
+        // There is one connection that writes: a transaction left open would have stopped everybody.
+        return;
+    };
+    let mut connection = database::superuser(&database::name_of(settings)).await;
+    until("no transaction is open", async || {
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'postern'
+               AND state LIKE 'idle in transaction%'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        (open == 0).then_some(())
+    })
+    .await;
+}
+
+async fn count(world: &World, kind: EntryType) -> usize {
+    let entries = world.entries().await;
+    entries.iter().filter(|entry| entry.kind == kind).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vend_dropped_after_any_poll_is_made_exactly_once_when_it_is_asked_for_again() {
+    let (world, grant) = World::connected().await;
+    let api = world.api();
+    for polls in 0.. {
+        let before = world.seen("api").await.len();
+        let body = json!({
+            "grant": grant, "tool": "messages.list", "args": {}, "idempotency_key": format!("k{polls}"),
+        });
+        let agent = world.as_agent();
+        let done = dropped_after(api.post(&agent, "/v1/vend", &body), polls).await;
+        let again: Answer = until("an outcome", async || {
+            let answer = api.post(&agent, "/v1/vend", &body).await;
+            (answer.code() != "in_progress").then_some(answer)
+        })
+        .await;
+        let made = (again.status, again.code());
+        let once = made.0 == 200 || made == (409, "already_released".to_owned());
+        assert!(once, "{polls}: {}", again.text());
+        assert_eq!(world.seen("api").await.len(), before + 1, "{polls}");
+        if let Some(done) = done {
+            assert_eq!(done.status, 200, "{}", done.text());
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+    }
+    let releases = count(&world, EntryType::Release).await;
+    assert_eq!(count(&world, EntryType::Outcome).await, releases);
+    nothing_stays_open(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_dropped_after_any_poll_asks_the_provider_once_and_keeps_the_answer() {
+    let (world, grant) = World::connected().await;
+    for polls in 0.. {
+        let before = world.seen("token").await.len();
+        let seen = world.grant(grant).await;
+        let want = Want::Renewed {
+            than: Some(seen.generation),
+        };
+        let done = dropped_after(refresh::ensure(&world.deps, &seen, want.clone()), polls).await;
+        // Whoever comes next wants no more than what the first one wanted.
+        refresh::ensure(&world.deps, &seen, want).await.unwrap();
+        assert_eq!(world.seen("token").await.len(), before + 1, "{polls}");
+        let now = world.grant(grant).await;
+        assert_eq!(
+            (now.state, now.generation),
+            (GrantState::Active, seen.generation + 1)
+        );
+        if let Some(done) = done {
+            done.unwrap();
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+    }
+    world.vend(world.read(grant)).await.unwrap();
+    nothing_stays_open(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_dropped_after_any_poll_is_done_or_not_begun() {
+    let (world, mut grant) = World::connected().await;
+    let api = world.api();
+    for polls in 0.. {
+        let (entries, body) = (
+            count(&world, EntryType::Revoke).await,
+            json!({"selector": {"grant": grant}, "reason": "test"}),
+        );
+        let admin = world.as_admin();
+        let done = dropped_after(api.post(&admin, "/v1/revocations", &body), polls).await;
+        // What is released now is released before anything ended; what is not, because of an entry that says so.
+        let vended = world
+            .api()
+            .post(
+                &world.as_agent(),
+                "/v1/vend",
+                &json!({"grant": grant, "tool": "messages.list", "args": {}}),
+            )
+            .await;
+        match vended.status {
+            200 => {}
+            410 => assert_eq!(count(&world, EntryType::Revoke).await, entries + 1, "{polls}"),
+            _ => panic!("{polls}: {}", vended.text()),
+        }
+        let again = api.post(&admin, "/v1/revocations", &body).await;
+        assert_eq!(again.status, 200, "{polls}: {}", again.text());
+        let refused = world.vend(world.read(grant)).await;
+        assert!(refused.is_err(), "{polls}: {refused:?}");
+        if let Some(done) = done {
+            assert_eq!(done.status, 200, "{}", done.text());
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+        grant = world.connect(world.ada, &[Category::Read]).await;
+    }
+    nothing_stays_open(&world).await;
+}
+
+/// What the provider's redirect says, as often as the browser comes with it.
+fn answer(back: &Url) -> callback::Answer {
+    let get = |wanted: &str| {
+        back.query_pairs()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value.into_owned())
+    };
+    callback::Answer {
+        code: get("code").map(AuthorizationCode::new),
+        state: get("state"),
+        error: get("error"),
+        iss: get("iss"),
+    }
+}
+
+async fn codes_exchanged(world: &World) -> usize {
+    let asked = world.seen("token").await;
+    asked
+        .iter()
+        .filter(|entry| entry["grant_type"] == "authorization_code")
+        .count()
+}
+
+async fn end_everything(world: &World) {
+    let ask = revoke::Ask {
+        selector: Selector::All(true),
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    };
+    revoke::run(&world.deps, world.org, ask).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callback_dropped_after_any_poll_exchanges_its_code_once_and_can_be_confirmed() {
+    let world = World::new().await;
+    for polls in 0.. {
+        let journey = Journey::begin(&world, world.ada, None).await;
+        let back = journey.way_back(&world, "ada@acme.example", false).await;
+        let before = codes_exchanged(&world).await;
+        let done = dropped_after(journey.come_back(&world, answer(&back)), polls).await;
+        // The browser comes again, and the person confirms as soon as there is something to confirm.
+        let grant = until("a grant", async || {
+            let _spent = journey.come_back(&world, answer(&back)).await;
+            journey.confirm(&world, &[Category::Read]).await.ok()
+        })
+        .await;
+        assert_eq!(codes_exchanged(&world).await, before + 1, "{polls}");
+        world.vend(world.read(grant)).await.unwrap();
+        if let Some(done) = done {
+            done.unwrap();
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+        end_everything(&world).await;
+    }
+    nothing_stays_open(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_confirmation_dropped_after_any_poll_keeps_one_grant() {
+    let world = World::new().await;
+    for polls in 0.. {
+        let journey = Journey::begin(&world, world.ada, None).await;
+        let back = journey.way_back(&world, "ada@acme.example", false).await;
+        journey.come_back(&world, answer(&back)).await.unwrap();
+        let before = count(&world, EntryType::Connect).await;
+        let done = dropped_after(journey.confirm(&world, &[Category::Read]), polls).await;
+        // Confirmed again, it is kept, or it has been.
+        let grant = until("a grant", async || {
+            let _kept = journey.confirm(&world, &[Category::Read]).await;
+            let grants = world.grants_of(world.ada).await;
+            let living: Vec<_> = grants
+                .iter()
+                .filter(|grant| grant.state == GrantState::Active)
+                .collect();
+            assert!(living.len() < 2, "{polls}: {living:?}");
+            living.first().map(|grant| grant.id)
+        })
+        .await;
+        assert_eq!(count(&world, EntryType::Connect).await, before + 1, "{polls}");
+        world.vend(world.read(grant)).await.unwrap();
+        if let Some(done) = done {
+            done.unwrap();
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+        end_everything(&world).await;
+    }
+    nothing_stays_open(&world).await;
+}
+
+#[tokio::test]
+async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
+    let world = World::on_postgres().await;
+    let mut polls = 0;
+    loop {
+        let done = dropped_after(
+            async {
+                let mut tx = world.deps.store.write(world.org).await?;
+                tx.advance_epoch(world.org, &Selector::All(true)).await?;
+                tx.commit().await
+            },
+            polls,
+        )
+        .await;
+        let epoch = world
+            .deps
+            .store
+            .read(world.org)
+            .await
+            .unwrap()
+            .epoch(world.org)
+            .await
+            .unwrap();
+        assert!(epoch.is_some());
+        if let Some(done) = done {
+            done.unwrap();
+            break;
+        }
+        polls += 1;
+    }
+    assert!(polls > 0);
+    nothing_stays_open(&world).await;
+}
+
+/// A quick machine may be done after fewer polls; so many places are tried all the same.
+const AT_LEAST: usize = 6;
