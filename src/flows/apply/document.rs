@@ -134,8 +134,10 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
     let document: Document = toml::from_str(text).map_err(|error: toml::de::Error| {
         let start = error.span().map_or(0, |span| span.start);
         let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
-        // The message of an unknown or missing key names keys, never values.
-        Refusal::invalid("/toml", format!("line {line}: {}", error.message()))
+        Refusal::invalid(
+            "/toml",
+            format!("line {line}: {}", without_value(error.message())),
+        )
     })?;
     let names = document
         .agent
@@ -193,6 +195,20 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
     Ok(document)
 }
 
+/// What is wrong, without the value that was found: a secret that stands in the wrong place stays there. Keys are named.
+fn without_value(message: &str) -> String {
+    for kind in ["invalid type", "invalid value", "unknown variant"] {
+        if message.starts_with(kind) {
+            // The last one: what stands before it may be the value.
+            return match message.rsplit_once(", expected ") {
+                Some((_, expected)) => format!("{kind}, expected {expected}"),
+                None => kind.to_owned(),
+            };
+        }
+    }
+    message.to_owned()
+}
+
 /// One thing has one table: which of two would hold is nobody's to guess.
 fn unique<'a>(table: &str, member: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
@@ -235,3 +251,32 @@ fn is_return_url(text: &str) -> bool {
 }
 
 const CLIENT_TEXT: &str = "a client's id or secret has 1 to 2048 characters, ASCII without controls";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_document_is_answered_without_the_values_in_it() {
+        for (text, words) in [
+            ("[org]\nagents_may_ask = \"s3cret\"", "expected a boolean"),
+            ("[connector.slack]\nscopes = \"s3cret\"", "expected a sequence"),
+            (
+                "[connector.slack]\nscopes = \"s3cret, expected s3cret\"",
+                "expected a sequence",
+            ),
+            (
+                "[[person]]\nemail = \"a@b.c\"\nrole = \"s3cret\"",
+                "expected `member` or `admin`",
+            ),
+            ("[org]\nother = \"s3cret\"", "unknown field `other`"),
+        ] {
+            let Err(Refusal::InvalidRequest(faults)) = parse(text) else {
+                panic!("{text} was not refused");
+            };
+            let said = format!("{faults:?}");
+            assert!(said.contains(words), "{said}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
+}
