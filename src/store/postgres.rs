@@ -72,6 +72,11 @@ impl Engine {
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE)
                 .test_before_acquire(false)
+                .after_connect(|connection, _| {
+                    // Else it warns, at each release below, that there was no transaction to end.
+                    let quiet = sqlx::raw_sql("SET client_min_messages = error");
+                    Box::pin(async move { quiet.execute(connection).await.map(drop) })
+                })
                 .after_release(|connection, _| {
                     // A reader comes back with its snapshot still open.
                     Box::pin(async move { Ok(sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok()) })

@@ -43,8 +43,7 @@ pub enum TelemetryError {
 pub fn init(format: Format, filter: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder()
         .parse(filter)
-        .map_err(|_| TelemetryError::Filter)?
-        .add_directive(QUIET_NOTICES.parse().map_err(|_| TelemetryError::Filter)?);
+        .map_err(|_| TelemetryError::Filter)?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(Redacting(io::stderr));
     match format {
@@ -57,10 +56,6 @@ pub fn init(format: Format, filter: &str) -> Result<(), TelemetryError> {
     quiet_panics();
     Ok(())
 }
-
-/// Every connection that goes back to its pool ends whatever transaction there may be, and PostgreSQL warns where there
-/// was none.
-const QUIET_NOTICES: &str = "sqlx::postgres::notice=error";
 
 /// Replaces the panic hook: thread and location, never the payload, which may hold what the code held.
 pub fn quiet_panics() {
