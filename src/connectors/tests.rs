@@ -1,6 +1,7 @@
 //! The room as a whole: every file, the rendering corpus, the generic tool, digests, error classes.
 
 mod catalogue;
+mod digest;
 mod errors;
 mod generic;
 mod rendering;
