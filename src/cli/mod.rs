@@ -156,7 +156,7 @@ pub fn main() -> ExitCode {
             return code.into();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match crate::http::server::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime could not start: {error}");

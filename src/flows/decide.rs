@@ -65,9 +65,11 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
             deps.facts.again(deps, caller.org, attempt).await?;
             continue;
         };
+        let turn = deps.gate.turn(caller.org).await;
         let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
         let id = DecisionId::new(decided.at, &*deps.random)?;
         let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?;
+        drop(turn);
         let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
         let message = decided.evaluation.model_message.clone();
         let entry = saying(deps, &prepared, EntryType::Decision, draft, message).await?;

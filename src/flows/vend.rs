@@ -96,44 +96,21 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
     let idempotency = idempotency::key(deps, caller, ask);
     idempotency::unused(deps, caller, idempotency.as_ref()).await?;
 
-    // A decision brought along is checked before anything is evaluated (protocol §6).
-    let brought = match &ask.decision {
-        Some(unverified) => match decide::check(deps, &prepared, ask, unverified) {
-            Ok(verified) => Some(verified),
-            Err(error) => return rejected(deps, caller, &prepared, error).await,
-        },
-        None => None,
-    };
-    let permit = match &brought {
-        // A registered engine's allow stands in for the organisation layer's permit, and for nothing else.
-        Some(decision) if decision.is_external() => {
-            let constraints = &decision.claims().constraints;
-            OrgPermit::External {
-                modes: constraints.modes,
-                max_ttl_s: constraints.max_ttl_s,
-            }
+    let turn = deps.gate.turn(caller.org).await;
+    let judged = judge(deps, &prepared, ask);
+    drop(turn);
+    let (decided, verified) = match judged {
+        Ok(Judged::Allowed(decided, verified)) => (decided, verified),
+        Ok(Judged::Rejected(error)) => return rejected(deps, caller, &prepared, error).await,
+        Ok(Judged::Denied(decided)) => {
+            return match decide::deny(deps, caller, &prepared, ask, decided, idempotency).await {
+                Ok(never) => match never {},
+                Err(Denied::Stale) => Ok(Try::Again),
+                Err(Denied::Refused(refusal)) => Err(refusal),
+            };
         }
-        _ => OrgPermit::Policy,
-    };
-    let decided = decide::evaluate(deps, &prepared, ask, &permit)?;
-    if decided.evaluation.outcome != Outcome::Allow {
-        return match decide::deny(deps, caller, &prepared, ask, decided, idempotency).await {
-            Ok(never) => match never {},
-            Err(Denied::Stale) => Ok(Try::Again),
-            Err(Denied::Refused(refusal)) => Err(refusal),
-        };
-    }
-    let verified = match brought {
-        Some(decision) => decision,
-        None => {
-            if let Err(refusal) = decide::choose(ask.mode, decided.modes) {
-                return unless_stale(deps, caller, refusal).await;
-            }
-            let id = DecisionId::new(decided.at, &*deps.random)?;
-            let (jws, _) = decide::sign(deps, &prepared, ask, &decided, id)?;
-            decide::check(deps, &prepared, ask, &UnverifiedDecision(jws))
-                .map_err(Refusal::DecisionRejected)?
-        }
+        Ok(Judged::Without(refusal)) => return unless_stale(deps, caller, refusal).await,
+        Err(refusal) => return Err(refusal),
     };
     let rung = match rung(ask, &decided, &verified) {
         Ok(rung) => rung,
@@ -171,6 +148,57 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
         place,
     )
     .await
+}
+
+/// What a call deserves, by facts that the gate will hold to.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
+enum Judged {
+    /// Allowed, by this decision.
+    Allowed(Decided, VerifiedDecision),
+    /// The decision brought along does not hold.
+    Rejected(DecisionError),
+    /// Policy denies it.
+    Denied(Decided),
+    /// Allowed, but not in the mode asked for.
+    Without(Refusal),
+}
+
+/// Decides, signs and verifies: all that takes a processor long, and waits for nothing.
+fn judge(deps: &Deps, prepared: &Prepared, ask: &Ask) -> Result<Judged, Refusal> {
+    // A decision brought along is checked before anything is evaluated (protocol §6).
+    let brought = match &ask.decision {
+        Some(unverified) => match decide::check(deps, prepared, ask, unverified) {
+            Ok(verified) => Some(verified),
+            Err(error) => return Ok(Judged::Rejected(error)),
+        },
+        None => None,
+    };
+    let permit = match &brought {
+        // A registered engine's allow stands in for the organisation layer's permit, and for nothing else.
+        Some(decision) if decision.is_external() => {
+            let constraints = &decision.claims().constraints;
+            OrgPermit::External {
+                modes: constraints.modes,
+                max_ttl_s: constraints.max_ttl_s,
+            }
+        }
+        _ => OrgPermit::Policy,
+    };
+    let decided = decide::evaluate(deps, prepared, ask, &permit)?;
+    if decided.evaluation.outcome != Outcome::Allow {
+        return Ok(Judged::Denied(decided));
+    }
+    if let Some(decision) = brought {
+        return Ok(Judged::Allowed(decided, decision));
+    }
+    if let Err(refusal) = decide::choose(ask.mode, decided.modes) {
+        return Ok(Judged::Without(refusal));
+    }
+    let id = DecisionId::new(decided.at, &*deps.random)?;
+    let (jws, _) = decide::sign(deps, prepared, ask, &decided, id)?;
+    let verified =
+        decide::check(deps, prepared, ask, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?;
+    Ok(Judged::Allowed(decided, verified))
 }
 
 /// The decision brought along does not hold: that is an entry too.

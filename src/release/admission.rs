@@ -1,7 +1,7 @@
 //! Who is let in: how many calls may be under way between the door and the gate.
 //!
 //! Everybody who is let in is served; everybody else is refused at once, while that is still cheap. So few may be inside
-//! that the processors get through them in some tens of milliseconds: a fast refusal is worth more to its caller than a
+//! that the processors get through them in a few tens of milliseconds: a fast refusal is worth more to its caller than a
 //! place that is served a second later. Nothing here waits or does I/O.
 
 use std::{
@@ -175,10 +175,10 @@ fn locked(inside: &Mutex<Inside>) -> MutexGuard<'_, Inside> {
     inside.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// So many are decided and committed by one processor in some tens of milliseconds.
-const PER_PROCESSOR: usize = 64;
-const OF_ONE_ORG: usize = 256;
-const OF_ONE_AGENT: usize = 128;
+/// So many are decided and committed by one processor in a few tens of milliseconds; a refusal waits behind them.
+const PER_PROCESSOR: usize = 32;
+const OF_ONE_ORG: usize = 128;
+const OF_ONE_AGENT: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -275,8 +275,8 @@ mod tests {
 
     #[test]
     fn room_grows_with_the_processors_and_one_agent_never_lacks_its_own() {
-        assert_eq!(Room::of(1).all, 128);
-        assert_eq!(Room::of(16).all, 1024);
+        assert_eq!(Room::of(1).all, 64);
+        assert_eq!(Room::of(16).all, 512);
         assert!(Room::of(1).all >= Room::of(1).agent);
         assert_eq!(Room::of(usize::MAX).most, 4096);
     }

@@ -1,13 +1,9 @@
 //! The gate: one transaction in which a decision is spent, the entry is written and the sealed secret is read.
 //!
-//! One lane takes whatever waits, each org in turn, and commits it at once: the commit under way is the window in which
-//! the next batch gathers. Nothing is opened before the commit; a receipt dies five seconds after it.
+//! A batch takes whatever waits, each org in turn, and commits it at once: the batches under way are the window in which
+//! the next one gathers. No two batches under way are about the same org. Nothing is opened before the commit; a receipt dies five seconds after it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,14 +12,16 @@ use crate::{
     egress::BeginBy,
     failpoints::Failpoint,
     store::{
-        Contended, Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind,
-        SecretRow, Spend, Store, StoreError,
+        Durability, GateAnswer, GateItem, IdempotencyKey, IdempotencyRecord, NewEntry, SecretKind, SecretRow,
+        Spend, Store, StoreError,
     },
 };
 
 use super::{
     admission::{Admission, Full, Place},
-    queues::{Queues, Ticket},
+    lane::{self, Line, Waiting},
+    queues::Ticket,
+    turns::{Turn, Turns},
     verify::VerifiedDecision,
 };
 
@@ -150,25 +148,10 @@ pub struct Statement {
 #[derive(Debug, Clone)]
 pub struct Gate {
     admission: Admission,
+    turns: Turns,
     line: Arc<Line>,
     wake: mpsc::Sender<()>,
     clock: Arc<dyn Clock>,
-}
-
-/// Everybody who waits for the lane.
-#[derive(Debug)]
-struct Line(Mutex<Queues<Waiting>>);
-
-impl Line {
-    fn queues(&self) -> MutexGuard<'_, Queues<Waiting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug)]
-struct Waiting {
-    item: GateItem,
-    answer: Answer,
 }
 
 /// A place in the line. Whoever goes away before being served gives it up.
@@ -183,10 +166,6 @@ impl Drop for Queued<'_> {
         self.line.queues().leave(self.ticket);
     }
 }
-
-/// With the moment, on the boot clock, at which the try that committed began: a receipt's life is counted from there,
-/// never from after a pause.
-type Answer = oneshot::Sender<Result<(GateAnswer, Duration), StoreError>>;
 
 impl Gate {
     /// Starts the lane. It ends when the last clone of the gate is dropped.
@@ -203,20 +182,10 @@ impl Gate {
     }
 
     fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
-        // Room for one: whoever is awake already looks at everything.
-        let (wake, woken) = mpsc::channel(1);
-        let line = Arc::new(Line(Mutex::new(Queues::new(SHARE))));
-        let lane = Lane {
-            store,
-            clock: Arc::clone(&clock),
-            durability,
-            line: Arc::clone(&line),
-            wake: wake.downgrade(),
-        };
-        tokio::spawn(run_lane(lane, woken));
-        let admission = Admission::new();
+        let (line, wake) = lane::start(store, Arc::clone(&clock), durability);
         Self {
-            admission,
+            admission: Admission::new(),
+            turns: Turns::new(),
             line,
             wake,
             clock,
@@ -237,6 +206,11 @@ impl Gate {
     /// [`Full`]: too much is under way, of this agent, this org or altogether.
     pub fn enter(&self, org: OrgId, agent: AgentId) -> Result<Place, Full> {
         self.admission.enter(org, agent)
+    }
+
+    /// Waits until it is the org's turn to be judged: few are ready for the processors at a time, each org in turn.
+    pub async fn turn(&self, org: OrgId) -> Turn {
+        self.turns.next(org).await
     }
 
     /// Spends the decision, writes the entry and reads the secret, all or nothing.
@@ -336,153 +310,7 @@ impl Gate {
     }
 }
 
-/// Takes whatever waits, commits it, answers, and starts over, until the last gate is gone. Runs in its own task: a
-/// caller that hangs up cannot cancel a transaction half-way.
-async fn run_lane(lane: Lane, mut woken: mpsc::Receiver<()>) {
-    while woken.recv().await.is_some() {
-        loop {
-            let batch = lane.line.queues().take(BATCH);
-            if batch.is_empty() {
-                break;
-            }
-            lane.serve(batch).await;
-        }
-    }
-}
-
-/// What the lane works with.
-#[derive(Debug, Clone)]
-struct Lane {
-    store: Store,
-    clock: Arc<dyn Clock>,
-    durability: Durability,
-    line: Arc<Line>,
-    wake: mpsc::WeakSender<()>,
-}
-
-/// An org that is served apart from the lane, until this is dropped.
-#[derive(Debug)]
-struct Held {
-    lane: Lane,
-    org: OrgId,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.lane.line.queues().free(self.org);
-        if let Some(wake) = self.lane.wake.upgrade() {
-            // Full: the lane is about to look anyway.
-            let _awake = wake.try_send(());
-        }
-    }
-}
-
-impl Lane {
-    async fn serve(&self, batch: Vec<Waiting>) {
-        let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.item, one.answer)).unzip();
-        match self.run(&items).await {
-            Ok((done, begun)) => self.settle(items, answers, done, begun),
-            // One bad request must not fail its neighbours: each is tried alone. Without a database there is nothing
-            // to try: everybody is told at once, and the lane is free for who comes when it is back.
-            Err(error) if error.outage().is_none() && !error.is_contended() && answers.len() > 1 => {
-                for (item, answer) in items.into_iter().zip(answers) {
-                    self.try_alone(item, answer).await;
-                }
-            }
-            Err(error) => fail(answers, error),
-        }
-    }
-
-    /// Answers everybody; who has to wait for a change of their org waits apart, holding nobody up. Whoever comes for
-    /// that org meanwhile waits in its queue.
-    ///
-    /// `begun` is from before the commit: a process stopped between commit and answer wakes up with a dead receipt.
-    fn settle(&self, items: Vec<GateItem>, answers: Vec<Answer>, done: Vec<GateAnswer>, begun: Duration) {
-        let mut waiting: HashMap<OrgId, (Vec<GateItem>, Vec<Answer>)> = HashMap::new();
-        for ((item, answer), done) in items.into_iter().zip(answers).zip(done) {
-            match done {
-                GateAnswer::Waits => {
-                    let (items, answers) = waiting.entry(item.org).or_default();
-                    items.push(item);
-                    answers.push(answer);
-                }
-                done => tell(answer, Ok((done, begun))),
-            }
-        }
-        for (org, (items, answers)) in waiting {
-            self.line.queues().hold(org);
-            let held = Held {
-                lane: self.clone(),
-                org,
-            };
-            tokio::spawn(async move {
-                held.lane.wait_apart(org, items, answers).await;
-                drop(held);
-            });
-        }
-    }
-
-    /// Runs a batch until nobody is in its way, and says when the try that committed began.
-    async fn run(&self, items: &[GateItem]) -> Result<(Vec<GateAnswer>, Duration), StoreError> {
-        self.store
-            .retry(|| async {
-                let begun = self.clock.since_boot();
-                let done = self.store.run_gate(items, self.durability).await?;
-                Ok((done, begun))
-            })
-            .await
-    }
-
-    /// A request by itself.
-    async fn try_alone(&self, item: GateItem, answer: Answer) {
-        let alone = [item];
-        match self.run(&alone).await {
-            Ok((done, begun)) => self.settle(alone.into(), vec![answer], done, begun),
-            Err(error) => tell(answer, Err(error)),
-        }
-    }
-
-    async fn wait_apart(&self, org: OrgId, items: Vec<GateItem>, answers: Vec<Answer>) {
-        let done = self.store.retry(|| async {
-            let begun = self.clock.since_boot();
-            let done = self.store.run_gate_apart(org, &items, self.durability).await?;
-            Ok((done, begun))
-        });
-        match done.await {
-            Ok((done, begun)) => {
-                for (answer, done) in answers.into_iter().zip(done) {
-                    tell(answer, Ok((done, begun)));
-                }
-            }
-            Err(error) => fail(answers, error),
-        }
-    }
-}
-
-/// A caller that is gone leaves its entry behind; the sweeper writes its outcome.
-fn tell(answer: Answer, done: Result<(GateAnswer, Duration), StoreError>) {
-    let _gone = answer.send(done);
-}
-
-fn fail(answers: Vec<Answer>, error: StoreError) {
-    let outage = error.outage();
-    let mut error = Some(error);
-    for answer in answers {
-        // An error of its own has only the one that is alone in its batch; the others hear of the same outage, or that
-        // their batch was in somebody's way.
-        let error = outage
-            .clone()
-            .map(StoreError::Unavailable)
-            .or_else(|| error.take());
-        tell(answer, Err(error.unwrap_or(StoreError::Conflict)));
-    }
-}
-
 /// How long a receipt lives, suspension included (architecture §3).
 pub const RECEIPT_LIFE: Duration = Duration::from_secs(5);
 /// A spent decision is remembered this long after its `exp`.
 const SPENT_OUTLIVES: Duration = Duration::from_secs(24 * 3600);
-/// The most of one org in one batch: whoever else is in it waits for them.
-const SHARE: usize = 16;
-/// The most requests in one transaction.
-const BATCH: usize = 256;

@@ -6,11 +6,14 @@
 
 mod admission;
 pub mod gate;
+mod lane;
 pub mod open;
 mod queues;
 pub mod seal;
+mod turns;
 pub mod verify;
 
 pub use admission::{Full, Place};
 pub use gate::{AuditReceipt, DeadReceipt, Gate, GateRefusal, Release, Statement};
+pub use turns::Turn;
 pub use verify::{DecisionError, Expected, TrustedKey, VerifiedDecision};

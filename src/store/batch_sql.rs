@@ -25,8 +25,6 @@ pub(super) struct BatchSql {
     pub(super) spend: &'static str,
     /// Which of them another entry spent: own entry, theirs.
     pub(super) spend_losers: &'static str,
-    /// Moves writer `$2`'s chains on. Rows: org, number, hash as hex.
-    pub(super) writers: &'static str,
     /// The writers of the orgs of `$1` with entries that have no place, by org and name: org, name, last with a place.
     pub(super) waiting: &'static str,
     /// What waits of writers: which row of `$1`, from 0, and an entry, in order. Rows: org, writer, after, up to.
@@ -83,9 +81,6 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
         JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
           AND s.entry_id <> j.value ->> 3",
-    writers: "INSERT INTO writers (org_id, writer, seq, hash)
-        SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
-        ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
     waiting: "SELECT w.org_id, w.writer, w.placed FROM json_each($1) j
         JOIN writers w ON w.org_id = j.value AND w.seq > w.placed ORDER BY w.org_id, w.writer",
     // The numbers of a writer have no gaps.
@@ -177,10 +172,6 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
             value ->> 3 AS entry FROM json_array_elements($1::json))
         SELECT a.entry, s.entry_id FROM asked a
         JOIN spent s ON s.org_id = a.org AND s.iss = a.iss AND s.jti = a.jti AND s.entry_id <> a.entry",
-    writers: "INSERT INTO writers (org_id, writer, seq, hash)
-        SELECT j.value ->> 0, $2, (j.value ->> 1)::bigint, decode(j.value ->> 2, 'hex')
-        FROM json_array_elements($1::json) j ORDER BY 1
-        ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
     waiting: "SELECT w.org_id, w.writer, w.placed FROM json_array_elements_text($1::json) j
         JOIN writers w ON w.org_id = j.value AND w.seq > w.placed ORDER BY w.org_id, w.writer",
     // A sub-select for each writer, which OFFSET keeps apart: asked for all at once, the planner reads every entry there is.

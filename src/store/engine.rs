@@ -9,6 +9,7 @@ use crate::domain::{OrgId, Time};
 use super::{
     StoreError,
     batch_sql::{self, BatchSql},
+    entries::ChainEnd,
     postgres,
     sql::{Row, Value},
     sqlite,
@@ -128,11 +129,16 @@ impl Connection {
         }
     }
 
-    /// Inserts entries, rows of `entries::COLUMNS`.
-    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+    /// Inserts entries, rows of `entries::COLUMNS`, and moves the writer's chains on to these ends.
+    pub(super) async fn insert_entries(
+        &mut self,
+        rows: Vec<Vec<Value>>,
+        writer: &str,
+        ends: Vec<ChainEnd>,
+    ) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(connection) => connection.insert_entries(rows).await,
-            Self::Postgres(connection) => connection.insert_entries(rows).await,
+            Self::Sqlite(connection) => connection.insert_entries(rows, writer, ends).await,
+            Self::Postgres(connection) => connection.insert_entries(rows, writer, ends).await,
         }
     }
 

@@ -133,9 +133,18 @@ impl Tx {
         Ok(())
     }
 
-    /// Inserts rows of [`COLUMNS`].
-    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
-        self.connection.insert_entries(rows).await
+    /// Inserts rows of [`COLUMNS`] and moves this writer's chains on to these ends.
+    pub(super) async fn insert_entries(
+        &mut self,
+        rows: Vec<Vec<Value>>,
+        ends: Vec<ChainEnd>,
+    ) -> Result<(), StoreError> {
+        let numbers: Vec<(OrgId, u64)> = ends.iter().map(|end| (end.org, end.seq)).collect();
+        self.connection.insert_entries(rows, &self.writer, ends).await?;
+        for (org, seq) in numbers {
+            self.numbered(org, seq);
+        }
+        Ok(())
     }
 
     async fn put_entry(&mut self, org: OrgId, new: NewEntry) -> Result<EntryId, StoreError> {
@@ -159,15 +168,12 @@ impl Tx {
         self.expect_number(org, seq)?;
         let id = new.id;
         let placed = Placed::new(org, epoch, self.now, &self.writer, seq + 1, prev, &new)?;
-        let head = params![org, &self.writer, seq + 1, &placed.hash];
-        self.insert_entries(vec![placed.values]).await?;
-        self.execute(
-            "INSERT INTO writers (org_id, writer, seq, hash) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (org_id, writer) DO UPDATE SET seq = $3, hash = $4",
-            head,
-        )
-        .await?;
-        self.numbered(org, seq + 1);
+        let end = ChainEnd {
+            org,
+            seq: seq + 1,
+            hash: placed.hash,
+        };
+        self.insert_entries(vec![placed.values], vec![end]).await?;
         Ok(id)
     }
 
@@ -230,6 +236,14 @@ impl Tx {
             .await?;
         rows.into_iter().map(read_entry).collect()
     }
+}
+
+/// Where a writer's chain in an org ends.
+#[derive(Debug)]
+pub(super) struct ChainEnd {
+    pub(super) org: OrgId,
+    pub(super) seq: u64,
+    pub(super) hash: [u8; 32],
 }
 
 /// An entry with its place, as the values of [`COLUMNS`].

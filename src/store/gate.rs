@@ -10,14 +10,14 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    crypto::{digest, entry_bytes},
+    crypto::entry_bytes,
     domain::{EntryId, GrantId, OrgId, Time, entry::Epoch},
 };
 
 use super::{
     IdempotencyRecord, NewEntry, SecretKind, SecretRow, Store, StoreError,
     batch_sql::BatchSql,
-    entries::{Placed, read_epoch},
+    entries::{ChainEnd, Placed, read_epoch},
     grants::read_opt_secret,
     sql::{Tx, Value, json},
 };
@@ -445,16 +445,12 @@ impl<'a> Batch<'a> {
             });
         }
         if !rows.is_empty() {
-            tx.insert_entries(rows).await?;
-            let mut writers = Vec::with_capacity(moved.len());
-            for org in moved {
-                if let Some(head) = standing.heads.get(&org) {
-                    tx.numbered(org, head.seq);
-                    writers.push((org, head.seq, digest::hex(&head.hash)));
-                }
-            }
-            tx.execute(self.sql.writers, vec![json(&writers), Value::from(&tx.writer)])
-                .await?;
+            let ends = moved.into_iter().filter_map(|org| {
+                let head = standing.heads.get(&org)?;
+                let (seq, hash) = (head.seq, head.hash);
+                Some(ChainEnd { org, seq, hash })
+            });
+            tx.insert_entries(rows, ends.collect()).await?;
         }
         Ok(answers)
     }

@@ -297,7 +297,16 @@ impl Store {
         self.begin(Mode::Write, Reach::Deployment).await
     }
 
-    /// A transaction of the gate's lane over the orgs of a batch.
+    /// How many batches of the gate may be under way at once; no two of them about the same org.
+    pub(crate) fn gate_batches(&self) -> u32 {
+        match *self.engine {
+            // There is one writer.
+            Engine::Sqlite(_) => 1,
+            Engine::Postgres(_) => postgres::BATCHES,
+        }
+    }
+
+    /// A transaction of the gate over the orgs of a batch.
     async fn begin_gate(&self, orgs: &[OrgId]) -> Result<Tx, StoreError> {
         self.begin(Mode::Gate, Reach::Orgs(orgs)).await
     }

@@ -19,7 +19,8 @@ use sqlx::{
 use super::{
     StoreError,
     engine::{Mode, Reach},
-    entries, migrations,
+    entries::{self, ChainEnd},
+    migrations,
     sql::{Kind, Row, Value},
 };
 use crate::{
@@ -56,7 +57,7 @@ pub enum Isolation {
 #[derive(Debug)]
 pub(super) struct Engine {
     pool: PgPool,
-    /// The gate's lane has a connection of its own: nobody's page can make a release wait.
+    /// The gate's batches have connections of their own: nobody's page can make a release wait.
     gate: PgPool,
     /// Whose time counts: the database's, unless a test moves the clock.
     own_clock: bool,
@@ -90,7 +91,7 @@ impl Engine {
         };
         let engine = Self {
             pool: pool(settings.connections).connect_with(options.clone()).await?,
-            gate: pool(1).connect_with(options).await?,
+            gate: pool(BATCHES).connect_with(options).await?,
             own_clock,
             persistent: !settings.pooler,
             isolation: settings.isolation,
@@ -334,14 +335,31 @@ impl Connection {
     }
 
     /// Inserts entries, rows of [`entries::COLUMNS`]: one array for each column.
-    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+    pub(super) async fn insert_entries(
+        &mut self,
+        rows: Vec<Vec<Value>>,
+        writer: &str,
+        ends: Vec<ChainEnd>,
+    ) -> Result<(), StoreError> {
         let mut columns: Vec<Vec<Value>> = entries::COLUMNS.map(|_| Vec::with_capacity(rows.len())).into();
         for row in rows {
             for (column, value) in columns.iter_mut().zip(row) {
                 column.push(value);
             }
         }
-        let query = sqlx::query(INSERT.as_str()).persistent(self.persistent);
+        let orgs: Vec<String> = ends.iter().map(|end| end.org.to_string()).collect();
+        let seqs = ends
+            .iter()
+            .map(|end| i64::try_from(end.seq))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| StoreError::Inconsistent { table: "writers" })?;
+        let hashes: Vec<Vec<u8>> = ends.iter().map(|end| end.hash.to_vec()).collect();
+        let query = sqlx::query(INSERT.as_str())
+            .persistent(self.persistent)
+            .bind(writer)
+            .bind(orgs)
+            .bind(seqs)
+            .bind(hashes);
         let query =
             entries::COLUMNS
                 .iter()
@@ -402,9 +420,11 @@ impl Connection {
     }
 }
 
+/// Entries, column by column, and the ends of the chains they are in: one statement, one round trip. In the order of the
+/// orgs, or two of them could wait for each other.
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     let columns = entries::COLUMNS.map(|(name, _)| name).join(", ");
-    let arrays: Vec<String> = (1..)
+    let arrays: Vec<String> = (5..)
         .zip(entries::COLUMNS)
         .map(|(number, (_, kind))| match kind {
             Kind::Int => format!("${number}::bigint[]"),
@@ -413,10 +433,17 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
         })
         .collect();
     format!(
-        "INSERT INTO entries ({columns}) SELECT * FROM unnest({})",
+        "WITH moved AS (INSERT INTO writers (org_id, writer, seq, hash)
+            SELECT org, $1, seq, hash FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS ends(org, seq, hash)
+            ORDER BY org
+            ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash)
+        INSERT INTO entries ({columns}) SELECT * FROM unnest({})",
         arrays.join(", ")
     )
 });
+
+/// Batches of the gate under way at once: while one waits for the disk, the next is run.
+pub(super) const BATCHES: u32 = 2;
 
 impl Drop for Connection {
     fn drop(&mut self) {

@@ -21,8 +21,9 @@ use sqlx::{
 use super::{
     StoreError,
     engine::Mode,
-    entries, migrations,
-    sql::{Row, Value},
+    entries::{self, ChainEnd},
+    migrations,
+    sql::{Row, Value, json},
 };
 
 /// An open SQLite database. The lock file is held until this is closed or dropped.
@@ -161,17 +162,32 @@ impl Connection {
 
 impl Connection {
     /// Inserts entries, rows of [`entries::COLUMNS`]. There is a statement for every power of two, prepared once each; of
-    /// the next larger one, the rows that are not there are NULL and left out.
-    pub(super) async fn insert_entries(&mut self, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+    /// the next larger one, the rows that are not there are NULL and left out. Then moves the writer's chains on.
+    pub(super) async fn insert_entries(
+        &mut self,
+        rows: Vec<Vec<Value>>,
+        writer: &str,
+        ends: Vec<ChainEnd>,
+    ) -> Result<(), StoreError> {
         let mut rows = rows.into_iter();
         while rows.len() > 0 {
             let (size, sql) = fitting(rows.len()).ok_or(StoreError::Inconsistent { table: "entries" })?;
             let values = rows.by_ref().take(*size).flatten().collect();
             self.execute(sql.as_str(), values).await?;
         }
+        let ends: Vec<_> = ends
+            .iter()
+            .map(|end| (end.org, end.seq, crate::crypto::digest::hex(&end.hash)))
+            .collect();
+        self.execute(MOVE_ON, vec![json(&ends), Value::from(writer)])
+            .await?;
         Ok(())
     }
 }
+
+const MOVE_ON: &str = "INSERT INTO writers (org_id, writer, seq, hash)
+    SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
+    ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
 
 /// The smallest statement with room for so many rows, or the largest there is.
 fn fitting(rows: usize) -> Option<&'static (usize, String)> {

@@ -14,6 +14,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::{self, Runtime},
     signal::unix::{SignalKind, signal},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -65,6 +66,17 @@ pub enum Drained {
     Clean,
     /// This many connections were cut when the time for draining was over.
     Cut(usize),
+}
+
+/// The runtime to serve on: a thread for each processor.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_multi_thread()
+        .enable_all()
+        .event_interval(LOOK_EVERY)
+        .build()
 }
 
 /// Serves `app` until `shutdown` is ready, then drains. Wraps `app` in [`guard::protect`] itself.
@@ -185,6 +197,9 @@ fn connection_builder(limits: &Limits) -> http1::Builder {
     http
 }
 
+/// After so many tasks a busy thread looks whose request came meanwhile. Judging a call takes as long as answering ten;
+/// at tokio's 61, whoever is to be refused waited for dozens of those before anybody noticed.
+const LOOK_EVERY: u32 = 11;
 /// hyper panics below this.
 const SMALLEST_BUFFER: usize = 8 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
