@@ -26,7 +26,7 @@ mod world;
 
 use std::{process::ExitCode, time::Duration};
 
-use postern::app;
+use postern::{app, http::server};
 use serde_json::{Map, Value, json};
 
 use measure::{Done, Machine, Spread, line, short};
@@ -52,8 +52,14 @@ fn main() -> Done<ExitCode> {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     let wanted = |name: &str| asked.is_empty() || asked.iter().any(|one| one == name);
-    // As many threads as processors, as in production; the load has a thread of its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // As in production; the load has a thread of its own.
+    let runtime = server::runtime()?;
+    if let [first, grants] = asked.as_slice()
+        && first == size::RESIDENT
+    {
+        size::resident(&runtime, grants.parse()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut machine = Machine::new();
     let mut figures = Figures::default();
     let mut sane = true;

@@ -1,6 +1,10 @@
 //! Whether a vend notices how many grants there are: 1,000 beside 1,000,000, in the same orgs.
 
-use std::{fs, time::Duration};
+use std::{
+    env, fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use postern::app;
 
@@ -18,10 +22,9 @@ pub(crate) fn measure(
 ) -> Done<()> {
     let many = if short() { 20_000 } else { 1_000_000 };
     let time = Duration::from_millis(if short() { 250 } else { 2_000 });
-    let few = runtime.block_on(grown(1_000))?;
+    let few = runtime.block_on(grown(FEW))?;
     few.warm()?;
     few.load("/v1/vend", 64, time)?;
-    let before = resident_mib()?;
     let lots = runtime.block_on(grown(many))?;
     lots.warm()?;
     let (mut small, mut large) = (Vec::new(), Vec::new());
@@ -30,28 +33,55 @@ pub(crate) fn measure(
         small.push(few.load("/v1/vend", 1, time)?.half_us);
         large.push(lots.load("/v1/vend", 1, time)?.half_us);
     }
-    lots.load("/v1/vend", 64, time)?;
-    let after = resident_mib()?;
-    figures.show(
-        "vend, 1,000 grants: p50, us".to_owned(),
-        Spread::of(small.clone()),
-    );
+    drop((few, lots));
+    figures.show(format!("vend, {FEW} grants: p50, us"), Spread::of(small.clone()));
     figures.show(format!("vend, {many} grants: p50, us"), Spread::of(large.clone()));
     figures.show(
-        format!("vend, {many} / 1,000 grants: p50"),
+        format!("vend, {many} / {FEW} grants: p50"),
         Spread::ratio(&large, &small),
     );
-    figures.show(
-        "resident with 1,000 grants, MiB".to_owned(),
-        Spread::of(vec![before]),
-    );
-    // A second deployment in the same process is in this figure: the growth is less.
-    figures.show(
-        format!("resident with {many} more in a second deployment, MiB"),
-        Spread::of(vec![after]),
-    );
+    let (before, after) = (resident_with(FEW)?, resident_with(many)?);
+    for (name, mib) in [
+        (format!("resident with {FEW} grants, MiB"), before),
+        (format!("resident with {many} grants, MiB"), after),
+        ("grown between them, MiB".to_owned(), after - before),
+    ] {
+        figures.show(name, Spread::of(vec![mib]));
+    }
     Ok(())
 }
+
+/// What a process of its own holds in memory that serves so many grants. A hundred of them
+/// are vended, in turn.
+fn resident_with(grants: usize) -> Done<f64> {
+    let child = Command::new(env::current_exe()?)
+        .args([RESIDENT, &grants.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let said = String::from_utf8(child.stdout)?;
+    let mib = said.lines().find_map(|line| line.strip_prefix(SAID));
+    match (child.status.success(), mib) {
+        (true, Some(mib)) => Ok(mib.parse()?),
+        _ => Err(format!("{RESIDENT} {grants} ended with {}: {said}", child.status).into()),
+    }
+}
+
+/// The child's part: seeds, serves, and says what it holds.
+pub(crate) fn resident(runtime: &tokio::runtime::Runtime, grants: usize) -> Done<()> {
+    let served = runtime.block_on(grown(grants))?;
+    served.warm()?;
+    let time = Duration::from_millis(if short() { 250 } else { 5_000 });
+    served.load("/v1/vend", 64, time)?;
+    println!("{SAID}{}", resident_mib()?);
+    Ok(())
+}
+
+/// The argument that makes a process the child.
+pub(crate) const RESIDENT: &str = "resident";
+const SAID: &str = "resident MiB: ";
+/// So many grants are few.
+const FEW: usize = 1_000;
 
 async fn grown(grants: usize) -> Done<Served> {
     let served = Served::start(app::open, ORGS).await?;
