@@ -180,7 +180,7 @@ async fn the_key_of_a_call_without_an_outcome_is_in_progress_and_then_unknown() 
 #[tokio::test]
 async fn a_revocation_lists_the_call_under_way_until_it_is_unknown() {
     let (world, grant, release) = under_way().await;
-    let in_flight = async || world.revoke(Selector::Grant(grant)).await.in_flight;
+    let in_flight = async || world.revoke(Selector::Grant(grant)).await.in_flight.unwrap();
     assert_eq!(in_flight().await, [release]);
     world.later(Duration::from_secs(301));
     sweep::run(&world.deps).await.unwrap();

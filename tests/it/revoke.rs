@@ -9,7 +9,7 @@ use std::{
 };
 
 use postern::{
-    domain::{EntryId, GrantId, OrgId, connector::Category, entry::EntryType},
+    domain::{EntryId, GrantId, OrgId, connector::Category, entry::EntryType, grant::GrantState},
     flows::{Refusal, connect::ConnectFailure, login, revoke, sweep, upstream, vend},
     store::{Selector, UpstreamResult},
 };
@@ -17,7 +17,7 @@ use postern::{
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::harness::{Journey, World, ending};
+use super::harness::{Journey, World, database, ending};
 
 async fn upstream_settled(world: &World) {
     upstream::fan_out(&world.deps).await.unwrap();
@@ -306,18 +306,38 @@ async fn a_connector_nobody_knows_cannot_be_revoked() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_took_effect_says_so_though_the_calls_under_way_cannot_be_read() {
+    let (world, grant) = World::connected().await;
+    database::raw_sql(&world.location, "ALTER TABLE open_calls RENAME TO elsewhere").await;
+    let body = json!({"selector": {"grant": grant}, "reason": "test"});
+    let revoked = world
+        .api()
+        .post(&world.as_admin(), "/v1/revocations", &body)
+        .await;
+    assert_eq!(revoked.status, 200, "{}", revoked.text());
+    assert_eq!(revoked.json().get("in_flight"), Some(&serde_json::Value::Null));
+    let state = world.grant(grant).await.state;
+    assert!(matches!(state, GrantState::Revoked { .. }), "{state:?}");
+}
+
+#[tokio::test]
 async fn a_call_is_in_flight_until_its_outcome_is_recorded() {
     let (world, grant) = World::connected().await;
     world.vend(world.read(grant)).await.unwrap();
-    let none = world.revoke(Selector::Agent(world.agent.agent)).await.in_flight;
+    let none = world
+        .revoke(Selector::Agent(world.agent.agent))
+        .await
+        .in_flight
+        .unwrap();
     assert!(none.is_empty());
     // As if the process had died between the call and its outcome.
     let reopen = "INSERT INTO open_calls SELECT org_id, id, ts FROM entries WHERE kind = 'release'";
     world.raw_sql(reopen).await;
-    assert_eq!(world.revoke(Selector::Grant(grant)).await.in_flight.len(), 1);
+    let in_flight = async || world.revoke(Selector::Grant(grant)).await.in_flight.unwrap();
+    assert_eq!(in_flight().await.len(), 1);
     world.later(Duration::from_secs(301));
     assert_eq!(sweep::run(&world.deps).await.unwrap(), 1);
-    assert!(world.revoke(Selector::Grant(grant)).await.in_flight.is_empty());
+    assert!(in_flight().await.is_empty());
     let unknown = |entry: &postern::domain::entry::Entry| entry.draft.outcome.as_deref() == Some("unknown");
     assert_eq!(
         world
