@@ -1,21 +1,20 @@
 //! A world that answers on loopback as `postern serve` does, workers included.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use postern::{
     app::{AppError, Parts},
     domain::{GrantId, OrgId},
     flows::Deps,
-    http::{guard::RequestIds, router, security::Site, server},
+    http::{router, security::Site},
     workers::Workers,
 };
 use serde_json::json;
-use tokio::net::TcpListener;
 
 use crate::{
     load::{self, Requests, Seen},
     measure::{Done, failed},
-    world::{World, tenant},
+    world::{World, shared::loopback, tenant},
 };
 
 pub(crate) struct Served {
@@ -37,9 +36,8 @@ impl Served {
     where
         F: Future<Output = Result<Arc<Deps>, AppError>>,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (listener, url) = loopback::listen().await;
         let address = listener.local_addr()?.to_string();
-        let url = format!("http://{address}");
         let (world, key, acme) = World::new(&url, open).await?;
         let mut tenants = vec![Tenant {
             org: world.agent.org,
@@ -52,19 +50,12 @@ impl Served {
             tenants.push(Tenant { org, grant, key });
         }
         let site = Site::new(&url::Url::parse(&url)?).map_err(failed)?;
-        let ids = RequestIds::new(&*world.deps.random).map_err(failed)?;
         let app = router::app(Arc::clone(&world.deps), site);
         let workers = Workers::start(&world.deps);
         tokio::spawn(async move {
-            server::serve(
-                listener,
-                app,
-                server::Limits::default(),
-                ids,
-                std::future::pending(),
-            )
-            .await;
-            workers.stop().await;
+            // The workers live as long as the server: for good.
+            let _workers = workers;
+            loopback::serve(listener, app).await;
         });
         Ok(Self {
             world,

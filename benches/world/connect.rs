@@ -26,17 +26,7 @@ use crate::measure::{Done, failed};
 
 /// Link → provider → callback → confirm, as a person's browser goes.
 pub(super) async fn connect(deps: &Arc<Deps>, acme: &str, agent: Caller, user: UserId) -> Done<GrantId> {
-    let ask = begin::Ask {
-        user,
-        connector: acme_mail()?,
-        scopes: None,
-        label: None,
-        reconnect: None,
-        return_url: None,
-        agent: None,
-        service: None,
-    };
-    let link = begin::create(deps, agent.org, ask).await?;
+    let link = begin::create(deps, agent.org, begin::Ask::new(user, acme_mail()?)).await?;
     let text = link.url.rsplit('/').next().ok_or("no link")?;
     let link = random::parse_link_token(text).ok_or("no link")?;
     let visitor = Visitor {

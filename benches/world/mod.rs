@@ -11,29 +11,33 @@
 pub(crate) mod database;
 
 mod connect;
+#[expect(clippy::unwrap_used, reason = "a measurement that cannot begin stops")]
+#[path = "../../tests/shared/mod.rs"]
+pub(crate) mod shared;
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use postern::{
-    app::{AppError, Kind, Parts, clock::SystemClock},
+    app::{AppError, Parts, clock::SystemClock},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening, lookup::show_api_key},
-    dev::acme_mail::{self, AcmeMail, RedirectUri},
-    domain::{GrantId, Mode, principal::KeyOwner},
-    egress::{Egress, EgressPolicy},
+    crypto::lookup::show_api_key,
+    dev::acme_mail,
+    domain::{
+        GrantId, Mode,
+        principal::{KeyKind, Principal},
+    },
+    egress::EgressPolicy,
     flows::{
         Deps,
         actions::{Ask, Caller, Target},
-        apply, found,
+        apply, authenticate, found,
     },
-    http::{guard::RequestIds, server},
     policy::demo,
-    store::{Keyed, Location, TimeSource},
+    store::Location,
 };
-use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::json;
-use tokio::net::TcpListener;
 
+use self::shared::{loopback, parts::parts};
 use crate::measure::{Done, failed};
 
 /// A running deployment. Dropping it removes its directory.
@@ -53,9 +57,9 @@ impl World {
         F: Future<Output = Result<Arc<Deps>, AppError>>,
     {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let acme = start_acme(url).await?;
+        let acme = start_acme(url).await;
         let location = database::location(dir.path()).await;
-        let deps = open(parts(dir.path(), location.clone(), url, &acme)?).await?;
+        let deps = open(parts_of(dir.path(), location.clone(), url, &acme)?).await?;
         let (agent, grant, key) = tenant(&deps, &acme).await?;
         let world = Self {
             deps,
@@ -102,76 +106,29 @@ pub(crate) async fn tenant(deps: &Arc<Deps>, acme: &str) -> Done<(Caller, GrantI
     let applied = apply::apply(deps, founded.org, "bench".to_owned(), &document).await?;
     let key = applied.keys.iter().find(|key| key.kind == "agent");
     let agent_key = &key.ok_or("no agent key")?.key;
-    let hash = deps.lookup.api_key(agent_key)?;
-    let found = deps.store.find(Keyed::ApiKey(&hash)).await?;
-    let (org, mut tx) = found.ok_or("the key is unknown")?;
-    let row = tx.api_key(org, &hash).await?.ok_or("the key is unknown")?;
-    drop(tx);
-    let KeyOwner::Agent(agent) = row.owner else {
+    let known = authenticate::by_key(deps, KeyKind::Agent, agent_key).await?;
+    let Principal::Agent { org, agent, key } = known else {
         return Err("not an agent's key".into());
     };
-    let agent = Caller {
-        org: founded.org,
-        agent,
-        key: row.id,
-    };
+    let agent = Caller { org, agent, key };
     let grant = connect::connect(deps, acme, agent, founded.admin).await?;
     Ok((agent, grant, show_api_key(agent_key)))
 }
 
-fn parts(dir: &Path, location: Location, url: &str, acme: &str) -> Done<Parts> {
-    let kek = dir.join("kek");
-    create_key_file(&kek)?;
-    let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
-    keys.add_key_file("local", &kek)?;
+fn parts_of(dir: &Path, location: Location, url: &str, acme: &str) -> Done<Parts> {
     let policy = EgressPolicy::strict()
         .allow(&connect::acme_mail()?, acme.trim_start_matches("http://"))
         .map_err(failed)?;
-    Ok(Parts {
-        kind: Kind::Dev,
-        database: location,
-        time: TimeSource::Database,
-        data_dir: dir.to_owned(),
-        keys: Arc::new(keys),
-        kek_ref: "local".to_owned(),
-        key_words: "a key of this bench".to_owned(),
-        cache_ttl: Duration::from_secs(30),
-        locking: hardening::Locking::Preferred,
-        issuer: url.to_owned(),
-        catalogue: Catalogue::load(&Options {
-            acme_mail_origin: Some(acme),
-            ..Options::default()
-        })?,
-        egress: Egress::new(policy)?,
-        sinks: Vec::new(),
-        witness: None,
-        webhook: None,
-        clock: Arc::new(SystemClock),
-    })
+    let catalogue = Catalogue::load(&Options {
+        acme_mail_origin: Some(acme),
+        ..Options::default()
+    })?;
+    Ok(parts(dir, location, url, catalogue, policy))
 }
 
-async fn start_acme(postern: &str) -> Done<String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let issuer = format!("http://{}", listener.local_addr()?);
-    let random = Arc::new(OsRandomness::new());
-    let ids = RequestIds::new(&*random).map_err(failed)?;
-    let acme = AcmeMail::new(acme_mail::Options {
-        clock: Arc::new(SystemClock),
-        random,
-        issuer: issuer.clone(),
-        client: acme_mail::Client {
-            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
-            name: "Postern (bench)".to_owned(),
-            secret: None,
-            redirect_uris: vec![RedirectUri::Exact(format!("{postern}/callback/acme-mail"))],
-        },
-    });
-    tokio::spawn(server::serve(
-        listener,
-        acme.router(),
-        server::Limits::default(),
-        ids,
-        std::future::pending(),
-    ));
-    Ok(issuer)
+async fn start_acme(postern: &str) -> String {
+    let (listener, origin) = loopback::listen().await;
+    let acme = loopback::acme(&origin, Arc::new(SystemClock), postern, &["acme-mail"]);
+    tokio::spawn(loopback::serve(listener, acme.router()));
+    origin
 }

@@ -13,13 +13,6 @@ use super::{
     begin::{Beginning, TimedBody},
     resolver::{FilteringResolver, Lookup, NoGlobalAddress, SystemLookup},
 };
-/// How long a connection may lie idle before it is used again. Many servers close after five seconds; a request sent
-/// just then would end as one whose outcome nobody knows.
-const IDLE: Duration = Duration::from_secs(4);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
-const USER_AGENT: &str = concat!("postern/", env!("CARGO_PKG_VERSION"));
 
 /// The outbound client for everything that is not ours.
 #[derive(Debug)]
@@ -221,3 +214,12 @@ fn refused_by_resolver(error: &reqwest::Error) -> bool {
     }
     false
 }
+
+/// How long a name and a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request may take from its beginning to the last byte of its answer.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may lie idle before it is used again. Many servers close after five seconds; a request sent
+/// just then would end as one whose outcome nobody knows.
+const IDLE: Duration = Duration::from_secs(4);
+const USER_AGENT: &str = concat!("postern/", env!("CARGO_PKG_VERSION"));

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use url::{Host, Url};
-
 use super::{
     EgressError, InboundResponse, OutboundRequest, Refusal,
     client::{build, deliver},
 };
+use crate::domain::loopback::is_loopback;
 
 // Long polls wait 50 s, exports are large.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -35,14 +34,5 @@ impl OperatorClient {
         } else {
             Err(EgressError::Refused(Refusal::Scheme))
         }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }

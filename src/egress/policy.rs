@@ -10,7 +10,7 @@ use url::{Host, Url};
 use super::{Refusal, address::is_global};
 use crate::domain::connector::ConnectorId;
 
-/// On whose behalf a request leaves. Without a connector only the public internet is reached.
+/// On whose behalf a request leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purpose {
     /// The connector the destination belongs to.

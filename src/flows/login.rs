@@ -1,6 +1,6 @@
 //! Logging in: one-time links and browser sessions of persons Postern manages.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{
     crypto::{lookup, random},
@@ -14,13 +14,20 @@ use crate::{
 
 use super::{Deps, Refusal, record};
 
-/// A link as handed out once.
-#[derive(Debug)]
+/// A link as handed out once. SECURITY: it signs in whoever has it, so `Debug` leaves it out.
 pub struct LoginLink {
     /// The link.
     pub url: String,
     /// When it ends.
     pub expires_at: Time,
+}
+
+impl fmt::Debug for LoginLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginLink")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a usable link offers.

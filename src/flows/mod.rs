@@ -39,7 +39,7 @@ pub mod upstream;
 pub mod vend;
 pub mod witness;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     audit::{sinks::Sink, witness::Witness},
@@ -283,8 +283,8 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// Where a person goes to connect.
-#[derive(Debug, Clone)]
+/// Where a person goes to connect. `Debug` leaves the link out: refusals that carry one are printed.
+#[derive(Clone)]
 pub struct ConnectLink {
     /// The connect session.
     pub session: crate::domain::ConnectSessionId,
@@ -292,6 +292,15 @@ pub struct ConnectLink {
     pub url: String,
     /// When it ends.
     pub expires_at: Time,
+}
+
+impl fmt::Debug for ConnectLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectLink")
+            .field("session", &self.session)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One of several accounts.

@@ -37,8 +37,8 @@ pub struct Revoked {
     pub at: Time,
     /// How much it covered; `None` if that was not counted in time for this answer.
     pub counts: Option<SelectorCounts>,
-    /// Releases whose call was sent and has no outcome yet.
-    pub in_flight: Vec<EntryId>,
+    /// Releases whose call was sent and has no outcome yet; `None` if they could not be read any more.
+    pub in_flight: Option<Vec<EntryId>>,
 }
 
 /// What a revocation would end; changes nothing.
@@ -62,11 +62,13 @@ pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refu
         let drain = ask.drain;
         let selector = ask.selector.clone();
         let mut revoked = deps.store.retry(|| commit(&deps, org, &ask)).await?;
-        revoked.in_flight = in_flight(&deps, org, &selector).await?;
+        // INVARIANT: from here on nothing is an error: it took effect, and whoever asked must not be told otherwise.
+        revoked.in_flight = in_flight(&deps, org, &selector).await;
         let until = deps.clock.since_boot() + DRAIN;
-        while drain && !revoked.in_flight.is_empty() && deps.clock.since_boot() < until {
+        let drained = |left: &Option<Vec<EntryId>>| left.as_ref().is_some_and(Vec::is_empty);
+        while drain && !drained(&revoked.in_flight) && deps.clock.since_boot() < until {
             tokio::time::sleep(POLL).await;
-            revoked.in_flight = in_flight(&deps, org, &selector).await?;
+            revoked.in_flight = in_flight(&deps, org, &selector).await;
         }
         Ok(revoked)
     })
@@ -128,7 +130,7 @@ async fn commit(deps: &Arc<Deps>, org: OrgId, ask: &Ask) -> Result<Revoked, Refu
         epoch,
         at: row.at,
         counts: counted(deps, org, row, before).await,
-        in_flight: Vec::new(),
+        in_flight: None,
     })
 }
 
@@ -276,15 +278,20 @@ async fn exists(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector) -> Re
     if found { Ok(()) } else { Err(Refusal::NotFound) }
 }
 
-/// Releases of the selection that were sent and have no outcome yet.
-async fn in_flight(deps: &Deps, org: OrgId, selector: &Selector) -> Result<Vec<EntryId>, Refusal> {
-    let rows = deps.store.read(org).await?.in_flight(org).await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|bytes| serde_json::from_str::<Entry>(&bytes).ok())
-        .filter(|entry| covers(selector, entry))
-        .map(|entry| entry.id)
-        .collect())
+/// Releases of the selection that were sent and have no outcome yet, if they can be read.
+async fn in_flight(deps: &Deps, org: OrgId, selector: &Selector) -> Option<Vec<EntryId>> {
+    let read = async { deps.store.read(org).await?.in_flight(org).await };
+    let rows = read
+        .await
+        .inspect_err(|error| tracing::warn!(org.id = %org, cause = %error, "the calls under way in {org} are not known"))
+        .ok()?;
+    Some(
+        rows.into_iter()
+            .filter_map(|bytes| serde_json::from_str::<Entry>(&bytes).ok())
+            .filter(|entry| covers(selector, entry))
+            .map(|entry| entry.id)
+            .collect(),
+    )
 }
 
 fn covers(selector: &Selector, entry: &Entry) -> bool {

@@ -161,17 +161,18 @@ async fn ask_witness(
     if tx.sink_cursor(org, &witness::cursor(witness)).await? >= size {
         return Ok((None, true));
     }
-    let found = disagreement(&mut tx, org, Why::Witnessed).await?;
+    let (inside, head) = inside(&mut tx, org).await?;
     let found = Disagreement {
         witnessed: Some(size),
-        ..found
+        ..disagreement(org, Why::Witnessed, inside, head.as_ref())
     };
     Ok((Some(found), true))
 }
 
 async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<Disagreement>, Refusal> {
     let mut tx = deps.store.read(org).await?;
-    let (Side { size, epoch }, _) = inside(&mut tx, org).await?;
+    let (inside, head) = inside(&mut tx, org).await?;
+    let (size, epoch) = (inside.size, inside.epoch);
     let key = audit::key(deps, org)?;
     let note = kept.as_ref().and_then(|kept| kept.checkpoint.as_deref());
     let checkpoint = note.and_then(|note| Checkpoint::open(note, &key).ok());
@@ -189,11 +190,10 @@ async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<D
         }
     };
     let Some(why) = why else { return Ok(None) };
-    let found = disagreement(&mut tx, org, why).await?;
     Ok(Some(Disagreement {
         kept,
         checkpoint,
-        ..found
+        ..disagreement(org, why, inside, head.as_ref())
     }))
 }
 
@@ -209,11 +209,10 @@ async fn inside(tx: &mut Tx, org: OrgId) -> Result<(Side, Option<LogRow>), Refus
 }
 
 /// What the database says of an org that is sealed.
-async fn disagreement(tx: &mut Tx, org: OrgId, why: Why) -> Result<Disagreement, Refusal> {
-    let (inside, head) = inside(tx, org).await?;
+fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&LogRow>) -> Disagreement {
     // A head that cannot be read agrees with nothing.
-    let state: Option<LogHead> = head.as_ref().and_then(|row| serde_json::from_str(&row.head).ok());
-    Ok(Disagreement {
+    let state: Option<LogHead> = head.and_then(|row| serde_json::from_str(&row.head).ok());
+    Disagreement {
         org,
         why,
         inside,
@@ -230,7 +229,7 @@ async fn disagreement(tx: &mut Tx, org: OrgId, why: Why) -> Result<Disagreement,
         kept: None,
         checkpoint: None,
         witnessed: None,
-    })
+    }
 }
 
 /// How long a start may spend on asking the witness about every org.

@@ -235,14 +235,10 @@ async fn link(
         None => tool.scopes(),
     };
     let wanted = begin::Ask {
-        user,
-        connector: connector.id.clone(),
         scopes: Some(scopes),
-        label: None,
         reconnect: reconnect.map(|grant| grant.id),
-        return_url: None,
         agent: Some(caller.agent),
-        service: None,
+        ..begin::Ask::new(user, connector.id.clone())
     };
     begin::create(deps, caller.org, wanted).await
 }

@@ -2,14 +2,14 @@
 //! when the receiver has what lies before it.
 
 use crate::{
-    audit::sinks::{Sink, SinkBatch},
+    audit::sinks::{Sink, SinkBatch, SinkError},
     domain::OrgId,
 };
 
 use super::{Deps, Refusal};
 
-/// Brings one sink up to date, org after org; returns how many entries it took. An org the sink does not take
-/// anything of does not hold up the others, unless it is the sink that is gone.
+/// Brings one sink up to date, org after org; returns how many entries it took. An org whose log cannot be read does not
+/// hold up the others.
 ///
 /// # Errors
 /// When the database is unavailable, or the sink: then everything else waits for the next look.
@@ -45,9 +45,17 @@ async fn drain_org(deps: &Deps, sink: &dyn Sink, org: OrgId) -> Result<usize, Re
         let (behind, count) = (last + 1, entries.len());
         let now = deps.clock.now();
         let batch = SinkBatch { org, entries, now };
-        if let Err(error) = sink.deliver(&batch).await {
-            tracing::warn!(sink.name = sink.name(), org.id = %org, cause = %error, "the sink {} took nothing", sink.name());
-            return Err(Refusal::ProviderUnavailable);
+        match sink.deliver(&batch).await {
+            Ok(()) => {}
+            Err(error @ SinkError::Entry) => {
+                tracing::error!(sink.name = sink.name(), org.id = %org, cause = %error,
+                    "the log of {org} cannot be copied to the sink {}: somebody may have changed its rows", sink.name());
+                return Ok(taken);
+            }
+            Err(error) => {
+                tracing::warn!(sink.name = sink.name(), org.id = %org, cause = %error, "the sink {} took nothing", sink.name());
+                return Err(Refusal::ProviderUnavailable);
+            }
         }
         let mut tx = deps.store.write(org).await?;
         // Another replica may have been faster: then these entries went out twice, and the cursor is where it belongs.

@@ -48,6 +48,10 @@ impl de::Error for QueryError {
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, QueryError> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+        // SECURITY: each is compared with those before it, which a flood of them would make long work.
+        if pairs.len() >= MOST {
+            return Err(QueryError::Other("too many parameters".to_owned()));
+        }
         let name = cap(&name);
         if pairs.iter().any(|(seen, _)| *seen == name) {
             return Err(QueryError::Repeated(name));
@@ -156,6 +160,9 @@ impl<'de> Deserializer<'de> for Value {
 /// No message of a type is this text.
 const IGNORED: &str = "\u{0}ignored";
 
+/// No route has so many.
+const MOST: usize = 32;
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
@@ -206,6 +213,15 @@ mod tests {
         assert_eq!(
             parse::<List>("limit=1&limit=1").unwrap_err(),
             QueryError::Repeated("limit".into())
+        );
+    }
+
+    #[test]
+    fn a_flood_of_parameters_is_refused_before_it_is_compared() {
+        let many: String = (0..=MOST).map(|number| format!("x{number}=1&")).collect();
+        assert_eq!(
+            parse::<List>(&many).unwrap_err(),
+            QueryError::Other("too many parameters".into())
         );
     }
 

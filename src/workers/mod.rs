@@ -163,18 +163,26 @@ where
     move || work(Arc::clone(&deps))
 }
 
-/// Works, waits, works again, until told to stop. Work under way is never cut off.
+/// Works, waits, works again, until told to stop. Work under way is never cut off, and work that panics is begun anew at
+/// the next look: nobody else would notice that a worker is gone.
 async fn every<R>(
     name: &'static str,
     pause: Duration,
     mut stopped: watch::Receiver<bool>,
     work: impl Fn() -> R + Send,
 ) where
-    R: Future<Output = Result<(), Refusal>> + Send,
+    R: Future<Output = Result<(), Refusal>> + Send + 'static,
 {
     while !*stopped.borrow() {
-        if let Err(refusal) = work().await {
-            tracing::warn!(worker = name, cause = %refusal, "{name} has to wait");
+        // In a set: whoever drops the workers stops this one, too.
+        let mut look = JoinSet::new();
+        look.spawn(work());
+        match look.join_next().await {
+            Some(Ok(Err(refusal))) => {
+                tracing::warn!(worker = name, cause = %refusal, "{name} has to wait");
+            }
+            Some(Err(_)) => tracing::error!(worker = name, "{name} stopped unexpectedly and is begun anew"),
+            Some(Ok(Ok(()))) | None => {}
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -195,3 +203,37 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 const REPLICA_EVERY: Duration = Duration::from_secs(3);
 /// How often overdue things are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panicked_looks_again() {
+        let (looks, twice) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+        let (stop, stopped) = watch::channel(false);
+        let work = {
+            let (looks, twice) = (Arc::clone(&looks), Arc::clone(&twice));
+            move || {
+                let (looks, twice) = (Arc::clone(&looks), Arc::clone(&twice));
+                async move {
+                    assert!(
+                        looks.fetch_add(1, Ordering::SeqCst) > 0,
+                        "the first look goes wrong"
+                    );
+                    twice.add_permits(1);
+                    Ok(())
+                }
+            }
+        };
+        let worker = tokio::spawn(every("test", Duration::from_millis(1), stopped, work));
+        let again = tokio::time::timeout(Duration::from_secs(60), twice.acquire()).await;
+        drop(again.expect("it never looked again").unwrap());
+        stop.send(true).unwrap();
+        worker.await.unwrap();
+    }
+}

@@ -5,6 +5,31 @@ use std::collections::BTreeMap;
 use postern::egress::{OutboundRequest, operator_client};
 use url::Url;
 
+/// Somebody signs in by a one-time link, connects an account of Acme Mail (again) and lets the agent do what the page
+/// offers; all in a browser of their own.
+pub(crate) async fn connect(login: &str, postern: &str, acme: &str, account: &str) {
+    let mut browser = Browser::default();
+    let login = browser.open(login).await;
+    browser.submit(&login, "/login/", &[]).await;
+    let connections = browser.open(&format!("{postern}/connections")).await;
+    let reconnects = connections.text.contains("/reconnect");
+    let how = if reconnects {
+        "/reconnect"
+    } else {
+        "/connections/connect"
+    };
+    let asked = browser.submit(&connections, how, &[]).await;
+    let going = browser.submit(&asked, "/connect/", &[]).await;
+    let picking = browser.open(&going.link_to(acme)).await;
+    let account = [("account", account)];
+    let consenting = browser.submit(&picking, "/authorize", &account).await;
+    let allow = [("decision", "allow")];
+    let confirming = browser.submit(&consenting, "/authorize", &allow).await;
+    let confirm = [("choice", "confirm")];
+    let done = browser.submit(&confirming, "/confirm", &confirm).await;
+    assert!(done.text.contains("is connected"), "{}", done.text);
+}
+
 /// A browser of one person.
 #[derive(Debug, Default)]
 pub(crate) struct Browser {

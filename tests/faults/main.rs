@@ -25,5 +25,7 @@ mod revocation;
 mod rotation;
 mod served;
 mod server;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod storage;
 mod sweep;

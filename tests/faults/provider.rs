@@ -1,19 +1,14 @@
 //! The Acme Mail beside the process: what it is told to do, and what it saw.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use postern::{
-    app::clock::SystemClock,
-    crypto::OsRandomness,
-    dev::acme_mail::{self, AcmeMail, RedirectUri},
-    http::{guard::RequestIds, server},
-};
+use postern::app::clock::SystemClock;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::{
     served::CONNECTOR,
     server::{Server, call},
+    shared::loopback,
 };
 
 /// How the authorization server treats a refresh token that it rotated.
@@ -99,28 +94,9 @@ impl Server {
 
 /// Starts one for a Postern at this address.
 pub(crate) async fn start_acme(rotation: Rotation, postern: &str) -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let issuer = format!("http://{}", listener.local_addr().unwrap());
-    let random = Arc::new(OsRandomness::new());
-    let ids = RequestIds::new(&*random).unwrap();
-    let acme = AcmeMail::new(acme_mail::Options {
-        clock: Arc::new(SystemClock),
-        random,
-        issuer: issuer.clone(),
-        client: acme_mail::Client {
-            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
-            name: "Postern (faults)".to_owned(),
-            secret: None,
-            redirect_uris: vec![RedirectUri::Exact(format!("{postern}/callback/{CONNECTOR}"))],
-        },
-    })
-    .with_rotation_grace(Duration::from_secs(rotation.grace_s().into()));
-    tokio::spawn(server::serve(
-        listener,
-        acme.router(),
-        server::Limits::default(),
-        ids,
-        std::future::pending(),
-    ));
-    issuer
+    let (listener, origin) = loopback::listen().await;
+    let acme = loopback::acme(&origin, Arc::new(SystemClock), postern, &[CONNECTOR])
+        .with_rotation_grace(Duration::from_secs(rotation.grace_s().into()));
+    tokio::spawn(loopback::serve(listener, acme.router()));
+    origin
 }

@@ -4,27 +4,27 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use postern::{
-    app::{self, Kind, Parts, clock::SystemClock},
+    app::{self, Parts},
     connectors::{Catalogue, Options},
-    crypto::{hardening, lookup::show_api_key},
+    crypto::lookup::show_api_key,
     dev::acme_mail,
     domain::connector::ConnectorId,
-    egress::{Egress, EgressPolicy},
+    egress::EgressPolicy,
     flows::{Deps, apply, found},
-    http::{guard::RequestIds, router, security::Site, server},
+    http::{router, security::Site},
     policy::demo,
-    store::{Isolation, Location, PostgresSettings, TimeSource},
+    store::{Isolation, Location, PostgresSettings},
     workers::Workers,
 };
-use postern_kms::local::{LocalKeys, create_key_file};
 use rustix::process::{PTracer, set_ptracer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
+
+use crate::shared::{loopback, parts::parts};
 
 /// What the process is told when it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ async fn serve_here() {
     // Where only a parent may trace a process, the tests may trace this one. Some kernels know no such rule.
     let _unknown = set_ptracer(PTracer::Any);
     let setup = Setup::read(&dir);
-    let deps = app::open(parts(&dir, &setup)).await.unwrap();
+    let deps = app::open(parts_of(&dir, &setup)).await.unwrap();
     let up = match std::fs::read(dir.join("up")) {
         Ok(text) => serde_json::from_slice(&text).unwrap(),
         Err(_) => {
@@ -79,27 +79,13 @@ async fn serve_here() {
     let listener = TcpListener::bind(address).await.unwrap();
     let _workers = Workers::start(&deps);
     let site = Site::new(&setup.listen.parse().unwrap()).unwrap();
-    let ids = RequestIds::new(&*deps.random).unwrap();
     let app = router::app(Arc::clone(&deps), site);
     std::fs::write(dir.join("ready.draft"), serde_json::to_vec(&up).unwrap()).unwrap();
     std::fs::rename(dir.join("ready.draft"), dir.join("ready")).unwrap();
-    server::serve(
-        listener,
-        app,
-        server::Limits::default(),
-        ids,
-        std::future::pending(),
-    )
-    .await;
+    loopback::serve(listener, app).await;
 }
 
-fn parts(dir: &Path, setup: &Setup) -> Parts {
-    let kek = dir.join("kek");
-    if !kek.exists() {
-        create_key_file(&kek).unwrap();
-    }
-    let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
-    keys.add_key_file("local", &kek).unwrap();
+fn parts_of(dir: &Path, setup: &Setup) -> Parts {
     let connector: ConnectorId = CONNECTOR.parse().unwrap();
     let policy = EgressPolicy::strict()
         .allow(&connector, setup.acme.trim_start_matches("http://"))
@@ -109,33 +95,17 @@ fn parts(dir: &Path, setup: &Setup) -> Parts {
         dir: Some(&dir.join("connectors")),
         plain_http_allowed: &[],
     });
-    Parts {
-        kind: Kind::Dev,
-        database: match &setup.postgres {
-            None => Location::Sqlite(dir.join("postern.db")),
-            Some(url) => Location::Postgres(PostgresSettings {
-                url: url.clone(),
-                password: None,
-                connections: 8,
-                pooler: false,
-                isolation: Isolation::default(),
-            }),
-        },
-        time: TimeSource::Database,
-        data_dir: dir.to_owned(),
-        keys: Arc::new(keys),
-        kek_ref: "local".to_owned(),
-        key_words: "a test key".to_owned(),
-        cache_ttl: Duration::from_secs(30),
-        locking: hardening::Locking::Preferred,
-        issuer: setup.issuer.clone(),
-        catalogue: catalogue.unwrap(),
-        egress: Egress::new(policy).unwrap(),
-        webhook: None,
-        sinks: Vec::new(),
-        witness: None,
-        clock: Arc::new(SystemClock),
-    }
+    let database = match &setup.postgres {
+        None => Location::Sqlite(dir.join("postern.db")),
+        Some(url) => Location::Postgres(PostgresSettings {
+            url: url.clone(),
+            password: None,
+            connections: 8,
+            pooler: false,
+            isolation: Isolation::default(),
+        }),
+    };
+    parts(dir, database, &setup.issuer, catalogue.unwrap(), policy)
 }
 
 async fn found_org(deps: &Deps) -> Up {

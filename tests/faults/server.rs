@@ -26,7 +26,7 @@ use sqlx::AssertSqlSafe;
 use tokio::net::TcpListener;
 
 use crate::{
-    browser::{Browser, request},
+    browser::{self, request},
     database,
     provider::{Rotation, start_acme},
     served::{CONNECTOR, SERVE, Setup, Up},
@@ -127,28 +127,7 @@ impl Server {
 
     /// Ada signs in, connects (again) and lets the agent read; all in the browser.
     pub(crate) async fn connect(&self) {
-        let mut ada = Browser::default();
-        let login = ada.open(&self.login_url().await).await;
-        ada.submit(&login, "/login/", &[]).await;
-        let connections = ada.open(&format!("{}/connections", self.url)).await;
-        let reconnects = connections.text.contains("/reconnect");
-        let how = if reconnects {
-            "/reconnect"
-        } else {
-            "/connections/connect"
-        };
-        let asked = ada.submit(&connections, how, &[]).await;
-        let going = ada.submit(&asked, "/connect/", &[]).await;
-        let picking = ada.open(&going.link_to(&self.acme)).await;
-        let account = [("account", "ada@acme.example")];
-        let consenting = ada.submit(&picking, "/authorize", &account).await;
-        let confirming = ada
-            .submit(&consenting, "/authorize", &[("decision", "allow")])
-            .await;
-        let done = ada
-            .submit(&confirming, "/confirm", &[("choice", "confirm")])
-            .await;
-        assert!(done.text.contains("is connected"), "{}", done.text);
+        browser::connect(&self.login_url().await, &self.url, &self.acme, "ada@acme.example").await;
     }
 
     /// A fresh one-time link for Ada.

@@ -1,6 +1,6 @@
 //! `apply`: one document, one meaning; a plan that says what will and what will not be done.
 
-use postern::{flows::revoke, store::Selector};
+use postern::store::Selector;
 use serde_json::{Value, json};
 
 use super::harness::{Answer, World};
@@ -66,13 +66,7 @@ async fn a_revoked_agent_that_a_document_still_names_is_a_warning() {
         (&before["changes"], &before["warnings"]),
         (&json!([]), &json!([]))
     );
-    let ask = revoke::Ask {
-        selector: Selector::Agent(world.agent.agent),
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    revoke::run(&world.deps, world.org, ask).await.unwrap();
+    world.revoke(Selector::Agent(world.agent.agent)).await;
     for dry_run in [true, false] {
         let after = apply(&world, &document, dry_run).await.json();
         assert_eq!(after["changes"], json!([]));

@@ -7,6 +7,7 @@ use postern::{
     crypto::random,
     domain::{connector::Category, grant::GrantState},
     flows::connect::{ConnectFailure, Visitor, begin, callback, confirm},
+    store::Selector,
 };
 use serde_json::json;
 
@@ -186,16 +187,7 @@ async fn a_callback_works_once() {
 #[tokio::test]
 async fn looking_at_a_link_does_not_spend_it() {
     let world = World::new().await;
-    let ask = begin::Ask {
-        user: world.ada,
-        connector: acme_mail(),
-        scopes: None,
-        label: None,
-        reconnect: None,
-        return_url: None,
-        agent: None,
-        service: None,
-    };
+    let ask = begin::Ask::new(world.ada, acme_mail());
     let link = begin::create(&world.deps, world.org, ask).await.unwrap();
     let token = random::parse_link_token(link.url.rsplit('/').next().unwrap()).unwrap();
     let visitor = Visitor {
@@ -417,15 +409,7 @@ async fn an_abandoned_confirmation_is_revoked_upstream() {
 #[tokio::test]
 async fn a_revocation_ends_a_session_under_way() {
     let (world, journey, answer) = answered().await;
-    let ask = postern::flows::revoke::Ask {
-        selector: postern::store::Selector::User(world.ada),
-        reason: "left".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    postern::flows::revoke::run(&world.deps, world.org, ask)
-        .await
-        .unwrap();
+    world.revoke(Selector::User(world.ada)).await;
     let outcome = journey.come_back(&world, answer).await;
     refused_before_any_token_request(&world, outcome, |failure| {
         matches!(failure, ConnectFailure::Revoked)

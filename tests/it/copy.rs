@@ -1,6 +1,8 @@
 //! `postern copy-database`: whatever is copied is the same in the end, one of the two databases goes on, and nothing
 //! else is ever opened.
 
+mod refused;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use postern::{
@@ -12,7 +14,7 @@ use postern::{
     },
     crypto::OsRandomness,
     domain::{GrantId, connector::Category},
-    flows::{Refusal, found, revoke, sequence, sinks, upstream},
+    flows::{Refusal, found, sequence, sinks, upstream},
     store::{CopyError, Copying, Location, Report, Selector, StoreError, TableReport, TimeSource, Which},
 };
 
@@ -34,18 +36,7 @@ async fn filled(world: World) -> (World, GrantId, GrantId) {
     world.later(Duration::from_secs(3700));
     world.vend(world.read(kept)).await.unwrap();
     super::harness::log_in(&world.deps, world.org, world.ada).await;
-    revoke::run(
-        &world.deps,
-        world.org,
-        revoke::Ask {
-            selector: Selector::Grant(lost),
-            reason: "test".to_owned(),
-            drain: false,
-            by: "test".to_owned(),
-        },
-    )
-    .await
-    .unwrap();
+    world.revoke(Selector::Grant(lost)).await;
     let busy =
         json!({"next": "revoke", "status": 429, "body": "slow down", "retry_after": 86_400, "times": 1});
     world.fault(busy).await;
@@ -336,152 +327,6 @@ async fn a_source_that_is_forced_to_start_after_its_copy_worked_is_sealed() {
     };
     let world = forced.restarted().await;
     assert!(matches!(world.vend(world.read(kept)).await, Err(Refusal::Sealed)));
-}
-
-async fn try_once(world: &World, from: &Location, to: &Location) -> Result<Copying, CopyError> {
-    let random = Arc::new(OsRandomness::new());
-    Copying::open(
-        from,
-        to,
-        Arc::clone(&world.clock) as _,
-        TimeSource::Process,
-        random,
-    )
-    .await
-}
-
-#[tokio::test]
-async fn a_database_in_use_is_neither_copied_nor_copied_into() {
-    let there = World::on_postgres().await;
-    for world in [World::on_sqlite().await, World::on_postgres().await] {
-        let free = Location::Sqlite(world.dir.path().join("there.db"));
-        let refused = try_once(&world, &world.location, &free).await;
-        assert!(
-            matches!(refused, Err(CopyError::InUse { which: Which::Source })),
-            "{refused:?}"
-        );
-        world.stopped().await;
-        let refused = try_once(&world, &world.location, &there.location).await;
-        let in_use = matches!(&refused, Err(CopyError::InUse { which: Which::Target }));
-        assert!(in_use, "{refused:?}");
-    }
-}
-
-/// While a copy lasts, no process of Postern gets a name over either database.
-#[tokio::test]
-async fn nobody_starts_over_a_database_that_is_being_copied() {
-    let world = World::on_postgres().await;
-    world.stopped().await;
-    let there = database::sqlite(world.dir.path());
-    let copying = copying(&world.clock, &world.location, &there).await.unwrap();
-    for held in [&world.location, &there] {
-        let opened = open_as(Kind::Dev, world.dir.path(), held, &world.clock, &world.acme).await;
-        assert!(
-            matches!(
-                opened,
-                Err(AppError::Store(StoreError::Conflict | StoreError::Locked))
-            ),
-            "{opened:?}"
-        );
-    }
-    copying.close().await;
-}
-
-#[tokio::test]
-async fn what_is_not_an_empty_database_of_this_version_is_refused_and_left_as_it_was() {
-    let world = World::on_sqlite().await;
-    let other = World::on_sqlite().await;
-    let server = World::on_postgres().await;
-    for world in [&world, &other, &server] {
-        world.stopped().await;
-    }
-    let from = &world.location;
-    for full in [&other.location, &server.location] {
-        let refused = copying(&world.clock, from, full).await;
-        assert!(matches!(refused, Err(CopyError::NotEmpty { .. })), "{refused:?}");
-    }
-    for one in [from, &server.location] {
-        let refused = copying(&world.clock, one, one).await;
-        assert!(matches!(refused, Err(CopyError::Same)), "{refused:?}");
-    }
-    let free = Location::Sqlite(world.dir.path().join("free.db"));
-    let absent = Location::Sqlite(world.dir.path().join("absent.db"));
-    let refused = copying(&world.clock, &absent, &free).await;
-    assert!(matches!(refused, Err(CopyError::NoSource(_))), "{refused:?}");
-    assert!(!world.dir.path().join("absent.db").exists());
-    let unused = database::postgres(Path::new(&format!(
-        "{}u",
-        world.dir.path().file_name().unwrap().to_str().unwrap()
-    )))
-    .await;
-    let refused = copying(&world.clock, &unused, &free).await;
-    assert!(matches!(refused, Err(CopyError::Empty)), "{refused:?}");
-    database::raw_sql(
-        from,
-        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
-    )
-    .await;
-    let refused = copying(&world.clock, from, &free).await;
-    assert!(
-        matches!(refused, Err(CopyError::Version { which: Which::Source })),
-        "{refused:?}"
-    );
-}
-
-#[tokio::test]
-async fn half_a_copy_is_gone_on_with_only_from_the_source_as_it_was() {
-    let (world, kept, _) = filled(World::on_sqlite().await).await;
-    let other = World::on_sqlite().await;
-    world.stopped().await;
-    other.stopped().await;
-    let there = database::sqlite(&{
-        let dir = world.dir.path().join("there");
-        std::fs::create_dir(&dir).unwrap();
-        dir
-    });
-    not_compared(&world, &there).await;
-    let refused = copying(&world.clock, &other.location, &there).await;
-    assert!(matches!(refused, Err(CopyError::NotThisCopy)), "{refused:?}");
-    let free = Location::Sqlite(world.dir.path().join("free.db"));
-    let refused = copying(&world.clock, &there, &free).await;
-    let half = StoreError::HalfCopied.to_string();
-    assert!(
-        matches!(&refused, Err(CopyError::Store { error, .. }) if error.to_string() == half),
-        "{refused:?}"
-    );
-    let world = world.restarted().await;
-    world.vend(world.read(kept)).await.unwrap();
-    world.stopped().await;
-    let refused = copying(&world.clock, &world.location, &there).await;
-    assert!(matches!(refused, Err(CopyError::NotThisCopy)), "{refused:?}");
-}
-
-#[tokio::test]
-async fn a_table_that_nobody_decided_about_stops_the_copy_before_it_begins() {
-    for world in [World::on_sqlite().await, World::on_postgres().await] {
-        world.stopped().await;
-        database::raw_sql(&world.location, "CREATE TABLE surprise (org_id TEXT, id TEXT)").await;
-        let free = Location::Sqlite(world.dir.path().join("free.db"));
-        let refused = copying(&world.clock, &world.location, &free).await;
-        assert!(
-            matches!(&refused, Err(CopyError::Schema { table, .. }) if table == "surprise"),
-            "{refused:?}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn rows_that_belong_to_no_organisation_are_not_left_behind_in_silence() {
-    let world = World::on_sqlite().await;
-    world.stopped().await;
-    let stray = "INSERT INTO floors (org_id, kind, id, epoch, at) VALUES ('org_gone', 'all', '', 1, 1)";
-    database::raw_sql(&world.location, stray).await;
-    let free = Location::Sqlite(world.dir.path().join("free.db"));
-    let refused = copying(&world.clock, &world.location, &free).await;
-    assert!(
-        matches!(&refused, Err(CopyError::Orphans { table, rows: 1 }) if table == "floors"),
-        "{refused:?}"
-    );
 }
 
 /// Keys of two parts, over several batches, stopped between them, in both directions.

@@ -10,6 +10,7 @@ use postern::{
     },
     flows::{Refusal, actions::Ask, decide, vend},
     release::DecisionError,
+    store::Selector,
 };
 use serde_json::{Value, json};
 
@@ -184,15 +185,7 @@ async fn a_revocation_of_somebody_else_leaves_a_decision_good() {
     let (world, grant) = World::connected().await;
     let (jws, _) = decision(&world, grant).await;
     world.later(Duration::from_secs(2));
-    let ask = postern::flows::revoke::Ask {
-        selector: postern::store::Selector::User(world.ben),
-        reason: "another".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    postern::flows::revoke::run(&world.deps, world.org, ask)
-        .await
-        .unwrap();
+    world.revoke(Selector::User(world.ben)).await;
     // It moves the epoch on all the same.
     present(&world, grant, jws).await.unwrap();
 }

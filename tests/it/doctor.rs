@@ -1,24 +1,22 @@
 //! `postern doctor`, the program itself, against a real server that is well and against ones that are not.
 
-use std::{net::Ipv4Addr, process::Command, sync::Arc};
+use std::{process::Command, sync::Arc};
 
 use postern::{
     app::ready::Prober,
-    crypto::{OsRandomness, lookup::show_api_key},
+    crypto::lookup::show_api_key,
     domain::connector::Category,
     flows::{Deps, found},
     http::{
-        guard::RequestIds,
         router,
         routes::health::{self, Readiness},
         security::Site,
-        server::{self, Limits},
     },
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
-use crate::harness::World;
+use crate::{harness::World, shared::loopback};
 
 /// Where the API and the probes of a deployment answer. The Host is that of the listener.
 struct Served {
@@ -28,27 +26,19 @@ struct Served {
 
 impl Served {
     async fn of(deps: &Arc<Deps>) -> Self {
-        let (api, url) = listen().await;
-        let (probes, ops) = listen().await;
+        let (api, url) = loopback::listen().await;
+        let (probes, ops) = loopback::listen().await;
         let site = Site::new(&url.parse().unwrap()).unwrap();
         let app = router::app(Arc::clone(deps), site);
         let obstacles = Prober::new(Arc::clone(deps)).obstacles().await;
         let (sender, readiness) = watch::channel(Readiness { obstacles });
         for (listener, app) in [(api, app), (probes, health::routes(readiness))] {
-            let ids = RequestIds::new(&OsRandomness::new()).unwrap();
-            let served = server::serve(listener, app, Limits::default(), ids, std::future::pending());
-            tokio::spawn(served);
+            tokio::spawn(loopback::serve(listener, app));
         }
         // What was found stays what the probes say.
         std::mem::forget(sender);
         Self { url, ops }
     }
-}
-
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    (listener, url)
 }
 
 /// What the doctor said, line by line, and its exit code.
@@ -154,7 +144,7 @@ async fn a_deployment_that_is_well_is_said_to_be() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_wrong() {
-    let (listener, url) = listen().await;
+    let (listener, url) = loopback::listen().await;
     drop(listener);
     let said = doctor(&url, Some(&url), None).await;
     said.assert_finds("server", "wrong", "is it running", "start it");

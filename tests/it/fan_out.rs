@@ -23,16 +23,6 @@ use tokio::{
 
 use super::harness::{World, acme_mail};
 
-async fn revoke(world: &World, selector: Selector) -> RevocationId {
-    let ask = revoke::Ask {
-        selector,
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    revoke::run(&world.deps, world.org, ask).await.unwrap().id
-}
-
 async fn report(world: &World, id: RevocationId) -> Vec<OutboxRow> {
     revoke::report(&world.deps, world.org, id, None, 10_000)
         .await
@@ -62,7 +52,7 @@ async fn ended(world: &World, id: RevocationId) -> usize {
 async fn the_refresh_token_is_ended_first() {
     let (world, grant) = World::connected().await;
     let issued = world.seen("token").await.pop().unwrap();
-    revoke(&world, Selector::Grant(grant)).await;
+    world.revoke(Selector::Grant(grant)).await;
     upstream::fan_out(&world.deps).await.unwrap();
     upstream::drain(&world.deps).await.unwrap();
     let calls = world.seen("revoke").await;
@@ -81,7 +71,7 @@ async fn a_row_becomes_a_tombstone_at_once_and_loses_its_secrets_with_the_last_w
         .fault(json!({"next": "revoke", "status": 503, "body": "down", "times": 1}))
         .await;
     let at = world.deps.store.read(world.org).await.unwrap().now();
-    revoke(&world, Selector::Grant(grant)).await;
+    world.revoke(Selector::Grant(grant)).await;
     world.later(Duration::from_secs(1));
     upstream::fan_out(&world.deps).await.unwrap();
     let buried = world.grant(grant).await;
@@ -110,7 +100,7 @@ async fn a_fan_out_is_taken_over_where_it_was_left() {
     let grant = world.connect(world.ada, &[Category::Read]).await;
     world.seed(grant, 250).await;
     let other = world.replica().await.unwrap();
-    let id = revoke(&world, Selector::All(true)).await;
+    let id = world.revoke(Selector::All(true)).await.id;
     upstream::bury_now(&world.deps, world.org, id).await.unwrap();
     let first = report(&world, id).await;
     assert!((1..251).contains(&first.len()), "{} are queued", first.len());
@@ -135,7 +125,7 @@ async fn what_a_dead_process_was_asking_is_asked_again_by_another() {
     let world = Arc::new(World::on_postgres().await);
     let grants = world.connect_many(3).await;
     let other = world.replica().await.unwrap();
-    let id = revoke(&world, Selector::All(true)).await;
+    let id = world.revoke(Selector::All(true)).await.id;
     upstream::fan_out(&world.deps).await.unwrap();
     world
         .fault(json!({"next": "revoke", "delay_ms": 100_000, "times": 1}))
@@ -175,11 +165,11 @@ async fn a_provider_that_wants_to_be_left_alone_is_by_every_replica_and_for_ever
     let other = world.replica().await.unwrap();
     let busy = json!({"next": "revoke", "status": 429, "body": "slow down", "retry_after": 120, "times": 1});
     world.fault(busy).await;
-    let first = revoke(&world, Selector::Grant(grants[0])).await;
+    let first = world.revoke(Selector::Grant(grants[0])).await.id;
     upstream::fan_out(&world.deps).await.unwrap();
     assert_eq!(upstream::drain(&world.deps).await.unwrap(), 0);
     assert_eq!(world.seen("revoke").await.len(), 1);
-    let second = revoke(&world, Selector::Grant(grants[1])).await;
+    let second = world.revoke(Selector::Grant(grants[1])).await.id;
     upstream::fan_out(&other).await.unwrap();
     for _ in 0..4 {
         world.later(Duration::from_millis(29_900));
@@ -202,7 +192,7 @@ async fn two_replicas_together_ask_a_provider_no_faster_than_one_may() {
     let grants = world.connect_many(24).await;
     let tokens = 2 * grants.len();
     let other = world.replica().await.unwrap();
-    let id = revoke(&world, Selector::All(true)).await;
+    let id = world.revoke(Selector::All(true)).await.id;
     upstream::fan_out(&world.deps).await.unwrap();
     let drain = async |deps: &Arc<Deps>| upstream::drain(deps).await.unwrap();
     let mut took = None;
@@ -263,9 +253,9 @@ async fn a_provider_that_does_not_answer_holds_up_no_other() {
     let fast = world.connect(world.ben, &[Category::Read]).await;
     let workers = Workers::start(&world.deps);
     // The silent one is asked first, and has not answered when the other's turn comes.
-    let first = revoke(&world, Selector::Grant(slow)).await;
+    let first = world.revoke(Selector::Grant(slow)).await.id;
     until_asked(&world, first).await;
-    let second = revoke(&world, Selector::Grant(fast)).await;
+    let second = world.revoke(Selector::Grant(fast)).await.id;
     until_ended(&world, second).await;
     assert_eq!(ended(&world, first).await, 0);
     speak.send(true).unwrap();

@@ -44,6 +44,8 @@ mod revoke;
 mod routes;
 mod rows;
 mod sealed;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod sinks;
 mod spool;
 mod sweep;

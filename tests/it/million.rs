@@ -16,20 +16,11 @@ use postern::{
 };
 use tokio::task::JoinSet;
 
-use super::harness::{World, database};
+use super::harness::{World, database, ending};
 
 fn many() -> u64 {
     let asked = std::env::var("POSTERN_TEST_GRANTS");
     asked.map_or(20_000, |asked| asked.parse().unwrap())
-}
-
-fn ask(selector: Selector) -> revoke::Ask {
-    revoke::Ask {
-        selector,
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    }
 }
 
 /// Revokes; how long it took to take effect for everybody, and what was answered how much later.
@@ -46,7 +37,7 @@ async fn revoke(
     let start = Instant::now();
     let answering = tokio::spawn({
         let (deps, org) = (Arc::clone(deps), world.org);
-        async move { revoke::run(&deps, org, ask(selector)).await.unwrap() }
+        async move { revoke::run(&deps, org, ending(selector)).await.unwrap() }
     });
     while epoch().await == before {
         tokio::time::sleep(Duration::from_micros(200)).await;

@@ -1,7 +1,6 @@
 //! The operator's webhook is told where a grant stands whenever that changes.
 
 use std::{
-    net::Ipv4Addr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU16, Ordering},
@@ -12,17 +11,15 @@ use std::{
 use axum::{Router, body::Bytes, http::HeaderMap, http::StatusCode, routing::post};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use postern::{
-    crypto::{OsRandomness, webhook::WebhookKey},
+    crypto::webhook::WebhookKey,
     domain::GrantId,
     egress::{Webhook, operator_client},
-    flows::{notify, revoke, upstream},
-    http::{guard::RequestIds, server},
+    flows::{notify, upstream},
     store::Selector,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
-use super::harness::World;
+use super::{harness::World, shared::loopback};
 
 /// The example of the Standard Webhooks reference libraries.
 const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -40,20 +37,14 @@ impl Receiver {
             got: Mutex::default(),
             status: AtomicU16::new(204),
         });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        let (listener, origin) = loopback::listen().await;
+        let url = format!("{origin}/in");
         let there = Arc::clone(&receiver);
         let take = move |headers: HeaderMap, body: Bytes| async move {
             there.got.lock().unwrap().push((headers, body));
             StatusCode::from_u16(there.status.load(Ordering::SeqCst)).unwrap()
         };
-        tokio::spawn(server::serve(
-            listener,
-            Router::new().route("/in", post(take)),
-            server::Limits::default(),
-            RequestIds::new(&OsRandomness::new()).unwrap(),
-            std::future::pending(),
-        ));
+        tokio::spawn(loopback::serve(listener, Router::new().route("/in", post(take))));
         let key = WebhookKey::parse(&format!("whsec_{SECRET}")).unwrap();
         let webhook = Webhook::new(url.parse().unwrap(), key, operator_client().unwrap());
         let deps = Arc::get_mut(&mut world.deps).expect("nobody else holds the world's parts");
@@ -143,13 +134,7 @@ async fn a_receiver_that_fails_is_told_later_what_holds_then() {
 async fn the_end_of_a_grant_is_told_once_it_is_worked_off() {
     let (mut world, grant) = World::connected().await;
     let receiver = Receiver::of(&mut world).await;
-    let ask = revoke::Ask {
-        selector: Selector::Grant(grant),
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    revoke::run(&world.deps, world.org, ask).await.unwrap();
+    world.revoke(Selector::Grant(grant)).await;
     upstream::fan_out(&world.deps).await.unwrap();
     assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
     assert_eq!(receiver.messages()[0].1["data"]["state"], "revoked");

@@ -7,7 +7,7 @@ use postern::{
         EntryId, GrantId,
         entry::{Entry, EntryType},
     },
-    flows::{Refusal, actions::Ask, revoke, sweep},
+    flows::{Refusal, actions::Ask, sweep},
     store::Selector,
 };
 use serde_json::{Value, json};
@@ -180,15 +180,7 @@ async fn the_key_of_a_call_without_an_outcome_is_in_progress_and_then_unknown() 
 #[tokio::test]
 async fn a_revocation_lists_the_call_under_way_until_it_is_unknown() {
     let (world, grant, release) = under_way().await;
-    let in_flight = async || {
-        let ask = revoke::Ask {
-            selector: Selector::Grant(grant),
-            reason: "test".to_owned(),
-            drain: false,
-            by: "test".to_owned(),
-        };
-        revoke::run(&world.deps, world.org, ask).await.unwrap().in_flight
-    };
+    let in_flight = async || world.revoke(Selector::Grant(grant)).await.in_flight.unwrap();
     assert_eq!(in_flight().await, [release]);
     world.later(Duration::from_secs(301));
     sweep::run(&world.deps).await.unwrap();

@@ -2,28 +2,21 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    net::Ipv4Addr,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
 use postern::{
-    crypto::OsRandomness,
     flows::upstream,
-    http::{
-        guard::RequestIds,
-        router,
-        security::Site,
-        server::{self, Limits},
-    },
+    http::{router, security::Site},
     workers::Workers,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::sync::mpsc;
 
-use super::harness::World;
+use super::{harness::World, shared::loopback};
 
 async fn everything(world: &World) -> Value {
     let body = json!({"selector": {"all": true}, "reason": "test"});
@@ -93,13 +86,10 @@ async fn what_is_not_counted_is_unknown_and_never_nought() {
 
 /// The API of a deployment, behind a listener.
 async fn served(world: &World) -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (listener, url) = loopback::listen().await;
     let site = Site::new(&url.parse().unwrap()).unwrap();
     let app = router::app(Arc::clone(&world.deps), site);
-    let ids = RequestIds::new(&OsRandomness::new()).unwrap();
-    let served = server::serve(listener, app, Limits::default(), ids, std::future::pending());
-    tokio::spawn(served);
+    tokio::spawn(loopback::serve(listener, app));
     url
 }
 

@@ -22,7 +22,7 @@ use postern::{
 };
 use tokio::task::JoinSet;
 
-use super::harness::{World, database};
+use super::harness::{World, database, ending};
 
 /// A connected world with as many replicas.
 async fn replicated(count: usize) -> (World, GrantId, Vec<Arc<Deps>>) {
@@ -47,12 +47,7 @@ fn rounds(long: usize, first: usize) -> usize {
 }
 
 fn everything() -> revoke::Ask {
-    revoke::Ask {
-        selector: Selector::All(true),
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    }
+    ending(Selector::All(true))
 }
 
 #[tokio::test]

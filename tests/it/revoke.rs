@@ -9,7 +9,7 @@ use std::{
 };
 
 use postern::{
-    domain::{EntryId, GrantId, OrgId, connector::Category, entry::EntryType},
+    domain::{EntryId, GrantId, OrgId, connector::Category, entry::EntryType, grant::GrantState},
     flows::{Refusal, connect::ConnectFailure, login, revoke, sweep, upstream, vend},
     store::{Selector, UpstreamResult},
 };
@@ -17,17 +17,7 @@ use postern::{
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::harness::{Journey, World};
-
-async fn revoke(world: &World, selector: Selector) -> revoke::Revoked {
-    let ask = revoke::Ask {
-        selector,
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    revoke::run(&world.deps, world.org, ask).await.unwrap()
-}
+use super::harness::{Journey, World, database, ending};
 
 async fn upstream_settled(world: &World) {
     upstream::fan_out(&world.deps).await.unwrap();
@@ -40,7 +30,7 @@ async fn after_revoke_answers_nothing_of_the_selection_is_released() {
         let (world, grant) = World::connected().await;
         world.vend(world.read(grant)).await.unwrap();
         let selector = selector(&world, grant);
-        revoke(&world, selector.clone()).await;
+        world.revoke(selector.clone()).await;
         let before = world.seen("api").await.len();
         let refused = world.vend(world.read(grant)).await;
         assert!(
@@ -79,7 +69,7 @@ async fn a_dry_run_counts_and_changes_nothing() {
 #[tokio::test]
 async fn the_provider_is_told_and_the_receipt_says_so() {
     let (world, grant) = World::connected().await;
-    let revoked = revoke(&world, Selector::Grant(grant)).await;
+    let revoked = world.revoke(Selector::Grant(grant)).await;
     upstream_settled(&world).await;
     let (_, grants) = revoke::report(&world.deps, world.org, revoked.id, None, 10)
         .await
@@ -106,7 +96,7 @@ async fn an_upstream_revocation_is_retried_until_the_provider_answers() {
     let (world, grant) = World::connected().await;
     let down = json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
     world.fault(down).await;
-    let revoked = revoke(&world, Selector::Grant(grant)).await;
+    let revoked = world.revoke(Selector::Grant(grant)).await;
     upstream_settled(&world).await;
     let result = async |world: &World| {
         let (_, grants) = revoke::report(&world.deps, world.org, revoked.id, None, 10)
@@ -134,7 +124,7 @@ async fn tokens_that_come_while_the_provider_is_asked_are_ended_too() {
         tokio::spawn(async move { world.vend(world.read(grant)).await.map(drop) })
     };
     world.until_seen("token", 2).await;
-    revoke(&world, Selector::Grant(grant)).await;
+    world.revoke(Selector::Grant(grant)).await;
     upstream_settled(&world).await;
     let refused = vending.await.unwrap();
     assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");
@@ -160,28 +150,26 @@ async fn revoking_a_person_ends_their_session() {
     let token = postern::crypto::random::parse_link_token(link.url.rsplit('/').next().unwrap()).unwrap();
     let session = login::enter(&world.deps, &token).await.unwrap();
     assert!(login::who(&world.deps, &session).await.unwrap().is_some());
-    revoke(&world, Selector::User(world.ada)).await;
+    world.revoke(Selector::User(world.ada)).await;
     assert!(login::who(&world.deps, &session).await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn a_revocation_of_another_org_is_not_found() {
     let (world, grant) = World::connected().await;
-    let ask = revoke::Ask {
-        selector: Selector::Grant(grant),
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
     let elsewhere = OrgId::from_bytes([9; 16]);
-    assert!(revoke::run(&world.deps, elsewhere, ask).await.is_err());
+    assert!(
+        revoke::run(&world.deps, elsewhere, ending(Selector::Grant(grant)))
+            .await
+            .is_err()
+    );
     world.vend(world.read(grant)).await.unwrap();
 }
 
 #[tokio::test]
 async fn connecting_again_after_a_revocation_works_at_once() {
     let (world, first) = World::connected().await;
-    revoke(&world, Selector::All(true)).await;
+    world.revoke(Selector::All(true)).await;
     let second = world
         .connect(world.ada, &[postern::domain::connector::Category::Read])
         .await;
@@ -232,7 +220,7 @@ async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
             enough = releases.acquire_many(1 + round % 32) => drop(enough.unwrap()),
             ended = tasks.join_next() => panic!("refused before the revocation: {ended:?}"),
         }
-        revoke(&world, Selector::Grant(grant)).await;
+        world.revoke(Selector::Grant(grant)).await;
         answered.store(true, Ordering::SeqCst);
         while let Some(done) = tasks.join_next().await {
             released += done.unwrap();
@@ -273,7 +261,7 @@ async fn what_has_ended_is_counted_by_no_later_revocation() {
     let (world, _) = World::connected().await;
     super::harness::log_in(&world.deps, world.org, world.ada).await;
     super::harness::Journey::begin(&world, world.ada, None).await;
-    let first = revoke(&world, Selector::User(world.ada)).await.counts.unwrap();
+    let first = world.revoke(Selector::User(world.ada)).await.counts.unwrap();
     assert_eq!(
         (first.grants, first.delegations, first.sessions, first.connects),
         (1, 1, 1, 1)
@@ -292,7 +280,7 @@ async fn what_has_ended_is_counted_by_no_later_revocation() {
 #[tokio::test]
 async fn the_delegations_of_a_dead_grant_are_counted_by_no_later_revocation() {
     let (world, grant) = World::connected().await;
-    let first = revoke(&world, Selector::Grant(grant)).await.counts.unwrap();
+    let first = world.revoke(Selector::Grant(grant)).await.counts.unwrap();
     assert_eq!((first.grants, first.delegations), (1, 1));
     for selector in [
         Selector::Grant(grant),
@@ -318,18 +306,38 @@ async fn a_connector_nobody_knows_cannot_be_revoked() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_took_effect_says_so_though_the_calls_under_way_cannot_be_read() {
+    let (world, grant) = World::connected().await;
+    database::raw_sql(&world.location, "ALTER TABLE open_calls RENAME TO elsewhere").await;
+    let body = json!({"selector": {"grant": grant}, "reason": "test"});
+    let revoked = world
+        .api()
+        .post(&world.as_admin(), "/v1/revocations", &body)
+        .await;
+    assert_eq!(revoked.status, 200, "{}", revoked.text());
+    assert_eq!(revoked.json().get("in_flight"), Some(&serde_json::Value::Null));
+    let state = world.grant(grant).await.state;
+    assert!(matches!(state, GrantState::Revoked { .. }), "{state:?}");
+}
+
+#[tokio::test]
 async fn a_call_is_in_flight_until_its_outcome_is_recorded() {
     let (world, grant) = World::connected().await;
     world.vend(world.read(grant)).await.unwrap();
-    let none = revoke(&world, Selector::Agent(world.agent.agent)).await.in_flight;
+    let none = world
+        .revoke(Selector::Agent(world.agent.agent))
+        .await
+        .in_flight
+        .unwrap();
     assert!(none.is_empty());
     // As if the process had died between the call and its outcome.
     let reopen = "INSERT INTO open_calls SELECT org_id, id, ts FROM entries WHERE kind = 'release'";
     world.raw_sql(reopen).await;
-    assert_eq!(revoke(&world, Selector::Grant(grant)).await.in_flight.len(), 1);
+    let in_flight = async || world.revoke(Selector::Grant(grant)).await.in_flight.unwrap();
+    assert_eq!(in_flight().await.len(), 1);
     world.later(Duration::from_secs(301));
     assert_eq!(sweep::run(&world.deps).await.unwrap(), 1);
-    assert!(revoke(&world, Selector::Grant(grant)).await.in_flight.is_empty());
+    assert!(in_flight().await.is_empty());
     let unknown = |entry: &postern::domain::entry::Entry| entry.draft.outcome.as_deref() == Some("unknown");
     assert_eq!(
         world
@@ -356,7 +364,7 @@ async fn a_revocation_ends_the_connects_it_covers_and_their_tokens() {
         let answer = journey.consent(&world, "other@else.example", false).await;
         journey.come_back(&world, answer).await.unwrap();
         let selector = selector(&world, grant);
-        let revoked = revoke(&world, selector.clone()).await;
+        let revoked = world.revoke(selector.clone()).await;
         upstream_settled(&world).await;
         let ended = world.seen("revoke").await;
         assert!(
@@ -381,7 +389,7 @@ async fn a_confirmation_that_comes_before_the_fan_out_is_refused_in_its_own_word
     let journey = Journey::begin(&world, world.ada, None).await;
     let answer = journey.consent(&world, "ada@acme.example", false).await;
     journey.come_back(&world, answer).await.unwrap();
-    revoke(&world, Selector::All(true)).await;
+    world.revoke(Selector::All(true)).await;
     let confirmed = journey.confirm(&world, &[]).await;
     assert!(matches!(confirmed, Err(ConnectFailure::Revoked)), "{confirmed:?}");
 }
@@ -396,7 +404,7 @@ async fn a_fan_out_waits_for_the_exchange_under_way() {
     world
         .raw_sql("UPDATE connect_sessions SET status = 'exchanging'")
         .await;
-    let revoked = revoke(&world, Selector::All(true)).await;
+    let revoked = world.revoke(Selector::All(true)).await;
     upstream_settled(&world).await;
     let fanned_out = async || {
         let report = revoke::report(&world.deps, world.org, revoked.id, None, 10).await;

@@ -9,13 +9,16 @@ use axum::{Router, body::Bytes, extract::State, routing::post};
 use http::{HeaderMap, StatusCode};
 use postern::{
     audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
-    crypto::webhook::WebhookKey,
+    crypto::{random::parse_link_token, webhook::WebhookKey},
     egress::{Webhook, operator_client},
-    flows::{audit, sequence, sinks},
+    flows::{audit, found, login, sequence, sinks},
 };
 use serde_json::{Value, json};
 
-use super::harness::{World, ask};
+use super::{
+    harness::{Proof, World, ask, log_in},
+    shared::loopback,
+};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -33,10 +36,10 @@ impl Receiver {
         let app = Router::new()
             .route("/in", post(Self::take))
             .with_state(Arc::clone(&receiver));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        let (listener, origin) = loopback::listen().await;
+        // Not as Postern is served: a batch is larger than a request to Postern may be.
         tokio::spawn(async move { axum::serve(listener, app).await });
-        (receiver, url.parse().unwrap())
+        (receiver, format!("{origin}/in").parse().unwrap())
     }
 
     async fn take(
@@ -170,6 +173,68 @@ async fn ocsf_events_have_what_the_schema_requires() {
         assert_eq!(event["metadata"]["version"], "1.3.0");
         assert_eq!(event["raw_data"], entry.as_str());
     }
+}
+
+#[tokio::test]
+async fn signing_in_and_out_and_a_refusal_are_told_apart_in_ocsf() {
+    let (world, grant) = World::connected().await;
+    let Proof::Session(cookie) = log_in(&world.deps, world.org, world.ada).await else {
+        panic!("not a session");
+    };
+    login::leave(&world.deps, &parse_link_token(&cookie).unwrap())
+        .await
+        .unwrap();
+    let unknown = world
+        .vend(ask(grant, "messages.delete", json!({"id": "x"})))
+        .await;
+    assert!(unknown.is_err());
+    log(&world).await;
+    let path = world.dir.path().join("ocsf.jsonl");
+    let sink = FileSink::new("ocsf".to_owned(), path.clone(), Form::Ocsf);
+    sinks::drain(&world.deps, &sink).await.unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    let events: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for (outcome, activity, status) in [
+        ("login_link", "Authentication: Other", "Success"),
+        ("login", "Authentication: Logon", "Success"),
+        ("logout", "Authentication: Logoff", "Success"),
+        ("deny", "API Activity: Read", "Failure"),
+    ] {
+        let told = events
+            .iter()
+            .find(|event| event["status_code"] == outcome)
+            .unwrap_or_else(|| panic!("no {outcome}"));
+        assert_eq!(
+            (&told["type_name"], &told["status"]),
+            (&json!(activity), &json!(status))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_holds_up_no_other() {
+    let (world, _) = World::connected().await;
+    let second = found::found(&world.deps, "Second", "eve@second.example")
+        .await
+        .unwrap();
+    for org in [world.org, second.org] {
+        sequence::run(&world.deps, org).await.unwrap();
+    }
+    // Logs are copied in the order of their orgs.
+    let (broken, whole) = (world.org.min(second.org), world.org.max(second.org));
+    let spoil = format!(
+        "UPDATE entries SET bytes = '{{}}' WHERE org_id = '{broken}' AND id IN
+         (SELECT entry_id FROM leaves WHERE org_id = '{broken}' AND log_index = 0)"
+    );
+    world.raw_sql(&spoil).await;
+    let path = world.dir.path().join("ocsf.jsonl");
+    let sink = FileSink::new("ocsf".to_owned(), path.clone(), Form::Ocsf);
+    let log = audit::log_page(&world.deps, whole, 0, 10_000).await.unwrap();
+    assert_eq!(sinks::drain(&world.deps, &sink).await.unwrap(), log.len());
+    assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), log.len());
 }
 
 #[tokio::test]

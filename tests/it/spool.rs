@@ -10,7 +10,7 @@ use postern::{
         connector::Category,
         secret::{AccessToken, RefreshToken},
     },
-    flows::{refresh::spooled, revoke, upstream},
+    flows::{refresh::spooled, upstream},
     release::seal,
     store::{Answered, Claim, ClaimAsk, SecretKind, Selector},
 };
@@ -114,13 +114,7 @@ async fn an_answer_of_a_grant_that_was_connected_anew_is_ended_at_the_provider()
 async fn an_answer_of_a_grant_that_was_revoked_is_ended_at_the_provider() {
     let (world, grant) = World::connected().await;
     spooled(&world, grant).await;
-    let ask = revoke::Ask {
-        selector: Selector::Grant(grant),
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    revoke::run(&world.deps, world.org, ask).await.unwrap();
+    world.revoke(Selector::Grant(grant)).await;
     upstream::fan_out(&world.deps).await.unwrap();
     upstream::drain(&world.deps).await.unwrap();
     assert_eq!(spooled::drain(&world.deps).await, 1);

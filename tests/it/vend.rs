@@ -3,7 +3,7 @@
 use postern::{
     domain::{GrantId, Mode, ScopeSet, connector::Category},
     flows::{Refusal, actions::Target, connect::begin, vend::Vended},
-    store::ConnectRow,
+    store::{ConnectRow, Selector},
 };
 use serde_json::json;
 
@@ -215,24 +215,10 @@ async fn a_reconnect_link_asks_for_nothing_that_came_back_unasked() {
 #[tokio::test]
 async fn there_is_no_reconnect_of_a_revoked_grant() {
     let (world, grant) = World::connected().await;
-    let end = postern::flows::revoke::Ask {
-        selector: postern::store::Selector::Grant(grant),
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    postern::flows::revoke::run(&world.deps, world.org, end)
-        .await
-        .unwrap();
+    world.revoke(Selector::Grant(grant)).await;
     let wish = begin::Ask {
-        user: world.ada,
-        connector: acme_mail(),
-        scopes: None,
-        label: None,
         reconnect: Some(grant),
-        return_url: None,
-        agent: None,
-        service: None,
+        ..begin::Ask::new(world.ada, acme_mail())
     };
     let refused = begin::create(&world.deps, world.org, wish).await;
     assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");

@@ -2,7 +2,6 @@
 
 use postern::{
     domain::entry::{Entry, EntryType},
-    flows::revoke,
     store::Selector,
 };
 
@@ -59,13 +58,7 @@ async fn a_process_that_died_left_no_stop() {
 async fn a_revocation_is_the_first_entry_of_its_epoch_even_right_after_a_start() {
     let (world, grant) = World::connected().await;
     let world = world.restarted().await;
-    let ask = revoke::Ask {
-        selector: Selector::Grant(grant),
-        reason: "test".to_owned(),
-        drain: false,
-        by: "test".to_owned(),
-    };
-    revoke::run(&world.deps, world.org, ask).await.unwrap();
+    world.revoke(Selector::Grant(grant)).await;
     let entries = world.entries().await;
     let revocation: &Entry = entries
         .iter()

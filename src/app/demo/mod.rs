@@ -42,7 +42,7 @@ use super::{
 };
 
 /// What `postern dev` prints when it is up.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Announcement {
     /// Where Postern is.
     pub url: String,
@@ -63,7 +63,7 @@ pub struct Announcement {
 }
 
 /// A demo agent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct DemoAgent {
     /// Its id.
     pub id: String,
@@ -74,7 +74,7 @@ pub struct DemoAgent {
 }
 
 /// A demo person.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct DemoUser {
     /// Their id.
     pub id: String,

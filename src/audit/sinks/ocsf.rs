@@ -68,8 +68,8 @@ pub(super) fn event(index: u64, bytes: &str) -> Result<Value, SinkError> {
 
 fn activity(entry: &Entry) -> (u32, &'static str) {
     match (entry.kind, entry.draft.outcome.as_deref()) {
-        (EntryType::Session, Some("logged_in")) => (1, "Logon"),
-        (EntryType::Session, Some("logged_out")) => (2, "Logoff"),
+        (EntryType::Session, Some("login")) => (1, "Logon"),
+        (EntryType::Session, Some("logout")) => (2, "Logoff"),
         (EntryType::Session, _) => (99, "Other"),
         (EntryType::Connect | EntryType::Delegation, _) => (1, "Create"),
         (EntryType::Release | EntryType::Decision | EntryType::Outcome, _) => (2, "Read"),
@@ -81,8 +81,11 @@ fn activity(entry: &Entry) -> (u32, &'static str) {
 
 fn status(outcome: Option<&str>) -> (u32, &'static str) {
     match outcome {
-        None | Some("unknown") => (0, "Unknown"),
-        Some("deny" | "failed" | "not_sent" | "mismatch" | "abandoned") => (2, "Failure"),
+        None | Some("unknown" | "unconfirmed") => (0, "Unknown"),
+        Some(
+            "deny" | "escalate" | "rejected" | "failed" | "not_sent" | "dropped" | "needs_reconnect"
+            | "unsupported",
+        ) => (2, "Failure"),
         Some(_) => (1, "Success"),
     }
 }

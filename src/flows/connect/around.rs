@@ -42,9 +42,8 @@ pub async fn look(deps: &Deps, opened: &Opened<'_>) -> Result<Around, Refusal> {
     };
     let renews = match existing(&mut tx, session).await {
         Ok(grant) => grant,
-        // The grant it was made for is gone: the flow that would renew it says so.
-        Err(ConnectFailure::Used | ConnectFailure::Unknown) => None,
         Err(ConnectFailure::Refused(refusal)) => return Err(refusal),
+        // The grant it was made for is gone: the flow that would renew it says so.
         Err(_) => None,
     };
     let now = tx.now();

@@ -37,6 +37,23 @@ pub struct Ask {
     pub service: Option<ServiceId>,
 }
 
+impl Ask {
+    /// A person asks by themselves, for what the connector's typed actions need.
+    #[must_use]
+    pub fn new(user: UserId, connector: ConnectorId) -> Self {
+        Self {
+            user,
+            connector,
+            scopes: None,
+            label: None,
+            reconnect: None,
+            return_url: None,
+            agent: None,
+            service: None,
+        }
+    }
+}
+
 /// Makes a connect session and its link.
 ///
 /// # Errors

@@ -188,14 +188,8 @@ async fn to_link(
 ) -> Result<Response, Failure> {
     let (org, user) = person.who();
     let ask = Ask {
-        user,
-        connector,
-        scopes: None,
-        label: None,
         reconnect,
-        return_url: None,
-        agent: None,
-        service: None,
+        ..Ask::new(user, connector)
     };
     let link = begin::create(deps, org, ask).await?;
     let path = link

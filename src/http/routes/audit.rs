@@ -366,7 +366,32 @@ routes! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::query;
+    use crate::{
+        domain::{
+            OrgId, Time,
+            entry::{EntryDraft, EntryType, Epoch},
+        },
+        flows::record::Names,
+        http::query,
+    };
+
+    fn entry() -> Entry {
+        Entry {
+            schema: 1,
+            id: EntryId::from_bytes([1; 16]),
+            org: OrgId::from_bytes([2; 16]),
+            epoch: Epoch {
+                incarnation: 1,
+                counter: 1,
+            },
+            ts: Time::from_unix_seconds(0),
+            writer: "r1/hot".to_owned(),
+            writer_seq: 1,
+            prev: "0".repeat(64),
+            kind: EntryType::Connect,
+            draft: EntryDraft::default(),
+        }
+    }
 
     #[test]
     fn the_kind_of_actor_is_human_or_agent() {
@@ -389,14 +414,16 @@ mod tests {
 
     #[test]
     fn the_salt_of_an_entry_is_never_shown() {
-        let view = DetailsView {
-            args: None,
-            user: None,
-            agent: None,
-            account: None,
-            note: None,
+        let details = Details {
+            salt: "the-salt".to_owned(),
+            names: Names {
+                account: Some("ada@acme.example".to_owned()),
+                ..Names::default()
+            },
+            ..Details::default()
         };
-        let shown = serde_json::to_value(view).unwrap();
-        assert!(shown.get("salt").is_none());
+        let shown = serde_json::to_string(&EntryView::new(entry(), Some(details), Some(7))).unwrap();
+        assert!(shown.contains("ada@acme.example"), "{shown}");
+        assert!(!shown.contains("salt"), "{shown}");
     }
 }

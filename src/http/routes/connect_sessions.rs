@@ -13,7 +13,7 @@ use crate::{
         secret::LinkToken,
     },
     flows::{
-        Deps, Refusal,
+        Deps,
         connect::{Progress, begin, complete},
         people, sight,
     },
@@ -74,7 +74,7 @@ struct ConnectRequest {
 }
 
 /// A link to show to the person; not a login.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 struct ConnectSession {
     /// The session.
     #[schema(value_type = String)]
@@ -323,11 +323,8 @@ async fn finish(
     };
     // A code of another form is a mismatch like any other: it ends the session, so nobody can go on guessing.
     let code = LinkToken::new(code);
-    let grant = to_its_end(async move {
-        let done: Result<GrantId, Refusal> = complete::complete(&deps, org, service, id, &code, user).await;
-        done
-    })
-    .await?;
+    let completed = async move { complete::complete(&deps, org, service, id, &code, user).await };
+    let grant = to_its_end(completed).await?;
     answer::ok(&Completed {
         id,
         status: "completed",

@@ -168,9 +168,10 @@ pub(super) struct RevocationReceipt {
     /// What ended; `null` if there is so much of it that it is still being counted: `GET /v1/revocations/{id}` tells it
     /// then.
     counts: Option<Counts>,
-    /// Entries of calls that were sent before and have no outcome yet.
-    #[schema(value_type = Vec<String>)]
-    in_flight: Vec<EntryId>,
+    /// Entries of calls that were sent before and have no outcome yet; `null` if the database went away before they
+    /// could be read: what the revocation covers ended all the same.
+    #[schema(value_type = Option<Vec<String>>)]
+    in_flight: Option<Vec<EntryId>>,
     /// How far it has come at the providers.
     upstream: Upstream,
 }
@@ -373,7 +374,7 @@ mod tests {
             },
             at: Time::from_unix_seconds(1_800_000_000),
             counts,
-            in_flight: Vec::new(),
+            in_flight: None,
         };
         let answer = |counts| serde_json::to_value(RevocationReceipt::from(revoked(counts))).unwrap();
         let early = answer(None);

@@ -85,7 +85,7 @@ async fn show(
 }
 
 /// A one-time login link.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 struct LoginLink {
     /// The link; it belongs to the person's own address.
     url: String,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -11,25 +11,24 @@ use std::{
 use postern::{
     app::{self, Kind, Parts, clock::SystemClock},
     connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening, lookup::show_api_key},
-    dev::acme_mail::{self, AcmeMail, RedirectUri},
+    crypto::lookup::show_api_key,
+    dev::acme_mail,
     domain::connector::ConnectorId,
-    egress::{Egress, EgressPolicy},
+    egress::EgressPolicy,
     flows::{Deps, apply, found},
-    http::{guard::RequestIds, server},
     policy::demo,
-    store::{Location, TimeSource},
+    store::Location,
 };
-use postern_kms::local::{LocalKeys, create_key_file};
+use postern_kms::local::create_key_file;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::{
-    browser::Browser,
+    browser,
     door::Door,
     http::{Call, Heard},
     postgres::Postgres,
     replica::{Replica, free_address},
+    shared::{loopback, parts::parts},
 };
 
 /// Where the rows are.
@@ -131,26 +130,10 @@ impl Deployment {
             .await
             .unwrap();
         assert!(status < 300, "{link}");
-        let mut browser = Browser::default();
-        let login = browser.open(link["url"].as_str().unwrap()).await;
-        browser.submit(&login, "/login/", &[]).await;
-        let connections = browser
-            .open(&format!("http://{}/connections", self.replicas[0].public))
-            .await;
-        let asked = browser.submit(&connections, "/connections/connect", &[]).await;
-        let going = browser.submit(&asked, "/connect/", &[]).await;
-        let picking = browser
-            .open(&going.link_to(&format!("http://{}", self.door.address)))
-            .await;
-        let account = [("account", who.account)];
-        let consenting = browser.submit(&picking, "/authorize", &account).await;
-        let confirming = browser
-            .submit(&consenting, "/authorize", &[("decision", "allow")])
-            .await;
-        let done = browser
-            .submit(&confirming, "/confirm", &[("choice", "confirm")])
-            .await;
-        assert!(done.text.contains("is connected"), "{}", done.text);
+        let postern = format!("http://{}", self.replicas[0].public);
+        let acme = format!("http://{}", self.door.address);
+        let login = link["url"].as_str().unwrap();
+        browser::connect(login, &postern, &acme, who.account).await;
         let grant = self.living_grant(tenant, person).await.unwrap();
         self.grants.lock().unwrap().insert((tenant, person), grant);
     }
@@ -249,39 +232,17 @@ fn write_connector(dir: &Path, acme: SocketAddr) {
 
 /// Acme Mail in this process, behind the door: it outlives every fault.
 async fn start_acme(door: &Door, public: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (listener, _) = loopback::listen().await;
     let address = listener.local_addr().unwrap();
-    let random = Arc::new(OsRandomness::new());
-    let ids = RequestIds::new(&*random).unwrap();
-    let acme = AcmeMail::new(acme_mail::Options {
-        clock: Arc::new(SystemClock),
-        random,
-        issuer: format!("http://{}", door.address),
-        client: acme_mail::Client {
-            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
-            name: "Postern (campaign)".to_owned(),
-            secret: None,
-            redirect_uris: vec![RedirectUri::Exact(format!(
-                "http://{public}/callback/{CONNECTOR}"
-            ))],
-        },
-    });
-    let limits = server::Limits::default();
-    tokio::spawn(server::serve(
-        listener,
-        acme.router(),
-        limits,
-        ids,
-        std::future::pending(),
-    ));
+    let (issuer, postern) = (format!("http://{}", door.address), format!("http://{public}"));
+    let acme = loopback::acme(&issuer, Arc::new(SystemClock), &postern, &[CONNECTOR]);
+    tokio::spawn(loopback::serve(listener, acme.router()));
     door.leads_to(address);
     address
 }
 
 /// Opens the database once, as `postern init` would, for two orgs: no API founds a second one.
 async fn found_both(dir: &Path, store: &Store, public: SocketAddr, acme: SocketAddr) -> [Tenant; 2] {
-    let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
-    keys.add_key_file("local", &dir.join("kek")).unwrap();
     let connector: ConnectorId = CONNECTOR.parse().unwrap();
     let policy = EgressPolicy::strict()
         .allow(&connector, &acme.to_string())
@@ -292,26 +253,15 @@ async fn found_both(dir: &Path, store: &Store, public: SocketAddr, acme: SocketA
         dir: Some(&dir.join("connectors")),
         plain_http_allowed: &[origin],
     });
+    let database = match store {
+        Store::Sqlite(path) => Location::Sqlite(path.clone()),
+        Store::Postgres(server) => Location::Postgres(server.settings("postern")),
+    };
+    let issuer = format!("http://{public}");
     let deps = app::open(Parts {
         kind: Kind::Serve,
-        database: match store {
-            Store::Sqlite(path) => Location::Sqlite(path.clone()),
-            Store::Postgres(server) => Location::Postgres(server.settings("postern")),
-        },
-        time: TimeSource::Database,
-        witness: None,
         data_dir: dir.join("0"),
-        keys: Arc::new(keys),
-        kek_ref: "local".to_owned(),
-        key_words: "a test key".to_owned(),
-        cache_ttl: Duration::from_secs(30),
-        locking: hardening::Locking::Preferred,
-        issuer: format!("http://{public}"),
-        catalogue: catalogue.unwrap(),
-        egress: Egress::new(policy).unwrap(),
-        webhook: None,
-        sinks: Vec::new(),
-        clock: Arc::new(SystemClock),
+        ..parts(dir, database, &issuer, catalogue.unwrap(), policy)
     })
     .await
     .unwrap();

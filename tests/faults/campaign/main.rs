@@ -25,6 +25,8 @@ mod postgres;
 mod replica;
 mod run;
 mod secrets;
+#[path = "../../shared/mod.rs"]
+mod shared;
 mod table;
 
 use postgres::Postgres;

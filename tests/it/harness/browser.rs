@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use postern::{
     crypto::{lookup::show_link, random},
     domain::{
-        GrantId, ScopeSet, UserId,
+        GrantId, OrgId, ScopeSet, UserId,
         connector::Category,
         secret::{AuthorizationCode, LinkToken},
     },
     egress::{OutboundRequest, operator_client},
     flows::{
+        Deps,
         choices::Choice,
         connect::{
             ConnectFailure, Visitor,
@@ -69,22 +70,22 @@ impl Journey {
         scopes: Option<ScopeSet>,
     ) -> Self {
         let ask = Ask {
-            user,
-            connector: world.connector.clone(),
             scopes,
-            label: None,
             reconnect,
-            return_url: None,
-            agent: None,
-            service: None,
+            ..Ask::new(user, world.connector.clone())
         };
-        let link = begin::create(&world.deps, world.org, ask).await.unwrap();
+        Self::begin_in(&world.deps, world.org, ask).await
+    }
+
+    /// The same in any organisation.
+    pub async fn begin_in(deps: &Deps, org: OrgId, ask: Ask) -> Self {
+        let visitor = Visitor {
+            user: Some((org, ask.user)),
+        };
+        let link = begin::create(deps, org, ask).await.unwrap();
         let text = link.url.rsplit('/').next().unwrap();
         let link = random::parse_link_token(text).unwrap();
-        let visitor = Visitor {
-            user: Some((world.org, user)),
-        };
-        let cookie = begin::go(&world.deps, &link, visitor).await.unwrap();
+        let cookie = begin::go(deps, &link, visitor).await.unwrap();
         Self {
             link,
             cookie,

@@ -4,40 +4,39 @@ mod api;
 mod browser;
 pub mod cluster;
 pub mod database;
+mod deployment;
 mod seed;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use postern::{
-    app::{self, AppError, Kind, Parts},
-    audit::witness::Witness,
-    connectors::{Catalogue, Options},
-    crypto::{OsRandomness, hardening, lookup::show_api_key},
-    dev::acme_mail::{self, AcmeMail, RedirectUri},
+    app::{AppError, Kind},
+    crypto::{OsRandomness, lookup::show_api_key},
+    dev::acme_mail,
     domain::{
-        AgentId, Clock, EntryId, GrantId, Mode, OrgId, Time, UserId,
+        Clock, EntryId, GrantId, Mode, OrgId, Time, UserId,
         clock::FixedClock,
         connector::{Category, ConnectorId},
         grant::Grant,
-        principal::KeyOwner,
+        principal::{KeyKind, Principal},
     },
-    egress::{Egress, EgressPolicy, operator_client},
     flows::{
         Deps, Refusal,
         actions::{Ask, Caller, Target},
-        apply, found,
+        apply, authenticate, found,
+        revoke::{self, Revoked},
         vend::{self, Vended},
     },
-    http::{guard::RequestIds, server},
     policy::demo,
-    store::{ApiKeyRow, CopyError, Copying, EntryFilter, Keyed, Location, Report, StoreError, TimeSource},
+    store::{EntryFilter, Location, Report, Selector, StoreError},
 };
-use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 pub use api::{Answer, Api, Member, Proof, log_in};
 pub use browser::{Journey, Outcome, connect_as};
+pub use deployment::{copied, copying, open_as};
+
+use deployment::{OTHER, elsewhere, own_connector, own_connectors, start_acme};
 
 /// A running deployment. Dropping it removes its directory.
 pub struct World {
@@ -57,9 +56,6 @@ pub struct World {
 }
 
 pub const ISSUER: &str = "http://127.0.0.1:8700";
-
-/// What a connector of one's own for Acme Mail is called.
-const OTHER: &str = "acme-other";
 
 impl World {
     /// The demo organisation with the demo policies.
@@ -161,15 +157,11 @@ impl World {
             .unwrap()
             .id;
         drop(tx);
-        let hash = deps.lookup.api_key(&key("agent").key).unwrap();
-        let (org, mut tx) = deps.store.find(Keyed::ApiKey(&hash)).await.unwrap().unwrap();
-        let row = tx.api_key(org, &hash).await.unwrap().unwrap();
-        drop(tx);
-        let agent = Caller {
-            org: founded.org,
-            agent: agent_of(&row),
-            key: row.id,
+        let agent = authenticate::by_key(&deps, KeyKind::Agent, &key("agent").key).await;
+        let Ok(Principal::Agent { org, agent, key: by }) = agent else {
+            panic!("not an agent's key: {agent:?}");
         };
+        let agent = Caller { org, agent, key: by };
         Self {
             clock,
             acme,
@@ -212,6 +204,11 @@ impl World {
     /// A vend by the demo agent.
     pub async fn vend(&self, ask: Ask) -> Result<Vended, Refusal> {
         vend::vend(&self.deps, self.agent, ask).await
+    }
+
+    /// Ends what is selected, at the demo organisation.
+    pub async fn revoke(&self, selector: Selector) -> Revoked {
+        revoke::run(&self.deps, self.org, ending(selector)).await.unwrap()
     }
 
     /// Reading Ada's list of messages.
@@ -310,7 +307,7 @@ impl World {
     }
 
     /// The same, and while nobody has the database something happens to its directory.
-    pub async fn restarted_after(self, meanwhile: impl FnOnce(&std::path::Path)) -> Self {
+    pub async fn restarted_after(self, meanwhile: impl FnOnce(&Path)) -> Self {
         let Self {
             deps,
             clock,
@@ -391,32 +388,6 @@ impl World {
     }
 }
 
-/// Copies a database nobody has into another one.
-pub async fn copied(clock: &Arc<FixedClock>, from: &Location, to: &Location) -> Result<Report, CopyError> {
-    copying(clock, from, to).await?.run(&mut |_| ()).await
-}
-
-/// A copy that may begin, or go on, once the tasks of whoever had the files have let go of them.
-pub async fn copying(clock: &Arc<FixedClock>, from: &Location, to: &Location) -> Result<Copying, CopyError> {
-    let random = Arc::new(OsRandomness::new());
-    for _ in 0..500 {
-        let clock = Arc::clone(clock) as _;
-        match Copying::open(from, to, clock, TimeSource::Process, Arc::clone(&random) as _).await {
-            Err(CopyError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
-            ended => return ended,
-        }
-    }
-    let clock = Arc::clone(clock) as _;
-    Copying::open(from, to, clock, TimeSource::Process, random).await
-}
-
-fn agent_of(key: &ApiKeyRow) -> AgentId {
-    match key.owner {
-        KeyOwner::Agent(agent) => agent,
-        other => panic!("not an agent's key: {other:?}"),
-    }
-}
-
 /// An ask with defaults.
 pub fn ask(grant: GrantId, tool: &str, args: Value) -> Ask {
     Ask {
@@ -432,6 +403,16 @@ pub fn ask(grant: GrantId, tool: &str, args: Value) -> Ask {
     }
 }
 
+/// An ask to end what is selected, without waiting for calls under way.
+pub fn ending(selector: Selector) -> revoke::Ask {
+    revoke::Ask {
+        selector,
+        reason: "test".to_owned(),
+        drain: false,
+        by: "test".to_owned(),
+    }
+}
+
 /// An ask for a token.
 pub fn token(ask: Ask) -> Ask {
     Ask {
@@ -442,114 +423,6 @@ pub fn token(ask: Ask) -> Ask {
 
 pub fn acme_mail() -> ConnectorId {
     "acme-mail".parse().unwrap()
-}
-
-/// Opens the deployment of a directory as `dev` or as `serve` would, if it can be opened.
-pub async fn open_as(
-    kind: Kind,
-    dir: &std::path::Path,
-    location: &Location,
-    clock: &Arc<FixedClock>,
-    acme: &str,
-) -> Result<Arc<Deps>, AppError> {
-    let kek = dir.join("kek");
-    if !kek.exists() {
-        create_key_file(&kek).unwrap();
-    }
-    let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
-    keys.add_key_file("local", &kek).unwrap();
-    let address = acme.trim_start_matches("http://");
-    let elsewhere: Vec<String> = std::fs::read_to_string(elsewhere(dir)).into_iter().collect();
-    let mut policy = EgressPolicy::strict().allow(&acme_mail(), address).unwrap();
-    for address in elsewhere.iter().map(String::as_str).chain([address]) {
-        policy = policy.allow(&OTHER.parse().unwrap(), address).unwrap();
-    }
-    let plain_http: Vec<String> = elsewhere
-        .iter()
-        .map(|address| format!("http://{address}"))
-        .collect();
-    let own = own_connectors(dir);
-    let connectors = Options {
-        acme_mail_origin: Some(acme),
-        dir: own.exists().then_some(own.as_path()),
-        plain_http_allowed: &plain_http,
-    };
-    app::open(Parts {
-        kind,
-        database: location.clone(),
-        time: TimeSource::Process,
-        data_dir: dir.to_owned(),
-        keys: Arc::new(keys),
-        kek_ref: "local".to_owned(),
-        key_words: "a test key".to_owned(),
-        cache_ttl: Duration::from_secs(30),
-        locking: hardening::Locking::Preferred,
-        issuer: ISSUER.to_owned(),
-        catalogue: Catalogue::load(&connectors).unwrap(),
-        egress: Egress::new(policy).unwrap(),
-        sinks: Vec::new(),
-        witness: witness_of(dir),
-        webhook: None,
-        clock: Arc::clone(clock) as _,
-    })
-    .await
-}
-
-/// The witness of a deployment, if its directory names one: submission prefix and key, a line each.
-fn witness_of(dir: &std::path::Path) -> Option<Witness> {
-    let named = std::fs::read_to_string(dir.join("witness")).ok()?;
-    let (url, key) = named.split_once('\n').unwrap();
-    let client = operator_client().unwrap();
-    Some(Witness::new(key.parse().unwrap(), url.parse().unwrap(), client))
-}
-
-/// The text of a connector of one's own: Acme Mail's, changed.
-fn own_connector(changes: &[(&str, &str)]) -> String {
-    let mut text = include_str!("../../../connectors/acme-mail.toml")
-        .replace("id = \"acme-mail\"", &format!("id = \"{OTHER}\""));
-    for (before, after) in changes {
-        assert!(text.contains(before), "{before}");
-        text = text.replace(before, after);
-    }
-    text
-}
-
-/// Names the other address of a deployment's own connector, if it has one.
-fn elsewhere(dir: &std::path::Path) -> std::path::PathBuf {
-    dir.join("elsewhere")
-}
-
-/// Where a deployment's own connector files are, if it has any.
-fn own_connectors(dir: &std::path::Path) -> std::path::PathBuf {
-    dir.join("connectors")
-}
-
-async fn start_acme(clock: &Arc<FixedClock>) -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let issuer = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let random = Arc::new(OsRandomness::new());
-    let acme = AcmeMail::new(acme_mail::Options {
-        clock: Arc::clone(clock) as _,
-        random: Arc::clone(&random) as _,
-        issuer: issuer.clone(),
-        client: acme_mail::Client {
-            id: acme_mail::DEMO_CLIENT_ID.to_owned(),
-            name: "Postern (test)".to_owned(),
-            secret: None,
-            redirect_uris: ["acme-mail", OTHER]
-                .map(|connector| RedirectUri::Exact(format!("{ISSUER}/callback/{connector}")))
-                .to_vec(),
-        },
-    });
-    let ids = RequestIds::new(&*random).unwrap();
-    tokio::spawn(server::serve(
-        listener,
-        acme.router(),
-        server::Limits::default(),
-        ids,
-        std::future::pending(),
-    ));
-    issuer
 }
 
 /// A plain request to Acme Mail, as JSON.

@@ -10,13 +10,12 @@ use postern::{
     crypto::{
         digest::{base64url, hex, sha256},
         lookup::show_api_key,
-        random,
     },
     domain::{GrantId, ScopeSet, connector::Category},
     flows::{
         apply,
         connect::{
-            Visitor, begin,
+            begin,
             confirm::{self, Confirmed},
         },
         found,
@@ -204,33 +203,17 @@ async fn foreign(world: &World) -> Foreign {
         .await
         .unwrap();
     let ask = begin::Ask {
-        user: founded.admin,
-        connector: world.connector.clone(),
         scopes: Some(ScopeSet::parse("mail.read", ' ').unwrap()),
-        label: None,
-        reconnect: None,
-        return_url: None,
-        agent: None,
-        service: None,
+        ..begin::Ask::new(founded.admin, world.connector.clone())
     };
-    let link = begin::create(&world.deps, founded.org, ask).await.unwrap();
-    let link = random::parse_link_token(link.url.rsplit('/').next().unwrap()).unwrap();
-    let visitor = Visitor {
-        user: Some((founded.org, founded.admin)),
-    };
-    let cookie = begin::go(&world.deps, &link, visitor).await.unwrap();
-    let journey = Journey {
-        link,
-        cookie,
-        visitor,
-    };
+    let journey = Journey::begin_in(&world.deps, founded.org, ask).await;
     let answer = journey.consent(world, "ben@acme.example", false).await;
     journey.come_back(world, answer).await.unwrap();
     let confirmed = confirm::confirm(
         &world.deps,
         &journey.link,
         Some(&journey.cookie),
-        visitor,
+        journey.visitor,
         Vec::new(),
     )
     .await

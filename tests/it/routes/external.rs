@@ -1,20 +1,18 @@
 //! A registered engine: its allow stands in for the organisation's permit, within its ceiling, and for nothing else.
-//!
-//! The engine is played by implementations of Ed25519 and ECDSA that Postern does not use.
 
 mod ending;
+mod engine;
+mod registering;
 
-use ed25519_dalek::Signer as _;
 use postern::{
-    crypto::{
-        digest::{base64url, base64url_decode},
-        jose,
-    },
+    crypto::{digest::base64url_decode, jose},
     domain::{GrantId, connector::Category},
 };
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, ISSUER, World};
+
+use engine::{ENGINE, Key, engine};
 
 /// No permit at all: only an engine can allow anything.
 const NO_PERMIT: &str = r#"
@@ -23,72 +21,6 @@ const NO_PERMIT: &str = r#"
 forbid (principal, action == Action::"acme-mail:messages.send", resource)
 unless { resource.owner has domain && [resource.owner.domain].containsAll(context.args.to.domains) };
 "#;
-
-const ENGINE: &str = "https://engine.example";
-
-enum Key {
-    Ed25519(ed25519_dalek::SigningKey),
-    P256(p256::ecdsa::SigningKey),
-}
-
-impl Key {
-    fn ed25519(seed: u8) -> Self {
-        Self::Ed25519(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]))
-    }
-
-    fn p256(seed: u8) -> Self {
-        Self::P256(p256::ecdsa::SigningKey::from_slice(&[seed; 32]).unwrap())
-    }
-
-    fn alg(&self) -> &'static str {
-        match self {
-            Self::Ed25519(_) => "EdDSA",
-            Self::P256(_) => "ES256",
-        }
-    }
-
-    fn jwk(&self, kid: &str) -> Value {
-        match self {
-            Self::Ed25519(key) => {
-                let x = base64url(key.verifying_key().as_bytes());
-                json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid})
-            }
-            Self::P256(key) => {
-                let point = key.verifying_key().to_encoded_point(false);
-                let (x, y) = (base64url(point.x().unwrap()), base64url(point.y().unwrap()));
-                json!({"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kid})
-            }
-        }
-    }
-
-    fn sign_as(&self, alg: &str, kid: &str, claims: &Value) -> String {
-        let header = json!({"typ": "action-decision+jwt", "alg": alg, "kid": kid}).to_string();
-        let input = format!(
-            "{}.{}",
-            base64url(header.as_bytes()),
-            base64url(claims.to_string().as_bytes())
-        );
-        let signature = match self {
-            Self::Ed25519(key) => key.sign(input.as_bytes()).to_bytes().to_vec(),
-            Self::P256(key) => {
-                let signature: p256::ecdsa::Signature = key.sign(input.as_bytes());
-                signature.to_bytes().to_vec()
-            }
-        };
-        format!("{input}.{}", base64url(&signature))
-    }
-
-    fn sign(&self, claims: &Value) -> String {
-        self.sign_as(self.alg(), "house-1", claims)
-    }
-}
-
-fn engine(name: &str, key: &Key, kid: &str, connectors: &[&str], tools: &[&str]) -> Value {
-    json!({
-        "name": name, "iss": ENGINE, "alg": key.alg(), "public_key_jwk": key.jwk(kid),
-        "connectors": connectors, "tools": tools,
-    })
-}
 
 /// A deployment whose only way to a permit is this engine.
 async fn world_with(key: &Key, connectors: &[&str], tools: &[&str]) -> (World, GrantId) {
@@ -301,144 +233,6 @@ async fn an_engine_decides_nothing_outside_its_ceiling() {
         let answer = present(&world, &request, key.sign(&claims)).await;
         assert_eq!(rejected(&answer), "outside_ceiling", "{connectors:?} {tools:?}");
     }
-}
-
-#[tokio::test]
-async fn a_disabled_engine_decides_nothing() {
-    let key = Key::ed25519(7);
-    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
-    let request = list(grant);
-    let claims = allow(&world, &request, "one").await;
-    let mut tx = world.deps.store.write(world.org).await.unwrap();
-    let engines = tx.engines(world.org).await.unwrap();
-    tx.advance_epoch(world.org, &postern::store::Selector::All(true))
-        .await
-        .unwrap();
-    tx.disable_engine(world.org, engines[0].id).await.unwrap();
-    tx.commit().await.unwrap();
-    let answer = present(&world, &request, key.sign(&claims)).await;
-    assert_eq!(rejected(&answer), "unknown_key");
-}
-
-#[tokio::test]
-async fn a_key_nobody_registered_decides_nothing() {
-    let key = Key::ed25519(7);
-    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
-    let request = list(grant);
-    let claims = allow(&world, &request, "one").await;
-    let other = Key::ed25519(8);
-    let answer = present(&world, &request, other.sign_as("EdDSA", "house-2", &claims)).await;
-    assert_eq!(rejected(&answer), "unknown_key");
-    let answer = present(&world, &request, other.sign(&claims)).await;
-    assert_eq!(rejected(&answer), "bad_signature");
-}
-
-#[tokio::test]
-async fn an_engine_of_another_organisation_decides_nothing_here() {
-    let key = Key::ed25519(7);
-    let world = World::with_policies(NO_PERMIT, postern::policy::demo::AGENT).await;
-    let grant = world.connect(world.ada, &[Category::Read]).await;
-    let neighbours = world.neighbours().await;
-    let body = json!({"toml": toml::to_string(&json!({"engine": [engine("House", &key, "house-1", &["acme-mail"], &["*"])]})).unwrap()});
-    let registered = world.api().post(&neighbours[0].proof, "/v1/apply", &body).await;
-    assert_eq!(registered.status, 200, "{}", registered.text());
-    let request = list(grant);
-    let claims = allow(&world, &request, "one").await;
-    let answer = present(&world, &request, key.sign(&claims)).await;
-    assert_eq!(rejected(&answer), "unknown_key");
-}
-
-#[tokio::test]
-async fn a_key_is_good_for_its_own_algorithm_only() {
-    for (key, other) in [(Key::ed25519(7), "ES256"), (Key::p256(7), "EdDSA")] {
-        let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
-        let request = list(grant);
-        let claims = allow(&world, &request, "one").await;
-        let answer = present(&world, &request, key.sign_as(other, "house-1", &claims)).await;
-        assert_eq!(rejected(&answer), "wrong_algorithm");
-        for unknown in ["none", "HS256", "RS256", "eddsa"] {
-            let answer = present(&world, &request, key.sign_as(unknown, "house-1", &claims)).await;
-            assert!(
-                ["wrong_algorithm", "malformed"].contains(&rejected(&answer).as_str()),
-                "{unknown}"
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_engine_does_not_speak_in_posterns_name_nor_in_another_engines() {
-    let key = Key::ed25519(7);
-    let (world, grant) = world_with(&key, &["acme-mail"], &["*"]).await;
-    let request = list(grant);
-    for iss in [ISSUER, "https://other.example"] {
-        let mut claims = allow(&world, &request, "one").await;
-        claims["iss"] = json!(iss);
-        let answer = present(&world, &request, key.sign(&claims)).await;
-        assert_eq!(rejected(&answer), "wrong_issuer", "{iss}");
-    }
-}
-
-#[tokio::test]
-async fn posterns_issuer_cannot_be_registered_as_an_engines() {
-    let key = Key::ed25519(7);
-    let world = World::new().await;
-    let mut engine = engine("House", &key, "house-1", &["acme-mail"], &["*"]);
-    engine["iss"] = json!(ISSUER);
-    let body = json!({"toml": toml::to_string(&json!({"engine": [engine]})).unwrap()});
-    let answer = world.api().post(&world.as_admin(), "/v1/apply", &body).await;
-    assert_eq!(
-        (answer.status, answer.code().as_str()),
-        (400, "invalid_request"),
-        "{}",
-        answer.text()
-    );
-}
-
-#[tokio::test]
-async fn posterns_own_key_cannot_be_registered_as_an_engines() {
-    let world = World::new().await;
-    let keys = world
-        .api()
-        .get(
-            &crate::harness::Proof::Nothing,
-            "/.well-known/postern/decision-keys",
-        )
-        .await
-        .json();
-    let notary = keys["keys"][0].clone();
-    let jwk = json!({"kty": notary["kty"], "crv": notary["crv"], "x": notary["x"], "kid": notary["kid"]});
-    let taken_name = Key::ed25519(7).jwk(notary["kid"].as_str().unwrap());
-    for jwk in [jwk, taken_name] {
-        let engine = json!({"name": "Twin", "iss": ENGINE, "alg": "EdDSA", "public_key_jwk": jwk, "connectors": ["acme-mail"], "tools": ["*"]});
-        let body = json!({"toml": toml::to_string(&json!({"engine": [engine]})).unwrap()});
-        let answer = world.api().post(&world.as_admin(), "/v1/apply", &body).await;
-        assert_eq!(answer.status, 400, "{}", answer.text());
-    }
-}
-
-#[tokio::test]
-async fn two_engines_never_share_a_key_or_the_name_of_one() {
-    let key = Key::ed25519(7);
-    let world = World::new().await;
-    let (first, twin) = (
-        engine("House", &key, "house-1", &["acme-mail"], &["*"]),
-        engine("Twin", &Key::p256(7), "house-1", &["acme-mail"], &["*"]),
-    );
-    let apply = async |engines: &Value| {
-        let body = json!({"toml": toml::to_string(&json!({"engine": engines})).unwrap()});
-        world.api().post(&world.as_admin(), "/v1/apply", &body).await
-    };
-    let together = apply(&json!([first, twin])).await;
-    assert_eq!(together.status, 400, "{}", together.text());
-    assert_eq!(apply(&json!([first])).await.status, 200);
-    let later = apply(&json!([twin])).await;
-    assert_eq!(later.status, 400, "{}", later.text());
-    assert_eq!(
-        apply(&json!([first])).await.status,
-        200,
-        "the same again is no twin"
-    );
 }
 
 #[tokio::test]

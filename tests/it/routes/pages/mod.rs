@@ -290,17 +290,9 @@ impl Links {
         let (deps, org, ada) = (&world.deps, world.org, world.ada);
         let last = |url: &str| url.rsplit('/').next().unwrap().to_owned();
         let login = login::make_link(deps, org, ada, "test".to_owned()).await.unwrap();
-        let ask = Ask {
-            user: ada,
-            connector: acme_mail(),
-            scopes: None,
-            label: None,
-            reconnect: None,
-            return_url: None,
-            agent: None,
-            service: None,
-        };
-        let pending = begin::create(deps, org, ask).await.unwrap();
+        let pending = begin::create(deps, org, Ask::new(ada, acme_mail()))
+            .await
+            .unwrap();
         let answered = Journey::begin(world, ada, None).await;
         let consent = answered.consent(world, "ada@acme.example", false).await;
         answered.come_back(world, consent).await.unwrap();
