@@ -367,6 +367,7 @@ fn witness(settings: &Settings) -> Result<Option<Witness>, AppError> {
     Ok(Some(Witness::new(
         witness.key.clone(),
         witness.url.clone(),
+        witness.monitoring_url.clone(),
         client,
     )))
 }
