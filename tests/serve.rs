@@ -196,3 +196,48 @@ mod release {
         }
     }
 }
+
+#[test]
+fn the_first_organisation_is_not_made_with_a_name_or_an_address_that_nobody_can_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (config, _) = configured(dir.path(), &data);
+    for (org, admin) in [
+        ("", "ada@acme.example"),
+        ("A\u{202e}B", "ada@acme.example"),
+        ("Acme", ""),
+        ("Acme", "ada"),
+        ("Acme", "ada@acme.example\r\nBcc: eve@else.example"),
+        ("Acme", "ada@acme.example,eve@else.example"),
+    ] {
+        let made = run(&["init", "--config", &config, "--org", org, "--admin", admin]);
+        assert_eq!(made.status.code(), Some(2), "{org:?} {admin:?}: {}", words(&made));
+        assert!(!data.exists(), "something was made");
+    }
+}
+
+#[test]
+fn a_missing_data_directory_is_named_and_not_made() {
+    if REFUSED {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (config, _) = configured(dir.path(), &data);
+    assert!(run(&init(&config)).status.success());
+    std::fs::rename(&data, dir.path().join("elsewhere")).unwrap();
+    // Only the directory is missing: database and key are where they are said to be.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("data/postern.db", "elsewhere/postern.db");
+    std::fs::write(&config, text.replace("data/kek", "elsewhere/kek")).unwrap();
+    for verb in ["serve", "recover"] {
+        let refused = run(&[verb, "--config", &config]);
+        assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+        assert!(
+            words(&refused).contains(&format!("the data directory {}", data.display())),
+            "{}",
+            words(&refused)
+        );
+        assert!(!data.exists(), "something was made");
+    }
+}

@@ -272,6 +272,15 @@ pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError
 }
 
 fn parts(settings: &Settings) -> Result<Parts, AppError> {
+    let dir = &settings.data_dir;
+    if !dir.is_dir() {
+        // Not made here: an empty one in the place of one that is not mounted would forget what it kept.
+        return Err(AppError::Refused(format!(
+            "the data directory {dir} does not exist: mount it again if it was in use, or make a new replica's with \
+             `install -d -m 700 {dir}`",
+            dir = dir.display()
+        )));
+    }
     let locking = if settings.keys.allow_unlocked {
         Locking::Preferred
     } else {
@@ -358,6 +367,7 @@ fn witness(settings: &Settings) -> Result<Option<Witness>, AppError> {
     Ok(Some(Witness::new(
         witness.key.clone(),
         witness.url.clone(),
+        witness.monitoring_url.clone(),
         client,
     )))
 }

@@ -1,5 +1,8 @@
 //! The port to a witness (C2SP tlog-witness): it is shown a checkpoint and that it builds on the one it saw last, and
 //! cosigns it. It never sees an entry.
+//!
+//! SECURITY: it is not trusted. What it signs proves what it has seen; a size that it merely says proves nothing, and is
+//! good for choosing what to prove to it next.
 
 use std::{
     collections::BTreeSet,
@@ -13,20 +16,26 @@ use bytes::Bytes;
 use http::Method;
 use url::Url;
 
-use super::{checkpoint::parse_decimal, cosignature::WitnessKey, note::NoteError};
+use super::{
+    checkpoint::{Checkpoint, parse_decimal},
+    cosignature::WitnessKey,
+    note::{NoteError, VerifierKey},
+};
 use crate::{
+    crypto::digest,
     domain::OrgId,
-    egress::{EgressError, OperatorClient, OutboundRequest},
+    egress::{EgressError, InboundResponse, OperatorClient, OutboundRequest},
 };
 
 /// The witness of this deployment.
 #[derive(Debug)]
 pub struct Witness {
     key: WitnessKey,
-    url: Url,
+    submission: Url,
+    monitoring: Url,
     client: OperatorClient,
-    /// Whose logs it cosigns no more, as far as this process was told.
-    contradicted: Mutex<BTreeSet<OrgId>>,
+    /// Whose logs it does not agree about, as far as this process was told.
+    disputed: Mutex<BTreeSet<OrgId>>,
 }
 
 /// What a witness answered.
@@ -34,8 +43,8 @@ pub struct Witness {
 pub enum Answer {
     /// The note, with its cosignature, which holds.
     Cosigned(String),
-    /// It has cosigned a log of this size last.
-    Has(u64),
+    /// It says that it has cosigned a log of this size last. SECURITY: nobody signed that.
+    Claims(u64),
     /// The checkpoint does not build on what it cosigned before.
     Contradicts,
 }
@@ -73,29 +82,30 @@ impl WitnessError {
 }
 
 impl Witness {
-    /// A witness whose submission prefix is `url`.
+    /// A witness by its submission and its monitoring prefix.
     #[must_use]
-    pub fn new(key: WitnessKey, url: Url, client: OperatorClient) -> Self {
+    pub fn new(key: WitnessKey, submission: Url, monitoring: Url, client: OperatorClient) -> Self {
         Self {
             key,
-            url,
+            submission,
+            monitoring,
             client,
-            contradicted: Mutex::default(),
+            disputed: Mutex::default(),
         }
     }
 
-    /// Remembers that it has cosigned another history of this log; says whether that is new.
+    /// Remembers that it does not agree about this log; says whether that is new.
     pub fn disagrees(&self, org: OrgId) -> bool {
-        self.contradicted().insert(org)
+        self.disputed().insert(org)
     }
 
     /// Remembers that it has cosigned this log.
     pub fn agrees(&self, org: OrgId) {
-        self.contradicted().remove(&org);
+        self.disputed().remove(&org);
     }
 
-    fn contradicted(&self) -> MutexGuard<'_, BTreeSet<OrgId>> {
-        self.contradicted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn disputed(&self) -> MutexGuard<'_, BTreeSet<OrgId>> {
+        self.disputed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its key.
@@ -121,23 +131,17 @@ impl Witness {
         }
         body.push('\n');
         body.push_str(note);
-        let mut url = self.url.clone();
-        let prefix = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{prefix}/add-checkpoint"));
         let request = OutboundRequest {
             body: Some(Bytes::from(body)),
-            max_body: MOST_ANSWERED,
-            ..OutboundRequest::new(Method::POST, url)
+            ..OutboundRequest::new(Method::POST, below(&self.submission, "add-checkpoint"))
         };
-        let answer = tokio::time::timeout(ANSWERS_WITHIN, self.client.send(request))
-            .await
-            .map_err(|_| WitnessError::Slow)??;
+        let answer = self.send(request).await?;
         let text = std::str::from_utf8(&answer.body).unwrap_or_default();
         match answer.status {
             200 => Ok(Answer::Cosigned(self.key.add(note, text)?)),
             // With the size it has; the size that was named already: another root of the same size.
             409 => match text.strip_suffix('\n').and_then(parse_decimal) {
-                Some(size) if size != old => Ok(Answer::Has(size)),
+                Some(size) if size != old => Ok(Answer::Claims(size)),
                 _ => Ok(Answer::Contradicts),
             },
             422 => Ok(Answer::Contradicts),
@@ -145,6 +149,39 @@ impl Witness {
             status => Err(WitnessError::Status(status)),
         }
     }
+
+    /// The last checkpoint of a log that it shows, if that is one the log's own key has signed: proof that the log was as
+    /// long as that once. Anything else it may show proves nothing.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn shown(&self, log: &VerifierKey) -> Result<Option<Checkpoint>, WitnessError> {
+        // C2SP tlog-witness, "Monitoring": by the hash of the origin.
+        let origin = digest::hex(&digest::sha256(log.name().as_bytes()));
+        let url = below(&self.monitoring, &format!("{origin}/checkpoint"));
+        let answer = self.send(OutboundRequest::new(Method::GET, url)).await?;
+        let note = std::str::from_utf8(&answer.body)
+            .ok()
+            .filter(|_| answer.status == 200);
+        Ok(note.and_then(|note| Checkpoint::open(note, log).ok()))
+    }
+
+    async fn send(&self, request: OutboundRequest<'_>) -> Result<InboundResponse, WitnessError> {
+        let request = OutboundRequest {
+            max_body: MOST_ANSWERED,
+            ..request
+        };
+        tokio::time::timeout(ANSWERS_WITHIN, self.client.send(request))
+            .await
+            .map_err(|_| WitnessError::Slow)?
+            .map_err(WitnessError::from)
+    }
+}
+
+fn below(prefix: &Url, path: &str) -> Url {
+    let mut url = prefix.clone();
+    url.set_path(&format!("{}/{path}", prefix.path().trim_end_matches('/')));
+    url
 }
 
 /// How long an answer is waited for.

@@ -6,7 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{exit::CliError, output::Output};
-use crate::{app, config::Settings, crypto::lookup::show_api_key};
+use crate::{
+    app,
+    config::Settings,
+    crypto::lookup::show_api_key,
+    domain::text::{LONGEST_NAME, NotALine, is_mail_address, line},
+};
 
 #[derive(Debug, Args)]
 #[command(
@@ -17,10 +22,10 @@ pub(super) struct Init {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The organisation's name.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     org: String,
     /// The first administrator's e-mail address.
-    #[arg(long, value_name = "EMAIL")]
+    #[arg(long, value_name = "EMAIL", value_parser = address)]
     admin: String,
 }
 
@@ -42,5 +47,19 @@ impl Init {
         }));
         output.note("Keep the admin key: it is shown only now. Next: export POSTERN_API_KEY and run `postern apply FILE`.");
         Ok(())
+    }
+}
+
+// There is one `init` for a database: what was mistyped could not be said again.
+
+fn name(text: &str) -> Result<String, NotALine> {
+    line(text, LONGEST_NAME).map(str::to_owned)
+}
+
+fn address(text: &str) -> Result<String, &'static str> {
+    if is_mail_address(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("one plain address, as ada@acme.example")
     }
 }

@@ -123,6 +123,8 @@ pub struct EgressAllow {
 pub struct WitnessSettings {
     /// Its submission prefix: https, or http on loopback.
     pub url: Url,
+    /// Its monitoring prefix, under which it shows what it has cosigned; the submission prefix unless said otherwise.
+    pub monitoring_url: Url,
     /// Its name and public key.
     pub key: WitnessKey,
 }

@@ -364,6 +364,14 @@ fn a_witness_is_read_and_one_that_cannot_be_is_refused() {
     let text = std::fs::read_to_string(path).unwrap();
     let witness = parse(&text, &[]).unwrap().witness.unwrap();
     assert_eq!(witness.key.name(), "witness.example/w1");
+    assert_eq!(witness.monitoring_url, witness.url);
+    let other = "[audit.witness]\nmonitoring_url = \"https://monitor.example\"";
+    let apart = parse(&text.replace("[audit.witness]", other), &[])
+        .unwrap()
+        .witness
+        .unwrap();
+    assert_eq!(apart.monitoring_url.as_str(), "https://monitor.example/");
+    assert_eq!(apart.url, witness.url);
     let key = witness.key.to_string();
     for (from, to, problem) in [
         (key.as_str(), "witness.example/w1", "not the key of a witness"),

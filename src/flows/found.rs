@@ -6,6 +6,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         principal::{KeyOwner, Role},
         secret::ApiKey,
+        text::{LONGEST_NAME, is_mail_address, line},
     },
     store::{OrgRow, UserRow},
 };
@@ -26,8 +27,12 @@ pub struct Founded {
 /// Makes an org with its data key, one admin and one admin key.
 ///
 /// # Errors
-/// When the key service or the database is unavailable.
+/// When the name is no line or the address no plain one, or the key service or the database is unavailable.
 pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded, Refusal> {
+    line(name, LONGEST_NAME).map_err(|refused| Refusal::invalid("/name", refused.to_string()))?;
+    if !is_mail_address(admin_email) {
+        return Err(Refusal::invalid("/admin", "an email is one plain address"));
+    }
     let now = deps.clock.now();
     let org = OrgRow {
         id: OrgId::new(now, &*deps.random)?,

@@ -5,6 +5,7 @@ use crate::{
         OrgId, ServiceId, UserId,
         entry::{EntryDraft, EntryType},
         principal::Role,
+        text::line,
     },
     store::UserRow,
 };
@@ -14,22 +15,15 @@ use super::{Deps, Refusal, record};
 /// The person a host application calls `external_id`; made, with an entry, if there is none yet.
 ///
 /// # Errors
-/// When the name is empty, too long or holds controls, or the database is unavailable.
+/// When the name is no line, or the database is unavailable.
 pub async fn host_user(
     deps: &Deps,
     org: OrgId,
     service: ServiceId,
     external_id: &str,
 ) -> Result<UserId, Refusal> {
-    if external_id.is_empty()
-        || external_id.chars().count() > LONGEST
-        || external_id.chars().any(char::is_control)
-    {
-        return Err(Refusal::invalid(
-            "/user/external_id",
-            "1 to 200 characters without controls",
-        ));
-    }
+    line(external_id, LONGEST)
+        .map_err(|refused| Refusal::invalid("/user/external_id", refused.to_string()))?;
     let known = deps
         .store
         .read(org)

@@ -22,7 +22,7 @@ pub enum Why {
     Older,
     /// The database holds another history than the one that was signed.
     Forked,
-    /// A witness has cosigned more than the database holds.
+    /// A witness shows a longer log than the database holds, signed by the log's own key.
     Witnessed,
 }
 
@@ -149,7 +149,12 @@ async fn ask_witness(
     };
     let size = match witness::show(deps, witness, org).await {
         Ok(witness::Shown::HasMore(size)) => size,
-        Ok(_) => return Ok((None, deps.clock.since_boot() < until)),
+        Ok(shown) => {
+            if let witness::Shown::ClaimsMore(size) = shown {
+                tracing::warn!(org.id = %org, witness.size = size, "the witness says that it has cosigned a longer log of {org} and shows none");
+            }
+            return Ok((None, deps.clock.since_boot() < until));
+        }
         Err(witness::Failed::Witness(error)) => {
             tracing::warn!(cause = %error, "the witness cannot be asked whether this database is the newest");
             return Ok((None, !error.is_outage() && deps.clock.since_boot() < until));

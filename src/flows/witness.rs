@@ -1,8 +1,9 @@
 //! Having the log witnessed: every checkpoint is shown to the witness, with a proof that it builds on the last one it
 //! cosigned; its cosignature is kept with the checkpoint.
 //!
-//! A witness that is gone, slow or does not know the log holds up nothing: releases never ask it. One that has cosigned
-//! more of a log than this database holds proves that the database is older than it was: that seals the org.
+//! A witness that is gone, slow or does not know the log holds up nothing: releases never ask it. One that shows a longer
+//! log than this database holds, signed by the log's own key, proves that the database is older than it was: that seals
+//! the org. One that only says so proves nothing.
 
 use crate::{
     audit::{
@@ -20,8 +21,10 @@ use super::{Deps, Refusal, audit};
 pub enum Shown {
     /// It has cosigned the log as it is.
     Cosigned,
-    /// It has cosigned a longer log than there is here.
+    /// It shows a longer log than there is here, signed by the log's own key.
     HasMore(u64),
+    /// It says that it has cosigned a longer log, and shows none.
+    ClaimsMore(u64),
     /// It has cosigned another history.
     Contradicts,
     /// There is no log yet.
@@ -55,7 +58,10 @@ pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
                     deps.store.seal(org);
                 }
                 // Once: it will say so at every look.
-                Ok(Shown::Contradicts) if !witness.disagrees(org) => {}
+                Ok(Shown::ClaimsMore(_) | Shown::Contradicts) if !witness.disagrees(org) => {}
+                Ok(Shown::ClaimsMore(size)) => {
+                    tracing::error!(org.id = %org, witness.size = size, "the witness says that it has cosigned a longer log of {org} and shows none: either it is wrong, or this database is older than it was");
+                }
                 Ok(Shown::Contradicts) => {
                     tracing::error!(org.id = %org, "the witness has cosigned another history of the log of {org} and cosigns this one no more");
                 }
@@ -112,13 +118,20 @@ pub async fn show(deps: &Deps, witness: &Witness, org: OrgId) -> Result<Shown, F
                 tx.commit().await?;
                 return Ok(Shown::Cosigned);
             }
-            Answer::Has(size) if size <= head.size => old = size,
-            Answer::Has(size) => {
+            Answer::Claims(size) if size <= head.size => old = size,
+            Answer::Claims(size) => {
+                // SECURITY: nobody signed that size. Believed, it would let whoever answers here stop every release.
+                let log = audit::key(deps, org)?;
+                let shown = witness.shown(&log).await.map_err(Failed::Witness)?;
                 // Another replica may have shown it a log that has grown since this one was read.
                 let now = deps.store.read(org).await?.log_head(org).await?;
-                match now.filter(|now| now.size >= size) {
-                    Some(now) => (old, head) = (size, now),
-                    None => return Ok(Shown::HasMore(size)),
+                let Some(now) = now else {
+                    return Ok(Shown::Nothing);
+                };
+                match shown {
+                    _ if now.size >= size => (old, head) = (size, now),
+                    Some(shown) if shown.size > now.size => return Ok(Shown::HasMore(shown.size)),
+                    _ => return Ok(Shown::ClaimsMore(size)),
                 }
             }
             Answer::Contradicts => return Ok(Shown::Contradicts),

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::{problem::Problem, query};
 use crate::{
     crypto::{Gate, api_key, digest},
-    domain::{principal::KeyKind, secret::ApiKey},
+    domain::{principal::KeyKind, secret::ApiKey, text},
 };
 
 /// A JSON body that passed the strict gate (crypto §5) as bytes and then became a `T`.
@@ -88,19 +88,14 @@ pub fn read<T: FromStr<Err: std::fmt::Display>>(pointer: &str, text: &str) -> Re
         .map_err(|error: T::Err| Problem::invalid(pointer, error.to_string()))
 }
 
-/// A short text of people: 1 to `most` characters, no controls.
+/// A short text of people, by the one rule for such texts, refusing with a pointer to it.
 ///
 /// # Errors
 /// 400 when it is something else.
 pub fn line(pointer: &str, text: String, most: usize) -> Result<String, Problem> {
-    let fits = (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    if fits {
-        Ok(text)
-    } else {
-        Err(Problem::invalid(
-            pointer,
-            format!("1 to {most} characters without controls"),
-        ))
+    match text::line(&text, most) {
+        Ok(_) => Ok(text),
+        Err(refused) => Err(Problem::invalid(pointer, refused.to_string())),
     }
 }
 

@@ -47,6 +47,27 @@ async fn two_tables_of_one_name_are_refused_in_plan_and_deed() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_read_as_it_is_written_is_refused() {
+    let world = World::new().await;
+    let engine = json!({"iss": "https://e.example", "alg": "EdDSA", "connectors": [], "tools": [],
+        "public_key_jwk": {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "e"}});
+    for name in [" ", "A\u{202e}B", "A\u{2067}B", "A\u{200b}", "A\nB", "A\u{1b}[1m"] {
+        for (table, rest) in [
+            ("agent", json!({})),
+            ("service", json!({"return_urls": []})),
+            ("engine", engine.clone()),
+        ] {
+            let mut hidden = rest;
+            hidden["name"] = json!(name);
+            let mut plain = hidden.clone();
+            plain["name"] = json!("Mail Assistant");
+            let document = json!({table: [plain, hidden]});
+            refused_at(&world, &document, &format!("/{table}/1/name")).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_without_a_usable_id_or_secret_is_refused() {
     let world = World::new().await;
     for id in ["", "a\nb", "\u{202e}"] {

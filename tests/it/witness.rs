@@ -8,7 +8,12 @@ use std::{
     },
 };
 
-use axum::{Router, extract::State, response::IntoResponse, routing::post};
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::IntoResponse,
+    routing::{get, post},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 use http::StatusCode;
@@ -16,7 +21,7 @@ use postern::{
     audit::{
         Checkpoint, FindingKind, VerifierKey, WitnessKey, verify, verify_witnessed, witness::Witness as Port,
     },
-    crypto::digest::sha256,
+    crypto::digest::{hex, sha256},
     domain::GrantId,
     egress::operator_client,
     flows::{
@@ -44,6 +49,10 @@ struct Witness {
     broken: AtomicU16,
     /// What it signs in place of the text, if anything.
     lie: Mutex<Option<String>>,
+    /// The size it claims whatever it is shown, if any.
+    claim: Mutex<Option<u64>>,
+    /// By hash of the origin: the last checkpoint it was shown and cosigned, as it shows it.
+    shown: Mutex<HashMap<String, String>>,
     asked: AtomicUsize,
 }
 
@@ -108,10 +117,13 @@ impl Witness {
             keys: Mutex::default(),
             broken: AtomicU16::new(0),
             lie: Mutex::default(),
+            claim: Mutex::default(),
+            shown: Mutex::default(),
             asked: AtomicUsize::new(0),
         });
         let app = Router::new()
             .route("/prefix/add-checkpoint", post(Self::add))
+            .route("/prefix/{origin}/checkpoint", get(Self::show))
             .with_state(Arc::clone(&this));
         tokio::spawn(async move { axum::serve(listener, app).await });
         this
@@ -119,9 +131,11 @@ impl Witness {
 
     /// What the service is told of it.
     fn port(&self) -> Port {
+        let url: url::Url = self.url.parse().unwrap();
         Port::new(
             vkey().parse().unwrap(),
-            self.url.parse().unwrap(),
+            url.clone(),
+            url,
             operator_client().unwrap(),
         )
     }
@@ -140,11 +154,21 @@ impl Witness {
         logs.values().next().map_or(0, |(size, _)| *size)
     }
 
+    async fn show(State(this): State<Arc<Self>>, Path(origin): Path<String>) -> axum::response::Response {
+        match this.shown.lock().unwrap().get(&origin) {
+            Some(note) => note.clone().into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
     async fn add(State(this): State<Arc<Self>>, body: String) -> axum::response::Response {
         this.asked.fetch_add(1, Ordering::Relaxed);
         let broken = this.broken.load(Ordering::Relaxed);
         if broken != 0 {
             return StatusCode::from_u16(broken).unwrap().into_response();
+        }
+        if let Some(size) = *this.claim.lock().unwrap() {
+            return (StatusCode::CONFLICT, format!("{size}\n")).into_response();
         }
         let (head, note) = body.split_once("\n\n").unwrap();
         let mut lines = head.lines();
@@ -187,6 +211,8 @@ impl Witness {
         if !holds {
             return StatusCode::UNPROCESSABLE_ENTITY.into_response();
         }
+        let shown = (hex(&sha256(origin.as_bytes())), note.to_owned());
+        this.shown.lock().unwrap().extend([shown]);
         logs.insert(origin, (checkpoint.size, checkpoint.root));
         let at = 1_800_000_000_u64;
         let text = this.lie.lock().unwrap().clone().unwrap_or(checkpoint.to_string());
@@ -345,7 +371,9 @@ async fn restored_with_its_file() -> (Arc<Witness>, World, GrantId) {
     signed(&world).await;
     let file = world.dir.path().join("checkpoints.jsonl");
     let (copy, outside) = (copied(&world).await, std::fs::read(&file).unwrap());
-    world.vend(world.read(grant)).await.unwrap();
+    for _ in 0..4 {
+        world.vend(world.read(grant)).await.unwrap();
+    }
     signed(&world).await;
     witness::round(&world.deps, &server.port()).await.unwrap();
     let world = world
@@ -392,16 +420,67 @@ async fn a_witness_that_does_not_answer_seals_nothing_and_the_worker_seals_once_
     let world = world.restarted().await;
     world.vend(world.read(grant)).await.unwrap();
     server.broken.store(0, Ordering::Relaxed);
-    server
-        .logs
-        .lock()
-        .unwrap()
-        .values_mut()
-        .for_each(|log| log.0 += 100);
     signed(&world).await;
     witness::round(&world.deps, &server.port()).await.unwrap();
     assert!(matches!(
         world.vend(world.read(grant)).await,
         Err(Refusal::Sealed)
     ));
+}
+
+/// A longer checkpoint of this log that its own key has not signed: by whoever has the seed.
+fn forged(world: &World, seed: u8) -> String {
+    let name = audit::verifier_key(&world.deps, world.org).unwrap();
+    let name = name.split('+').next().unwrap();
+    let signer = SigningKey::from_bytes(&[seed; 32]);
+    let key = VerifierKey::new(name, signer.verifying_key().to_bytes()).unwrap();
+    let checkpoint = Checkpoint {
+        origin: name.to_owned(),
+        size: 1_000_000,
+        root: [7; 32],
+        writers: Default::default(),
+    };
+    checkpoint
+        .sign(&key, |text| signer.sign(text).to_bytes())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_longer_log_that_a_witness_only_speaks_of_seals_nothing() {
+    let (server, world, grant) = started().await;
+    std::fs::write(
+        world.dir.path().join("witness"),
+        format!("{}\n{}", server.url, vkey()),
+    )
+    .unwrap();
+    let port = server.port();
+    assert_eq!(witness::round(&world.deps, &port).await.unwrap(), 1);
+    let origin = server.shown.lock().unwrap().keys().next().unwrap().clone();
+    let own = note(&world).await;
+    for claim in [server.size() + 1_000, u64::MAX] {
+        *server.claim.lock().unwrap() = Some(claim);
+        // Nothing, something else, what there was before, and what another key has signed.
+        for shown in [
+            None,
+            Some("4711\n".to_owned()),
+            Some(own.clone()),
+            Some(forged(&world, 9)),
+        ] {
+            let mut notes = server.shown.lock().unwrap();
+            notes.clear();
+            notes.extend(shown.map(|shown| (origin.clone(), shown)));
+            drop(notes);
+            world.vend(world.read(grant)).await.unwrap();
+            signed(&world).await;
+            assert_eq!(witness::round(&world.deps, &port).await.unwrap(), 0);
+            assert!(!world.deps.store.is_sealed(world.org));
+        }
+    }
+    let world = world.restarted().await;
+    assert!(!world.deps.store.is_sealed(world.org));
+    world.vend(world.read(grant)).await.unwrap();
+    signed(&world).await;
+    // Nor is anything remembered of it.
+    *server.claim.lock().unwrap() = None;
+    assert_eq!(witness::round(&world.deps, &server.port()).await.unwrap(), 1);
 }

@@ -23,6 +23,7 @@ pub(super) struct RawAudit {
 #[serde(deny_unknown_fields)]
 struct RawWitness {
     url: Spanned<String>,
+    monitoring_url: Option<Spanned<String>>,
     key: Spanned<String>,
 }
 
@@ -68,8 +69,13 @@ impl File<'_> {
             );
             self.wrong(Some(raw.key.span()), odd)
         })?;
-        let url = self.value::<values::ReceiverUrl>(&raw.url)?.0;
-        Ok(Some(WitnessSettings { url, key }))
+        // C2SP tlog-witness: a witness may use one prefix for both.
+        let monitoring = raw.monitoring_url.as_ref().unwrap_or(&raw.url);
+        Ok(Some(WitnessSettings {
+            url: self.value::<values::ReceiverUrl>(&raw.url)?.0,
+            monitoring_url: self.value::<values::ReceiverUrl>(monitoring)?.0,
+            key,
+        }))
     }
 
     fn sink_kind(&self, raw: &RawSink) -> Result<SinkKind, ConfigError> {

@@ -6,7 +6,12 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     crypto::Gate,
-    domain::{loopback::is_loopback, principal::Role, secret::ClientSecret},
+    domain::{
+        loopback::is_loopback,
+        principal::Role,
+        secret::ClientSecret,
+        text::{LONGEST_NAME, is_mail_address, line},
+    },
     flows::Refusal,
 };
 
@@ -139,31 +144,9 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
             format!("line {line}: {}", without_value(error.message())),
         )
     })?;
-    let names = document
-        .agent
-        .iter()
-        .map(|agent| &agent.name)
-        .chain(document.engine.iter().map(|engine| &engine.name))
-        .chain(document.service.iter().map(|service| &service.name));
-    for name in names {
-        if name.trim().is_empty() || name.chars().count() > 80 || name.chars().any(char::is_control) {
-            return Err(Refusal::invalid(
-                "/toml",
-                "a name has 1 to 80 characters and no controls",
-            ));
-        }
-    }
-    unique("agent", "name", document.agent.iter().map(|agent| &*agent.name))?;
-    unique(
-        "engine",
-        "name",
-        document.engine.iter().map(|engine| &*engine.name),
-    )?;
-    unique(
-        "service",
-        "name",
-        document.service.iter().map(|service| &*service.name),
-    )?;
+    names("agent", document.agent.iter().map(|agent| &*agent.name))?;
+    names("engine", document.engine.iter().map(|engine| &*engine.name))?;
+    names("service", document.service.iter().map(|service| &*service.name))?;
     let emails: Vec<String> = document
         .person
         .iter()
@@ -180,7 +163,7 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
         return Err(Refusal::invalid(&format!("/connector/{id}/client_id"), wrong));
     }
     for person in &document.person {
-        if !is_address(&person.email) {
+        if !is_mail_address(&person.email) {
             return Err(Refusal::invalid("/person", "an email is one plain address"));
         }
     }
@@ -209,6 +192,15 @@ fn without_value(message: &str) -> String {
     message.to_owned()
 }
 
+/// What people and rules call the things of a table: each can be read for what it is, and is the only one.
+fn names<'a>(table: &str, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), Refusal> {
+    for (index, name) in names.clone().enumerate() {
+        line(name, LONGEST_NAME)
+            .map_err(|refused| Refusal::invalid(&format!("/{table}/{index}/name"), refused.to_string()))?;
+    }
+    unique(table, "name", names)
+}
+
 /// One thing has one table: which of two would hold is nobody's to guess.
 fn unique<'a>(table: &str, member: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
@@ -231,15 +223,6 @@ pub(super) fn address_key(email: &str) -> String {
 // RFC 6749 §A.1, §A.2: visible characters and blanks; nobody's id or secret is empty.
 fn is_client_text(text: &str) -> bool {
     (1..=2048).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
-}
-
-fn is_address(text: &str) -> bool {
-    let plain = text.len() <= 254
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b",;<>\"()\\".contains(&byte));
-    plain
-        && matches!(text.split_once('@'), Some((local, domain)) if !local.is_empty() && domain.contains('.') && !domain.contains('@'))
 }
 
 fn is_return_url(text: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    domain::{ScopeSet, connector::Connector, rules::ConnectorRules},
+    domain::{ScopeSet, connector::Connector, rules::ConnectorRules, text},
     flows::{Refusal, connect},
 };
 
@@ -59,7 +59,7 @@ pub(super) fn check(connector: &Connector, document: &ConnectorDoc) -> Result<()
         "tenants",
         tenants.as_deref(),
         is_tenant,
-        "a tenant is 1 to 256 characters without controls",
+        "a tenant is 1 to 256 characters, none that hides or moves others",
     )
 }
 
@@ -141,6 +141,6 @@ fn is_domain(text: &str) -> bool {
     text.len() <= 253 && text.contains('.') && text.split('.').all(label)
 }
 
-fn is_tenant(text: &str) -> bool {
-    !text.is_empty() && text.chars().count() <= 256 && !text.chars().any(char::is_control)
+fn is_tenant(name: &str) -> bool {
+    text::line(name, 256).is_ok()
 }

@@ -62,8 +62,9 @@ pub async fn open_as(
 fn witness_of(dir: &Path) -> Option<Witness> {
     let named = std::fs::read_to_string(dir.join("witness")).ok()?;
     let (url, key) = named.split_once('\n').unwrap();
+    let url: url::Url = url.parse().unwrap();
     let client = operator_client().unwrap();
-    Some(Witness::new(key.parse().unwrap(), url.parse().unwrap(), client))
+    Some(Witness::new(key.parse().unwrap(), url.clone(), url, client))
 }
 
 /// The text of a connector of one's own: Acme Mail's, changed.
