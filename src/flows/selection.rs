@@ -60,7 +60,10 @@ pub(super) async fn select(
                 views.retain(|view| names(&view.facts.grant, account));
             }
             match views.as_slice() {
-                [] => Err(connection_required(deps, caller, ask, *user, connector).await),
+                [] => {
+                    settled(deps, caller).await?;
+                    Err(connection_required(deps, caller, ask, *user, connector).await)
+                }
                 [one] => {
                     usable(deps, caller, ask, &one.facts.grant, connector).await?;
                     Ok(Arc::clone(one))
@@ -170,7 +173,19 @@ async fn usable(
             Ok(())
         }
         GrantState::Revoked { at } => Err(Refusal::Revoked { grant: grant.id, at }),
-        _ => Err(reconnect_required(deps, caller, ask, grant, connector).await),
+        _ => {
+            settled(deps, caller).await?;
+            Err(reconnect_required(deps, caller, ask, grant, connector).await)
+        }
+    }
+}
+
+/// A grant that was connected again since it was read needs no link, and none that counts against the few there are.
+async fn settled(deps: &Deps, caller: Caller) -> Result<(), Refusal> {
+    if deps.facts.is_current(deps, caller.org).await? {
+        Ok(())
+    } else {
+        Err(Refusal::Unsettled)
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) const SQLITE: BatchSql = BatchSql {
         JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
           AND s.entry_id <> j.value ->> 3",
     waiting: "SELECT w.org_id, w.writer, w.placed FROM json_each($1) j
-        JOIN writers w ON w.org_id = j.value AND w.seq > w.placed ORDER BY w.org_id, w.writer",
+        JOIN writers w ON w.org_id = j.value AND w.waits = 1 ORDER BY w.org_id, w.writer",
     // The numbers of a writer have no gaps.
     waiting_entries: "SELECT j.key, e.bytes FROM json_each($1) j
         JOIN entries e ON e.org_id = j.value ->> 0 AND e.writer = j.value ->> 1
@@ -162,8 +162,9 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         SELECT a.entry, i.digest, i.entry_id, i.status, i.code FROM asked a
         JOIN idempotency i ON i.org_id = a.org AND i.principal = a.principal AND i.route = a.route
           AND i.key = a.key AND i.entry_id <> a.entry",
-    give_back_idempotency: "DELETE FROM idempotency WHERE (org_id, entry_id) IN
-        (SELECT j.value ->> 0, j.value ->> 1 FROM json_array_elements($1::json) j)",
+    give_back_idempotency: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS entry
+            FROM json_array_elements($1::json))
+        DELETE FROM idempotency i USING asked a WHERE i.org_id = a.org AND i.entry_id = a.entry",
     spend: "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, (j.value ->> 4)::bigint
         FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
@@ -173,8 +174,9 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         SELECT a.entry, s.entry_id FROM asked a
         JOIN spent s ON s.org_id = a.org AND s.iss = a.iss AND s.jti = a.jti AND s.entry_id <> a.entry",
     waiting: "SELECT w.org_id, w.writer, w.placed FROM json_array_elements_text($1::json) j
-        JOIN writers w ON w.org_id = j.value AND w.seq > w.placed ORDER BY w.org_id, w.writer",
+        JOIN writers w ON w.org_id = j.value AND w.waits = 1 ORDER BY w.org_id, w.writer",
     // A sub-select for each writer, which OFFSET keeps apart: asked for all at once, the planner reads every entry there is.
+    // Within it, what the document says is a parameter, which no policy minds.
     waiting_entries: "SELECT j.place - 1, e.bytes FROM json_array_elements($1::json) WITH ORDINALITY j(value, place)
         CROSS JOIN LATERAL (SELECT bytes, writer_seq FROM entries
           WHERE org_id = j.value ->> 0 AND writer = j.value ->> 1 AND writer_seq > (j.value ->> 2)::bigint
@@ -183,9 +185,10 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         ORDER BY j.place, e.writer_seq",
     log_heads: "SELECT l.org_id, l.size, l.head, l.checkpoint FROM json_array_elements_text($1::json) j
         JOIN logs l ON l.org_id = j.value",
-    tiles: "SELECT t.org_id, t.level, t.tile, t.hashes FROM json_array_elements($1::json) j
-        JOIN tiles t ON t.org_id = j.value ->> 0 AND t.level = (j.value ->> 1)::bigint
-          AND t.tile = (j.value ->> 2)::bigint",
+    tiles: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, (value ->> 1)::bigint AS level,
+            (value ->> 2)::bigint AS tile FROM json_array_elements($1::json))
+        SELECT t.org_id, t.level, t.tile, t.hashes FROM asked a
+        JOIN tiles t ON t.org_id = a.org AND t.level = a.level AND t.tile = a.tile",
     put_logs: "INSERT INTO logs (org_id, size, head, checkpoint, updated_at)
         SELECT j.value ->> 0, (j.value ->> 1)::bigint, j.value ->> 2, j.value ->> 3, $2
         FROM json_array_elements($1::json) j ORDER BY 1
@@ -198,11 +201,12 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
     place: "INSERT INTO leaves (org_id, log_index, entry_id)
         SELECT j.value ->> 0, (j.value ->> 1)::bigint, j.value ->> 2 FROM json_array_elements($1::json) j",
     // The gate moves these rows on in the order of the orgs: so does this, or the two could wait for each other.
-    placed: "WITH asked AS MATERIALIZED (
-          SELECT w.org_id, w.writer, (j.value ->> 2)::bigint AS number FROM json_array_elements($1::json) j
-          JOIN writers w ON w.org_id = j.value ->> 0 AND w.writer = j.value ->> 1
-          ORDER BY w.org_id, w.writer FOR NO KEY UPDATE OF w)
-        UPDATE writers w SET placed = a.number FROM asked a WHERE w.org_id = a.org_id AND w.writer = a.writer",
+    placed: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS writer,
+            (value ->> 2)::bigint AS number FROM json_array_elements($1::json)),
+          held AS MATERIALIZED (SELECT w.org_id, w.writer, a.number FROM asked a
+            JOIN writers w ON w.org_id = a.org AND w.writer = a.writer
+            ORDER BY w.org_id, w.writer FOR NO KEY UPDATE OF w)
+        UPDATE writers w SET placed = h.number FROM held h WHERE w.org_id = h.org_id AND w.writer = h.writer",
     leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
           coalesce(l.failures, 0), coalesce(l.not_before, 0)
         FROM json_array_elements_text($2::json) j

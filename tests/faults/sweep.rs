@@ -211,5 +211,6 @@ async fn killed_at_any_system_call_of_a_rotation_without_a_grace_loses_nothing_s
     sweep(Rotation::Strict).await;
 }
 
-/// An agent gets ten links to connect again in ten minutes; a server that needs more is left for a new one.
-const LINKS: usize = 4;
+/// An agent gets ten links to connect again in ten minutes, one for each loss; a server that needs more is left for a new
+/// one.
+const LINKS: usize = 10;

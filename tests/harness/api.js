@@ -1,5 +1,9 @@
 // A client of Postern's API: no retries, redirects shown and not followed.
-import { request } from 'node:http';
+import { Agent, request } from 'node:http';
+
+// Postern closes a connection that lay idle for five seconds; one that is given up sooner is never closed while it is
+// being used again.
+const connections = new Agent({ keepAlive: true, timeout: 2_000 });
 
 export class Api {
   /** `host`: the address a proxy in front passes on, where it is not the one that is asked. */
@@ -56,7 +60,7 @@ export class Api {
 
 function as(host, url, { method, headers, body }) {
   return new Promise((resolve, reject) => {
-    const asking = request(url, { method, headers: { ...headers, host, 'content-length': Buffer.byteLength(body ?? '') } }, async (answer) => {
+    const asking = request(url, { agent: connections, method, headers: { ...headers, host, 'content-length': Buffer.byteLength(body ?? '') } }, async (answer) => {
       const chunks = [];
       for await (const chunk of answer) chunks.push(chunk);
       resolve(new Response(Buffer.concat(chunks), { status: answer.statusCode, headers: answer.headers }));

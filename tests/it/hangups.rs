@@ -130,6 +130,35 @@ async fn a_refresh_dropped_after_any_poll_asks_the_provider_once_and_keeps_the_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_was_begun_is_done_though_nobody_waits_for_it() {
+    let (world, mut grant) = World::connected().await;
+    for polls in 0.. {
+        let before = count(&world, EntryType::Revoke).await;
+        let ask = revoke::Ask {
+            selector: Selector::Grant(grant),
+            reason: "test".to_owned(),
+            drain: false,
+            by: "test".to_owned(),
+        };
+        let done = dropped_after(revoke::run(&world.deps, world.org, ask), polls).await;
+        until("the revocation's entry", async || {
+            (count(&world, EntryType::Revoke).await == before + 1).then_some(())
+        })
+        .await;
+        let refused = world.vend(world.read(grant)).await;
+        assert!(refused.is_err(), "{polls}: {refused:?}");
+        if let Some(done) = done {
+            done.unwrap();
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+        grant = world.connect(world.ada, &[Category::Read]).await;
+    }
+    nothing_stays_open(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_dropped_after_any_poll_is_done_or_not_begun() {
     let (world, mut grant) = World::connected().await;
     let api = world.api();
@@ -261,6 +290,31 @@ async fn a_confirmation_dropped_after_any_poll_keeps_one_grant() {
         end_everything(&world).await;
     }
     nothing_stays_open(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_confirmation_that_was_begun_is_kept_though_nobody_waits_for_it() {
+    let world = World::new().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let back = journey.way_back(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer(&back)).await.unwrap();
+    for patience in [50, 100, 200, 300, 400, 500] {
+        // Nothing can be kept while another writes; by the time the person goes away, it waits for that.
+        let writer = world.deps.store.write(world.org).await.unwrap();
+        let confirming = journey.confirm(&world, &[Category::Read]);
+        let answered = tokio::time::timeout(Duration::from_millis(patience), confirming).await;
+        drop(writer);
+        assert!(answered.is_err(), "it was kept while another wrote: {answered:?}");
+        for _ in 0..50 {
+            let grants = world.grants_of(world.ada).await;
+            if let Some(grant) = grants.first() {
+                assert_eq!((grants.len(), &grant.state), (1, &GrantState::Active));
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    panic!("what was begun is not kept");
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ mod sinks;
 mod spool;
 mod sweep;
 mod vend;
+mod walks;
 mod week;
 mod witness;
 mod writers;

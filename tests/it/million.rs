@@ -12,11 +12,11 @@ use std::{
 use postern::{
     domain::connector::Category,
     flows::{Deps, Refusal, revoke, vend},
-    store::{Location, Selector},
+    store::Selector,
 };
 use tokio::task::JoinSet;
 
-use super::harness::{World, database, ending};
+use super::harness::{World, ending};
 
 fn many() -> u64 {
     let asked = std::env::var("POSTERN_TEST_GRANTS");
@@ -176,51 +176,6 @@ async fn a_revocation_gets_through_the_full_load_of_three_replicas() {
         stopped < WITHIN && waits[persons - 1] < WITHIN,
         "{waits:?} {stopped:?}"
     );
-}
-
-/// Over PostgreSQL every statement is held to its orgs by policies; that must not keep it from the indexes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_walks_neither_the_grants_nor_the_secrets_of_a_large_org() {
-    let world = World::on_postgres().await;
-    let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
-    world.seed(grant, 20_000).await;
-    let copied = "INSERT INTO secrets SELECT s.* FROM grants g, LATERAL (SELECT (jsonb_populate_record(s,
-           jsonb_build_object('row_id', g.id))).* FROM secrets s WHERE s.row_id = '{}') s
-         WHERE g.id <> '{}'";
-    world.raw_sql(&copied.replace("{}", &grant.to_string())).await;
-    database::raw_sql(&world.location, "VACUUM ANALYZE secrets").await;
-    let Location::Postgres(settings) = &world.location else {
-        panic!()
-    };
-    let name = database::name_of(settings);
-    // Where an index can be used, it is; where a policy forbids it, a walk is all that is left.
-    database::raw_sql(
-        &world.location,
-        &format!("ALTER DATABASE {name} SET enable_seqscan = off"),
-    )
-    .await;
-    let deps = world.replica().await.unwrap();
-    let mut superuser = database::superuser(&name).await;
-    let mut read = async || -> (i64, i64) {
-        sqlx::query_as(
-            "SELECT sum(seq_tup_read)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables
-             WHERE relname IN ('grants', 'secrets')",
-        )
-        .fetch_one(&mut superuser)
-        .await
-        .unwrap()
-    };
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = read().await;
-    // A connection tells what it has read once it is used again a second later.
-    for _ in 0..60 {
-        world.later(Duration::from_secs(61));
-        vend::vend(&deps, world.agent, world.read(grant)).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let after = read().await;
-    assert!(after.1 > before.1, "nothing was told: {before:?} {after:?}");
-    assert!(after.0 - before.0 < 20_000, "{before:?} {after:?}");
 }
 
 /// The promise is a second; a build without optimisation beside others on a busy machine is given more.

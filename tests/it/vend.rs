@@ -7,7 +7,7 @@ use postern::{
 };
 use serde_json::json;
 
-use super::harness::{Journey, World, acme_mail, ask, token};
+use super::harness::{Journey, World, acme_mail, ask, database, token};
 
 #[tokio::test]
 async fn an_allowed_action_is_executed_and_answered() {
@@ -177,6 +177,21 @@ async fn reconnecting(world: &World, grant: GrantId) -> ConnectRow {
     };
     let mut tx = world.deps.store.read(world.org).await.unwrap();
     tx.connect(world.org, link.session).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn who_has_connected_again_is_asked_for_nothing_on_facts_from_before() {
+    let (world, grant) = World::connected().await;
+    world
+        .raw_sql("UPDATE grants SET state = 'needs_reconnect', state_reason = 'expired'")
+        .await;
+    let asked = reconnecting(&world, grant).await;
+    assert_eq!(world.connect(world.ada, &[Category::Read]).await, grant);
+    let links = database::counts(&world.location).await["connect_sessions"];
+    // This process has read no more of the grant than that it needs its person.
+    world.vend(world.read(grant)).await.unwrap();
+    let after = database::counts(&world.location).await["connect_sessions"];
+    assert_eq!(after, links, "another link than {asked:?} was made");
 }
 
 #[tokio::test]
