@@ -1,0 +1,44 @@
+//! The refresh storm: very many grants whose access tokens have ended, ten waiters for each in three replica processes, and
+//! a provider that rotates strictly and takes 200 ms for an answer. Every grant is refreshed once, by whichever replica is
+//! first, every waiter gets that very token, and with as many calls under way as are allowed it takes little longer than
+//! the provider does.
+//!
+//! The processes are this program started again; everything they are built of is the library's own, and the waiters in
+//! them wait by the function that a vend waits by. One waiter in a hundred is a vend that comes over HTTP.
+//!
+//! 500 grants; 10,000 with `POSTERN_LONG=1`, `POSTERN_TEST_GRANTS` says another number. The time is asserted in the long form
+//! and only where nothing else ran when it began; it is printed always. Needs PostgreSQL.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that goes wrong stops; its name is its documentation"
+)]
+
+mod callers;
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the integration tests' own way to a PostgreSQL server"
+)]
+#[path = "../it/harness/database.rs"]
+mod database;
+#[expect(dead_code, reason = "the fault campaign's client; nobody hangs up here")]
+#[path = "../faults/campaign/http.rs"]
+mod http;
+mod machine;
+mod plan;
+mod processes;
+mod provider;
+mod replica;
+mod seed;
+mod storm;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    match plan::Orders::given() {
+        Some(orders) => replica::run(orders).await,
+        None => storm::run().await,
+    }
+}
