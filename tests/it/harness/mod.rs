@@ -30,7 +30,10 @@ use postern::{
     },
     http::{guard::RequestIds, server},
     policy::demo,
-    store::{ApiKeyRow, CopyError, Copying, EntryFilter, Keyed, Location, Report, StoreError, TimeSource},
+    store::{
+        ApiKeyRow, CopyError, Copying, EntryFilter, Keyed, Location, OutsideError, Report, StoreError,
+        TimeSource,
+    },
 };
 use postern_kms::local::{LocalKeys, create_key_file};
 use serde_json::{Value, json};
@@ -358,7 +361,7 @@ impl World {
                         agent_key: self.agent_key,
                     };
                 }
-                Err(AppError::Store(StoreError::Locked)) => {
+                Err(error) if is_held(&error) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(error) => panic!("not opened again: {error}"),
@@ -438,6 +441,14 @@ pub fn token(ask: Ask) -> Ask {
         mode: Some(Mode::Token),
         ..ask
     }
+}
+
+/// Whether tasks of a process before this one have not let go yet.
+pub fn is_held(error: &AppError) -> bool {
+    matches!(
+        error,
+        AppError::Store(StoreError::Locked) | AppError::Outside(OutsideError::InUse { .. })
+    )
 }
 
 pub fn acme_mail() -> ConnectorId {
