@@ -151,8 +151,10 @@ async fn open_with(
     gate: impl FnOnce(Store, Arc<dyn Clock>) -> Gate,
 ) -> Result<Arc<Deps>, AppError> {
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
+    // First of all: whoever may not have the directory takes nothing in the database either.
+    let outside = Outside::open(&parts.data_dir)?;
     let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &random).await?;
-    let store = store.keeping(Outside::open(&parts.data_dir)?);
+    let store = store.keeping(outside);
     own(&store, parts.kind).await?;
     store.tell_changes(parts.webhook.is_some()).await?;
     let keyring = Keyring::new(

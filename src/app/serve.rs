@@ -83,6 +83,7 @@ pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::
     create_kek(&settings)?;
     let deps = open(parts(&settings)?).await?;
     if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
+        deps.store.close().await;
         return Err(AppError::Refused(
             "this database has an organisation already; nothing was changed".to_owned(),
         ));

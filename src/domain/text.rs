@@ -54,12 +54,24 @@ fn shapes(letter: char) -> bool {
 /// Whether it is one plain mail address: ASCII, one `@`, nothing that a header or a list would read as more than that.
 #[must_use]
 pub fn is_mail_address(text: &str) -> bool {
-    let plain = text.len() <= 254
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b",;<>\"()\\".contains(&byte));
-    plain
-        && matches!(text.split_once('@'), Some((local, domain)) if !local.is_empty() && domain.contains('.') && !domain.contains('@'))
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b",;<>\"()\\@".contains(&byte);
+    text.len() <= 254
+        && matches!(text.split_once('@'), Some((local, domain))
+            if !local.is_empty() && local.bytes().all(plain) && is_mail_domain(domain))
+}
+
+/// Whether it is a domain as mail uses it. SECURITY: one label would be a whole top-level domain.
+#[must_use]
+pub fn is_mail_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.contains('.') && text.split('.').all(label)
 }
 
 #[cfg(test)]
@@ -127,6 +139,11 @@ mod tests {
             "Ada <ada@acme.example>",
             "a\u{e4}@acme.example",
             "ada @acme.example",
+            "ada@.",
+            "ada@acme..example",
+            "ada@acme.example.",
+            "ada@-acme.example",
+            "ada@acme_mail.example",
         ] {
             assert!(!is_mail_address(text), "{text:?}");
         }

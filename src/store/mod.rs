@@ -21,6 +21,7 @@ mod grants;
 mod growth;
 mod keys;
 mod listing;
+mod lock;
 mod log;
 mod migrations;
 mod notices;
@@ -395,6 +396,9 @@ impl Store {
         }
         self.leave_replica().await;
         self.engine.close().await;
+        if let Some(outside) = self.outside() {
+            outside.release();
+        }
     }
 
     async fn stop_writers(&self) {

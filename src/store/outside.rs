@@ -16,6 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::lock;
 use crate::domain::{OrgId, entry::Epoch};
 
 /// One line of the file.
@@ -66,6 +67,12 @@ pub enum OutsideError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Another process writes it. Each would replace the other's file and remember nothing any more.
+    #[error("{path}: another process is using this data directory; every process has its own")]
+    InUse {
+        /// Which file.
+        path: String,
+    },
     /// A line is none of ours: the file proves nothing.
     #[error("{path}: line {line} is damaged; move the file away and run `postern recover`")]
     Damaged {
@@ -83,6 +90,7 @@ pub struct Outside {
     /// Lines that are not in the file yet. Adding one never waits for the disk.
     waiting: Mutex<Vec<Line>>,
     file: Mutex<Appending>,
+    lock: File,
 }
 
 #[derive(Debug)]
@@ -94,19 +102,34 @@ struct Appending {
 }
 
 impl Outside {
-    /// Opens, or makes, the file of the replica whose data directory is `dir`.
+    /// Opens, or makes, the file of the replica whose data directory is `dir`, and holds the directory until this is
+    /// released or dropped.
     ///
     /// # Errors
-    /// When it cannot be read or written, or a line in it is damaged.
+    /// When another process holds it, it cannot be read or written, or a line in it is damaged.
     pub fn open(dir: &Path) -> Result<Self, OutsideError> {
         let path = dir.join("checkpoints.jsonl");
+        // SECURITY: opening replaces the file. A process that went on writing the old one would forget what it revokes.
+        let lock = lock::take(&path.with_extension("lock")).map_err(|cause| failed(&path, cause))?;
+        let Some(lock) = lock else {
+            return Err(OutsideError::InUse {
+                path: path.display().to_string(),
+            });
+        };
         let kept = read(&path)?;
         let appending = compact(&path, &kept).map_err(|cause| failed(&path, cause))?;
         Ok(Self {
             path,
             waiting: Mutex::default(),
             file: Mutex::new(appending),
+            lock,
         })
+    }
+
+    /// Lets another process have the directory. Nothing may be added any more.
+    pub(super) fn release(&self) {
+        // What fails here ends with the process.
+        let _unlocked = self.lock.unlock();
     }
 
     /// Everything the file says, by org.

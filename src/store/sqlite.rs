@@ -22,7 +22,7 @@ use super::{
     StoreError,
     engine::Mode,
     entries::{self, ChainEnd},
-    migrations,
+    lock, migrations,
     sql::{Row, Value, json},
 };
 
@@ -37,7 +37,9 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
-        let lock = lock(path)?;
+        let lock = lock::take(&path.with_extension("lock"))
+            .map_err(StoreError::File)?
+            .ok_or(StoreError::Locked)?;
         // The file is made here, not by SQLite, so that its mode is ours from the first byte.
         OpenOptions::new()
             .create(true)
@@ -262,18 +264,6 @@ pub(super) async fn version(path: &Path) -> Result<Option<i64>, StoreError> {
     connection.close().await?;
     // Another file altogether, or one of another program.
     Ok(newest.unwrap_or(None))
-}
-
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path.with_extension("lock"))
-        .map_err(StoreError::File)?;
-    file.try_lock().map_err(|_| StoreError::Locked)?;
-    Ok(file)
 }
 
 /// What the writer keeps of the file in memory, in KiB if negative. Every org adds at the end of its own part of each

@@ -68,6 +68,38 @@ async fn a_name_that_is_not_read_as_it_is_written_is_refused() {
 }
 
 #[tokio::test]
+async fn an_address_an_issuer_or_a_return_address_that_reads_as_another_is_refused() {
+    let world = World::new().await;
+    for email in [
+        "ada@acme.example\r\nBcc: eve@else.example",
+        "ada@acme..example",
+        "ada@acme.example,eve@else.example",
+    ] {
+        let document = json!({"person": [{"email": email, "role": "member"}]});
+        refused_at(&world, &document, "/person").await;
+    }
+    for iss in [
+        "",
+        "https://e.example\n",
+        "https://e\u{202e}.example",
+        &"x".repeat(513),
+    ] {
+        let engine = json!({"name": "E", "iss": iss, "alg": "EdDSA", "connectors": [], "tools": [],
+            "public_key_jwk": {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "e"}});
+        refused_at(&world, &json!({"engine": [engine]}), "/engine/0/iss").await;
+    }
+    for url in [
+        "https://host.example\\@evil.example/",
+        "https://host.example/\r\nX: y",
+        "https://h\u{f6}st.example/",
+        "https://host.example/a b",
+    ] {
+        let document = json!({"service": [{"name": "S", "return_urls": [url]}]});
+        refused_at(&world, &document, "/service/return_urls").await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_without_a_usable_id_or_secret_is_refused() {
     let world = World::new().await;
     for id in ["", "a\nb", "\u{202e}"] {

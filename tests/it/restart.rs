@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use postern::app::{AppError, Kind};
-use postern::store::StoreError;
+use postern::store::{OutsideError, StoreError};
 use serde_json::{Value, json};
 
 use postern::domain::connector::Category;
 
-use super::harness::{Proof, World, log_in, open_as};
+use super::harness::{Proof, World, is_held, log_in, open_as};
 
 fn list(grant: impl ToString) -> Value {
     json!({"grant": grant.to_string(), "tool": "messages.list", "args": {}})
@@ -169,6 +169,37 @@ async fn a_second_deployment_on_the_same_sqlite_file_is_refused_while_the_first_
     world.vend(world.read(grant)).await.unwrap();
 }
 
+/// `recover` or `init` beside a running replica, with its configuration.
+#[tokio::test]
+async fn a_second_process_in_a_replicas_data_directory_is_refused_and_takes_nothing_from_it() {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let kept = || std::fs::read_to_string(world.dir.path().join("checkpoints.jsonl")).unwrap();
+    let before = kept();
+    let World {
+        dir,
+        location,
+        clock,
+        acme,
+        ..
+    } = &world;
+    let second = open_as(Kind::Dev, dir.path(), location, clock, acme).await;
+    assert!(
+        matches!(second, Err(AppError::Outside(OutsideError::InUse { .. }))),
+        "{second:?}"
+    );
+    let body = json!({"selector": {"grant": grant}, "reason": "test"});
+    let answer = world
+        .api()
+        .post(&world.as_admin(), "/v1/revocations", &body)
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(
+        kept().len() > before.len(),
+        "the first one writes to a file that has no name"
+    );
+}
+
 #[tokio::test]
 async fn a_database_made_by_dev_is_not_opened_by_serve() {
     let (world, grant) = World::connected().await;
@@ -184,7 +215,7 @@ async fn a_database_made_by_dev_is_not_opened_by_serve() {
     drop(deps);
     for _ in 0..500 {
         match open_as(Kind::Serve, dir.path(), &location, &clock, &acme).await {
-            Err(AppError::Store(StoreError::Locked)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) if is_held(&error) => tokio::time::sleep(Duration::from_millis(10)).await,
             Err(AppError::Refused(words)) => {
                 assert!(words.contains("made by `postern dev`"), "{words}");
                 return;

@@ -146,6 +146,10 @@ pub(super) fn parse(text: &str) -> Result<Document, Refusal> {
     })?;
     names("agent", document.agent.iter().map(|agent| &*agent.name))?;
     names("engine", document.engine.iter().map(|engine| &*engine.name))?;
+    for (index, engine) in document.engine.iter().enumerate() {
+        line(&engine.iss, LONGEST_ISSUER)
+            .map_err(|refused| Refusal::invalid(&format!("/engine/{index}/iss"), refused.to_string()))?;
+    }
     names("service", document.service.iter().map(|service| &*service.name))?;
     let emails: Vec<String> = document
         .person
@@ -226,6 +230,10 @@ fn is_client_text(text: &str) -> bool {
 }
 
 fn is_return_url(text: &str) -> bool {
+    // SECURITY: where browsers take a `\` for a `/` and leave line breaks out, whoever reads the plan sees another host.
+    if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
+        return false;
+    }
     let Ok(url) = url::Url::parse(text) else {
         return false;
     };
@@ -233,6 +241,8 @@ fn is_return_url(text: &str) -> bool {
     scheme && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
 }
 
+/// Characters in the name that an engine signs with.
+const LONGEST_ISSUER: usize = 512;
 const CLIENT_TEXT: &str = "a client's id or secret has 1 to 2048 characters, ASCII without controls";
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(super) fn check(connector: &Connector, document: &ConnectorDoc) -> Result<()
         &at,
         "domains",
         domains.as_deref(),
-        is_domain,
+        text::is_mail_domain,
         "a domain is two or more ASCII labels",
     )?;
     fits(
@@ -126,19 +126,6 @@ pub(super) fn describe(rules: &ConnectorRules) -> String {
 /// Whether the document takes the ceiling away, as an engine's `tools = ["*"]` does.
 fn is_every(document: &ConnectorDoc) -> bool {
     document.scopes.as_deref().is_some_and(|scopes| scopes == ["*"])
-}
-
-/// A name as mail uses it. SECURITY: one label would be a whole top-level domain.
-fn is_domain(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    text.len() <= 253 && text.contains('.') && text.split('.').all(label)
 }
 
 fn is_tenant(name: &str) -> bool {

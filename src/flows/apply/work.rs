@@ -81,12 +81,11 @@ impl Work {
                 } else {
                     "update"
                 };
-                let detail = format!(
-                    "{}, may decide about {} at {}",
-                    engine.alg,
-                    engine.tools.join(", "),
-                    engine.connectors.join(", ")
-                );
+                let ceiling = match (&*engine.tools, &*engine.connectors) {
+                    ([], _) | (_, []) => "nothing".to_owned(),
+                    (tools, connectors) => format!("{} at {}", tools.join(", "), connectors.join(", ")),
+                };
+                let detail = format!("{}, may decide about {ceiling}", engine.alg);
                 (change, "engine", engine.name.clone(), detail)
             }
             Self::CreatePerson { email, role } => {

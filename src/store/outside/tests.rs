@@ -68,6 +68,25 @@ fn what_was_flushed_is_there_after_opening_again_and_only_its_owner_reads_it() {
 }
 
 #[test]
+fn nobody_else_opens_it_while_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Outside::open(dir.path()).unwrap();
+    let refused = Outside::open(dir.path());
+    assert!(matches!(refused, Err(OutsideError::InUse { .. })), "{refused:?}");
+    // It is still this one's file that the name leads to.
+    write(&outside, vec![line(1, 1, checkpoint(3))]);
+    assert_eq!(std::fs::read_to_string(file(&dir)).unwrap().lines().count(), 1);
+    outside.release();
+    assert!(
+        Outside::open(dir.path())
+            .unwrap()
+            .kept()
+            .unwrap()
+            .contains_key(&org(1))
+    );
+}
+
+#[test]
 fn half_a_last_line_is_forgotten_and_never_spoils_the_next() {
     let dir = tempfile::tempdir().unwrap();
     write(

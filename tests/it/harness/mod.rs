@@ -28,7 +28,7 @@ use postern::{
         vend::{self, Vended},
     },
     policy::demo,
-    store::{EntryFilter, Location, Report, Selector, StoreError},
+    store::{EntryFilter, Location, OutsideError, Report, Selector, StoreError},
 };
 use serde_json::{Value, json};
 
@@ -355,7 +355,7 @@ impl World {
                         agent_key: self.agent_key,
                     };
                 }
-                Err(AppError::Store(StoreError::Locked)) => {
+                Err(error) if is_held(&error) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(error) => panic!("not opened again: {error}"),
@@ -419,6 +419,14 @@ pub fn token(ask: Ask) -> Ask {
         mode: Some(Mode::Token),
         ..ask
     }
+}
+
+/// Whether tasks of a process before this one have not let go yet.
+pub fn is_held(error: &AppError) -> bool {
+    matches!(
+        error,
+        AppError::Store(StoreError::Locked) | AppError::Outside(OutsideError::InUse { .. })
+    )
 }
 
 pub fn acme_mail() -> ConnectorId {
