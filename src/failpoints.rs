@@ -7,6 +7,8 @@
 /// A place. Its name is what an order calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failpoint {
+    /// A batch of the gate is written, not committed.
+    GateWritten,
     /// The entry of a release is durable, its secret not opened.
     GateCommitted,
     /// The token of an `execute` is open, its request not begun.
@@ -74,6 +76,7 @@ impl Failpoint {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::GateWritten => "gate.written",
             Self::GateCommitted => "gate.committed",
             Self::ExecuteOpened => "execute.opened",
             Self::TokenOpened => "token.opened",

@@ -126,10 +126,14 @@ async fn again(
     let row = refresh::ensure(deps, grant, want).await?;
     prepared.grant.keep_token(&ready.kind, row.clone());
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
-    let token = open::renewed_access_token(receipt, &key, grant, &row).map_err(|error| {
-        tracing::warn!(cause = %error, "the renewed token of {} is not used: {error}", grant.id);
-        Refusal::KeyUnavailable
-    })?;
+    let token = match open::renewed_access_token(receipt, &key, grant, &row) {
+        Ok(token) => token,
+        Err(OpenError::Dead(_)) => return Ok(Err(EgressError::TooLate)),
+        Err(error) => {
+            tracing::warn!(cause = %error, "the renewed token of {} is not used: {error}", grant.id);
+            return Err(Refusal::KeyUnavailable);
+        }
+    };
     let resent = send(deps, prepared, tool, receipt, token).await;
     if resent
         .as_ref()
@@ -146,7 +150,10 @@ async fn again(
 pub(super) async fn dropped(deps: &Deps, prepared: &Prepared, entry: EntryId, error: &OpenError) -> Refusal {
     tracing::error!(entry.id = %entry, cause = %error, "the release {entry} was dropped: nothing left");
     append(deps, prepared, EntryType::Dropped, entry, "dropped", None).await;
-    Refusal::KeyUnavailable
+    match error {
+        OpenError::Dead(_) => Refusal::TooLate,
+        OpenError::Nothing | OpenError::Sealed(_) | OpenError::NotText => Refusal::KeyUnavailable,
+    }
 }
 
 async fn outcome_entry(deps: &Deps, prepared: &Prepared, entry: EntryId, outcome: &str, status: Option<u16>) {

@@ -135,7 +135,7 @@ pub fn ended(refusal: &Refusal) -> (u16, &'static str) {
         Refusal::ProviderUnavailable => (503, "provider_unavailable"),
         Refusal::StoreUnavailable(_) => (503, "store_unavailable"),
         Refusal::Sealed => (503, "sealed"),
-        Refusal::Unsettled => (503, "store_unavailable"),
+        Refusal::Unsettled | Refusal::TooLate => (503, "store_unavailable"),
         Refusal::OutcomeUnknown { .. } => (504, "outcome_unknown"),
     }
 }

@@ -266,6 +266,9 @@ pub enum Refusal {
     /// The org's facts changed each time they were read: nothing could be decided on facts that hold.
     #[error("the facts changed each time they were read")]
     Unsettled,
+    /// Too long passed between the entry of a release and its sending: the receipt died, nothing left on it.
+    #[error("the release came too late")]
+    TooLate,
     /// Sent, but there was no answer. Never repeated by Postern.
     #[error("outcome unknown")]
     OutcomeUnknown {

@@ -57,6 +57,12 @@ impl From<Refusal> for Problem {
                 )
                 .retry_after(1)
                 .caused_by("the epoch moved on at every try"),
+            // The log keeps the cause with the entry: this process stood still, or the commit took its time.
+            Refusal::TooLate => Self::store_unavailable()
+                .with_detail(
+                    "too long passed between the entry of this release and its sending; nothing was released",
+                )
+                .retry_after(1),
             Refusal::OutcomeUnknown { entry } => Self::outcome_unknown(Some(entry)),
         }
     }
@@ -218,6 +224,7 @@ mod tests {
             (Refusal::Sealed, Code::Sealed),
             (Refusal::StoreUnavailable(None), Code::StoreUnavailable),
             (Refusal::Unsettled, Code::StoreUnavailable),
+            (Refusal::TooLate, Code::StoreUnavailable),
             (Refusal::OutcomeUnknown { entry: entry() }, Code::OutcomeUnknown),
         ] {
             let recorded = idempotency::ended(&refusal);
@@ -272,6 +279,15 @@ mod tests {
             table: "grants",
         })));
         assert_eq!(problem.cause(), Some("an inconsistent row in grants"));
+    }
+
+    #[tokio::test]
+    async fn what_came_too_late_says_so_and_when_to_come_again() {
+        let response = Problem::from(Refusal::TooLate).into_response();
+        assert_eq!(response.headers()["retry-after"], "1");
+        let body = body(Refusal::TooLate.into()).await;
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.contains("nothing was released"), "{detail}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{
     crypto::entry_bytes,
     domain::{EntryId, GrantId, OrgId, Time, entry::Epoch},
+    failpoints::Failpoint,
 };
 
 use super::{
@@ -194,6 +195,7 @@ impl<'a> Batch<'a> {
         batch.take_idempotency(&mut tx).await?;
         batch.spend(&mut tx).await?;
         let answers = self.append(&mut tx, &epochs, &mut standing).await?;
+        Failpoint::GateWritten.reached();
         match durability {
             Durability::Commit => tx.commit().await?,
             // A last use that is rolled back would be written by every batch, and once a minute where it is kept.

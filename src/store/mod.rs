@@ -145,9 +145,13 @@ impl From<sqlx::Error> for StoreError {
             if cause.is_unique_violation() {
                 return Self::Exists;
             }
-            // A serialization failure, a deadlock, a lock that was not to be had in time: rolled back because of others.
+            // A serialization failure, a deadlock, a lock that was not to be had in time, a transaction that kept others
+            // waiting (25P03: ended between two statements, so never while it commits): rolled back because of others.
             // Not all of SQLSTATE class 40: after 40003 (ISO 9075) nobody knows whether the commit was done.
-            if matches!(&*cause.code().unwrap_or_default(), "40001" | "40P01" | "55P03") {
+            if matches!(
+                &*cause.code().unwrap_or_default(),
+                "40001" | "40P01" | "55P03" | "25P03"
+            ) {
                 return Self::Conflict;
             }
         }

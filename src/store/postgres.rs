@@ -232,12 +232,14 @@ fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
         (Mode::Write | Mode::Gate, Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED;",
         (Mode::Write | Mode::Gate, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE;",
     });
+    sql.push_str("SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s';");
     // Nothing of ours waits for anything else while a transaction is open, so one that says nothing belongs to a process
-    // that was stopped or cut off. It ends before whoever waits for its locks, a revocation perhaps, has to give up.
-    sql.push_str(
-        "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s'; \
-         SET LOCAL idle_in_transaction_session_timeout = '3s';",
-    );
+    // that was stopped or cut off. It ends within the second in which a revocation takes effect that waits for its locks;
+    // who was only late is told so and begins anew. Nobody waits for a reader.
+    sql.push_str(match mode {
+        Mode::Write | Mode::Gate => "SET LOCAL idle_in_transaction_session_timeout = '800ms';",
+        Mode::Read => "SET LOCAL idle_in_transaction_session_timeout = '3s';",
+    });
     match reach {
         Reach::Deployment => {}
         Reach::Org(org) => sql.push_str(&admit(&[org])),

@@ -205,9 +205,56 @@ async fn nothing_leaves_one_of_five_replicas_that_was_stopped_during_a_revocatio
     races(5).await;
 }
 
+/// Stops a process over a vend, within the gate's transaction.
+async fn stopped_within_the_gate(
+    server: &Server,
+    grant: &str,
+) -> tokio::task::JoinHandle<Option<(u16, Value)>> {
+    server.order(Failpoint::GateWritten, "stop");
+    let vend = server.vend(grant, "execute");
+    let vending = tokio::spawn(async move { vend.call().await });
+    server.until_stopped().await;
+    assert!(server.was_reached(), "stopped by something else");
+    vending
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_stopped_within_the_gate_holds_up_no_revocation_and_begins_anew() {
+    let first = Server::connected_over_postgres(Rotation::Grace).await;
+    let second = first.replica().await;
+    let grant = first.grant().await;
+    for server in [&first, &second] {
+        let (status, answer) = server.vend(&grant, "execute").call().await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+    }
+    let sent = first.seen("api").await;
+
+    // It was late, and nothing else: what it was asked for is done, once.
+    let vending = stopped_within_the_gate(&first, &grant).await;
+    tokio::time::sleep(TOO_LATE).await;
+    first.go_on();
+    let (status, answer) = vending.await.unwrap().unwrap();
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(first.seen("api").await, sent + 1);
+
+    let vending = stopped_within_the_gate(&first, &grant).await;
+    let begun = Instant::now();
+    let revoked = second.revoke(&json!({"grant": grant})).await;
+    let took = begun.elapsed();
+    println!("a process stood still within the gate: revoked after {took:?}");
+    assert!(took < HELD_UP, "{took:?}");
+    first.go_on();
+    let (status, answer) = vending.await.unwrap().unwrap();
+    assert_eq!((status, &answer["code"]), (410, &json!("revoked")), "{answer}");
+    assert_eq!(first.seen("api").await, sent + 1);
+    nothing_follows(&first, &grant, &revoked, "stopped within the gate").await;
+}
+
+/// So long a transaction may not say nothing.
+const TOO_LATE: Duration = Duration::from_millis(1500);
 /// How often a caller is refused for other reasons.
 const PATIENCE: usize = 100;
 /// Within this time the database has ended what the stopped process had begun, on a busy machine.
-const HELD_UP: Duration = Duration::from_secs(15);
+const HELD_UP: Duration = Duration::from_secs(10);
 /// How long a receipt lives.
 const LIFE: Duration = Duration::from_secs(5);

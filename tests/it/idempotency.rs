@@ -177,7 +177,7 @@ async fn a_token_that_was_dropped_is_recorded_as_dropped() {
         let again = world.vend(keyed(token(world.read(grant)), &key, "d")).await;
         let (left, kept) = match (first, again) {
             (Ok(_), Err(Refusal::AlreadyReleased { status, .. })) => (true, status),
-            (Err(Refusal::KeyUnavailable), Err(Refusal::AlreadyReleased { status, .. })) => (false, status),
+            (Err(Refusal::TooLate), Err(Refusal::AlreadyReleased { status, .. })) => (false, status),
             other => panic!("{other:?}"),
         };
         assert_eq!(kept, if left { 200 } else { 503 });

@@ -197,7 +197,8 @@ impl From<Refusal> for Failure {
             | Refusal::ProviderUnavailable
             | Refusal::Sealed
             | Refusal::StoreUnavailable(_)
-            | Refusal::Unsettled => (StatusCode::SERVICE_UNAVAILABLE, Page::Unavailable),
+            | Refusal::Unsettled
+            | Refusal::TooLate => (StatusCode::SERVICE_UNAVAILABLE, Page::Unavailable),
             Refusal::DecisionRejected(_)
             | Refusal::ConnectionRequired(_)
             | Refusal::ReconnectRequired(_)
