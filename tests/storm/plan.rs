@@ -139,7 +139,10 @@ impl Orders {
                 .replace("id = \"acme-mail\"", &format!("id = \"{id}\""))
                 .replace("old_refresh_valid_s = 60", "old_refresh_valid_s = 0")
                 // Narrowing needs a grace, and nothing is narrowed here.
-                .replace("[narrow]\nhow = \"refresh_scope\"\nproof = \"returned_scope\"\n", "")
+                .replace(
+                    "[narrow]\nhow = \"refresh_scope\"\nproof = \"returned_scope\"\n",
+                    "",
+                )
                 .replace("[client]", &format!("[client]\n{header}"))
                 .replace("{origin}", &origin)
                 .replace("{authority}", &address.to_string());
