@@ -69,9 +69,10 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
             OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id)))",
     release: "UPDATE refresh_leases SET expires_at = 0, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
         WHERE (org_id, grant_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)",
+    // The table of JSON has an `id` of its own.
     renew: "UPDATE grants SET generation = j.value ->> 2, renew_at = j.value ->> 3,
           access_expires_at = CASE WHEN j.value ->> 4 THEN j.value ->> 5 ELSE access_expires_at END
-        FROM json_each($1) j WHERE org_id = j.value ->> 0 AND id = j.value ->> 1",
+        FROM json_each($1) j WHERE grants.org_id = j.value ->> 0 AND grants.id = j.value ->> 1",
     put_secrets: "INSERT INTO secrets (org_id, row_id, kind, generation, odk, sealed, wrapped_dek, scopes, expires_at,
           created_at)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, unhex(j.value ->> 5),
