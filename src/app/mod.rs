@@ -27,7 +27,8 @@ use crate::{
     },
     release::Gate,
     store::{
-        Claims, CopyError, Location, Outside, OutsideError, Spool, SpoolError, Store, StoreError, TimeSource,
+        Claims, CopyError, Keeps, Location, Looks, Outside, OutsideError, Spool, SpoolError, Store,
+        StoreError, TimeSource,
     },
 };
 
@@ -168,7 +169,9 @@ async fn open_with(
     let spool = Spool::open(&parts.data_dir.join("spool"))?;
     let deps = Arc::new(Deps {
         gate: gate(store.clone(), Arc::clone(&parts.clock)),
+        looks: Looks::start(store.clone()),
         claims: Claims::start(store.clone()),
+        keeps: Keeps::start(store.clone()),
         store,
         clock: parts.clock,
         random,

@@ -51,7 +51,7 @@ use crate::{
     },
     egress::{Egress, Webhook},
     release::{DecisionError, Full, Gate},
-    store::{Claims, Contended, Spool, Store, StoreError},
+    store::{Claims, Contended, Keeps, Looks, Spool, Store, StoreError},
 };
 
 /// Everything a flow may use, filled by `app`.
@@ -79,8 +79,12 @@ pub struct Deps {
     pub gate: Gate,
     /// Facts and compiled policies, by epoch.
     pub facts: facts::FactsCache,
+    /// Where refreshes look before they ask.
+    pub looks: Looks,
     /// Where leases on refreshes are claimed.
     pub claims: Claims,
+    /// Where their answers are kept.
+    pub keeps: Keeps,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
     /// Where the log is copied to.

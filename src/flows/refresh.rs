@@ -29,6 +29,9 @@ pub mod spooled;
 pub use failed::give_up;
 pub use flights::Flights;
 
+use failed::Failed;
+use flights::{Pilot, Seat};
+
 /// What is wanted of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
@@ -56,80 +59,119 @@ impl Want {
 
 /// Sees to it that the grant has a token that will do for a while, and returns it sealed.
 ///
-/// Runs in its own task: a caller that hangs up cannot cancel a rotation half-way.
+/// Whoever wants the same of a grant meanwhile waits for the one flight there is, at the cost of a wait. That runs in a
+/// task of its own: a caller that hangs up cannot cancel a rotation half-way.
 ///
 /// # Errors
 /// When the provider, the key service or the database refuses; the grant then says so itself.
 pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<SecretRow, Refusal> {
+    let kind = want.kind();
+    let mut is_later = false;
+    loop {
+        let flight = match deps.flights.board(grant.id, &kind) {
+            Seat::Pilot(pilot) => return piloted(deps, grant, want, pilot).await,
+            Seat::Passenger(flight) => flight,
+        };
+        let is_ours = flight.kind == kind;
+        match flight.landed().await {
+            Some(Ok(row)) if is_ours && will_do(&row, &want, deps.clock.now()) => return Ok(row),
+            // What made an earlier flight fail than this caller's first own chance may have been mended since.
+            Some(Err(failed)) if is_ours && is_later => return Err(failed.into()),
+            _ => {}
+        }
+        is_later = true;
+    }
+}
+
+async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> Result<SecretRow, Refusal> {
     let (deps, grant) = (Arc::clone(deps), grant.clone());
-    tokio::spawn(async move { fly(&deps, &grant, &want).await })
-        .await
-        .unwrap_or(Err(Refusal::ProviderUnavailable))
+    tokio::spawn(async move {
+        let landed = fly(&deps, &grant, &want).await;
+        pilot.land(landed.as_ref().map(SecretRow::clone).map_err(Failed::from));
+        landed
+    })
+    .await
+    .unwrap_or(Err(Refusal::ProviderUnavailable))
 }
 
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusal> {
-    let flight = deps.flights.of(seen.id);
-    let _landed = flight.lock().await;
-    let mut place = None;
+    let mut turn = None;
     for _attempt in 0..ATTEMPTS {
         if deps.spool.holds(seen.id) {
             // INVARIANT: the provider is not asked again while its last answer waits to be entered.
             spooled::drain_grant(deps, seen.id).await?;
         }
-        // Read again under the lock: whoever flew before us may have brought what we want.
-        let mut tx = deps.store.read(seen.org).await?;
-        let grant = tx.grant(seen.org, seen.id).await?.ok_or(Refusal::NotFound)?;
-        let current = tx.secret(seen.org, seen.id, &want.kind()).await?;
-        let refresh_token = tx.secret(seen.org, seen.id, &SecretKind::RefreshToken).await?;
-        let now = tx.now();
-        drop(tx);
-        standing(&grant)?;
-        if let Some(current) = current.filter(|current| will_do(current, want, now)) {
+        let look = deps.looks.look(seen.org, seen.id, want.kind()).await?;
+        let look = look.ok_or(Refusal::NotFound)?;
+        let grant = &look.grant;
+        standing(grant)?;
+        if let Some(current) = look.current.filter(|current| will_do(current, want, look.now)) {
             return Ok(current);
         }
-        let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
-        if place.is_none() {
-            // What was read may be old by the time it is this one's turn to ask.
-            place = Some(deps.flights.turn(connector).await);
+        if look.is_held {
+            // Another replica is asking: its answer will be ours. Whoever waits for that needs no turn.
+            turn = None;
+            tokio::time::sleep(POLL).await;
             continue;
         }
-        let Some(refresh_token) = refresh_token else {
-            failed::set_reconnect(deps, &grant, ReconnectReason::Expired).await?;
+        let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
+        if turn.is_none() {
+            let since = deps.clock.since_boot();
+            turn = Some(deps.flights.turn(connector).await);
+            if deps.clock.since_boot().saturating_sub(since) > FRESH {
+                // What was read may be old by the time it is this one's turn to ask.
+                continue;
+            }
+        }
+        let Some(refresh_token) = &look.refresh_token else {
+            failed::set_reconnect(deps, grant, ReconnectReason::Expired).await?;
             return Err(Refusal::GrantNeedsReconnect(grant.id));
         };
         Failpoint::RefreshBegun.reached();
         // The key first: a provider is never asked to rotate what we could then not seal.
-        let key = deps.key_of(grant.org, refresh_token.sealed.odk).await?;
-        let prepared = Prepared::new(&deps.org_key(grant.org).await?, &grant, want.kind())?;
+        let key = deps.unwrapped(look.org.odk(refresh_token.sealed.odk)?).await?;
+        let sealing = deps.unwrapped(look.org.current_odk()?).await?;
+        let prepared = Prepared::new(&sealing, grant, want.kind())?;
         Failpoint::RefreshUnwrapped.reached();
         let ask = ClaimAsk {
+            org: grant.org,
             grant: grant.id,
             generation: grant.generation,
             intent: want.kind().to_string(),
             life: ask::life(connector),
         };
-        let claim = deps.claims.claim(grant.org, ask).await?;
-        let lease = match claim {
+        let lease = match deps.claims.claim(ask).await? {
             Claim::Ours(lease) => lease,
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),
             Claim::Moved => continue,
             Claim::Held => {
-                // Another replica is asking: its answer will be ours.
+                turn = None;
                 tokio::time::sleep(POLL).await;
                 continue;
             }
         };
         Failpoint::RefreshClaimed.reached();
         let work = async {
-            match ask::ask(deps, &grant, connector, &lease, &key, &refresh_token, want).await {
+            match ask::ask(
+                deps,
+                grant,
+                connector,
+                &lease,
+                &key,
+                refresh_token,
+                &look.org,
+                want,
+            )
+            .await
+            {
                 Ok(answer) => {
                     Failpoint::RefreshAnswered.reached();
-                    keep::keep(deps, &grant, connector, &lease, prepared, want, &answer).await
+                    keep::keep(deps, grant, connector, &lease, prepared, want, &answer).await
                 }
-                Err(failure) => failed::failed(deps, &grant, connector, &lease, &failure).await,
+                Err(failure) => failed::failed(deps, grant, connector, &lease, &failure).await,
             }
         };
-        return ask::holding(deps, &grant, connector, &lease, work).await;
+        return ask::holding(deps, grant, connector, &lease, work).await;
     }
     Err(Refusal::ProviderUnavailable)
 }
@@ -156,6 +198,8 @@ fn will_do(current: &SecretRow, want: &Want, now: Time) -> bool {
 
 /// A token that ends sooner than this is renewed first.
 const SOON: Duration = Duration::from_secs(30);
+/// Whoever waited longer for a turn looks again before asking.
+const FRESH: Duration = Duration::from_secs(1);
 /// How long to wait for a sibling's answer before looking again.
 const POLL: Duration = Duration::from_millis(200);
 /// How often to look before giving up.

@@ -15,7 +15,7 @@ use crate::{
         open,
         seal::{self, Tokens},
     },
-    store::{OutboxRow, SecretKind, Tx, UpstreamResult},
+    store::{ConnectorClientRow, OrgRows, OutboxRow, SecretKind, Tx, UpstreamResult},
 };
 
 use super::{Deps, Refusal};
@@ -38,15 +38,37 @@ pub async fn client(deps: &Deps, org: OrgId, connector: &ConnectorId) -> Result<
         .connector_client(org, connector)
         .await?
         .ok_or(Refusal::NotFound)?;
-    let secret = match &row.secret {
+    let key = match &row.secret {
         None => None,
-        Some(sealed) => {
-            let key = deps.key_of(org, sealed.odk).await?;
-            Some(open::client_secret(&key, org, &row, sealed).map_err(|_| Refusal::KeyUnavailable)?)
+        Some(sealed) => Some(deps.key_of(org, sealed.odk).await?),
+    };
+    opened(org, &row, key.as_ref())
+}
+
+/// The same among what was read of the org.
+pub(super) async fn client_among(
+    deps: &Deps,
+    org: OrgId,
+    connector: &ConnectorId,
+    rows: &OrgRows,
+) -> Result<OrgClient, Refusal> {
+    let row = rows.client(connector).ok_or(Refusal::NotFound)?;
+    let key = match &row.secret {
+        None => None,
+        Some(sealed) => Some(deps.unwrapped(rows.odk(sealed.odk)?).await?),
+    };
+    opened(org, row, key.as_ref())
+}
+
+fn opened(org: OrgId, row: &ConnectorClientRow, key: Option<&OdkHandle>) -> Result<OrgClient, Refusal> {
+    let secret = match (&row.secret, key) {
+        (Some(sealed), Some(key)) => {
+            Some(open::client_secret(key, org, row, sealed).map_err(|_| Refusal::KeyUnavailable)?)
         }
+        _ => None,
     };
     Ok(OrgClient {
-        id: row.client_id,
+        id: row.client_id.clone(),
         secret,
     })
 }

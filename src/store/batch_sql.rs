@@ -1,4 +1,4 @@
-//! The statements of the gate's batch and the sequencer's and the refresh claims', in both dialects side by side. One JSON
+//! The statements of the gate's batch and the sequencer's, in both dialects side by side. One JSON
 //! parameter carries all rows; entries alone, which are long, are bound value by value (`Connection::insert_entries`).
 
 /// What the gate and the sequencer ask of a database. `$1` is a JSON array of ids, or of rows that are arrays, unless said.
@@ -41,10 +41,6 @@ pub(super) struct BatchSql {
     pub(super) place: &'static str,
     /// Notes how far writers have a place. Rows: org, writer, number.
     pub(super) placed: &'static str,
-    /// The grants `$2` of org `$1` with their refresh leases: grant, generation, fence, end, intent, failures, not before.
-    pub(super) leases: &'static str,
-    /// Gives refresh leases of org `$1` to holder `$3` at `$4`. Rows in `$2`: grant, fence, end, intent.
-    pub(super) claim_leases: &'static str,
 }
 
 pub(super) const SQLITE: BatchSql = BatchSql {
@@ -102,15 +98,6 @@ pub(super) const SQLITE: BatchSql = BatchSql {
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each($1) j",
     placed: "UPDATE writers SET placed = j.value ->> 2 FROM json_each($1) j
         WHERE org_id = j.value ->> 0 AND writer = j.value ->> 1",
-    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
-          coalesce(l.failures, 0), coalesce(l.not_before, 0)
-        FROM json_each($2) j
-        JOIN grants g ON g.org_id = $1 AND g.id = j.value
-        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
-    claim_leases: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
-        SELECT $1, j.value ->> 0, j.value ->> 1, $3, j.value ->> 2, j.value ->> 3, $4 FROM json_each($2) j WHERE true
-        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
-          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
 };
 
 const SQLITE_GUARD: &str = "SELECT e.org_id, e.incarnation, e.counter
@@ -207,14 +194,4 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
             JOIN writers w ON w.org_id = a.org AND w.writer = a.writer
             ORDER BY w.org_id, w.writer FOR NO KEY UPDATE OF w)
         UPDATE writers w SET placed = h.number FROM held h WHERE w.org_id = h.org_id AND w.writer = h.writer",
-    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
-          coalesce(l.failures, 0), coalesce(l.not_before, 0)
-        FROM json_array_elements_text($2::json) j
-        JOIN grants g ON g.org_id = $1 AND g.id = j.value
-        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
-    claim_leases: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
-        SELECT $1, j.value ->> 0, (j.value ->> 1)::bigint, $3, (j.value ->> 2)::bigint, j.value ->> 3, $4
-        FROM json_array_elements($2::json) j ORDER BY 2
-        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
-          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
 };

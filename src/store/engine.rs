@@ -11,6 +11,7 @@ use super::{
     batch_sql::{self, BatchSql},
     entries::ChainEnd,
     postgres,
+    refresh_sql::{self, RefreshSql},
     sql::{Row, Value},
     sqlite,
 };
@@ -179,6 +180,14 @@ impl Connection {
         match self {
             Self::Sqlite(_) => &batch_sql::SQLITE,
             Self::Postgres(_) => &batch_sql::POSTGRES,
+        }
+    }
+
+    /// The statements that refreshes of many grants share.
+    pub(super) fn refresh_sql(&self) -> &'static RefreshSql {
+        match self {
+            Self::Sqlite(_) => &refresh_sql::SQLITE,
+            Self::Postgres(_) => &refresh_sql::POSTGRES,
         }
     }
 }

@@ -415,7 +415,11 @@ fn state_details(state: &GrantState) -> (Option<&'static str>, Option<Time>) {
 }
 
 pub(super) fn read_grant(row: Row) -> Result<Grant, StoreError> {
-    let mut fields = row.fields("grants");
+    grant_of(&mut row.fields("grants"))
+}
+
+/// Reads the columns of a grant, floors applied.
+pub(super) fn grant_of(fields: &mut Fields) -> Result<Grant, StoreError> {
     let mut grant = Grant {
         id: fields.parse()?,
         org: fields.parse()?,
@@ -429,7 +433,7 @@ pub(super) fn read_grant(row: Row) -> Result<Grant, StoreError> {
         },
         label: fields.opt_text()?,
         scopes: fields.json()?,
-        state: read_state(&mut fields)?,
+        state: read_state(fields)?,
         connected_epoch: fields.int()?,
         generation: fields.count()?,
         binding: fields.hash()?,

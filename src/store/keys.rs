@@ -8,7 +8,7 @@ use crate::{
 use super::{
     StoreError,
     entries::read_sealed,
-    sql::{Row, Tx, params},
+    sql::{Fields, Row, Tx, params},
 };
 
 /// An API key, without the key.
@@ -268,7 +268,11 @@ fn odk_org(org: Option<OrgId>) -> String {
 }
 
 fn read_odk(org: Option<OrgId>, row: Row) -> Result<OdkRecord, StoreError> {
-    let mut fields = row.fields("odks");
+    odk_of(org, &mut row.fields("odks"))
+}
+
+/// Reads the columns of a data key.
+pub(super) fn odk_of(org: Option<OrgId>, fields: &mut Fields) -> Result<OdkRecord, StoreError> {
     Ok(OdkRecord {
         id: fields.parse()?,
         org,

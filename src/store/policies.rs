@@ -16,7 +16,7 @@ use crate::{
 use super::{
     StoreError,
     entries::read_sealed,
-    sql::{Row, Tx, json, params},
+    sql::{Fields, Row, Tx, json, params},
 };
 
 /// A policy file.
@@ -224,11 +224,15 @@ fn read_rules(row: Row) -> Result<(ConnectorId, ConnectorRules), StoreError> {
 }
 
 fn read_client(row: Row) -> Result<ConnectorClientRow, StoreError> {
-    let mut fields = row.fields("connector_clients");
+    client_of(&mut row.fields("connector_clients"))
+}
+
+/// Reads the columns of a client.
+pub(super) fn client_of(fields: &mut Fields) -> Result<ConnectorClientRow, StoreError> {
     Ok(ConnectorClientRow {
         connector: fields.parse()?,
         client_id: fields.text()?,
         generation: fields.count()?,
-        secret: read_sealed(&mut fields)?,
+        secret: read_sealed(fields)?,
     })
 }

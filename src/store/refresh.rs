@@ -26,6 +26,8 @@ pub struct Lease {
 /// One claim.
 #[derive(Debug, Clone)]
 pub struct ClaimAsk {
+    /// The tenant.
+    pub org: OrgId,
     /// Of whose lease.
     pub grant: GrantId,
     /// The grant's generation when it was read.
@@ -43,7 +45,7 @@ pub enum Claim {
     Ours(Lease),
     /// Another holds it; its answer will do.
     Held,
-    /// The grant has changed since it was read: read it again.
+    /// The grant has changed since it was read, or is not active: read it again.
     Moved,
     /// The provider gave nothing a moment ago and is left alone for now.
     Cooling,
@@ -67,14 +69,13 @@ impl Tx {
     /// When the database is unavailable.
     pub async fn claim_refreshes(
         &mut self,
-        org: OrgId,
         holder: &str,
         asks: &[ClaimAsk],
     ) -> Result<Vec<Claim>, StoreError> {
-        let sql = self.connection.batch_sql();
-        let grants: Vec<GrantId> = asks.iter().map(|ask| ask.grant).collect();
+        let sql = self.connection.refresh_sql();
+        let grants: Vec<(OrgId, GrantId)> = asks.iter().map(|ask| (ask.org, ask.grant)).collect();
         let mut known = HashMap::with_capacity(asks.len());
-        for row in self.rows(sql.leases, params![org, json(&grants)]).await? {
+        for row in self.rows(sql.leases, vec![json(&grants)]).await? {
             let mut fields = row.fields("refresh_leases");
             let grant: GrantId = fields.parse()?;
             let before = Before {
@@ -99,6 +100,7 @@ impl Tx {
                     } else {
                         let until = self.now + ask.life;
                         rows.push((
+                            ask.org,
                             ask.grant,
                             before.fence + 1,
                             until.unix_micros(),
@@ -119,7 +121,7 @@ impl Tx {
         }
         if !rows.is_empty() {
             let claimed = self
-                .execute(sql.claim_leases, params![org, json(&rows), holder, self.now])
+                .execute(sql.claim, params![json(&rows), holder, self.now])
                 .await?;
             if usize::try_from(claimed) != Ok(rows.len()) {
                 return Err(StoreError::Inconsistent {
@@ -193,6 +195,20 @@ impl Tx {
             )
             .await?;
         Ok(changed == 1)
+    }
+
+    /// Whether it is not known what was answered to what was asked last.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn is_refresh_in_doubt(&mut self, org: OrgId, grant: GrantId) -> Result<bool, StoreError> {
+        let row = self
+            .row(
+                "SELECT fence FROM refresh_leases WHERE org_id = $1 AND grant_id = $2 AND intent IS NOT NULL",
+                params![org, grant],
+            )
+            .await?;
+        Ok(row.is_some())
     }
 
     /// Drops a doubt that makes no difference any more, unless somebody is asking right now.

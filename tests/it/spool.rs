@@ -24,12 +24,13 @@ async fn spooled(world: &World, id: GrantId) -> Answered {
     let grant = world.grant(id).await;
     let mut tx = world.deps.store.write(world.org).await.unwrap();
     let ask = ClaimAsk {
+        org: world.org,
         grant: id,
         generation: grant.generation,
         intent: "access_token".to_owned(),
         life: Duration::from_secs(60),
     };
-    let claims = tx.claim_refreshes(world.org, "r1", &[ask]).await.unwrap();
+    let claims = tx.claim_refreshes("r1", &[ask]).await.unwrap();
     tx.commit().await.unwrap();
     let [Claim::Ours(lease)] = &claims[..] else {
         panic!("{claims:?}");

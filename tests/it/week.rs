@@ -84,12 +84,22 @@ impl Week {
         refresh::spooled::drain(deps).await;
         refresh::doubt::ask_again(deps).await.unwrap();
         if refresh::ahead::look(deps).await.unwrap() > 0 {
-            // It does not wait for the provider; the clock waits for it here.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.until_nobody_asks().await;
         }
         notify::tell(deps).await.unwrap();
         deps.store.renew_replica().await.unwrap();
         sweep::run(deps).await.unwrap();
+    }
+
+    /// A look does not wait for the provider; the clock waits for it here.
+    async fn until_nobody_asks(&self) {
+        let mut quiet = 0;
+        while quiet < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let asking = "UPDATE refresh_leases SET fence = fence WHERE intent IS NOT NULL";
+            let is_quiet = database::raw_sql(&self.world.location, asking).await == 0;
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+        }
     }
 
     /// Six in the morning: a look at the mail by Postern, one with a token of the agent's own, and a letter.

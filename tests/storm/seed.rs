@@ -102,12 +102,13 @@ async fn tenant(deps: &Deps, number: usize) -> Tenant {
 /// Makes the org's share of the grants: four to a person, one at each provider.
 async fn fill(deps: Arc<Deps>, tenant: Tenant, number: usize, count: usize) -> Vec<(usize, Seeded)> {
     let org = tenant.org;
-    let key = deps.org_key(org).await.unwrap();
     let mut tx = deps.store.write(org).await.unwrap();
     let now = tx.now();
     let epoch = tx.epoch(org).await.unwrap().unwrap().counter;
     let mut seeded = Vec::new();
     for person in (0..count.div_ceil(PROVIDERS)).filter(|person| person % ORGS == number) {
+        // Asked for each time: it may be had for half a minute only.
+        let key = deps.org_key(org).await.unwrap();
         let user = UserRow {
             id: UserId::new(now, &*deps.random).unwrap(),
             email: Some(format!("person-{person}@storm.example")),

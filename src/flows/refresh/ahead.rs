@@ -72,6 +72,19 @@ async fn take_up(deps: &Deps, org: OrgId, grants: &[GrantId]) -> Result<Vec<Gran
     Ok(now_due)
 }
 
+/// When a grant whose access token came just now is looked at again; `None`: when it changes.
+pub(super) fn after_renewal(grant: &Grant, refresh: &Refresh, ends: Option<Time>, now: Time) -> Option<Time> {
+    let renewed = Grant {
+        access_expires_at: ends,
+        ..grant.clone()
+    };
+    match plan(&renewed, refresh, now, now) {
+        Plan::Nothing => None,
+        Plan::At(at) => Some(at),
+        Plan::Now => Some(now),
+    }
+}
+
 /// What is to be done for a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {

@@ -9,12 +9,16 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, upstream},
     release::{open, seal::Tokens},
-    store::{Lease, SecretRow, StoreError},
+    store::{Lease, OrgRows, SecretRow, StoreError},
 };
 
 use super::Want;
 
 /// Asks the provider for what is wanted.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where everything a request needs comes together"
+)]
 pub(super) async fn ask(
     deps: &Deps,
     grant: &Grant,
@@ -22,12 +26,13 @@ pub(super) async fn ask(
     lease: &Lease,
     key: &OdkHandle,
     refresh_token: &SecretRow,
+    rows: &OrgRows,
     want: &Want,
 ) -> Result<Tokens, OAuthError> {
     let token = open::refresh_token(lease, key, grant, refresh_token)
         .map_err(|_| OAuthError::Definition("the sealed refresh token does not open"))?;
     Failpoint::RefreshOpened.reached();
-    let client = upstream::client(deps, grant.org, &grant.connector)
+    let client = upstream::client_among(deps, grant.org, &grant.connector, rows)
         .await
         .map_err(|_| OAuthError::Definition("the organisation's client cannot be had"))?;
     let actor = oauth::actor(connector, None).map_err(|_| OAuthError::Definition("no such actor"))?;

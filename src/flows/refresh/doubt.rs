@@ -34,7 +34,13 @@ pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
 /// # Errors
 /// When the provider, the key service or the database refuses.
 pub async fn settle(deps: &Arc<Deps>, org: OrgId, id: GrantId) -> Result<(), Refusal> {
-    let grant = deps.store.read(org).await?.grant(org, id).await?;
+    let mut tx = deps.store.read(org).await?;
+    if !tx.is_refresh_in_doubt(org, id).await? {
+        // Its asker was alive and has kept the answer since: the token that came is not renewed again.
+        return Ok(());
+    }
+    let grant = tx.grant(org, id).await?;
+    drop(tx);
     let at_stake = grant.filter(|grant| {
         let rotates = |connector| {
             deps.catalogue

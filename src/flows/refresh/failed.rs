@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     connectors::{ErrorClass, oauth::OAuthError},
     domain::{
+        GrantId, Time,
         connector::Connector,
         entry::{EntryDraft, EntryType},
         grant::{Grant, GrantState, ReconnectReason},
@@ -130,6 +131,53 @@ async fn set_reconnect_if_unchanged(
     tx.commit().await?;
     Failpoint::RefreshGivenUp.reached();
     Ok(())
+}
+
+/// Why nothing came of a flight, for whoever was on board.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Failed {
+    NotFound,
+    NeedsReconnect(GrantId),
+    Revoked { grant: GrantId, at: Time },
+    NotNarrowed,
+    KeyUnavailable,
+    ProviderUnavailable,
+    Sealed,
+    StoreUnavailable,
+}
+
+impl From<&Refusal> for Failed {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => Self::NotFound,
+            Refusal::GrantNeedsReconnect(grant) => Self::NeedsReconnect(*grant),
+            Refusal::Revoked { grant, at } => Self::Revoked {
+                grant: *grant,
+                at: *at,
+            },
+            Refusal::NotNarrowed => Self::NotNarrowed,
+            Refusal::KeyUnavailable => Self::KeyUnavailable,
+            Refusal::ProviderUnavailable => Self::ProviderUnavailable,
+            Refusal::Sealed => Self::Sealed,
+            // Whatever else it was: nothing is known to be wrong with the grant.
+            _ => Self::StoreUnavailable,
+        }
+    }
+}
+
+impl From<Failed> for Refusal {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::NotFound => Self::NotFound,
+            Failed::NeedsReconnect(grant) => Self::GrantNeedsReconnect(grant),
+            Failed::Revoked { grant, at } => Self::Revoked { grant, at },
+            Failed::NotNarrowed => Self::NotNarrowed,
+            Failed::KeyUnavailable => Self::KeyUnavailable,
+            Failed::ProviderUnavailable => Self::ProviderUnavailable,
+            Failed::Sealed => Self::Sealed,
+            Failed::StoreUnavailable => Self::StoreUnavailable(None),
+        }
+    }
 }
 
 /// How long the provider is left alone about this grant: doubling, and at least as long as it asks for.

@@ -2,42 +2,88 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use url::Url;
 
-use crate::domain::{GrantId, connector::Connector};
+use crate::{
+    domain::{GrantId, connector::Connector},
+    store::{SecretKind, SecretRow},
+};
 
-/// One refresh per grant at a time in this process; others wait for it and then find its result.
+use super::failed::Failed;
+
+/// One refresh per grant at a time in this process; others wait for it and are given its result.
 #[derive(Debug)]
 pub struct Flights {
-    grants: Mutex<Grants>,
+    under_way: UnderWay,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
     calls: Arc<Semaphore>,
     background: Arc<Semaphore>,
 }
 
-#[derive(Debug)]
-struct Grants {
-    flights: HashMap<GrantId, Arc<tokio::sync::Mutex<()>>>,
-    /// When there are so many, those that have landed are forgotten.
-    full: usize,
-}
+type UnderWay = Arc<Mutex<HashMap<GrantId, Flight>>>;
+
+/// What came of a flight.
+pub(super) type Landed = Result<SecretRow, Failed>;
 
 impl Default for Flights {
     fn default() -> Self {
         Self {
-            grants: Mutex::new(Grants {
-                flights: HashMap::new(),
-                full: FEW,
-            }),
+            under_way: Arc::default(),
             hosts: Mutex::default(),
             calls: Arc::new(Semaphore::new(CALLS)),
             background: Arc::new(Semaphore::new(BACKGROUND)),
         }
     }
+}
+
+/// Somebody else's flight.
+#[derive(Debug, Clone)]
+pub(super) struct Flight {
+    /// Which secret it is to bring.
+    pub(super) kind: SecretKind,
+    landed: watch::Receiver<Option<Landed>>,
+}
+
+impl Flight {
+    /// Waits for it to land; `None` if it was lost.
+    pub(super) async fn landed(mut self) -> Option<Landed> {
+        let landed = self.landed.wait_for(Option::is_some).await.ok()?;
+        landed.clone()
+    }
+}
+
+/// Who flies. Dropping it lets the next one fly.
+#[derive(Debug)]
+pub(super) struct Pilot {
+    under_way: UnderWay,
+    grant: GrantId,
+    landed: watch::Sender<Option<Landed>>,
+}
+
+impl Pilot {
+    /// Tells everybody on board.
+    pub(super) fn land(self, landed: Landed) {
+        self.landed.send_replace(Some(landed));
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        locked(&self.under_way).remove(&self.grant);
+    }
+}
+
+/// A place on the one flight of a grant.
+#[derive(Debug)]
+pub(super) enum Seat {
+    /// There was none under way.
+    Pilot(Pilot),
+    /// There is one.
+    Passenger(Flight),
 }
 
 /// A turn to call a provider; dropping it lets the next one call.
@@ -48,21 +94,26 @@ pub(super) struct Turn {
 }
 
 impl Flights {
-    pub(super) fn of(&self, grant: GrantId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        if grants.flights.len() >= grants.full {
-            // Nobody waits on a flight that only the map still holds. Looking at each costs more than a flight when many
-            // are under way, so it is done once per doubling.
-            grants.flights.retain(|_, flight| Arc::strong_count(flight) > 1);
-            grants.full = grants.flights.len().saturating_mul(2).max(FEW);
+    /// Takes a seat on the grant's flight, the pilot's if nobody has it.
+    pub(super) fn board(&self, grant: GrantId, kind: &SecretKind) -> Seat {
+        let mut under_way = locked(&self.under_way);
+        if let Some(flight) = under_way.get(&grant) {
+            return Seat::Passenger(flight.clone());
         }
-        Arc::clone(grants.flights.entry(grant).or_default())
+        let (sender, landed) = watch::channel(None);
+        let kind = kind.clone();
+        under_way.insert(grant, Flight { kind, landed });
+        Seat::Pilot(Pilot {
+            under_way: Arc::clone(&self.under_way),
+            grant,
+            landed: sender,
+        })
     }
 
     /// Waits for a turn to call the connector's authorization server.
     pub(super) async fn turn(&self, connector: &Connector) -> Turn {
         let host = {
-            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut hosts = locked(&self.hosts);
             let host = host(connector);
             Arc::clone(
                 hosts
@@ -84,6 +135,10 @@ impl Flights {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whom a refresh calls. There are as many as the catalogue names.
 fn host(connector: &Connector) -> String {
     let server = &connector.server;
@@ -97,5 +152,3 @@ const CALLS: usize = 64;
 const CALLS_PER_HOST: usize = 56;
 /// Of these, how many may be for nobody who waits.
 const BACKGROUND: usize = 32;
-/// So many flights are not worth looking through.
-const FEW: usize = 256;

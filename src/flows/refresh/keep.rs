@@ -1,6 +1,6 @@
 //! Keeping what the provider answered: in the database if it is there, else in the spool.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     crypto::CryptoError,
@@ -13,10 +13,10 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, Refusal, record, upstream},
     release::seal::{self, Tokens},
-    store::{Answered, Lease, SecretKind, SecretRow, Selector},
+    store::{Answered, KeepAsk, Lease, SecretKind, SecretRow, Selector, restated},
 };
 
-use super::{Want, late};
+use super::{Want, ahead, late};
 
 /// Keeps the answer if the lease is still ours, else hands the new tokens to the outbox.
 pub(super) async fn keep(
@@ -28,9 +28,19 @@ pub(super) async fn keep(
     want: &Want,
     answer: &Tokens,
 ) -> Result<SecretRow, Refusal> {
-    let answered = sealed(prepared, grant, lease, want, answer)?;
+    let answered = Arc::new(sealed(prepared, grant, lease, want, answer)?);
     Failpoint::RefreshSealed.reached();
     let reason = matches!(want, Want::Narrowed(_)).then_some("narrowed");
+    if let Some(ask) = together(deps, grant, connector, &answered, reason)? {
+        match deps.keeps.keep(ask).await {
+            Ok(true) => return Ok(answered.access.clone()),
+            Ok(false) => {}
+            // It is tried once more by itself, whatever the others' answers met with, and kept beside the database then.
+            Err(error) => {
+                tracing::debug!(grant.id = %grant.id, cause = %error, "the answer for {} is kept by itself", grant.id);
+            }
+        }
+    }
     let entered = async {
         let entered = deps
             .store
@@ -44,7 +54,7 @@ pub(super) async fn keep(
         Ok(entered)
     };
     match entered.await {
-        Ok(Entered::Kept) => Ok(answered.access),
+        Ok(Entered::Kept) => Ok(answered.access.clone()),
         // A narrowing that narrowed nothing is not one.
         Ok(Entered::Unproven) => Err(Refusal::NotNarrowed),
         Ok(Entered::Wider) => Err(Refusal::GrantNeedsReconnect(grant.id)),
@@ -55,6 +65,48 @@ pub(super) async fn keep(
             Err(unavailable)
         }
         Err(refusal) => Err(refusal),
+    }
+}
+
+/// An answer that is to be kept together with others; `None` if there is more to it than to keep it.
+fn together(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    answered: &Arc<Answered>,
+    reason: Option<&str>,
+) -> Result<Option<KeepAsk>, Refusal> {
+    let is_wide = answered.kind == SecretKind::AccessToken;
+    let scopes = answered.access.scopes.clone().unwrap_or_default();
+    // Wider than consented to, not proven narrow, or the end of the token before it.
+    if !scopes.is_subset(&grant.scopes)
+        || !is_wide && (scopes.is_empty() || connector.refresh.kills_old_access)
+    {
+        return Ok(None);
+    }
+    let now = deps.clock.now();
+    let renew_at = if is_wide {
+        ahead::after_renewal(grant, &connector.refresh, answered.access.expires_at, now)
+    } else {
+        Some(now)
+    };
+    Ok(Some(KeepAsk {
+        answered: Arc::clone(answered),
+        renew_at,
+        entry: record::open(deps, EntryType::Refresh, draft(grant, answered, reason))?,
+    }))
+}
+
+/// The entry of an answer that is kept.
+fn draft(grant: &Grant, answered: &Answered, reason: Option<&str>) -> EntryDraft {
+    EntryDraft {
+        user: Some(grant.user),
+        grant: Some(grant.id),
+        generation: Some(answered.access.generation),
+        connector: Some(grant.connector.clone()),
+        outcome: Some("ok".to_owned()),
+        reason: reason.map(str::to_owned),
+        ..EntryDraft::default()
     }
 }
 
@@ -101,16 +153,7 @@ pub(super) async fn enter(
 ) -> Result<Entered, Refusal> {
     let (kind, mut access) = (&answered.kind, answered.access.clone());
     let scopes = access.scopes.clone().unwrap_or_default();
-    let draft = EntryDraft {
-        user: Some(grant.user),
-        grant: Some(grant.id),
-        generation: Some(access.generation),
-        connector: Some(grant.connector.clone()),
-        outcome: Some("ok".to_owned()),
-        reason: reason.map(str::to_owned),
-        ..EntryDraft::default()
-    };
-    let entry = record::open(deps, EntryType::Refresh, draft)?;
+    let entry = record::open(deps, EntryType::Refresh, draft(grant, answered, reason))?;
 
     let mut tx = deps.store.write(grant.org).await?;
     access.expires_at = access
@@ -208,7 +251,7 @@ fn granted(grant: &Grant, want: &Want, answer: &Tokens) -> ScopeSet {
 
 /// The database, or the key to end what came to nothing, is gone and the provider may have rotated: the answer is kept
 /// beside the database.
-async fn spool(deps: &Deps, answered: Answered) {
+async fn spool(deps: &Deps, answered: Arc<Answered>) {
     let (spool, grant) = (deps.spool.clone(), answered.grant);
     let kept = tokio::task::spawn_blocking(move || spool.put(&answered)).await;
     match kept {
@@ -225,9 +268,3 @@ async fn spool(deps: &Deps, answered: Answered) {
 
 /// How long a grant wider than consented to is kept apart.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// A moment of this process's clock as the database's clock has it: a replica whose clock is wrong tells no other how
-/// long a token lives.
-fn restated(moment: Time, here: Time, there: Time) -> Time {
-    moment + there.since(here) - here.since(there)
-}

@@ -1,0 +1,153 @@
+//! The statements that refreshes of many grants share, in both dialects side by side. One JSON parameter carries all rows.
+
+use super::grants::grant_columns;
+
+/// What the lanes of refreshes ask of a database. `$1` is a JSON array of rows that are arrays, unless said.
+#[derive(Debug)]
+pub(super) struct RefreshSql {
+    /// What is known of grants: which row of `$1`, from 0; the grant; its secret of that kind; its refresh token; when its
+    /// lease ends. Rows: org, grant, kind.
+    pub(super) looks: &'static str,
+    /// The clients of the orgs of `$1`, an array of ids: org, then the client.
+    pub(super) clients: &'static str,
+    /// The data keys of the orgs of `$1` that are in use or among the ids of `$2`, the newest first: org, whether it is in
+    /// use, then the key.
+    pub(super) odks: &'static str,
+    /// Active grants with their refresh leases: grant, generation, fence, end, intent, failures, not before. Rows: org, grant.
+    pub(super) leases: &'static str,
+    /// Gives leases to holder `$2` at `$3`. Rows: org, grant, fence, end, intent.
+    pub(super) claim: &'static str,
+    /// Which rows of `$1`, from 0, are of active grants of that generation under that fence. Rows: org, grant, fence,
+    /// generation.
+    pub(super) standing: &'static str,
+    /// Gives leases back with their questions answered. Rows: org, grant.
+    pub(super) release: &'static str,
+    /// Moves grants on. Rows: org, grant, generation, when it is looked at again, whether the end of its access token is
+    /// another one, that end.
+    pub(super) renew: &'static str,
+    /// Keeps secrets at `$2`. Rows: org, grant, kind, generation, data key, sealed as hex, wrapped key as hex, scopes, end.
+    pub(super) put_secrets: &'static str,
+    /// The epochs of the orgs of `$1`, an array of ids, and the ends of writer `$2`'s chains there: org, incarnation,
+    /// counter, number, hash.
+    pub(super) chains: &'static str,
+}
+
+pub(super) const SQLITE: RefreshSql = RefreshSql {
+    looks: concat!(
+        "SELECT j.key, ",
+        grant_columns!(),
+        ", c.generation, c.scopes, c.expires_at, c.odk, c.sealed, c.wrapped_dek,
+          r.generation, r.scopes, r.expires_at, r.odk, r.sealed, r.wrapped_dek, coalesce(l.expires_at, 0)
+        FROM json_each($1) j
+        JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1
+        LEFT JOIN secrets c ON c.org_id = g.org_id AND c.row_id = g.id AND c.kind = j.value ->> 2
+        LEFT JOIN secrets r ON r.org_id = g.org_id AND r.row_id = g.id AND r.kind = 'refresh_token'
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id"
+    ),
+    clients: "SELECT c.org_id, c.connector, c.client_id, c.generation, c.odk, c.sealed, c.wrapped_dek
+        FROM json_each($1) j JOIN connector_clients c ON c.org_id = j.value",
+    odks: "SELECT k.org_id, k.retired_at IS NULL, k.id, k.kek_ref, k.wrapped, k.commitment
+        FROM json_each($1) j JOIN odks k ON k.org_id = j.value
+        WHERE k.retired_at IS NULL OR k.id IN (SELECT value FROM json_each($2))
+        ORDER BY k.created_at DESC, k.id DESC",
+    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+        FROM json_each($1) j
+        JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+    claim: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, $2, j.value ->> 3, j.value ->> 4, $3
+        FROM json_each($1) j WHERE true
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
+          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
+    standing: "SELECT j.key FROM json_each($1) j
+        JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
+          AND g.generation = j.value ->> 3
+        JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id AND l.fence = j.value ->> 2
+        WHERE NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = g.org_id AND f.epoch >= g.connected_epoch
+          AND ((f.kind = 'all' AND f.id = '') OR (f.kind = 'user' AND f.id = g.user_id)
+            OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id)))",
+    release: "UPDATE refresh_leases SET expires_at = 0, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
+        WHERE (org_id, grant_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)",
+    // The table of JSON has an `id` of its own.
+    renew: "UPDATE grants SET generation = j.value ->> 2, renew_at = j.value ->> 3,
+          access_expires_at = CASE WHEN j.value ->> 4 THEN j.value ->> 5 ELSE access_expires_at END
+        FROM json_each($1) j WHERE grants.org_id = j.value ->> 0 AND grants.id = j.value ->> 1",
+    put_secrets: "INSERT INTO secrets (org_id, row_id, kind, generation, odk, sealed, wrapped_dek, scopes, expires_at,
+          created_at)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, unhex(j.value ->> 5),
+          unhex(j.value ->> 6), j.value ->> 7, j.value ->> 8, $2
+        FROM json_each($1) j WHERE true
+        ON CONFLICT (org_id, row_id, kind) DO UPDATE SET generation = excluded.generation, odk = excluded.odk,
+          sealed = excluded.sealed, wrapped_dek = excluded.wrapped_dek, scopes = excluded.scopes,
+          expires_at = excluded.expires_at, created_at = excluded.created_at",
+    chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_each($1) j
+        JOIN epochs e ON e.org_id = j.value
+        LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
+};
+
+// Row-level security looks at a row before an operator that may leak does: what is taken out of JSON is taken out first,
+// or no index is used.
+pub(super) const POSTGRES: RefreshSql = RefreshSql {
+    looks: concat!(
+        "WITH asked AS MATERIALIZED (SELECT place - 1 AS place, value ->> 0 AS org, value ->> 1 AS grant_id,
+            value ->> 2 AS kind FROM json_array_elements($1::json) WITH ORDINALITY j(value, place))
+        SELECT a.place, ",
+        grant_columns!(),
+        ", c.generation, c.scopes, c.expires_at, c.odk, c.sealed, c.wrapped_dek,
+          r.generation, r.scopes, r.expires_at, r.odk, r.sealed, r.wrapped_dek, coalesce(l.expires_at, 0)
+        FROM asked a
+        JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id
+        LEFT JOIN secrets c ON c.org_id = g.org_id AND c.row_id = g.id AND c.kind = a.kind
+        LEFT JOIN secrets r ON r.org_id = g.org_id AND r.row_id = g.id AND r.kind = 'refresh_token'
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id"
+    ),
+    clients: "SELECT c.org_id, c.connector, c.client_id, c.generation, c.odk, c.sealed, c.wrapped_dek
+        FROM json_array_elements_text($1::json) j JOIN connector_clients c ON c.org_id = j.value",
+    odks: "SELECT k.org_id, k.retired_at IS NULL, k.id, k.kek_ref, k.wrapped, k.commitment
+        FROM json_array_elements_text($1::json) j JOIN odks k ON k.org_id = j.value
+        WHERE k.retired_at IS NULL OR k.id IN (SELECT value FROM json_array_elements_text($2::json))
+        ORDER BY k.created_at DESC, k.id DESC",
+    leases: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
+            FROM json_array_elements($1::json))
+        SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+        FROM asked a
+        JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active'
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+    claim: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+        SELECT j.value ->> 0, j.value ->> 1, (j.value ->> 2)::bigint, $2, (j.value ->> 3)::bigint, j.value ->> 4, $3
+        FROM json_array_elements($1::json) j ORDER BY 1, 2
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
+          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
+    standing: "WITH asked AS MATERIALIZED (SELECT place - 1 AS place, value ->> 0 AS org, value ->> 1 AS grant_id,
+            (value ->> 2)::bigint AS fence, (value ->> 3)::bigint AS generation
+            FROM json_array_elements($1::json) WITH ORDINALITY j(value, place))
+        SELECT a.place FROM asked a
+        JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active' AND g.generation = a.generation
+        JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id AND l.fence = a.fence
+        WHERE NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = g.org_id AND f.epoch >= g.connected_epoch
+          AND ((f.kind = 'all' AND f.id = '') OR (f.kind = 'user' AND f.id = g.user_id)
+            OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id)))",
+    release: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
+            FROM json_array_elements($1::json))
+        UPDATE refresh_leases l SET expires_at = 0, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
+        FROM asked a WHERE l.org_id = a.org AND l.grant_id = a.grant_id",
+    renew: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id,
+            (value ->> 2)::bigint AS generation, (value ->> 3)::bigint AS renew_at, (value ->> 4)::boolean AS is_wide,
+            (value ->> 5)::bigint AS ends FROM json_array_elements($1::json))
+        UPDATE grants g SET generation = a.generation, renew_at = a.renew_at,
+          access_expires_at = CASE WHEN a.is_wide THEN a.ends ELSE g.access_expires_at END
+        FROM asked a WHERE g.org_id = a.org AND g.id = a.grant_id",
+    put_secrets: "INSERT INTO secrets (org_id, row_id, kind, generation, odk, sealed, wrapped_dek, scopes, expires_at,
+          created_at)
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, (j.value ->> 3)::bigint, j.value ->> 4,
+          decode(j.value ->> 5, 'hex'), decode(j.value ->> 6, 'hex'), j.value ->> 7, (j.value ->> 8)::bigint, $2
+        FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
+        ON CONFLICT (org_id, row_id, kind) DO UPDATE SET generation = excluded.generation, odk = excluded.odk,
+          sealed = excluded.sealed, wrapped_dek = excluded.wrapped_dek, scopes = excluded.scopes,
+          expires_at = excluded.expires_at, created_at = excluded.created_at",
+    chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_array_elements_text($1::json) j
+        JOIN epochs e ON e.org_id = j.value
+        LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
+};
