@@ -443,5 +443,6 @@ impl Tx {
 pub async fn migrate(settings: &PostgresSettings) -> Result<usize, StoreError> {
     postgres::migrate(settings).await
 }
+
 /// How long an orderly stop may take to be written; process managers do not wait for ever.
 const STOP_WITHIN: Duration = Duration::from_secs(5);

@@ -94,7 +94,7 @@ impl Tx {
         .transpose()
     }
 
-    /// Spends a link; `false` if somebody else did.
+    /// Spends a link; `false` if somebody else did, or a revocation of its person came in between.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -102,7 +102,9 @@ impl Tx {
         let changed = self
             .execute(
                 "UPDATE login_links SET spent_at = $3
-                 WHERE org_id = $1 AND hash = $2 AND spent_at IS NULL AND expires_at > $3",
+                 WHERE org_id = $1 AND hash = $2 AND spent_at IS NULL AND expires_at > $3
+                   AND NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = login_links.org_id AND f.kind = 'user'
+                                   AND f.id = login_links.user_id AND f.epoch >= login_links.made_epoch)",
                 params![org, hash, self.now],
             )
             .await?;

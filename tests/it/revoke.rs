@@ -320,6 +320,26 @@ async fn a_revocation_that_took_effect_says_so_though_the_calls_under_way_cannot
     assert!(matches!(state, GrantState::Revoked { .. }), "{state:?}");
 }
 
+/// Who is found by a link just before a revocation would else be signed in just after it, in a session of the new epoch.
+#[tokio::test]
+async fn a_login_link_is_not_spent_after_a_revocation_of_its_person() {
+    let world = World::new().await;
+    let link = || postern::crypto::random::link_token(&*world.deps.random).unwrap();
+    let links = [link(), link()].map(|token| world.deps.lookup.link("login", &token).unwrap());
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    let expires_at = tx.now() + Duration::from_secs(600);
+    for hash in &links {
+        tx.insert_login_link(hash, world.org, world.ada, expires_at)
+            .await
+            .unwrap();
+    }
+    assert!(tx.spend_login_link(world.org, &links[0]).await.unwrap());
+    tx.commit().await.unwrap();
+    world.revoke(Selector::User(world.ada)).await;
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    assert!(!tx.spend_login_link(world.org, &links[1]).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_call_is_in_flight_until_its_outcome_is_recorded() {
     let (world, grant) = World::connected().await;
