@@ -178,7 +178,7 @@ pub(super) async fn run(
     refused::sum_up(&deps, true).await;
     deps.store.close().await;
     if lost {
-        return Err(AppError::Store(crate::store::StoreError::Lost));
+        return Err(AppError::Store(store::StoreError::Lost));
     }
     Ok(())
 }
@@ -230,24 +230,26 @@ fn refuse_test_builds() -> Result<(), AppError> {
 pub(super) fn location(store: &Database) -> Result<Location, AppError> {
     match &store.url {
         StoreUrl::Sqlite(path) => Ok(Location::Sqlite(path.clone())),
-        StoreUrl::Postgres(url) => postgres(store, url).map(Location::Postgres),
+        StoreUrl::Postgres(url) => {
+            let password = match (&store.password, &store.password_file) {
+                (Some(password), _) => Some(password.clone()),
+                (None, Some(file)) => Some(secret_line(file)?),
+                // The database may know the role by its certificate, or the environment may say it in libpq's own way.
+                (None, None) => None,
+            };
+            Ok(Location::Postgres(postgres(store, url, password)))
+        }
     }
 }
 
-fn postgres(store: &Database, url: &Url) -> Result<PostgresSettings, AppError> {
-    let password = match (&store.password, &store.password_file) {
-        (Some(password), _) => Some(password.clone()),
-        (None, Some(file)) => Some(secret_line(file)?),
-        // The database may know the role by its certificate, or the environment may say it in libpq's own way.
-        (None, None) => None,
-    };
-    Ok(PostgresSettings {
+fn postgres(store: &Database, url: &Url, password: Option<SecretString>) -> PostgresSettings {
+    PostgresSettings {
         url: url.to_string(),
         password,
         connections: u32::try_from(store.connections).unwrap_or(u32::MAX),
         pooler: store.pooler,
         isolation: store::Isolation::ReadCommitted,
-    })
+    }
 }
 
 /// Brings a PostgreSQL schema up to date, logged in as the role `owner`; returns how many migrations were missing.
@@ -265,10 +267,8 @@ pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError
     if url.set_username(owner).is_err() {
         return Err(AppError::Refused("the store url can name no role".to_owned()));
     }
-    let owner = PostgresSettings {
-        password: settings.store.owner_password.clone(),
-        ..postgres(&settings.store, &url)?
-    };
+    // The service's own password is not asked for: whoever migrates may not be able to read it.
+    let owner = postgres(&settings.store, &url, settings.store.owner_password.clone());
     Ok(store::migrate(&owner).await?)
 }
 
@@ -343,17 +343,7 @@ fn sinks(settings: &Settings) -> Result<Vec<Arc<dyn Sink>>, AppError> {
             SinkKind::Ocsf(path) => Arc::new(FileSink::new(name, path.clone(), Form::Ocsf)),
             SinkKind::Otlp(url) => Arc::new(OtlpSink::new(name, url.clone(), operator_client()?)),
             SinkKind::Webhook { url, secret_file } => {
-                let text =
-                    Zeroizing::new(
-                        std::fs::read_to_string(secret_file).map_err(|cause| AppError::Io {
-                            what: format!("cannot read {}", secret_file.display()),
-                            cause,
-                        })?,
-                    );
-                let key = WebhookKey::parse(&text)
-                    .map_err(|error| AppError::Refused(format!("{}: {error}", secret_file.display())))?;
-                let receiver = Webhook::new(url.clone(), key, operator_client()?);
-                Arc::new(WebhookSink::new(name, receiver))
+                Arc::new(WebhookSink::new(name, receiver(url, secret_file)?))
             }
         })
     };
@@ -374,13 +364,18 @@ fn witness(settings: &Settings) -> Result<Option<Witness>, AppError> {
 }
 
 fn webhook(settings: &Settings) -> Result<Option<Webhook>, AppError> {
-    let Some(receiver) = &settings.webhook else {
-        return Ok(None);
-    };
-    let secret = secret_line(&receiver.secret_file)?;
+    let webhook = settings.webhook.as_ref();
+    webhook
+        .map(|webhook| receiver(&webhook.url, &webhook.secret_file))
+        .transpose()
+}
+
+/// A receiver and the secret shared with it.
+fn receiver(url: &Url, secret_file: &Path) -> Result<Webhook, AppError> {
+    let secret = secret_line(secret_file)?;
     let key = WebhookKey::parse(secret.expose_secret())
-        .map_err(|error| AppError::Refused(format!("{}: {error}", receiver.secret_file.display())))?;
-    Ok(Some(Webhook::new(receiver.url.clone(), key, operator_client()?)))
+        .map_err(|error| AppError::Refused(format!("{}: {error}", secret_file.display())))?;
+    Ok(Webhook::new(url.clone(), key, operator_client()?))
 }
 
 fn kek(settings: &Settings, locking: Locking) -> Result<(Arc<dyn KeyService>, String), AppError> {
@@ -433,10 +428,10 @@ fn passphrase(settings: &Settings) -> Result<SecretString, AppError> {
 
 /// The secret a file holds, without the line's end.
 fn secret_line(path: &Path) -> Result<SecretString, AppError> {
-    let text = std::fs::read_to_string(path).map_err(|cause| AppError::Io {
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|cause| AppError::Io {
         what: format!("cannot read {}", path.display()),
         cause,
-    })?;
+    })?);
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 

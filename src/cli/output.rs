@@ -163,7 +163,7 @@ impl Output {
         }
         if !self.style.may_ask {
             return Err(CliError::Usage(format!(
-                "{what}: nobody can be asked here, so say --yes to go on"
+                "{what} Nobody can be asked here: say --yes to go on."
             )));
         }
         let _ = write!(

@@ -10,32 +10,18 @@ use axum::http::{HeaderMap, HeaderValue, header};
 #[error("not a cookie value or path")]
 pub struct InvalidCookie;
 
-/// RFC 6265bis §4.1.2.7.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameSite {
-    /// Sent on top-level navigation from elsewhere, as the provider's redirect is.
-    Lax,
-    /// Never sent from elsewhere.
-    Strict,
-}
-
-/// One kind of cookie of ours: its base name, where it is sent, and when.
+/// One kind of cookie of ours: its base name, and where it is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct CookieKind {
     base: &'static str,
     path: &'static str,
-    same_site: SameSite,
 }
 
 impl CookieKind {
     /// A kind; `base` is the name without prefix, `path` where the browser sends it.
     #[must_use]
-    pub const fn new(base: &'static str, path: &'static str, same_site: SameSite) -> Self {
-        Self {
-            base,
-            path,
-            same_site,
-        }
+    pub const fn new(base: &'static str, path: &'static str) -> Self {
+        Self { base, path }
     }
 
     /// The name in the browser.
@@ -91,12 +77,9 @@ impl CookieKind {
         if !value.bytes().all(is_cookie_octet) || !self.path.starts_with('/') {
             return Err(InvalidCookie);
         }
-        let same_site = match self.same_site {
-            SameSite::Lax => "Lax",
-            SameSite::Strict => "Strict",
-        };
+        // Lax (RFC 6265bis §4.1.2.7): the provider's redirect comes from elsewhere and must bring the cookie back.
         let mut text = format!(
-            "{}={value}; Path={}; HttpOnly; SameSite={same_site}",
+            "{}={value}; Path={}; HttpOnly; SameSite=Lax",
             self.name(https),
             self.path
         );
@@ -113,10 +96,10 @@ impl CookieKind {
     }
 }
 
-/// The person's login (protocol §1); the provider's redirect must bring it back, hence Lax.
-pub const SESSION: CookieKind = CookieKind::new("postern_session", "/", SameSite::Lax);
+/// The person's login (protocol §1).
+pub const SESSION: CookieKind = CookieKind::new("postern_session", "/");
 /// Binds a connect flow to the browser that started it (protocol §2).
-pub const CONNECT: CookieKind = CookieKind::new("postern_connect", "/callback", SameSite::Lax);
+pub const CONNECT: CookieKind = CookieKind::new("postern_connect", "/callback");
 
 // RFC 6265 §4.1.1
 fn is_cookie_octet(byte: u8) -> bool {

@@ -76,11 +76,20 @@ fn append(path: &Path, text: &[u8]) -> io::Result<()> {
         .open(path)?;
     let whole = end_of_last_line(&mut file)?;
     file.set_len(whole)?;
-    let written = file.write_all(text).and_then(|()| file.sync_data());
+    let written = file
+        .write_all(text)
+        .and_then(|()| file.sync_data())
+        .and_then(|()| if whole == 0 { keep_name(path) } else { Ok(()) });
     if written.is_err() {
         let _cut = file.set_len(whole);
     }
     written
+}
+
+/// Without this a crash of the machine could take the name of a new file away again, and all that is in it.
+fn keep_name(path: &Path) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    File::open(dir)?.sync_all()
 }
 
 /// How long the file is up to its last newline.

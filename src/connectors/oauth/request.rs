@@ -31,7 +31,7 @@ pub(super) fn exchange<'a>(
     client: Client<'_>,
     exchange: CodeExchange<'_>,
 ) -> Result<OutboundRequest<'a>, OAuthError> {
-    let base = base(connector, client)?;
+    let base = base(connector, client);
     let with_url = base.set_token_uri(token_url(&connector.server.token_url)?);
     let redirect = RedirectUrl::new(exchange.redirect_uri.to_owned())
         .map_err(|_| OAuthError::Definition("the redirect uri is no url"))?;
@@ -64,7 +64,7 @@ pub(super) fn refresh<'a>(
         .refresh_url
         .as_ref()
         .unwrap_or(&connector.server.token_url);
-    let client = base(connector, client)?.set_token_uri(token_url(url)?);
+    let client = base(connector, client).set_token_uri(token_url(url)?);
     let token = wire::RefreshToken::new(refresh_token.expose_secret().to_owned());
     let mut request = client.exchange_refresh_token(&token);
     if let Some(scopes) = narrowed {
@@ -94,7 +94,7 @@ pub(super) fn introspect<'a>(
         .clone()
         .ok_or(OAuthError::Definition("the connector has no introspection"))?;
     let url = IntrospectionUrl::new(url).map_err(|_| OAuthError::Definition("an endpoint is no url"))?;
-    let client = base(connector, client)?.set_introspection_url(url);
+    let client = base(connector, client).set_introspection_url(url);
     let token = wire::AccessToken::new(token.expose_secret().to_owned());
     let request = client.introspect(&token).set_token_type_hint("access_token");
     finish(connector, written(request.request(&Writer)))
@@ -157,7 +157,7 @@ pub(super) fn add_headers(
     Ok(())
 }
 
-fn base(connector: &Connector, client: Client<'_>) -> Result<BasicClient, OAuthError> {
+fn base(connector: &Connector, client: Client<'_>) -> BasicClient {
     let id = ClientId::new(client.id.to_owned());
     let (auth_type, secret) = match connector.client.auth {
         ClientAuth::Basic => (AuthType::BasicAuth, client.secret),
@@ -165,10 +165,10 @@ fn base(connector: &Connector, client: Client<'_>) -> Result<BasicClient, OAuthE
         ClientAuth::None => (AuthType::RequestBody, None),
     };
     let base = BasicClient::new(id).set_auth_type(auth_type);
-    Ok(match secret {
+    match secret {
         Some(secret) => base.set_client_secret(WireSecret::new(secret.expose_secret().to_owned())),
         None => base,
-    })
+    }
 }
 
 fn token_url(text: &str) -> Result<TokenUrl, OAuthError> {

@@ -74,12 +74,7 @@ impl World {
             disabled: AtomicBool::new(false),
         });
         let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
-        let keyring = Keyring::new(
-            service.clone(),
-            clock.clone(),
-            Arc::new(OsRandomness::new()),
-            Duration::from_secs(ttl_s),
-        );
+        let keyring = keyring(service.clone(), &clock, Duration::from_secs(ttl_s));
         Self {
             service,
             clock,
@@ -91,6 +86,12 @@ impl World {
 
     async fn record(&self) -> OdkRecord {
         self.keyring.create_odk(self.place.org, "one").await.unwrap()
+    }
+
+    /// `token`, sealed in its place.
+    async fn sealed(&self, record: &OdkRecord) -> SealedSecret {
+        let odk = self.keyring.odk(record).await.unwrap();
+        odk.seal(&self.place.parts(), b"token").unwrap()
     }
 
     fn unwraps(&self) -> usize {
@@ -106,23 +107,16 @@ impl World {
     }
 }
 
+fn keyring(service: Arc<dyn KeyService>, clock: &Arc<FixedClock>, ttl: Duration) -> Keyring {
+    Keyring::new(service, clock.clone(), Arc::new(OsRandomness::new()), ttl)
+}
+
 #[tokio::test]
 async fn what_was_sealed_opens_in_another_process() {
     let world = World::new(30);
     let record = world.record().await;
-    let secret = world
-        .keyring
-        .odk(&record)
-        .await
-        .unwrap()
-        .seal(&world.place.parts(), b"token")
-        .unwrap();
-    let other = Keyring::new(
-        world.service.clone(),
-        world.clock.clone(),
-        Arc::new(OsRandomness::new()),
-        Duration::from_secs(30),
-    );
+    let secret = world.sealed(&record).await;
+    let other = keyring(world.service.clone(), &world.clock, Duration::from_secs(30));
     let opened = other
         .odk(&record)
         .await
@@ -150,13 +144,7 @@ async fn the_kms_is_asked_once_per_ttl() {
 async fn a_disabled_kek_ends_every_use_within_the_ttl_of_the_unwrap() {
     let world = World::new(30);
     let record = world.record().await;
-    let secret = world
-        .keyring
-        .odk(&record)
-        .await
-        .unwrap()
-        .seal(&world.place.parts(), b"token")
-        .unwrap();
+    let secret = world.sealed(&record).await;
     world.disable();
     // Using it again and again does not lengthen its life.
     for _ in 0..4 {
@@ -290,12 +278,7 @@ async fn forgetting_while_the_kms_is_asked_keeps_nothing() {
         keyring: OnceLock::new(),
         org: world.place.org,
     });
-    let keyring = Arc::new(Keyring::new(
-        slow.clone(),
-        world.clock.clone(),
-        Arc::new(OsRandomness::new()),
-        Duration::from_secs(30),
-    ));
+    let keyring = Arc::new(keyring(slow.clone(), &world.clock, Duration::from_secs(30)));
     slow.keyring.set(Arc::downgrade(&keyring)).unwrap();
     keyring.odk(&record).await.unwrap();
     assert_eq!(keyring.lock().len(), 0);
@@ -389,12 +372,7 @@ async fn the_commitment_holds_where_the_kms_binds_no_context() {
         }
     }
     let world = World::new(30);
-    let keyring = Keyring::new(
-        Arc::new(Contextless),
-        world.clock.clone(),
-        Arc::new(OsRandomness::new()),
-        Duration::ZERO,
-    );
+    let keyring = keyring(Arc::new(Contextless), &world.clock, Duration::ZERO);
     let record = keyring.create_odk(world.place.org, "any").await.unwrap();
     let other = keyring.create_odk(None, "any").await.unwrap();
     assert!(keyring.odk(&record).await.is_ok());

@@ -26,7 +26,7 @@ use crate::{
             confirm::{self as confirming, Confirmed},
         },
     },
-    http::cookie::{CONNECT, CookieKind, SameSite},
+    http::cookie::{CONNECT, CookieKind},
     web::{
         OutwardUrl, Shell, Shown, When,
         pages::{
@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Tells the confirm page which browser came back; the binding cookie is sent to the callback alone.
-pub(super) const CONFIRM: CookieKind = CookieKind::new("postern_confirm", "/connect", SameSite::Lax);
+pub(super) const CONFIRM: CookieKind = CookieKind::new("postern_confirm", "/connect");
 
 /// `GET /connect/{token}`: what is asked, for whom and under whose key. Spends nothing (scanners, prefetch).
 pub(super) async fn landing(

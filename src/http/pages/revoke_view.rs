@@ -103,7 +103,6 @@ pub(super) fn counts(counts: &SelectorCounts) -> RevocationCounts {
         delegations: counts.delegations,
         sessions: counts.sessions,
         pending_connects: counts.connects,
-        ..RevocationCounts::default()
     }
 }
 

@@ -183,22 +183,14 @@ impl RevokePreviewPage {
 pub struct RevocationCounts {
     /// Grants.
     pub grants: u64,
-    /// People whose grants they are.
-    pub people: u64,
     /// Agents turned off.
     pub agents: u64,
     /// Delegations.
     pub delegations: u64,
     /// Browser sessions.
     pub sessions: u64,
-    /// Login links not yet used.
-    pub links: u64,
     /// Connections being made.
     pub pending_connects: u64,
-    /// Approvals.
-    pub approvals: u64,
-    /// Handles.
-    pub handles: u64,
 }
 
 impl RevocationCounts {
@@ -206,7 +198,6 @@ impl RevocationCounts {
     fn lines(&self) -> Vec<(String, &'static str)> {
         let all = [
             (self.grants, "connection", "connections"),
-            (self.people, "person concerned", "people concerned"),
             (self.agents, "agent turned off", "agents turned off"),
             (
                 self.delegations,
@@ -214,14 +205,11 @@ impl RevocationCounts {
                 "delegations to agents",
             ),
             (self.sessions, "signed-in browser", "signed-in browsers"),
-            (self.links, "unused login link", "unused login links"),
             (
                 self.pending_connects,
                 "connection being made",
                 "connections being made",
             ),
-            (self.approvals, "approval", "approvals"),
-            (self.handles, "handle", "handles"),
         ];
         all.into_iter()
             .enumerate()

@@ -272,6 +272,8 @@ fn administered(facts: &EntryFacts) -> Sentence {
         Some("key_created") => key(start, " made an API key"),
         Some("key_revoked") => key(start, " revoked an API key"),
         Some("engine_disabled") => start.say(" disabled a policy engine"),
+        Some("recovered") => start.say(" went on with an older database"),
+        Some("copied") => start.say(" copied the database"),
         _ => start.say(" changed the organisation"),
     }
     .end(facts)
@@ -350,6 +352,8 @@ mod tests {
                 "Ada revoked an API key of Mail helper.",
             ),
             ("engine_disabled", None, "Ada disabled a policy engine."),
+            ("recovered", None, "Ada went on with an older database."),
+            ("copied", None, "Ada copied the database."),
         ] {
             let facts = EntryFacts {
                 by: Some("Ada".into()),

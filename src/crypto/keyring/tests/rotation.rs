@@ -6,13 +6,7 @@ use super::*;
 async fn rotating_the_kek_keeps_every_secret_readable() {
     let world = World::new(0);
     let record = world.record().await;
-    let secret = world
-        .keyring
-        .odk(&record)
-        .await
-        .unwrap()
-        .seal(&world.place.parts(), b"token")
-        .unwrap();
+    let secret = world.sealed(&record).await;
     let moved = world.keyring.rewrap_odk(&record, "two").await.unwrap();
     assert_eq!(
         (moved.id, moved.commitment, moved.kek_ref.as_str()),

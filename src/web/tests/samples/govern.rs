@@ -141,10 +141,8 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
     }
     let counts = RevocationCounts {
         grants: 2,
-        people: 1,
         delegations: 3,
         sessions: 1,
-        links: 1,
         ..Default::default()
     };
     for (name, what, target, mistyped) in [
