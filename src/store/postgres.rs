@@ -3,7 +3,9 @@
 //! The process logs in as a role that owns nothing. Every transaction says which orgs it is about before it reads
 //! anything, in the same round trip that begins it, and nothing it sets outlives it.
 
-use std::{sync::LazyLock, time::Duration};
+mod inserts;
+
+use std::time::Duration;
 
 use sqlx::{
     ConnectOptions, Decode, Encode, Postgres, Row as _, SqlSafeStr, Type, TypeInfo, ValueRef,
@@ -19,9 +21,8 @@ use sqlx::{
 use super::{
     StoreError,
     engine::{Mode, Reach},
-    entries::{self, ChainEnd},
     migrations,
-    sql::{Kind, Row, Value},
+    sql::{Row, Value},
 };
 use crate::{
     crypto::digest,
@@ -336,45 +337,6 @@ impl Connection {
         rows.iter().map(read).collect()
     }
 
-    /// Inserts entries, rows of [`entries::COLUMNS`]: one array for each column.
-    pub(super) async fn insert_entries(
-        &mut self,
-        rows: Vec<Vec<Value>>,
-        writer: &str,
-        ends: Vec<ChainEnd>,
-    ) -> Result<(), StoreError> {
-        let mut columns: Vec<Vec<Value>> = entries::COLUMNS.map(|_| Vec::with_capacity(rows.len())).into();
-        for row in rows {
-            for (column, value) in columns.iter_mut().zip(row) {
-                column.push(value);
-            }
-        }
-        let orgs: Vec<String> = ends.iter().map(|end| end.org.to_string()).collect();
-        let seqs = ends
-            .iter()
-            .map(|end| i64::try_from(end.seq))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| StoreError::Inconsistent { table: "writers" })?;
-        let hashes: Vec<Vec<u8>> = ends.iter().map(|end| end.hash.to_vec()).collect();
-        let query = sqlx::query(INSERT.as_str())
-            .persistent(self.persistent)
-            .bind(writer)
-            .bind(orgs)
-            .bind(seqs)
-            .bind(hashes);
-        let query =
-            entries::COLUMNS
-                .iter()
-                .zip(columns)
-                .fold(query, |query, ((_, kind), column)| match kind {
-                    Kind::Int => query.bind(column.into_iter().map(Value::into_int).collect::<Vec<_>>()),
-                    Kind::Text => query.bind(column.into_iter().map(Value::into_text).collect::<Vec<_>>()),
-                    Kind::Blob => query.bind(column.into_iter().map(Value::into_blob).collect::<Vec<_>>()),
-                });
-        query.execute(&mut *self.connection).await?;
-        Ok(())
-    }
-
     pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(admit(&[org])))
             .execute(&mut *self.connection)
@@ -421,28 +383,6 @@ impl Connection {
         })
     }
 }
-
-/// Entries, column by column, and the ends of the chains they are in: one statement, one round trip. In the order of the
-/// orgs, or two of them could wait for each other.
-static INSERT: LazyLock<String> = LazyLock::new(|| {
-    let columns = entries::COLUMNS.map(|(name, _)| name).join(", ");
-    let arrays: Vec<String> = (5..)
-        .zip(entries::COLUMNS)
-        .map(|(number, (_, kind))| match kind {
-            Kind::Int => format!("${number}::bigint[]"),
-            Kind::Text => format!("${number}::text[]"),
-            Kind::Blob => format!("${number}::bytea[]"),
-        })
-        .collect();
-    format!(
-        "WITH moved AS (INSERT INTO writers (org_id, writer, seq, hash)
-            SELECT org, $1, seq, hash FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS ends(org, seq, hash)
-            ORDER BY org
-            ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash)
-        INSERT INTO entries ({columns}) SELECT * FROM unnest({})",
-        arrays.join(", ")
-    )
-});
 
 /// Batches of the gate under way at once: while one waits for the disk, the next is run.
 pub(super) const BATCHES: u32 = 2;

@@ -10,6 +10,7 @@
     reason = "a test that goes wrong stops; its name is its documentation"
 )]
 
+mod ahead;
 mod apply;
 mod audit;
 mod canary;
