@@ -466,10 +466,7 @@ async fn a_longer_log_that_a_witness_only_speaks_of_seals_nothing() {
             Some(own.clone()),
             Some(forged(&world, 9)),
         ] {
-            let mut notes = server.shown.lock().unwrap();
-            notes.clear();
-            notes.extend(shown.map(|shown| (origin.clone(), shown)));
-            drop(notes);
+            *server.shown.lock().unwrap() = shown.into_iter().map(|shown| (origin.clone(), shown)).collect();
             world.vend(world.read(grant)).await.unwrap();
             signed(&world).await;
             assert_eq!(witness::round(&world.deps, &port).await.unwrap(), 0);
