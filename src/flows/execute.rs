@@ -21,7 +21,7 @@ use super::{
     Deps, Refusal,
     actions::Prepared,
     record,
-    refresh::{self, Want},
+    refresh::{self, Had, Want},
     token::Ready,
 };
 
@@ -123,7 +123,7 @@ async fn again(
     let want = Want::Renewed {
         than: Some(ready.row.generation),
     };
-    let row = refresh::ensure(deps, grant, want).await?;
+    let Had { row, is_fresh } = refresh::ensure(deps, grant, want).await?;
     prepared.grant.keep_token(&ready.kind, row.clone());
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
     let token = match open::renewed_access_token(receipt, &key, grant, &row) {
@@ -139,9 +139,16 @@ async fn again(
         .as_ref()
         .is_ok_and(|resent| is_dead(prepared, &resent.answer))
     {
-        // A fresh token is dead too: only the person can mend that.
-        refresh::give_up(deps, grant).await?;
-        return Err(Refusal::GrantNeedsReconnect(grant.id));
+        if is_fresh {
+            // A fresh token is dead too: only the person can mend that.
+            refresh::give_up(deps, grant).await?;
+            return Err(Refusal::GrantNeedsReconnect(grant.id));
+        }
+        // It was had before, by somebody else or beside a database that was gone, and has died since. The next call finds
+        // a fresh one, or learns that even that is dead.
+        let than = Some(row.generation);
+        refresh::ensure(deps, grant, Want::Renewed { than }).await?;
+        return Err(Refusal::ProviderUnavailable);
     }
     Ok(resent)
 }

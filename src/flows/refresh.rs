@@ -27,7 +27,7 @@ mod late;
 pub mod spooled;
 
 pub use failed::give_up;
-pub use flights::Flights;
+pub use flights::{Flights, Had};
 
 use failed::Failed;
 use flights::{Pilot, Seat};
@@ -64,7 +64,7 @@ impl Want {
 ///
 /// # Errors
 /// When the provider, the key service or the database refuses; the grant then says so itself.
-pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<SecretRow, Refusal> {
+pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Had, Refusal> {
     let kind = want.kind();
     let mut is_later = false;
     loop {
@@ -74,7 +74,7 @@ pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Secre
         };
         let is_ours = flight.kind == kind;
         match flight.landed().await {
-            Some(Ok(row)) if is_ours && will_do(&row, &want, deps.clock.now()) => return Ok(row),
+            Some(Ok(had)) if is_ours && will_do(&had.row, &want, deps.clock.now()) => return Ok(had),
             // What made an earlier flight fail than this caller's first own chance may have been mended since.
             Some(Err(failed)) if is_ours && is_later => return Err(failed.into()),
             _ => {}
@@ -83,18 +83,18 @@ pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Secre
     }
 }
 
-async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> Result<SecretRow, Refusal> {
+async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> Result<Had, Refusal> {
     let (deps, grant) = (Arc::clone(deps), grant.clone());
     tokio::spawn(async move {
         let landed = fly(&deps, &grant, &want).await;
-        pilot.land(landed.as_ref().map(SecretRow::clone).map_err(Failed::from));
+        pilot.land(landed.as_ref().map(Had::clone).map_err(Failed::from));
         landed
     })
     .await
     .unwrap_or(Err(Refusal::ProviderUnavailable))
 }
 
-async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusal> {
+async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Had, Refusal> {
     let mut turn = None;
     for _attempt in 0..ATTEMPTS {
         if deps.spool.holds(seen.id) {
@@ -105,8 +105,9 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
         let look = look.ok_or(Refusal::NotFound)?;
         let grant = &look.grant;
         standing(grant)?;
-        if let Some(current) = look.current.filter(|current| will_do(current, want, look.now)) {
-            return Ok(current);
+        if let Some(row) = look.current.filter(|current| will_do(current, want, look.now)) {
+            let is_fresh = false;
+            return Ok(Had { row, is_fresh });
         }
         if look.is_held {
             // Another replica is asking: its answer will be ours. Whoever waits for that needs no turn.
@@ -171,7 +172,9 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<SecretRow, Refusa
                 Err(failure) => failed::failed(deps, grant, connector, &lease, &failure).await,
             }
         };
-        return ask::holding(deps, grant, connector, &lease, work).await;
+        let row = ask::holding(deps, grant, connector, &lease, work).await?;
+        let is_fresh = true;
+        return Ok(Had { row, is_fresh });
     }
     Err(Refusal::ProviderUnavailable)
 }

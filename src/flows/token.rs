@@ -77,7 +77,7 @@ async fn ready(deps: &Arc<Deps>, prepared: &Prepared, want: Want, narrowed: bool
     {
         Some(row) => row,
         None => {
-            let row = refresh::ensure(deps, grant, want).await?;
+            let row = refresh::ensure(deps, grant, want).await?.row;
             prepared.grant.keep_token(&kind, row.clone());
             row
         }

@@ -11,7 +11,7 @@ use postern::{
     },
     flows::{
         Refusal,
-        refresh::doubt,
+        refresh::{Want, doubt, ensure},
         upstream,
         vend::{self, Vended},
     },
@@ -103,6 +103,38 @@ async fn a_token_the_provider_killed_early_is_renewed_and_the_call_resent_once()
             .count(),
         2
     );
+}
+
+/// Whoever had it could not use it, because a database was gone, perhaps; nobody has to connect again for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_token_that_died_before_it_was_used_is_renewed_again() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    world.vend(world.read(grant)).await.unwrap();
+    let dead =
+        json!({"next": "api", "delay_ms": 1_500, "status": 401, "body": "{\"error\":\"invalid_token\"}"});
+    world.fault(dead).await;
+    let released = world.entries().await.len();
+    let vending = tokio::spawn({
+        let world = Arc::clone(&world);
+        async move { world.vend(world.read(grant)).await }
+    });
+    while world.entries().await.len() == released {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // While its call is under way, somebody else renews the token, and that one dies, too.
+    let held = world.grant(grant).await;
+    let than = Some(held.generation);
+    ensure(&world.deps, &held, Want::Renewed { than }).await.unwrap();
+    let url = format!("{}/admin/expire", world.acme);
+    super::harness::fetch("POST", &url, Some(json!({"account": "ada@acme.example"}))).await;
+    let refused = vending.await.unwrap();
+    assert!(
+        matches!(refused, Err(Refusal::ProviderUnavailable)),
+        "{refused:?}"
+    );
+    assert_eq!(world.grant(grant).await.state, GrantState::Active);
+    world.vend(world.read(grant)).await.unwrap();
 }
 
 #[tokio::test]

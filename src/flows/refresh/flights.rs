@@ -27,7 +27,16 @@ pub struct Flights {
 type UnderWay = Arc<Mutex<HashMap<GrantId, Flight>>>;
 
 /// What came of a flight.
-pub(super) type Landed = Result<SecretRow, Failed>;
+pub(super) type Landed = Result<Had, Failed>;
+
+/// A token that will do.
+#[derive(Debug, Clone)]
+pub struct Had {
+    /// Sealed.
+    pub row: SecretRow,
+    /// Whether the provider gave it just now; else it was there already, and may be older than what made somebody ask.
+    pub is_fresh: bool,
+}
 
 impl Default for Flights {
     fn default() -> Self {
