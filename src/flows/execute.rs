@@ -21,7 +21,7 @@ use super::{
     Deps, Refusal,
     actions::Prepared,
     record,
-    refresh::{self, Had, Want},
+    refresh::{self, Obtained, Want},
     token::Ready,
 };
 
@@ -123,7 +123,7 @@ async fn again(
     let want = Want::Renewed {
         than: Some(ready.row.generation),
     };
-    let Had { row, is_fresh } = refresh::ensure(deps, grant, want).await?;
+    let Obtained { row, is_fresh } = refresh::ensure(deps, grant, want).await?;
     prepared.grant.keep_token(&ready.kind, row.clone());
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
     let token = match open::renewed_access_token(receipt, &key, grant, &row) {
@@ -144,10 +144,8 @@ async fn again(
             refresh::give_up(deps, grant).await?;
             return Err(Refusal::GrantNeedsReconnect(grant.id));
         }
-        // It was had before, by somebody else or beside a database that was gone, and has died since. The next call finds
-        // a fresh one, or learns that even that is dead.
-        let than = Some(row.generation);
-        refresh::ensure(deps, grant, Want::Renewed { than }).await?;
+        // It was there before, had by somebody else or kept beside a database that was gone, and has died since. The next
+        // call has a fresh one, or learns that even that is dead.
         return Err(Refusal::ProviderUnavailable);
     }
     Ok(resent)

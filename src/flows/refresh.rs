@@ -27,7 +27,7 @@ mod late;
 pub mod spooled;
 
 pub use failed::give_up;
-pub use flights::{Flights, Had};
+pub use flights::{Flights, Obtained};
 
 use failed::Failed;
 use flights::{Pilot, Seat};
@@ -64,7 +64,7 @@ impl Want {
 ///
 /// # Errors
 /// When the provider, the key service or the database refuses; the grant then says so itself.
-pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Had, Refusal> {
+pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Obtained, Refusal> {
     let kind = want.kind();
     let mut is_later = false;
     loop {
@@ -74,7 +74,7 @@ pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Had, 
         };
         let is_ours = flight.kind == kind;
         match flight.landed().await {
-            Some(Ok(had)) if is_ours && will_do(&had.row, &want, deps.clock.now()) => return Ok(had),
+            Some(Ok(token)) if is_ours && will_do(&token.row, &want, deps.clock.now()) => return Ok(token),
             // What made an earlier flight fail than this caller's first own chance may have been mended since.
             Some(Err(failed)) if is_ours && is_later => return Err(failed.into()),
             _ => {}
@@ -83,18 +83,18 @@ pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Had, 
     }
 }
 
-async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> Result<Had, Refusal> {
+async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> Result<Obtained, Refusal> {
     let (deps, grant) = (Arc::clone(deps), grant.clone());
     tokio::spawn(async move {
         let landed = fly(&deps, &grant, &want).await;
-        pilot.land(landed.as_ref().map(Had::clone).map_err(Failed::from));
+        pilot.land(landed.as_ref().map(Obtained::clone).map_err(Failed::from));
         landed
     })
     .await
     .unwrap_or(Err(Refusal::ProviderUnavailable))
 }
 
-async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Had, Refusal> {
+async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
     let mut turn = None;
     for _attempt in 0..ATTEMPTS {
         if deps.spool.holds(seen.id) {
@@ -107,7 +107,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Had, Refusal> {
         standing(grant)?;
         if let Some(row) = look.current.filter(|current| will_do(current, want, look.now)) {
             let is_fresh = false;
-            return Ok(Had { row, is_fresh });
+            return Ok(Obtained { row, is_fresh });
         }
         if look.is_held {
             // Another replica is asking: its answer will be ours. Whoever waits for that needs no turn.
@@ -174,7 +174,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Had, Refusal> {
         };
         let row = ask::holding(deps, grant, connector, &lease, work).await?;
         let is_fresh = true;
-        return Ok(Had { row, is_fresh });
+        return Ok(Obtained { row, is_fresh });
     }
     Err(Refusal::ProviderUnavailable)
 }

@@ -61,11 +61,12 @@ pub(super) async fn client_among(
 }
 
 fn opened(org: OrgId, row: &ConnectorClientRow, key: Option<&OdkHandle>) -> Result<OrgClient, Refusal> {
-    let secret = match (&row.secret, key) {
-        (Some(sealed), Some(key)) => {
+    let secret = match &row.secret {
+        None => None,
+        Some(sealed) => {
+            let key = key.ok_or(Refusal::KeyUnavailable)?;
             Some(open::client_secret(key, org, row, sealed).map_err(|_| Refusal::KeyUnavailable)?)
         }
-        _ => None,
     };
     Ok(OrgClient {
         id: row.client_id.clone(),

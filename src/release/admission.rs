@@ -6,10 +6,8 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    num::NonZero,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
 };
 
 use crate::domain::{AgentId, OrgId};
@@ -77,9 +75,9 @@ struct Taken {
 }
 
 impl Admission {
-    /// With room for what this machine's processors get through.
-    pub(super) fn new() -> Self {
-        Self::with(Room::of(thread::available_parallelism().map_or(1, NonZero::get)))
+    /// With room for what so many processors get through.
+    pub(super) fn new(processors: usize) -> Self {
+        Self::with(Room::of(processors))
     }
 
     fn with(room: Room) -> Self {

@@ -1,9 +1,8 @@
 //! The gate: one transaction in which a decision is spent, the entry is written and the sealed secret is read.
 //!
-//! A batch takes whatever waits, each org in turn, and commits it at once: the batches under way are the window in which
-//! the next one gathers. No two batches under way are about the same org. Nothing is opened before the commit; a receipt dies five seconds after it.
+//! Whatever waits is committed together (`lane`). Nothing is opened before the commit; a receipt dies five seconds after it.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZero, sync::Arc, thread, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -183,9 +182,10 @@ impl Gate {
 
     fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
         let (line, wake) = lane::start(store, Arc::clone(&clock), durability);
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
-            admission: Admission::new(),
-            turns: Turns::new(),
+            admission: Admission::new(processors),
+            turns: Turns::new(processors),
             line,
             wake,
             clock,

@@ -53,18 +53,17 @@ pub(super) fn start(
         store,
         clock,
         durability,
-        batches,
         line: Arc::clone(&line),
         wake: wake.downgrade(),
     };
-    tokio::spawn(run_batches(lane, woken));
+    tokio::spawn(run_batches(lane, batches, woken));
     (line, wake)
 }
 
 /// Takes whatever waits, commits it, answers, and starts over, until the last gate is gone. Batches run in tasks of their
 /// own: a caller that hangs up cannot cancel a transaction half-way.
-async fn run_batches(lane: Lane, mut woken: mpsc::Receiver<()>) {
-    let batches = Arc::new(Semaphore::new(lane.batches));
+async fn run_batches(lane: Lane, batches: usize, mut woken: mpsc::Receiver<()>) {
+    let batches = Arc::new(Semaphore::new(batches));
     while woken.recv().await.is_some() {
         loop {
             // First: until there is room for a batch, it gathers. Nobody ever closes the semaphore.
@@ -87,8 +86,6 @@ struct Lane {
     store: Store,
     clock: Arc<dyn Clock>,
     durability: Durability,
-    /// How many batches may be under way.
-    batches: usize,
     line: Arc<Line>,
     wake: mpsc::WeakSender<()>,
 }

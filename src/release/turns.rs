@@ -1,15 +1,11 @@
 //! Whose turn it is to be judged: deciding, signing and verifying are one piece of work that takes a processor longer than
 //! everything else a request needs.
 //!
-//! Without turns, whoever is let in stands for it in the runtime's own queue, which knows no orgs: a refusal of microseconds waits
-//! there for all of them, and so does another org's only call. Here few are ready to run at a time, each org in turn.
+//! Without turns, whoever is let in stands for it in the runtime's own queue, which knows no orgs: a refusal of microseconds
+//! waits there for all of them, and so does another org's only call. Here few are ready to run at a time, each org in turn.
 //! Nothing here does I/O.
 
-use std::{
-    num::NonZero,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -34,9 +30,8 @@ struct Line {
 pub struct Turn(Option<Arc<Mutex<Line>>>);
 
 impl Turns {
-    /// As many at a time as keep this machine's processors busy.
-    pub(super) fn new() -> Self {
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    /// As many at a time as keep so many processors busy.
+    pub(super) fn new(processors: usize) -> Self {
         Self::of(processors.saturating_mul(PER_PROCESSOR))
     }
 

@@ -1,5 +1,5 @@
-//! The statements of the gate's batch and the sequencer's, in both dialects side by side. One JSON
-//! parameter carries all rows; entries alone, which are long, are bound value by value (`Connection::insert_entries`).
+//! The statements of the gate's batch and the sequencer's, in both dialects side by side. One JSON parameter carries all rows;
+//! entries alone, which are long, are bound value by value (`Connection::insert_entries`).
 
 /// What the gate and the sequencer ask of a database. `$1` is a JSON array of ids, or of rows that are arrays, unless said.
 #[derive(Debug)]
@@ -25,6 +25,9 @@ pub(super) struct BatchSql {
     pub(super) spend: &'static str,
     /// Which of them another entry spent: own entry, theirs.
     pub(super) spend_losers: &'static str,
+    /// The epochs of the orgs of `$1` and the ends of writer `$2`'s chains there: org, incarnation,
+    /// counter, number, hash.
+    pub(super) chains: &'static str,
     /// The writers of the orgs of `$1` with entries that have no place, by org and name: org, name, last with a place.
     pub(super) waiting: &'static str,
     /// What waits of writers: which row of `$1`, from 0, and an entry, in order. Rows: org, writer, after, up to.
@@ -77,6 +80,9 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
         JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
           AND s.entry_id <> j.value ->> 3",
+    chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_each($1) j
+        JOIN epochs e ON e.org_id = j.value
+        LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
     waiting: "SELECT w.org_id, w.writer, w.placed FROM json_each($1) j
         JOIN writers w ON w.org_id = j.value AND w.waits = 1 ORDER BY w.org_id, w.writer",
     // The numbers of a writer have no gaps.
@@ -160,6 +166,9 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
             value ->> 3 AS entry FROM json_array_elements($1::json))
         SELECT a.entry, s.entry_id FROM asked a
         JOIN spent s ON s.org_id = a.org AND s.iss = a.iss AND s.jti = a.jti AND s.entry_id <> a.entry",
+    chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_array_elements_text($1::json) j
+        JOIN epochs e ON e.org_id = j.value
+        LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
     waiting: "SELECT w.org_id, w.writer, w.placed FROM json_array_elements_text($1::json) j
         JOIN writers w ON w.org_id = j.value AND w.waits = 1 ORDER BY w.org_id, w.writer",
     // A sub-select for each writer, which OFFSET keeps apart: asked for all at once, the planner reads every entry there is.

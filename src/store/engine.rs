@@ -9,7 +9,7 @@ use crate::domain::{OrgId, Time};
 use super::{
     StoreError,
     batch_sql::{self, BatchSql},
-    entries::ChainEnd,
+    entries::Chain,
     postgres,
     refresh_sql::{self, RefreshSql},
     sql::{Row, Value},
@@ -130,16 +130,16 @@ impl Connection {
         }
     }
 
-    /// Inserts entries, rows of `entries::COLUMNS`, and moves the writer's chains on to these ends.
+    /// Inserts entries, rows of `entries::COLUMNS`, and moves the writer's chains on.
     pub(super) async fn insert_entries(
         &mut self,
         rows: Vec<Vec<Value>>,
         writer: &str,
-        ends: Vec<ChainEnd>,
+        chains: &[Chain],
     ) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(connection) => connection.insert_entries(rows, writer, ends).await,
-            Self::Postgres(connection) => connection.insert_entries(rows, writer, ends).await,
+            Self::Sqlite(connection) => connection.insert_entries(rows, writer, chains).await,
+            Self::Postgres(connection) => connection.insert_entries(rows, writer, chains).await,
         }
     }
 

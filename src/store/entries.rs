@@ -8,7 +8,7 @@ use crate::{
         entry_bytes::{self, Stamp},
     },
     domain::{
-        AgentId, EntryId, OrgId, Time, UserId,
+        AgentId, EntryId, OrgId, UserId,
         connector::ConnectorId,
         entry::{EntryDraft, EntryType, Epoch},
     },
@@ -17,7 +17,7 @@ use crate::{
 use super::{
     Selector, StoreError,
     outside::Fact,
-    sql::{Kind, Row, Tx, Value, json, params},
+    sql::{Fields, Kind, Row, Tx, Value, json, params},
 };
 
 /// An entry about to be written: everything but its place.
@@ -124,95 +124,56 @@ impl Tx {
     /// # Errors
     /// When the database is unavailable; then nothing may be committed.
     pub async fn append_entry(&mut self, org: OrgId, new: NewEntry) -> Result<EntryId, StoreError> {
-        self.start(org).await?;
-        self.put_entry(org, new).await
+        self.append_entries(&[(org, &new)]).await?;
+        Ok(new.id)
     }
 
-    /// Writes entries of several orgs as [`Tx::append_entry`] writes one: in few statements, the last before the commit.
+    /// Writes entries of several orgs, each behind this writer's start where it has not begun: in few statements, the last
+    /// before the commit.
     ///
     /// # Errors
     /// When the database is unavailable; then nothing may be committed.
     pub(super) async fn append_entries(&mut self, entries: &[(OrgId, &NewEntry)]) -> Result<(), StoreError> {
         let orgs: BTreeSet<OrgId> = entries.iter().map(|(org, _)| *org).collect();
-        let sql = self.connection.refresh_sql().chains;
+        let sql = self.connection.batch_sql().chains;
         let mut chains = BTreeMap::new();
         for row in self.rows(sql, params![json(&orgs), &self.writer]).await? {
             let mut fields = row.fields("writers");
-            let org: OrgId = fields.parse()?;
+            let org = fields.parse()?;
             let epoch = read_epoch(&mut fields)?;
-            let seq = u64::try_from(fields.opt_int()?.unwrap_or(0)).map_err(|_| fields.bad())?;
-            let prev = fields.opt_hash()?.unwrap_or(entry_bytes::FIRST_PREV);
-            self.expect_number(org, seq)?;
-            chains.insert(org, (epoch, seq, prev));
+            chains.insert(org, Chain::read(self, org, epoch, &mut fields)?);
         }
         let mut rows = Vec::with_capacity(entries.len());
         for (org, entry) in entries {
-            let started = self.start_in(*org)?;
-            let (epoch, seq, prev) = chains
+            let chain = chains
                 .get_mut(org)
                 .ok_or(StoreError::Inconsistent { table: "epochs" })?;
-            for entry in started.iter().chain([*entry]) {
-                *seq += 1;
-                let placed = Placed::new(*org, *epoch, self.now, &self.writer, *seq, *prev, entry)?;
-                *prev = placed.hash;
-                rows.push(placed.values);
-            }
+            chain.add_behind_start(self, entry, &mut rows)?;
         }
-        let ends = chains
-            .into_iter()
-            .map(|(org, (_, seq, hash))| ChainEnd { org, seq, hash });
-        self.insert_entries(rows, ends.collect()).await
+        self.insert_entries(rows, chains.into_values().collect()).await
     }
 
+    /// Writes this writer's start in the org, if it has not begun there.
     async fn start(&mut self, org: OrgId) -> Result<(), StoreError> {
-        if let Some(started) = self.start_in(org)? {
-            self.put_entry(org, started).await?;
+        match self.start_in(org)? {
+            Some(started) => self.append_entries(&[(org, &started)]).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Inserts rows of [`COLUMNS`] and moves this writer's chains on to these ends.
+    /// Inserts rows of [`COLUMNS`] and moves these chains on.
     pub(super) async fn insert_entries(
         &mut self,
         rows: Vec<Vec<Value>>,
-        ends: Vec<ChainEnd>,
+        chains: Vec<Chain>,
     ) -> Result<(), StoreError> {
-        let numbers: Vec<(OrgId, u64)> = ends.iter().map(|end| (end.org, end.seq)).collect();
-        self.connection.insert_entries(rows, &self.writer, ends).await?;
-        for (org, seq) in numbers {
-            self.numbered(org, seq);
+        self.connection
+            .insert_entries(rows, &self.writer, &chains)
+            .await?;
+        for chain in chains {
+            self.numbered(chain.org, chain.seq);
         }
         Ok(())
-    }
-
-    async fn put_entry(&mut self, org: OrgId, new: NewEntry) -> Result<EntryId, StoreError> {
-        let epoch = self
-            .epoch(org)
-            .await?
-            .ok_or(StoreError::Inconsistent { table: "epochs" })?;
-        let head = self
-            .row(
-                "SELECT seq, hash FROM writers WHERE org_id = $1 AND writer = $2",
-                params![org, &self.writer],
-            )
-            .await?;
-        let (seq, prev) = match head {
-            Some(row) => {
-                let mut fields = row.fields("writers");
-                (fields.count()?, fields.hash()?)
-            }
-            None => (0, entry_bytes::FIRST_PREV),
-        };
-        self.expect_number(org, seq)?;
-        let id = new.id;
-        let placed = Placed::new(org, epoch, self.now, &self.writer, seq + 1, prev, &new)?;
-        let end = ChainEnd {
-            org,
-            seq: seq + 1,
-            hash: placed.hash,
-        };
-        self.insert_entries(vec![placed.values], vec![end]).await?;
-        Ok(id)
     }
 
     /// One entry of the org.
@@ -276,30 +237,47 @@ impl Tx {
     }
 }
 
-/// Where a writer's chain in an org ends.
+/// A writer's chain in an org: where it ends, and of which epoch its next entries are.
 #[derive(Debug)]
-pub(super) struct ChainEnd {
+pub(super) struct Chain {
     pub(super) org: OrgId,
     pub(super) seq: u64,
     pub(super) hash: [u8; 32],
+    epoch: Epoch,
 }
 
-/// An entry with its place, as the values of [`COLUMNS`].
-pub(super) struct Placed {
-    pub(super) values: Vec<Value>,
-    pub(super) hash: [u8; 32],
-}
+impl Chain {
+    /// Reads where it ends, number and hash; both are NULL where the writer has written nothing yet.
+    pub(super) fn read(tx: &Tx, org: OrgId, epoch: Epoch, fields: &mut Fields) -> Result<Self, StoreError> {
+        let seq = u64::try_from(fields.opt_int()?.unwrap_or(0)).map_err(|_| fields.bad())?;
+        let hash = fields.opt_hash()?.unwrap_or(entry_bytes::FIRST_PREV);
+        tx.expect_number(org, seq)?;
+        Ok(Self {
+            org,
+            seq,
+            hash,
+            epoch,
+        })
+    }
 
-impl Placed {
-    pub(super) fn new(
-        org: OrgId,
-        epoch: Epoch,
-        ts: Time,
-        writer: &str,
-        writer_seq: u64,
-        prev: [u8; 32],
-        new: &NewEntry,
-    ) -> Result<Self, StoreError> {
+    /// Adds an entry to the chain and to `rows`; before it the writer's start, if it has not begun in the org.
+    pub(super) fn add_behind_start(
+        &mut self,
+        tx: &mut Tx,
+        entry: &NewEntry,
+        rows: &mut Vec<Vec<Value>>,
+    ) -> Result<(), StoreError> {
+        let started = tx.start_in(self.org)?;
+        for entry in started.iter().chain([entry]) {
+            rows.push(self.add(tx, entry)?);
+        }
+        Ok(())
+    }
+
+    /// Adds an entry; as the values of [`COLUMNS`].
+    fn add(&mut self, tx: &Tx, new: &NewEntry) -> Result<Vec<Value>, StoreError> {
+        self.seq += 1;
+        let (org, epoch) = (self.org, self.epoch);
         let draft = new.draft.clone();
         let (user, agent) = (draft.user, draft.agent);
         let (connector, outcome) = (draft.connector.clone(), draft.outcome.clone());
@@ -308,21 +286,22 @@ impl Placed {
             id: new.id,
             org,
             epoch,
-            ts,
-            writer,
-            writer_seq,
-            prev,
+            ts: tx.now,
+            writer: &tx.writer,
+            writer_seq: self.seq,
+            prev: self.hash,
         };
         let encoded = entry_bytes::finish(new.kind, draft, stamp).map_err(StoreError::Entry)?;
         let bytes =
             String::from_utf8(encoded.bytes).map_err(|_| StoreError::Inconsistent { table: "entries" })?;
-        let values = params![
+        self.hash = encoded.hash;
+        Ok(params![
             org,
             new.id,
             epoch.counter,
-            ts,
-            writer,
-            writer_seq,
+            tx.now,
+            &tx.writer,
+            self.seq,
             new.kind.as_str(),
             user,
             agent,
@@ -334,11 +313,7 @@ impl Placed {
             new.sealed.as_ref().map(|sealed| sealed.odk),
             new.sealed.as_ref().map(|sealed| sealed.sealed.as_slice()),
             new.sealed.as_ref().map(|sealed| sealed.wrapped_dek.as_slice()),
-        ];
-        Ok(Self {
-            values,
-            hash: encoded.hash,
-        })
+        ])
     }
 }
 
@@ -366,7 +341,7 @@ pub(super) const COLUMNS: [(&str, Kind); 17] = [
     ("wrapped_dek", Kind::Blob),
 ];
 
-pub(super) fn read_epoch(fields: &mut super::sql::Fields) -> Result<Epoch, StoreError> {
+pub(super) fn read_epoch(fields: &mut Fields) -> Result<Epoch, StoreError> {
     let incarnation = u32::try_from(fields.int()?).map_err(|_| fields.bad())?;
     Ok(Epoch {
         incarnation,
@@ -384,7 +359,7 @@ fn read_entry(row: Row) -> Result<EntryRow, StoreError> {
 }
 
 /// Reads the three columns odk, sealed, wrapped_dek, all present or all absent.
-pub(super) fn read_sealed(fields: &mut super::sql::Fields) -> Result<Option<SealedSecret>, StoreError> {
+pub(super) fn read_sealed(fields: &mut Fields) -> Result<Option<SealedSecret>, StoreError> {
     match (fields.opt_parse()?, fields.opt_blob()?, fields.opt_blob()?) {
         (Some(odk), Some(sealed), Some(wrapped_dek)) => Ok(Some(SealedSecret {
             odk,

@@ -10,7 +10,6 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    crypto::entry_bytes,
     domain::{EntryId, GrantId, OrgId, Time, entry::Epoch},
     failpoints::Failpoint,
 };
@@ -18,7 +17,7 @@ use crate::{
 use super::{
     IdempotencyRecord, NewEntry, SecretKind, SecretRow, Store, StoreError,
     batch_sql::BatchSql,
-    entries::{ChainEnd, Placed, read_epoch},
+    entries::{Chain, read_epoch},
     grants::read_opt_secret,
     sql::{Tx, Value, json},
 };
@@ -155,18 +154,13 @@ struct Batch<'a> {
 /// What the requests stand on, read under the guard.
 #[derive(Default)]
 struct Standing {
-    /// The end of this writer's chain in each org.
-    heads: HashMap<OrgId, Head>,
+    /// This writer's chain in each org.
+    chains: HashMap<OrgId, Chain>,
     /// The sealed secrets, by the entry that is to release them.
     secrets: HashMap<EntryId, SecretRow>,
     /// Whether a last use was written.
     #[cfg(feature = "bench")]
     touched: bool,
-}
-
-struct Head {
-    seq: u64,
-    hash: [u8; 32],
 }
 
 impl<'a> Batch<'a> {
@@ -191,10 +185,10 @@ impl<'a> Batch<'a> {
     ) -> Result<Vec<GateAnswer>, StoreError> {
         let batch = &mut self;
         let epochs = batch.guard(&mut tx, orgs).await?;
-        let mut standing = batch.standing(&mut tx).await?;
+        let mut standing = batch.standing(&mut tx, &epochs).await?;
         batch.take_idempotency(&mut tx).await?;
         batch.spend(&mut tx).await?;
-        let answers = self.append(&mut tx, &epochs, &mut standing).await?;
+        let answers = self.append(&mut tx, &mut standing).await?;
         Failpoint::GateWritten.reached();
         match durability {
             Durability::Commit => tx.commit().await?,
@@ -236,7 +230,11 @@ impl<'a> Batch<'a> {
     /// 2. The grant is active and the secret of the generation read; 5. read the sealed secret.
     ///
     /// With them come the ends of the chains that the entries go on from.
-    async fn standing(&mut self, tx: &mut Tx) -> Result<Standing, StoreError> {
+    async fn standing(
+        &mut self,
+        tx: &mut Tx,
+        epochs: &HashMap<OrgId, Epoch>,
+    ) -> Result<Standing, StoreError> {
         #[derive(Serialize)]
         struct Ask(OrgId, EntryId, Option<GrantId>, Option<String>, Option<u64>);
 
@@ -264,18 +262,9 @@ impl<'a> Batch<'a> {
             let mut fields = row.fields("writers");
             let entry = fields.parse()?;
             let org = *orgs.get(&entry).ok_or_else(|| fields.bad())?;
-            let head = match (fields.opt_int()?, fields.opt_hash()?) {
-                (Some(seq), Some(hash)) => Head {
-                    seq: u64::try_from(seq).map_err(|_| fields.bad())?,
-                    hash,
-                },
-                _ => Head {
-                    seq: 0,
-                    hash: entry_bytes::FIRST_PREV,
-                },
-            };
-            tx.expect_number(org, head.seq)?;
-            standing.heads.insert(org, head);
+            let epoch = *epochs.get(&org).ok_or_else(|| fields.bad())?;
+            let chain = Chain::read(tx, org, epoch, &mut fields)?;
+            standing.chains.insert(org, chain);
             let last_used = fields.opt_time()?;
             if let Some(secret) = read_opt_secret(&mut fields)? {
                 standing.secrets.insert(entry, secret);
@@ -415,13 +404,8 @@ impl<'a> Batch<'a> {
     }
 
     /// 4. The entries: the last statements before the commit.
-    async fn append(
-        self,
-        tx: &mut Tx,
-        epochs: &HashMap<OrgId, Epoch>,
-        standing: &mut Standing,
-    ) -> Result<Vec<GateAnswer>, StoreError> {
-        let now = tx.now();
+    async fn append(self, tx: &mut Tx, standing: &mut Standing) -> Result<Vec<GateAnswer>, StoreError> {
+        let at = tx.now();
         let mut answers = Vec::with_capacity(self.items.len());
         let mut rows = Vec::with_capacity(self.items.len());
         let mut moved = BTreeSet::new();
@@ -430,29 +414,18 @@ impl<'a> Batch<'a> {
                 answers.push(answer);
                 continue;
             }
-            let (Some(epoch), Some(head)) = (epochs.get(&item.org), standing.heads.get_mut(&item.org)) else {
-                return Err(StoreError::Inconsistent { table: "epochs" });
-            };
-            let started = tx.start_in(item.org)?;
-            for entry in started.iter().chain([&item.entry]) {
-                head.seq += 1;
-                let placed = Placed::new(item.org, *epoch, now, &tx.writer, head.seq, head.hash, entry)?;
-                head.hash = placed.hash;
-                rows.push(placed.values);
-            }
+            let chain = standing
+                .chains
+                .get_mut(&item.org)
+                .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+            chain.add_behind_start(tx, &item.entry, &mut rows)?;
             moved.insert(item.org);
-            answers.push(GateAnswer::Committed {
-                at: now,
-                secret: standing.secrets.remove(&item.entry.id),
-            });
+            let secret = standing.secrets.remove(&item.entry.id);
+            answers.push(GateAnswer::Committed { at, secret });
         }
         if !rows.is_empty() {
-            let ends = moved.into_iter().filter_map(|org| {
-                let head = standing.heads.get(&org)?;
-                let (seq, hash) = (head.seq, head.hash);
-                Some(ChainEnd { org, seq, hash })
-            });
-            tx.insert_entries(rows, ends.collect()).await?;
+            let moved = moved.iter().filter_map(|org| standing.chains.remove(org));
+            tx.insert_entries(rows, moved.collect()).await?;
         }
         Ok(answers)
     }

@@ -13,7 +13,8 @@ pub(super) struct RefreshSql {
     /// The data keys of the orgs of `$1` that are in use or among the ids of `$2`, the newest first: org, whether it is in
     /// use, then the key.
     pub(super) odks: &'static str,
-    /// Active grants with their refresh leases: grant, generation, fence, end, intent, failures, not before. Rows: org, grant.
+    /// Active grants with their refresh leases: grant, generation, fence, end, intent, failures, not before. Rows: org,
+    /// grant.
     pub(super) leases: &'static str,
     /// Gives leases to holder `$2` at `$3`. Rows: org, grant, fence, end, intent.
     pub(super) claim: &'static str,
@@ -27,9 +28,6 @@ pub(super) struct RefreshSql {
     pub(super) renew: &'static str,
     /// Keeps secrets at `$2`. Rows: org, grant, kind, generation, data key, sealed as hex, wrapped key as hex, scopes, end.
     pub(super) put_secrets: &'static str,
-    /// The epochs of the orgs of `$1`, an array of ids, and the ends of writer `$2`'s chains there: org, incarnation,
-    /// counter, number, hash.
-    pub(super) chains: &'static str,
 }
 
 pub(super) const SQLITE: RefreshSql = RefreshSql {
@@ -81,9 +79,6 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
         ON CONFLICT (org_id, row_id, kind) DO UPDATE SET generation = excluded.generation, odk = excluded.odk,
           sealed = excluded.sealed, wrapped_dek = excluded.wrapped_dek, scopes = excluded.scopes,
           expires_at = excluded.expires_at, created_at = excluded.created_at",
-    chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_each($1) j
-        JOIN epochs e ON e.org_id = j.value
-        LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
 };
 
 // Row-level security looks at a row before an operator that may leak does: what is taken out of JSON is taken out first,
@@ -147,7 +142,4 @@ pub(super) const POSTGRES: RefreshSql = RefreshSql {
         ON CONFLICT (org_id, row_id, kind) DO UPDATE SET generation = excluded.generation, odk = excluded.odk,
           sealed = excluded.sealed, wrapped_dek = excluded.wrapped_dek, scopes = excluded.scopes,
           expires_at = excluded.expires_at, created_at = excluded.created_at",
-    chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_array_elements_text($1::json) j
-        JOIN epochs e ON e.org_id = j.value
-        LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
 };

@@ -1,6 +1,6 @@
-//! Trying again. A transaction that others were in the way of did nothing (SQLSTATE 40001, 40P01, 55P03, 25P03): it is run again
-//! after a pause that grows and is never the same for two, until there is no time left. Everything that is tried again is
-//! tried again here.
+//! Trying again. A transaction that others were in the way of did nothing (SQLSTATE 40001, 40P01, 55P03, 25P03): it is run
+//! again after a pause that grows and is never the same for two, until there is no time left. Everything that is tried again
+//! is tried again here.
 //!
 //! On PostgreSQL transactions are READ COMMITTED, so only deadlocks, waits for locks and transactions that kept others
 //! waiting end this way. Engines that know nothing weaker than SERIALIZABLE answer 40001 whenever they are busy.

@@ -21,10 +21,11 @@ use sqlx::{
 use super::{
     StoreError,
     engine::Mode,
-    entries::{self, ChainEnd},
+    entries::{self, Chain},
     lock, migrations,
     sql::{Row, Value, json},
 };
+use crate::crypto::digest;
 
 /// An open SQLite database. The lock file is held until this is closed or dropped.
 #[derive(Debug)]
@@ -169,7 +170,7 @@ impl Connection {
         &mut self,
         rows: Vec<Vec<Value>>,
         writer: &str,
-        ends: Vec<ChainEnd>,
+        chains: &[Chain],
     ) -> Result<(), StoreError> {
         let mut rows = rows.into_iter();
         while rows.len() > 0 {
@@ -177,9 +178,9 @@ impl Connection {
             let values = rows.by_ref().take(*size).flatten().collect();
             self.execute(sql.as_str(), values).await?;
         }
-        let ends: Vec<_> = ends
+        let ends: Vec<_> = chains
             .iter()
-            .map(|end| (end.org, end.seq, crate::crypto::digest::hex(&end.hash)))
+            .map(|chain| (chain.org, chain.seq, digest::hex(&chain.hash)))
             .collect();
         self.execute(MOVE_ON, vec![json(&ends), Value::from(writer)])
             .await?;

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use postern::{
@@ -93,8 +93,12 @@ impl Week {
 
     /// A look does not wait for the provider; the clock waits for it here.
     async fn until_nobody_asks(&self) {
-        let mut quiet = 0;
+        let (mut quiet, began) = (0, Instant::now());
         while quiet < 2 {
+            assert!(
+                began.elapsed() < Duration::from_secs(120),
+                "somebody asks for ever"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
             let asking = "UPDATE refresh_leases SET fence = fence WHERE intent IS NOT NULL";
             let is_quiet = database::raw_sql(&self.world.location, asking).await == 0;

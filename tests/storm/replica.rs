@@ -14,7 +14,7 @@ use postern::{
     domain::{OrgId, grant::Grant},
     flows::{
         Deps,
-        refresh::{self, Had, Want},
+        refresh::{self, Obtained, Want},
     },
     http::{guard::RequestIds, router, security::Site, server},
     workers::Workers,
@@ -102,7 +102,7 @@ async fn wait(
     let got = refresh::ensure(&deps, &grant, Want::Renewed { than: None }).await;
     let mut done = done.lock().unwrap();
     match got {
-        Ok(Had { row, .. }) => {
+        Ok(Obtained { row, .. }) => {
             let token = (row.generation, digest::hex(&digest::sha256(&row.sealed.sealed)));
             done.satisfied += 1;
             let first = done.tokens.entry(number).or_insert_with(|| token.clone());

@@ -27,11 +27,11 @@ pub struct Flights {
 type UnderWay = Arc<Mutex<HashMap<GrantId, Flight>>>;
 
 /// What came of a flight.
-pub(super) type Landed = Result<Had, Failed>;
+pub(super) type Landed = Result<Obtained, Failed>;
 
 /// A token that will do.
 #[derive(Debug, Clone)]
-pub struct Had {
+pub struct Obtained {
     /// Sealed.
     pub row: SecretRow,
     /// Whether the provider gave it just now; else it was there already, and may be older than what made somebody ask.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::{
     super::{
         StoreError,
-        entries::{self, ChainEnd},
+        entries::{self, Chain},
         sql::{Kind, Value},
     },
     Connection,
@@ -17,7 +17,7 @@ impl Connection {
         &mut self,
         rows: Vec<Vec<Value>>,
         writer: &str,
-        ends: Vec<ChainEnd>,
+        chains: &[Chain],
     ) -> Result<(), StoreError> {
         let mut columns: Vec<Vec<Value>> = entries::COLUMNS.map(|_| Vec::with_capacity(rows.len())).into();
         for row in rows {
@@ -25,13 +25,13 @@ impl Connection {
                 column.push(value);
             }
         }
-        let orgs: Vec<_> = ends.iter().map(|end| end.org.to_string()).collect();
-        let seqs = ends
+        let orgs: Vec<_> = chains.iter().map(|chain| chain.org.to_string()).collect();
+        let seqs = chains
             .iter()
-            .map(|end| i64::try_from(end.seq))
+            .map(|chain| i64::try_from(chain.seq))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| StoreError::Inconsistent { table: "writers" })?;
-        let hashes: Vec<Vec<u8>> = ends.iter().map(|end| end.hash.to_vec()).collect();
+        let hashes: Vec<Vec<u8>> = chains.iter().map(|chain| chain.hash.to_vec()).collect();
         let query = sqlx::query(INSERT.as_str())
             .persistent(self.persistent)
             .bind(writer)
