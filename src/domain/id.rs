@@ -24,7 +24,10 @@ macro_rules! ids {
 
         impl $name {
             /// The prefix in front of the underscore.
-            pub const PREFIX: &'static str = $prefix;
+            pub const PREFIX: &'static str = {
+                assert!($prefix.len() == PREFIX);
+                $prefix
+            };
 
             /// Makes a new id: UUIDv7 (RFC 9562 §5.7) from the given time and randomness.
             ///
@@ -49,7 +52,7 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_typeid($prefix, &self.0, f)
+                f.write_str(Text::of($prefix, &self.0).as_str())
             }
         }
 
@@ -69,7 +72,7 @@ macro_rules! ids {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(Text::of($prefix, &self.0).as_str())
             }
         }
 
@@ -139,22 +142,28 @@ fn uuid_v7(now: Time, random: &dyn Randomness) -> Result<[u8; 16], RandomnessUna
     ])
 }
 
-fn write_typeid(prefix: &str, bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    use fmt::Write as _;
+/// The text of an id, made without allocating or formatting: a release writes some thirty of them.
+struct Text([u8; TEXT]);
 
-    f.write_str(prefix)?;
-    f.write_char('_')?;
-    let number = u128::from_be_bytes(*bytes);
-    for digit in (0..26_u32).rev() {
-        let index = (number >> (digit * 5)) & 31;
-        f.write_char(
-            ALPHABET
-                .chars()
-                .nth(usize::try_from(index).unwrap_or(0))
-                .unwrap_or('0'),
-        )?;
+impl Text {
+    fn of(prefix: &str, bytes: &[u8; 16]) -> Self {
+        let mut text = [b'_'; TEXT];
+        for (letter, of_prefix) in text.iter_mut().zip(prefix.bytes()) {
+            *letter = of_prefix;
+        }
+        let mut rest = u128::from_be_bytes(*bytes);
+        for digit in text.iter_mut().skip(PREFIX + 1).rev() {
+            let [place, ..] = rest.to_le_bytes();
+            *digit = digit_of(place & 31);
+            rest >>= 5;
+        }
+        Self(text)
     }
-    Ok(())
+
+    fn as_str(&self) -> &str {
+        // Prefixes and digits are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 fn parse_typeid(prefix: &str, text: &str) -> Option<[u8; 16]> {
@@ -182,8 +191,17 @@ fn value_of(digit: u8) -> Option<u8> {
     }
 }
 
+/// The digit at a place of [`ALPHABET`].
+fn digit_of(place: u8) -> u8 {
+    ALPHABET.get(usize::from(place)).copied().unwrap_or_default()
+}
+
 /// Crockford's base 32, lower case, as TypeID prescribes.
-const ALPHABET: &str = "0123456789abcdefghjkmnpqrstvwxyz";
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// Letters of every prefix.
+const PREFIX: usize = 3;
+/// Letters of an id: the prefix, an underscore, 26 digits.
+const TEXT: usize = PREFIX + 1 + 26;
 
 #[cfg(test)]
 mod tests {
@@ -223,7 +241,7 @@ mod tests {
     #[test]
     fn a_digit_stands_for_its_place_in_the_alphabet() {
         for digit in 0..=u8::MAX {
-            let place = ALPHABET.bytes().position(|letter| letter == digit);
+            let place = ALPHABET.iter().position(|letter| *letter == digit);
             assert_eq!(value_of(digit).map(usize::from), place);
         }
     }
