@@ -74,7 +74,8 @@ pub(super) const SQLITE: BatchSql = BatchSql {
           AND i.key = j.value ->> 3 AND i.entry_id <> j.value ->> 5",
     give_back_idempotency: "DELETE FROM idempotency
         WHERE (org_id, entry_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)",
-    spend: "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
+    // `OR FAIL` as for entries (`sqlite::Connection::insert_entries`).
+    spend: "INSERT OR FAIL INTO spent (org_id, iss, jti, entry_id, keep_until)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4 FROM json_each($1) j
         WHERE true ON CONFLICT (org_id, iss, jti) DO NOTHING RETURNING entry_id",
     spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
@@ -100,7 +101,7 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     put_tiles: "INSERT INTO tiles (org_id, level, tile, hashes)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, unhex(j.value ->> 3) FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, level, tile) DO UPDATE SET hashes = excluded.hashes",
-    place: "INSERT INTO leaves (org_id, log_index, entry_id)
+    place: "INSERT OR FAIL INTO leaves (org_id, log_index, entry_id)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each($1) j",
     placed: "UPDATE writers SET placed = j.value ->> 2 FROM json_each($1) j
         WHERE org_id = j.value ->> 0 AND writer = j.value ->> 1",

@@ -384,8 +384,8 @@ impl Connection {
     }
 }
 
-/// Batches of the gate under way at once: while one waits for the disk, the next is run.
-pub(super) const BATCHES: u32 = 2;
+/// Batches of the gate under way at once: while one waits for the disk and another is run, the third is made.
+pub(super) const BATCHES: u32 = 3;
 
 impl Drop for Connection {
     fn drop(&mut self) {

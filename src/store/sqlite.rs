@@ -27,12 +27,18 @@ use super::{
 };
 use crate::crypto::digest;
 
+use self::checkpoints::Written;
+
+mod checkpoints;
+
 /// An open SQLite database. The lock file is held until this is closed or dropped.
 #[derive(Debug)]
 pub(super) struct Engine {
     readers: SqlitePool,
     /// One connection: its pool is the fair queue of writers, so nobody ever polls a busy database.
     writer: SqlitePool,
+    checkpoints: SqlitePool,
+    written: Written,
     lock: File,
 }
 
@@ -69,13 +75,15 @@ impl Engine {
                 options
                     .clone()
                     .pragma("cache_size", WRITER_CACHE)
-                    .pragma("wal_autocheckpoint", CHECKPOINT_EVERY),
+                    .pragma("wal_autocheckpoint", checkpoints::TOO_LONG),
             )
             .await?;
         migrations::sqlite()
             .run(&writer)
             .await
             .map_err(StoreError::Migration)?;
+        let checkpoints = pool(1).connect_with(options.clone()).await?;
+        let written = checkpoints::start(checkpoints.clone(), writer.clone(), checkpoints::LONG);
         // A reader comes back with its snapshot still open and gives it up before the next one gets the connection.
         // Opening a file anew for every read costs more than all the rest of a vend (docs/benchmarks.md).
         let readers = pool(4)
@@ -90,6 +98,8 @@ impl Engine {
         Ok(Self {
             readers,
             writer,
+            checkpoints,
+            written,
             lock,
         })
     }
@@ -97,17 +107,20 @@ impl Engine {
     pub(super) async fn begin(&self, mode: Mode) -> Result<Connection, StoreError> {
         match mode {
             Mode::Read => {
-                let mut connection = Connection::begin(&self.readers, "BEGIN").await?;
+                let mut connection = Connection::begin(&self.readers, "BEGIN", None).await?;
                 // The pool of readers ends what is left open; there is nothing to undo.
                 connection.clean = true;
                 Ok(connection)
             }
-            Mode::Write | Mode::Gate => Connection::begin(&self.writer, "BEGIN IMMEDIATE").await,
+            Mode::Write | Mode::Gate => {
+                Connection::begin(&self.writer, "BEGIN IMMEDIATE", Some(self.written.clone())).await
+            }
         }
     }
 
     pub(super) async fn close(&self) {
         self.readers.close().await;
+        self.checkpoints.close().await;
         self.writer.close().await;
         // Nothing touches the file any more, whoever still holds this. What fails here ends with the process.
         let _unlocked = self.lock.unlock();
@@ -119,13 +132,20 @@ impl Engine {
 pub(super) struct Connection {
     connection: PoolConnection<Sqlite>,
     clean: bool,
+    /// Who is to hear of the commit, of a writing one.
+    written: Option<Written>,
 }
 
 impl Connection {
-    async fn begin(pool: &SqlitePool, begin: &'static str) -> Result<Self, StoreError> {
+    async fn begin(
+        pool: &SqlitePool,
+        begin: &'static str,
+        written: Option<Written>,
+    ) -> Result<Self, StoreError> {
         let mut held = Self {
             connection: pool.acquire().await?,
             clean: false,
+            written,
         };
         sqlx::raw_sql(begin).execute(&mut *held.connection).await?;
         Ok(held)
@@ -134,6 +154,9 @@ impl Connection {
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
         self.clean = true;
+        if let Some(written) = &self.written {
+            written.tell();
+        }
         Ok(())
     }
 
@@ -166,6 +189,9 @@ impl Connection {
 impl Connection {
     /// Inserts entries, rows of [`entries::COLUMNS`]. There is a statement for every power of two, prepared once each; of
     /// the next larger one, the rows that are not there are NULL and left out. Then moves the writer's chains on.
+    ///
+    /// `OR FAIL`: a transaction whose statement failed is never committed, so SQLite need not keep what it would take to
+    /// undo that statement alone.
     pub(super) async fn insert_entries(
         &mut self,
         rows: Vec<Vec<Value>>,
@@ -206,7 +232,7 @@ static INSERTS: LazyLock<Vec<(usize, String)>> = LazyLock::new(|| {
         .map(|size| {
             let rows = vec![row.as_str(); size].join(", ");
             let filled = format!("SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL");
-            (size, format!("INSERT INTO entries ({columns}) {filled}"))
+            (size, format!("INSERT OR FAIL INTO entries ({columns}) {filled}"))
         })
         .collect()
 });
@@ -270,9 +296,6 @@ pub(super) async fn version(path: &Path) -> Result<Option<i64>, StoreError> {
 /// What the writer keeps of the file in memory, in KiB if negative. Every org adds at the end of its own part of each
 /// index; with less, those pages are read anew for every batch.
 const WRITER_CACHE: &str = "-32768";
-/// Pages in the WAL before they are copied into the file. The same few pages are changed by every batch: the rarer they
-/// are copied, the fewer copies there are. At 4 KiB a page the WAL stays near 64 MiB.
-const CHECKPOINT_EVERY: &str = "16384";
 
 #[cfg(test)]
 mod tests;
