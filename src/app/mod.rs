@@ -1,5 +1,6 @@
 //! Composition root: builds every port and fills [`Deps`]. Alone knows all rooms.
 
+mod allocator;
 pub mod clock;
 pub mod copy_database;
 #[cfg(feature = "dev")]

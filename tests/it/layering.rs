@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 10] = [
 ];
 
 /// Crates that only these rooms may name. `dev` is a program of its own, with a server and pages of its own.
-const OWNED: [(&str, &[&str]); 21] = [
+const OWNED: [(&str, &[&str]); 22] = [
     ("aes_gcm", &["crypto"]),
     ("askama", &["web", "dev"]),
     ("axum", &["http", "dev"]),
@@ -33,6 +33,7 @@ const OWNED: [(&str, &[&str]); 21] = [
     // A body that looks at the clock as its first byte leaves, and one that breaks off.
     ("hyper", &["http", "egress", "dev"]),
     ("hyper_util", &["http"]),
+    ("mimalloc", &["app"]),
     ("oauth2", &["connectors"]),
     // `crypto` names the port, `app` its implementations.
     ("postern_kms", &["crypto", "app"]),
