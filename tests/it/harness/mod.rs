@@ -1,6 +1,7 @@
 //! A whole Postern in a temporary directory beside a real Acme Mail, on a clock the test moves.
 
 mod api;
+pub mod breakable;
 mod browser;
 pub mod cluster;
 pub mod database;
