@@ -1,5 +1,5 @@
-//! What is remembered, org by org: views of agents and grants of one epoch, and whose key is whose. Whatever is forgotten
-//! or asked of one org costs nothing for what is held of the others.
+//! What is remembered, org by org: views of agents and grants of one epoch, and whose key is whose. Whatever is
+//! forgotten or asked of one org costs nothing for what is held of the others.
 
 use std::{
     collections::{HashMap, HashSet},
