@@ -85,7 +85,7 @@ async fn an_interrupted_export_is_begun_anew_and_no_file_of_somebody_elses_is_to
     assert_eq!(run.exit, 1, "{}", run.messages);
     assert!(!out.exists(), "what is not whole does not bear its name");
     // Killed, it leaves what was written so far, whose last line may be cut.
-    std::fs::write(&unfinished, &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(&unfinished, whole.as_bytes().split_at(whole.len() / 2).0).unwrap();
     let run = ran(&line, &KEY, log.clone()).await;
     assert_eq!(run.exit, 0, "{}", run.messages);
     assert_eq!(std::fs::read_to_string(&out).unwrap(), whole);
