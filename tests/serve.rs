@@ -164,6 +164,67 @@ mod release {
         assert_eq!(status(&ops, "/readyz"), None);
     }
 
+    #[test]
+    fn a_database_that_is_not_there_is_named_at_once_and_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let (config, _) = configured(dir.path(), &data);
+        let made = run(&init(&config));
+        assert!(made.status.success(), "{}", words(&made));
+        let port = free_port();
+        let text = std::fs::read_to_string(&config).unwrap();
+        let sqlite = format!("sqlite://{}/postern.db", data.display());
+        let postgres = format!("postgres://somebody@127.0.0.1:{port}/houses");
+        std::fs::write(&config, text.replace(&sqlite, &postgres)).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let begun = Instant::now();
+        let mut command = postern();
+        command.env("POSTERN_STORE_PASSWORD", "a-canary-of-a-password");
+        let child = command.args(["serve", "--config", &config]).stderr(log).spawn();
+        let mut running = Running(child.unwrap());
+        let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+        let target = format!("houses at 127.0.0.1:{port} as somebody");
+        while !said().contains(&target) {
+            assert!(running.0.try_wait().unwrap().is_none(), "it waits: {}", said());
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(
+            running.0.try_wait().unwrap().is_none(),
+            "it tries again: {}",
+            said()
+        );
+        assert!(said().contains("trying again"), "{}", said());
+        assert_eq!(running.0.wait().unwrap().code(), Some(1), "{}", said());
+        assert!(said().contains("cannot be reached"), "{}", said());
+        assert!(!said().contains("canary"), "{}", said());
+    }
+
+    #[test]
+    fn a_key_that_is_missing_is_named_with_its_place_and_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let (config, _) = configured(dir.path(), &data);
+        assert!(run(&init(&config)).status.success());
+        std::fs::remove_file(data.join("kek")).unwrap();
+        let refused = words(&run(&["serve", "--config", &config]));
+        let kek = data.join("kek").display().to_string();
+        assert!(refused.contains(&kek), "{refused}");
+
+        let text = std::fs::read_to_string(&config).unwrap();
+        let passphrase = dir.path().join("passphrase");
+        std::fs::write(&passphrase, "correct horse battery staple\n").unwrap();
+        let file = format!("file = \"{kek}\"");
+        let by_passphrase = format!("passphrase_file = \"{}\"", passphrase.display());
+        assert!(text.contains(&file));
+        std::fs::write(&config, text.replace(&file, &by_passphrase)).unwrap();
+        let refused = words(&run(&["serve", "--config", &config]));
+        let parameters = data.join("kek.params").display().to_string();
+        assert!(refused.contains(&parameters), "{refused}");
+        assert!(refused.contains("Copy kek.params"), "{refused}");
+        assert!(!refused.contains("horse"), "{refused}");
+    }
+
     #[cfg(feature = "dev")]
     #[test]
     fn what_dev_has_made_is_not_served() {

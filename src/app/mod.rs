@@ -9,7 +9,11 @@ mod keys;
 pub mod ready;
 pub mod serve;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use postern_kms::{KeyService, local::LocalKeyError};
 
@@ -49,8 +53,13 @@ pub enum AppError {
     #[error("the keys cannot be used: {0}")]
     Crypto(#[from] CryptoError),
     /// The local key-encryption key.
-    #[error("the key-encryption key cannot be used: {0}")]
-    LocalKey(#[from] LocalKeyError),
+    #[error("the key-encryption key cannot be used: {path}: {cause}")]
+    LocalKey {
+        /// Its file, or that of its parameters.
+        path: String,
+        /// What is wrong.
+        cause: LocalKeyError,
+    },
     /// A connector file.
     #[error("a connector cannot be used: {0}")]
     Catalogue(#[from] CatalogueError),
@@ -74,6 +83,13 @@ pub enum AppError {
     /// A setting that cannot be used, or a start that must not happen.
     #[error("{0}")]
     Refused(String),
+}
+
+impl AppError {
+    fn local_key(path: &Path) -> impl FnOnce(LocalKeyError) -> Self {
+        let path = path.display().to_string();
+        move |cause| Self::LocalKey { path, cause }
+    }
 }
 
 /// What made a database; one never opens the other's.

@@ -55,7 +55,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
                 .to_owned(),
         ));
     }
-    let deps = open(parts(&settings)?).await?;
+    let deps = open_reached(parts(&settings)?).await?;
     let site = Site::new(settings.server.public_url.url())
         .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
     let listener = bind(settings.server.listen).await?;
@@ -81,7 +81,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::Founded, String), AppError> {
     refuse_test_builds()?;
     create_kek(&settings)?;
-    let deps = open(parts(&settings)?).await?;
+    let deps = open_reached(parts(&settings)?).await?;
     if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
         deps.store.close().await;
         return Err(AppError::Refused(
@@ -105,7 +105,7 @@ pub async fn recover(
     confirmed: impl AsyncFnOnce(&[recover::Plan]) -> bool,
 ) -> Result<(), AppError> {
     refuse_test_builds()?;
-    let deps = open(parts(&settings)?).await?;
+    let deps = open_reached(parts(&settings)?).await?;
     let found = seal::check(&deps).await?;
     let plans: Vec<recover::Plan> = found.iter().map(|found| recover::plan(found, vouch)).collect();
     if confirmed(&plans).await {
@@ -115,6 +115,14 @@ pub async fn recover(
     }
     deps.store.close().await;
     Ok(())
+}
+
+/// Opens what [`open`] does once the database's server is there, and says meanwhile what it waits for.
+async fn open_reached(parts: Parts) -> Result<Arc<Deps>, AppError> {
+    if let Location::Postgres(server) = &parts.database {
+        store::reach(server).await?;
+    }
+    open(parts).await
 }
 
 /// Serves the API, the pages and the probes until a stop signal; then stops the workers and closes the database. Calls
@@ -269,6 +277,7 @@ pub async fn migrate(settings: &Settings, owner: &str) -> Result<usize, AppError
     }
     // The service's own password is not asked for: whoever migrates may not be able to read it.
     let owner = postgres(&settings.store, &url, settings.store.owner_password.clone());
+    store::reach(&owner).await?;
     Ok(store::migrate(&owner).await?)
 }
 
@@ -386,11 +395,21 @@ fn kek(settings: &Settings, locking: Locking) -> Result<(Arc<dyn KeyService>, St
     let mut keys = LocalKeys::new(keep);
     let words = match &settings.keys.kek {
         Kek::KeyFile(path) => {
-            keys.add_key_file(LOCAL_KEK, path)?;
+            keys.add_key_file(LOCAL_KEK, path)
+                .map_err(AppError::local_key(path))?;
             "your organisation's key, in a file on this server"
         }
         Kek::PassphraseFile(_) | Kek::Passphrase(_) => {
-            keys.add_passphrase(LOCAL_KEK, &passphrase(settings)?, &parameters(settings))?;
+            let parameters = parameters(settings);
+            if !parameters.exists() {
+                return Err(AppError::Refused(format!(
+                    "the passphrase alone is not the key-encryption key: {} is missing. Copy kek.params there from the \
+                     [data] dir of a replica that has it (`postern init` makes it with the first one), mode 0600",
+                    parameters.display()
+                )));
+            }
+            keys.add_passphrase(LOCAL_KEK, &passphrase(settings)?, &parameters)
+                .map_err(AppError::local_key(&parameters))?;
             "your organisation's key, from a passphrase given to this server"
         }
     };
@@ -404,12 +423,13 @@ fn create_kek(settings: &Settings) -> Result<(), AppError> {
         cause,
     })?;
     match &settings.keys.kek {
-        Kek::KeyFile(path) if !path.exists() => Ok(create_key_file(path)?),
+        Kek::KeyFile(path) if !path.exists() => create_key_file(path).map_err(AppError::local_key(path)),
         Kek::KeyFile(_) => Ok(()),
         Kek::PassphraseFile(_) | Kek::Passphrase(_) => {
             let parameters = parameters(settings);
             if !parameters.exists() {
-                create_passphrase_file(&passphrase(settings)?, &parameters)?;
+                create_passphrase_file(&passphrase(settings)?, &parameters)
+                    .map_err(AppError::local_key(&parameters))?;
             }
             Ok(())
         }

@@ -1,6 +1,9 @@
 //! `postern audit`: who did what as whom; and, without a server, whether an export holds.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Seek as _,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Args, Subcommand};
@@ -13,7 +16,11 @@ use super::{
     exit::CliError,
     output::Output,
 };
-use crate::audit::{Checkpoint, ExportError, ExportWriter, encoding::leaf_hash};
+use crate::audit::{
+    Checkpoint, ExportError, ExportWriter,
+    encoding::leaf_hash,
+    export::{ExportLine, LineReader, NextLine, parse_line},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
@@ -47,7 +54,7 @@ pub(super) enum Audit {
     /// Write everything to a file that `audit verify` can check.
     #[command(after_help = "Example:\n  postern audit export --out acme.audit.jsonl")]
     Export {
-        /// The file to write; it must not exist.
+        /// The file to write; it must not exist. Until it is whole it is called FILE.unfinished.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -139,8 +146,12 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
     let note = client.text(&["v1", "audit", "checkpoint"]).await?;
     let checkpoint =
         Checkpoint::read_unverified(&note).map_err(|_| CliError::Answer("not a checkpoint".into()))?;
-    // `create_new`: an export is evidence and is never written over.
-    let file = std::io::BufWriter::new(std::fs::File::create_new(out).map_err(failed)?);
+    // An export is evidence and is never written over; one that was interrupted is none and is begun anew.
+    if out.symlink_metadata().is_ok() {
+        return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let unfinished = Unfinished::begin(out)?;
+    let file = std::io::BufWriter::new(&unfinished.file);
     let mut writer = ExportWriter::begin(file, &checkpoint.origin).map_err(unwritten)?;
     let (mut next, mut changed) = (0, Vec::new());
     while next < checkpoint.size {
@@ -175,10 +186,8 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
         output.note(&format!("{next} of {} entries", checkpoint.size));
     }
     let file = writer.finish(&note).map_err(unwritten)?;
-    file.into_inner()
-        .map_err(|error| failed(error.into_error()))?
-        .sync_all()
-        .map_err(failed)?;
+    file.into_inner().map_err(|error| failed(error.into_error()))?;
+    unfinished.finish(out).map_err(failed)?;
     output.note(&format!(
         "written to {}; next: postern audit verify {0} --public-key KEY",
         out.display()
@@ -191,6 +200,70 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
         "the database holds other entries than were signed, at index {}",
         changed.join(", ")
     )))
+}
+
+/// An export that is being written, under a name of its own: what bears the export's name is whole.
+struct Unfinished {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// Takes the place of one that was interrupted, of nothing else.
+    fn begin(out: &Path) -> Result<Self, CliError> {
+        let mut path = out.as_os_str().to_owned();
+        path.push(".unfinished");
+        let path = PathBuf::from(path);
+        let failed = |cause| CliError::File {
+            path: path.display().to_string(),
+            cause,
+        };
+        let mut file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        if file.try_lock().is_err() {
+            let shown = path.display();
+            return Err(CliError::Failed(format!("{shown}: another export is writing it")));
+        }
+        if !is_begun_export(&mut file).map_err(failed)? {
+            let shown = path.display();
+            return Err(CliError::Failed(format!(
+                "{shown}: it is not the beginning of an export; move it away"
+            )));
+        }
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        Ok(Self { file, path })
+    }
+
+    /// Gives it its name, which nobody else has taken meanwhile.
+    fn finish(self, out: &Path) -> std::io::Result<()> {
+        self.file.sync_all()?;
+        // Unlike a rename, this replaces nothing.
+        match std::fs::hard_link(&self.path, out) {
+            Ok(()) => std::fs::remove_file(&self.path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(error),
+            // A file system without links: the name is taken first, then replaced.
+            Err(_) => {
+                std::fs::File::create_new(out)?;
+                std::fs::rename(&self.path, out)
+            }
+        }
+    }
+}
+
+/// Whether a file is empty, or begins as an export does.
+fn is_begun_export(file: &mut std::fs::File) -> std::io::Result<bool> {
+    let mut lines = LineReader::new(std::io::BufReader::new(file));
+    Ok(match lines.next_line()? {
+        NextLine::End => true,
+        NextLine::Line(line) => matches!(parse_line(line), ExportLine::Header(_)),
+        NextLine::Unterminated | NextLine::TooLong => false,
+    })
 }
 
 fn verify(args: &AuditVerifyArgs) -> Result<(), CliError> {

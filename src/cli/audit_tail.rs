@@ -14,7 +14,7 @@ use super::{
     output::Output,
 };
 
-/// Follows the log. A server that goes away and comes back is waited for.
+/// Follows the log until nobody reads what it prints. A server that goes away, or cannot answer for a while, is waited for.
 pub(super) async fn follow(
     client: &Client,
     query: &[(&str, &str)],
@@ -22,17 +22,28 @@ pub(super) async fn follow(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let mut seen = Seen::default();
-    let mut fresh = newest(client, query, lines.max(LOOK), &mut seen).await?;
-    fresh.drain(..fresh.len().saturating_sub(lines));
+    let mut fresh = newest(client, query, First::Yes(lines), &mut seen).await?;
+    let mut told = None;
     loop {
         if !fresh.is_empty() {
             output.list(&fresh, &COLUMNS);
         }
+        if output.is_closed() {
+            return Ok(());
+        }
         tokio::time::sleep(PAUSE).await;
-        fresh = match newest(client, query, LOOK, &mut seen).await {
-            Ok(fresh) => fresh,
-            Err(error @ CliError::Unreachable { .. }) => {
-                output.note(&format!("{error}; trying again"));
+        fresh = match newest(client, query, First::No, &mut seen).await {
+            Ok(fresh) => {
+                told = None;
+                fresh
+            }
+            Err(error) if may_pass(&error) => {
+                // Said once, however long it lasts.
+                let why = error.to_string();
+                if told.as_ref() != Some(&why) {
+                    output.note(&format!("{why}; trying again"));
+                    told = Some(why);
+                }
                 Vec::new()
             }
             Err(error) => return Err(error),
@@ -40,23 +51,48 @@ pub(super) async fn follow(
     }
 }
 
+/// Whether the same may work later. It has worked before.
+fn may_pass(error: &CliError) -> bool {
+    match error {
+        CliError::Unreachable { .. } | CliError::Answer(_) => true,
+        CliError::Refused(refusal) => {
+            let status = refusal.document.get("status").and_then(Value::as_u64);
+            status.is_some_and(|status| status == 429 || status >= 500)
+        }
+        _ => false,
+    }
+}
+
+/// Whether nothing was looked at yet; then so many entries are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    Yes(usize),
+    No,
+}
+
 /// What was not seen yet, oldest first. Looks further back until it meets something it knows: between two looks any
 /// number may have been written, and two writers may commit in another order than their clocks say.
 async fn newest(
     client: &Client,
     query: &[(&str, &str)],
-    mut look: usize,
+    first: First,
     seen: &mut Seen,
 ) -> Result<Vec<Value>, CliError> {
-    let first = seen.order.is_empty();
+    let mut look = match first {
+        First::Yes(lines) => lines.max(LOOK),
+        First::No => LOOK,
+    };
     loop {
         let entries = client.list(&ENTRIES, query, look).await?;
         let whole = entries.len() < look;
         let known = entries.iter().any(|entry| seen.knows(entry));
-        if first || known || whole || look >= FURTHEST {
+        if first != First::No || known || whole || look >= FURTHEST {
             let mut fresh: Vec<Value> = entries.into_iter().filter(|entry| !seen.knows(entry)).collect();
             fresh.reverse();
             fresh.iter().for_each(|entry| seen.add(entry));
+            if let First::Yes(lines) = first {
+                fresh.drain(..fresh.len().saturating_sub(lines));
+            }
             return Ok(fresh);
         }
         look = (look * 4).min(FURTHEST);
@@ -98,4 +134,4 @@ const LOOK: usize = 50;
 const FURTHEST: usize = 10_000;
 /// Ids kept: more than are ever looked back at.
 const REMEMBERED: usize = 2 * FURTHEST;
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });

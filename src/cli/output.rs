@@ -27,6 +27,8 @@ pub(super) struct Output {
     messages: Box<dyn Write + Send>,
     /// Whether the line of messages holds a bar.
     bar: bool,
+    /// Whether the reader of the data has gone away.
+    closed: bool,
 }
 
 impl Output {
@@ -36,6 +38,7 @@ impl Output {
             data,
             messages,
             bar: false,
+            closed: false,
         }
     }
 
@@ -45,7 +48,16 @@ impl Output {
 
     /// One line of data. A reader that has gone away is not an error of ours.
     pub(super) fn line(&mut self, text: &str) {
-        let _ = writeln!(self.data, "{text}");
+        self.data(&format!("{text}\n"));
+    }
+
+    fn data(&mut self, text: &str) {
+        self.closed |= self.data.write_all(text.as_bytes()).is_err();
+    }
+
+    /// Whether nobody reads the data any more: what goes on for ever ends then.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// A document as it is, for `--json`.
@@ -75,7 +87,7 @@ impl Output {
             );
         }
         let text = table.render(self.style.colour && self.style.to_terminal);
-        let _ = self.data.write_all(text.as_bytes());
+        self.data(&text);
     }
 
     /// One thing: the document with `--json`, else `name: value` lines.

@@ -22,6 +22,7 @@ use crate::{
 
 mod doctor;
 mod log;
+mod tail;
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -59,6 +60,21 @@ async fn ran(
     env: &[(&str, &str)],
     answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static,
 ) -> Ran {
+    let data = Captured::default();
+    let ran = ran_into(line, env, answer, Box::new(data.clone())).await;
+    Ran {
+        data: data.text(),
+        ..ran
+    }
+}
+
+/// The same, with somebody else who reads the data.
+async fn ran_into(
+    line: &[&str],
+    env: &[(&str, &str)],
+    answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static,
+    data: Box<dyn Write + Send>,
+) -> Ran {
     let seen: Seen = Arc::default();
     let log = Arc::clone(&seen);
     let app = Router::new().fallback(
@@ -75,8 +91,8 @@ async fn ran(
                     authorization.to_owned(),
                     body,
                 ));
-                // Only the log's pages differ by their query.
-                let paged = uri.path() == "/v1/audit/log";
+                // Only pages differ by their query.
+                let paged = matches!(uri.path(), "/v1/audit/log" | "/v1/audit/entries");
                 answer(if paged {
                     uri.path_and_query().unwrap().as_str()
                 } else {
@@ -99,8 +115,8 @@ async fn ran(
         to_terminal: false,
         messages_to_terminal: false,
     };
-    let (data, messages) = (Captured::default(), Captured::default());
-    let mut output = Output::new(style, Box::new(data.clone()), Box::new(messages.clone()));
+    let messages = Captured::default();
+    let mut output = Output::new(style, data, Box::new(messages.clone()));
     let env = env
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -117,7 +133,7 @@ async fn ran(
     let seen = seen.lock().unwrap().clone();
     Ran {
         exit: exit as u8,
-        data: data.text(),
+        data: String::new(),
         messages: messages.text(),
         seen,
     }

@@ -68,7 +68,7 @@ pub async fn run(
         }
         Err(error) if error.may_have_been_sent() => {
             outcome_entry(deps, prepared, entry, "unknown", None).await;
-            Err(Refusal::OutcomeUnknown { entry })
+            Err(Refusal::OutcomeUnknown { entry: Some(entry) })
         }
         Err(EgressError::TooLate) => {
             dropped(deps, prepared, entry, &DeadReceipt.into()).await;

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use serde_json::Value;
@@ -22,13 +22,14 @@ use super::{
     Deps, Refusal,
     actions::{Caller, Prepared},
 };
+use views::Views;
+
+mod views;
 
 /// Views of agents and grants, by epoch.
 #[derive(Debug, Default)]
 pub struct FactsCache {
-    callers: Mutex<HashMap<[u8; 32], Caller>>,
-    agents: Mutex<HashMap<(OrgId, AgentId), Arc<AgentView>>>,
-    grants: Mutex<HashMap<(OrgId, AgentId, GrantId), Arc<GrantView>>>,
+    views: Mutex<Views<AgentView, GrantView>>,
     policies: Mutex<HashMap<(OrgId, u64), Arc<CompiledPolicies>>>,
     /// Who misses a view waits for whoever is reading it already: every epoch is read once, not once per request.
     reading: Lanes,
@@ -156,17 +157,12 @@ impl FactsCache {
     /// The agent that came with a key of this keyed hash before, since the org was last known to have moved on.
     #[must_use]
     pub fn caller(&self, hash: &[u8; 32]) -> Option<Caller> {
-        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        callers.get(hash).copied()
+        self.views().caller(hash)
     }
 
     /// Remembers whose key it is.
     pub fn keep_caller(&self, hash: [u8; 32], caller: Caller) {
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if callers.len() >= MOST {
-            callers.clear();
-        }
-        callers.insert(hash, caller);
+        self.views().keep_caller(hash, caller);
     }
 
     /// The agent's view; read if there is none.
@@ -174,11 +170,11 @@ impl FactsCache {
     /// # Errors
     /// When there is no such agent or the database is unavailable.
     pub async fn agent(&self, deps: &Deps, org: OrgId, agent: AgentId) -> Result<Arc<AgentView>, Refusal> {
-        if let Some(view) = held(&self.agents, &(org, agent)) {
+        if let Some(view) = self.views().agent(org, agent) {
             return Ok(view);
         }
         let _reading = self.reading.enter((org, agent)).await;
-        if let Some(view) = held(&self.agents, &(org, agent)) {
+        if let Some(view) = self.views().agent(org, agent) {
             return Ok(view);
         }
         let mut tx = deps.store.read(org).await?;
@@ -209,7 +205,8 @@ impl FactsCache {
             policies,
             engine_keys,
         });
-        hold(&self.agents, (org, agent), &view);
+        self.views()
+            .keep_agent(org, view.facts.epoch, agent, Arc::clone(&view));
         Ok(view)
     }
 
@@ -224,11 +221,11 @@ impl FactsCache {
         agent: AgentId,
         grant: GrantId,
     ) -> Result<Option<Arc<GrantView>>, Refusal> {
-        if let Some(view) = held(&self.grants, &(org, agent, grant)) {
+        if let Some(view) = self.views().grant(org, agent, grant) {
             return Ok(Some(view));
         }
         let _reading = self.reading.enter((org, agent, grant)).await;
-        if let Some(view) = held(&self.grants, &(org, agent, grant)) {
+        if let Some(view) = self.views().grant(org, agent, grant) {
             return Ok(Some(view));
         }
         let Some(facts) = deps.store.read(org).await?.vend_facts(org, agent, grant).await? else {
@@ -239,9 +236,8 @@ impl FactsCache {
             tokens: Mutex::default(),
             policy: OnceLock::new(),
         });
-        // Two snapshots of two epochs must not be mixed: the older one goes.
-        self.forget_before(org, view.facts.epoch);
-        hold(&self.grants, (org, agent, grant), &view);
+        self.views()
+            .keep_grant(org, view.facts.epoch, (agent, grant), Arc::clone(&view));
         Ok(Some(view))
     }
 
@@ -251,17 +247,7 @@ impl FactsCache {
     /// When the database is unavailable.
     pub async fn is_current(&self, deps: &Deps, org: OrgId) -> Result<bool, Refusal> {
         let epoch = deps.store.read(org).await?.epoch(org).await?;
-        let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        let agents_fit = agents
-            .iter()
-            .filter(|((of, _), _)| *of == org)
-            .all(|(_, view)| Some(view.facts.epoch) == epoch);
-        let grants_fit = grants
-            .iter()
-            .filter(|((of, ..), _)| *of == org)
-            .all(|(_, view)| Some(view.facts.epoch) == epoch);
-        Ok(agents_fit && grants_fit)
+        Ok(self.views().fit(org, epoch))
     }
 
     /// Before what was found stale is tried again: a short pause, longer each time and never the same for two requests, so
@@ -275,51 +261,28 @@ impl FactsCache {
         let most = PAUSE.saturating_mul(1 << attempt.min(4));
         tokio::time::sleep(most.mul_f64(f64::from(u16::from_be_bytes(dice)) / f64::from(u16::MAX))).await;
         match deps.store.read(org).await?.epoch(org).await? {
-            Some(epoch) => self.forget_before(org, epoch),
+            Some(epoch) => {
+                let mut views = self.views();
+                views.forget_callers(org);
+                views.forget_before(org, epoch);
+            }
             None => self.forget(org),
         }
         Ok(())
     }
 
-    fn forget_callers(&self, org: OrgId) {
-        self.callers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, caller| caller.org != org);
-    }
-
     /// Forgets what was read of one grant.
     pub fn forget_grant(&self, org: OrgId, grant: GrantId) {
-        self.grants
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(of, _, id), _| *of != org || *id != grant);
-    }
-
-    /// Forgets what was read of an org at an earlier epoch; what others have read since stays.
-    fn forget_before(&self, org: OrgId, epoch: Epoch) {
-        self.forget_callers(org);
-        self.agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(of, _), view| *of != org || !view.facts.epoch.is_before(epoch));
-        self.grants
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(of, ..), view| *of != org || !view.facts.epoch.is_before(epoch));
+        self.views().forget_grant(org, grant);
     }
 
     /// Forgets what was read of an org; compiled policies stay, they are keyed by version.
     pub fn forget(&self, org: OrgId) {
-        self.forget_callers(org);
-        self.agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(of, _), _| *of != org);
-        self.grants
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(of, ..), _| *of != org);
+        self.views().forget(org);
+    }
+
+    fn views(&self) -> MutexGuard<'_, Views<AgentView, GrantView>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn policies(&self, deps: &Deps, facts: &AgentFacts) -> Result<Option<Arc<CompiledPolicies>>, Refusal> {
@@ -327,36 +290,20 @@ impl FactsCache {
             return Ok(None);
         };
         let key = (facts.org.id, row.version);
-        if let Some(compiled) = held(&self.policies, &key) {
-            return Ok(Some(compiled));
+        let held = || self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiled) = held().get(&key) {
+            return Ok(Some(Arc::clone(compiled)));
         }
         let compiled = super::question::compile(deps, row)?;
         let compiled = Arc::new(compiled);
-        let mut policies = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut policies = held();
         policies.retain(|(org, _), _| *org != facts.org.id);
         policies.insert(key, Arc::clone(&compiled));
         Ok(Some(compiled))
     }
 }
 
-fn held<K: std::hash::Hash + Eq, V>(map: &Mutex<HashMap<K, Arc<V>>>, key: &K) -> Option<Arc<V>> {
-    map.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(key)
-        .cloned()
-}
-
-fn hold<K: std::hash::Hash + Eq, V>(map: &Mutex<HashMap<K, Arc<V>>>, key: K, view: &Arc<V>) {
-    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    if map.len() >= MOST {
-        map.clear();
-    }
-    map.insert(key, Arc::clone(view));
-}
-
 /// Reads of different agents and grants that may go on at one time.
 const LANES: usize = 64;
 /// The longest pause before the second try; it doubles with every further one, up to sixteen times this.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
-/// Views kept before everything is read afresh.
-const MOST: usize = 50_000;

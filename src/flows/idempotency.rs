@@ -54,7 +54,7 @@ pub async fn again(deps: &Deps, org: OrgId, digest: &str, record: &IdempotencyRe
     match (record.status, record.code.as_deref()) {
         (None, _) => Refusal::InProgress { entry },
         (Some(403), Some("denied")) => denial(deps, org, entry).await.unwrap_or_else(|refusal| refusal),
-        (Some(504), _) => Refusal::OutcomeUnknown { entry },
+        (Some(504), _) => Refusal::OutcomeUnknown { entry: Some(entry) },
         (Some(status), _) => Refusal::AlreadyReleased { entry, status },
     }
 }
@@ -137,6 +137,7 @@ pub fn ended(refusal: &Refusal) -> (u16, &'static str) {
         Refusal::Sealed => (503, "sealed"),
         Refusal::Unsettled | Refusal::TooLate => (503, "store_unavailable"),
         Refusal::OutcomeUnknown { .. } => (504, "outcome_unknown"),
+        Refusal::Broken => (500, "internal"),
     }
 }
 

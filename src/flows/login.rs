@@ -9,7 +9,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         secret::LinkToken,
     },
-    store::{Keyed, LoginLinkRow, OrgRow, Tx, UserRow},
+    store::{Keyed, LoginLinkRow, OrgRow, StoreError, Tx, UserRow},
 };
 
 use super::{Deps, Refusal, record};
@@ -134,7 +134,22 @@ pub async fn who(deps: &Deps, session: &LinkToken) -> Result<Option<(OrgRow, Use
     let (Some(org), Some(user)) = (tx.org(row.org).await?, tx.user(row.org, row.user).await?) else {
         return Ok(None);
     };
+    let before = tx.now() - SEEN_EVERY;
+    drop(tx);
+    if row.seen_at <= before
+        && let Err(cause) = saw(deps, row.org, &hash, before).await
+    {
+        // Nobody is turned away for that.
+        tracing::debug!(org.id = %row.org, cause = %cause, "the use of a session could not be noted");
+    }
     Ok(Some((org, user)))
+}
+
+/// Notes that a session is used: an investigation asks when it last was.
+async fn saw(deps: &Deps, org: OrgId, hash: &[u8; 32], before: Time) -> Result<(), StoreError> {
+    let mut tx = deps.store.write(org).await?;
+    tx.touch_session(org, hash, before).await?;
+    tx.commit().await
 }
 
 /// Ends a session.
@@ -170,6 +185,8 @@ impl Deps {
     }
 }
 
+/// A session's use is noted at most this often.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
 const LINK_LIFE: Duration = Duration::from_secs(600);
 /// How long a browser session lives. Absolute; a session is not prolonged by use.
 pub const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);

@@ -273,12 +273,15 @@ pub enum Refusal {
     /// Too long passed between the entry of a release and its sending: the receipt died, nothing left on it.
     #[error("the release came too late")]
     TooLate,
-    /// Sent, but there was no answer. Never repeated by Postern.
+    /// Sent, but there was no answer; or a fault of ours stopped it, nobody knows where. Never repeated by Postern.
     #[error("outcome unknown")]
     OutcomeUnknown {
-        /// The release.
-        entry: EntryId,
+        /// The release, where it is known.
+        entry: Option<EntryId>,
     },
+    /// A fault of ours stopped the work before anything could be released on it.
+    #[error("the task stopped unexpectedly")]
+    Broken,
 }
 
 /// One thing wrong with a request.

@@ -37,6 +37,15 @@ pub struct AgentSeen {
     pub last_asked: Option<Time>,
 }
 
+/// Some of a list, and where it goes on.
+#[derive(Debug)]
+pub struct Part<T, Id> {
+    /// In the order of their ids.
+    pub items: Vec<T>,
+    /// The last of these, if there are more.
+    pub next: Option<Id>,
+}
+
 /// What there is to name in a revocation or a filter.
 #[derive(Debug)]
 pub struct Roster {
@@ -44,8 +53,10 @@ pub struct Roster {
     pub people: Vec<UserRow>,
     /// The agents, disabled ones too.
     pub agents: Vec<AgentRow>,
-    /// The living grants, oldest first.
+    /// The living grants, app by app.
     pub grants: Vec<Grant>,
+    /// Whether there are more of any of these.
+    pub more: bool,
 }
 
 /// A revocation and how far it has come.
@@ -63,41 +74,56 @@ pub struct Receipt {
     pub progress: Progress,
 }
 
-/// The people of the org.
+/// The people of the org whose ids come after `after`.
 ///
 /// # Errors
 /// When the database is unavailable.
-pub async fn people(deps: &Deps, org: OrgId) -> Result<Vec<PersonSeen>, Refusal> {
+pub async fn people(
+    deps: &Deps,
+    org: OrgId,
+    after: Option<UserId>,
+) -> Result<Part<PersonSeen, UserId>, Refusal> {
     let mut tx = deps.store.read(org).await?;
     let counts = tx.living_grants_per_user(org).await?;
     let services = tx.services(org).await?;
-    let users = tx.users(org, None, MOST).await?;
-    Ok(users
-        .into_iter()
-        .map(|user| PersonSeen {
-            grants: counts.get(&user.id).copied().unwrap_or_default(),
-            host: host(&services, &user),
-            user,
-        })
-        .collect())
+    let mut users = tx.users(org, after, PAGE + 1).await?;
+    let more = cut(&mut users, PAGE);
+    Ok(Part {
+        next: users.last().filter(|_| more).map(|last| last.id),
+        items: users
+            .into_iter()
+            .map(|user| PersonSeen {
+                grants: counts.get(&user.id).copied().unwrap_or_default(),
+                host: host(&services, &user),
+                user,
+            })
+            .collect(),
+    })
 }
 
-/// The agents of the org.
+/// The agents of the org whose ids come after `after`.
 ///
 /// # Errors
 /// When the database is unavailable.
-pub async fn agents(deps: &Deps, org: OrgId) -> Result<Vec<AgentSeen>, Refusal> {
+pub async fn agents(
+    deps: &Deps,
+    org: OrgId,
+    after: Option<AgentId>,
+) -> Result<Part<AgentSeen, AgentId>, Refusal> {
     let mut tx = deps.store.read(org).await?;
     let counts = tx.living_delegations_per_agent(org).await?;
-    let mut seen = Vec::new();
-    for agent in tx.agents(org, None, MOST).await? {
-        seen.push(AgentSeen {
+    let mut agents = tx.agents(org, after, PAGE + 1).await?;
+    let more = cut(&mut agents, PAGE);
+    let next = agents.last().filter(|_| more).map(|last| last.id);
+    let mut items = Vec::with_capacity(agents.len());
+    for agent in agents {
+        items.push(AgentSeen {
             delegations: counts.get(&agent.id).copied().unwrap_or_default(),
             last_asked: last_asked(&mut tx, org, &agent).await?,
             agent,
         });
     }
-    Ok(seen)
+    Ok(Part { items, next })
 }
 
 /// One person of the org.
@@ -135,13 +161,29 @@ pub async fn grant(deps: &Deps, org: OrgId, id: GrantId) -> Result<(Grant, UserR
 /// When the database is unavailable.
 pub async fn roster(deps: &Deps, org: OrgId) -> Result<Roster, Refusal> {
     let mut tx = deps.store.read(org).await?;
-    let mut grants = tx.grants(org, None, MOST).await?;
+    let mut grants = tx.unburied_grants(org, MOST + 1).await?;
+    let mut people = tx.users(org, None, MOST + 1).await?;
+    let mut agents = tx.agents(org, None, MOST + 1).await?;
+    let more = [
+        cut(&mut grants, MOST),
+        cut(&mut people, MOST),
+        cut(&mut agents, MOST),
+    ];
     grants.retain(|grant| !matches!(grant.state, GrantState::Revoked { .. }));
     Ok(Roster {
-        people: tx.users(org, None, MOST).await?,
-        agents: tx.agents(org, None, MOST).await?,
+        people,
+        agents,
         grants,
+        more: more.contains(&true),
     })
+}
+
+/// Leaves at most so many rows; whether there were more.
+fn cut<T>(rows: &mut Vec<T>, most: u64) -> bool {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let more = rows.len() > most;
+    rows.truncate(most);
+    more
 }
 
 /// What became of a revocation.
@@ -198,9 +240,9 @@ fn host(services: &[ServiceRow], user: &UserRow) -> Option<String> {
     Some(name.map_or_else(|| id.to_string(), |service| service.name.clone()))
 }
 
-/// Rows of one list.
+/// Rows of a list to choose from.
 const MOST: u64 = 500;
-/// Grants on a receipt.
+/// Rows of a page.
 const PAGE: u64 = 100;
 /// Entries looked through for the last question.
 const ASKED: u64 = 20;

@@ -91,7 +91,7 @@ async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> R
         landed
     })
     .await
-    .unwrap_or(Err(Refusal::ProviderUnavailable))
+    .unwrap_or(Err(Refusal::Broken))
 }
 
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {

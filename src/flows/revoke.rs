@@ -54,7 +54,8 @@ pub async fn dry_run(deps: &Deps, org: OrgId, selector: &Selector) -> Result<Sel
 /// Ends the selection. When this returns, no replica releases anything of it.
 ///
 /// # Errors
-/// When the selection names nothing in this org or the database does not commit: then nothing ended.
+/// When the selection names nothing in this org or the database does not commit: then nothing ended. After
+/// [`Refusal::OutcomeUnknown`] it may have.
 pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
     let deps = Arc::clone(deps);
     // In its own task: a caller that hangs up cannot leave it half done.
@@ -73,7 +74,7 @@ pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refu
         Ok(revoked)
     })
     .await
-    .unwrap_or(Err(Refusal::StoreUnavailable(None)))
+    .unwrap_or(Err(Refusal::OutcomeUnknown { entry: None }))
 }
 
 async fn commit(deps: &Arc<Deps>, org: OrgId, ask: &Ask) -> Result<Revoked, Refusal> {

@@ -137,8 +137,8 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     Ok(found)
 }
 
-/// Asks the witness about one org, and says whether to go on asking: one that does not answer, or time that is up, leave
-/// the rest to the worker, which seals as well.
+/// Asks the witness about one org, and says whether to go on asking: one that does not answer, or time that is up,
+/// leave the rest to the worker, which seals as well.
 async fn ask_witness(
     deps: &Deps,
     org: OrgId,

@@ -8,8 +8,8 @@ use crate::{
 
 use super::{Deps, Refusal};
 
-/// Brings one sink up to date, org after org; returns how many entries it took. An org whose log cannot be read does not
-/// hold up the others.
+/// Brings one sink up to date, org after org; returns how many entries it took. An org whose log cannot be read does
+/// not hold up the others.
 ///
 /// # Errors
 /// When the database is unavailable, or the sink: then everything else waits for the next look.

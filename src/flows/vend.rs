@@ -69,7 +69,8 @@ pub async fn vend(deps: &Arc<Deps>, caller: Caller, ask: Ask) -> Result<Vended, 
     let deps = Arc::clone(deps);
     tokio::spawn(async move { attempt(&deps, caller, &ask, place).await })
         .await
-        .unwrap_or(Err(Refusal::StoreUnavailable(None)))
+        // Where it stopped is not known: it may have been released.
+        .unwrap_or(Err(Refusal::OutcomeUnknown { entry: None }))
 }
 
 /// What one try came to.

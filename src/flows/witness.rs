@@ -1,9 +1,9 @@
 //! Having the log witnessed: every checkpoint is shown to the witness, with a proof that it builds on the last one it
 //! cosigned; its cosignature is kept with the checkpoint.
 //!
-//! A witness that is gone, slow or does not know the log holds up nothing: releases never ask it. One that shows a longer
-//! log than this database holds, signed by the log's own key, proves that the database is older than it was: that seals
-//! the org. One that only says so proves nothing.
+//! A witness that is gone, slow or does not know the log holds up nothing: releases never ask it. One that shows a
+//! longer log than this database holds, signed by the log's own key, proves that the database is older than it was: that
+//! seals the org. One that only says so proves nothing.
 
 use crate::{
     audit::{

@@ -183,6 +183,18 @@ impl IntoResponses for Refused {
     }
 }
 
+/// The refusal of what may have been done all the same.
+pub(in crate::http) struct Unfinished;
+
+impl IntoResponses for Unfinished {
+    fn responses() -> Responses {
+        problems(&[(
+            "504",
+            "Not finished in time, or stopped by a fault; the outcome is not known.",
+        )])
+    }
+}
+
 /// The refusals of routes that work on one grant.
 pub(in crate::http) struct Gone;
 
@@ -204,7 +216,7 @@ impl IntoResponses for VendRefused {
             ("410", "The grant has been revoked."),
             ("422", "Not by this mode."),
             ("429", "Too many requests, or a budget is used up."),
-            ("504", "Sent, and the outcome is not known."),
+            ("504", "Sent, or stopped half-way; the outcome is not known."),
         ]));
         responses
     }

@@ -63,7 +63,11 @@ impl From<Refusal> for Problem {
                     "too long passed between the entry of this release and its sending; nothing was released",
                 )
                 .retry_after(1),
-            Refusal::OutcomeUnknown { entry } => Self::outcome_unknown(Some(entry)),
+            Refusal::OutcomeUnknown { entry: Some(entry) } => Self::outcome_unknown(Some(entry)),
+            Refusal::OutcomeUnknown { entry: None } => Self::outcome_unknown(None)
+                .with_detail("a fault of this service stopped it half-way: it may have been carried out")
+                .caused_by("a flow stopped unexpectedly"),
+            Refusal::Broken => Self::internal("a flow stopped unexpectedly"),
         }
     }
 }
@@ -225,7 +229,12 @@ mod tests {
             (Refusal::StoreUnavailable(None), Code::StoreUnavailable),
             (Refusal::Unsettled, Code::StoreUnavailable),
             (Refusal::TooLate, Code::StoreUnavailable),
-            (Refusal::OutcomeUnknown { entry: entry() }, Code::OutcomeUnknown),
+            (
+                Refusal::OutcomeUnknown { entry: Some(entry()) },
+                Code::OutcomeUnknown,
+            ),
+            (Refusal::OutcomeUnknown { entry: None }, Code::OutcomeUnknown),
+            (Refusal::Broken, Code::Internal),
         ] {
             let recorded = idempotency::ended(&refusal);
             assert_eq!(Problem::from(refusal).code(), code);

@@ -150,6 +150,24 @@ impl Tx {
         rows.into_iter().map(read_grant).collect()
     }
 
+    /// Grants of the org that have no tombstone, app by app; one that a revocation covers reads as revoked until it has one.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn unburied_grants(&mut self, org: OrgId, limit: u64) -> Result<Vec<Grant>, StoreError> {
+        let rows = self
+            .rows(
+                concat!(
+                    "SELECT ",
+                    grant_columns!(),
+                    " FROM grants g WHERE g.org_id = $1 AND g.state <> 'revoked' ORDER BY g.connector, g.id LIMIT $2"
+                ),
+                params![org, limit],
+            )
+            .await?;
+        rows.into_iter().map(read_grant).collect()
+    }
+
     /// Keeps a new grant.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ mod people;
 mod policies;
 mod postgres;
 mod providers;
+mod reach;
 mod refresh;
 mod refresh_sql;
 mod replicas;
@@ -71,6 +72,7 @@ pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};
+pub use reach::reach;
 pub use refresh::{Claim, ClaimAsk, LONGEST_COOLDOWN, Lease};
 pub use retry::Contended;
 pub use revocations::{RevocationRow, Selector};
@@ -90,6 +92,14 @@ pub enum StoreError {
     /// The database did not answer or refused.
     #[error("the database is unavailable")]
     Unavailable(#[source] Arc<sqlx::Error>),
+    /// The server could not be reached at the start.
+    #[error("{target} cannot be reached: {cause}")]
+    Unreached {
+        /// Which database, where, as whom.
+        target: String,
+        /// What the server or the system said last.
+        cause: String,
+    },
     /// A row breaks its own rules.
     #[error("an inconsistent row in {table}")]
     Inconsistent {

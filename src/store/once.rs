@@ -27,7 +27,7 @@ pub struct SessionRow {
     pub user: UserId,
     /// When it ends by itself.
     pub expires_at: Time,
-    /// When it was last used.
+    /// When it was last used, as far as that was noted.
     pub seen_at: Time,
 }
 
@@ -155,6 +155,24 @@ impl Tx {
             })
         })
         .transpose()
+    }
+
+    /// Notes that a living session was used, if that was not noted since `before`.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn touch_session(
+        &mut self,
+        org: OrgId,
+        hash: &[u8; 32],
+        before: Time,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE sessions SET seen_at = $3 WHERE org_id = $1 AND hash = $2 AND seen_at <= $4 AND expires_at > $3",
+            params![org, hash, self.now, before],
+        )
+        .await
+        .map(drop)
     }
 
     /// Ends a session.

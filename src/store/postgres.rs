@@ -201,7 +201,7 @@ pub(super) async fn migrate(settings: &Settings) -> Result<usize, StoreError> {
     Ok(usize::try_from(after - before).unwrap_or(0))
 }
 
-fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
+pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
     let mut options: PgConnectOptions = settings.url.parse().map_err(|_| StoreError::Url)?;
     if let Some(password) = &settings.password {
         options = options.password(secrecy::ExposeSecret::expose_secret(password));

@@ -10,8 +10,8 @@ use std::{
 
 use postern::{
     dev::acme_mail::DEMO_CLIENT_ID,
-    domain::{GrantId, RevocationId, connector::Category, grant::GrantState},
-    flows::{Deps, apply, revoke, upstream},
+    domain::{GrantId, RevocationId, connector::Category, entry::EntryType, grant::GrantState},
+    flows::{Deps, apply, connect::discard, revoke, upstream},
     store::{OutboxRow, Selector, UpstreamResult},
     workers::Workers,
 };
@@ -21,7 +21,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::harness::{World, acme_mail};
+use super::harness::{Journey, World, acme_mail};
 
 async fn report(world: &World, id: RevocationId) -> Vec<OutboxRow> {
     revoke::report(&world.deps, world.org, id, None, 10_000)
@@ -62,6 +62,32 @@ async fn the_refresh_token_is_ended_first() {
         order,
         [&issued["issued_refresh_sha256"], &issued["issued_access_sha256"]]
     );
+}
+
+#[tokio::test]
+async fn two_that_end_one_connect_at_the_same_time_are_not_in_each_others_way() {
+    let world = World::new().await;
+    for _ in 0..5 {
+        let journey = Journey::begin(&world, world.ada, None).await;
+        let answer = journey.consent(&world, "ada@acme.example", false).await;
+        journey.come_back(&world, answer).await.unwrap();
+        world.later(Duration::from_secs(3600));
+        let mut due = world.deps.store.due().await.unwrap();
+        let [(org, id)] = due.connects(10).await.unwrap()[..] else {
+            panic!("there is one that waits for its person")
+        };
+        drop(due);
+        let end = || discard::overdue(&world.deps, org, id);
+        let (one, other, third) = tokio::join!(end(), end(), end());
+        assert!(
+            one.is_ok() && other.is_ok() && third.is_ok(),
+            "{one:?} {other:?} {third:?}"
+        );
+        assert_eq!(end().await.unwrap(), 0);
+    }
+    let entries = world.entries().await;
+    let ended = entries.iter().filter(|entry| entry.kind == EntryType::Connect);
+    assert_eq!(ended.count(), 5, "each once");
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ mod mutations;
 mod notify;
 mod org;
 mod outcomes;
+mod oversight;
+mod panics;
 mod places;
 mod policies;
 mod progress;

@@ -172,7 +172,7 @@ async fn the_key_of_a_call_without_an_outcome_is_in_progress_and_then_unknown() 
     sweep::run(&world.deps).await.unwrap();
     let then = world.vend(keyed(&world, grant)).await;
     assert!(
-        matches!(&then, Err(Refusal::OutcomeUnknown { entry }) if *entry == release),
+        matches!(&then, Err(Refusal::OutcomeUnknown { entry: Some(entry) }) if *entry == release),
         "{then:?}"
     );
 }

@@ -157,10 +157,11 @@ pub async fn run_demo(
 
 fn parts(home: &Home, url: &str, acme_url: &str) -> Result<Parts, AppError> {
     if !home.kek().exists() {
-        create_key_file(&home.kek())?;
+        create_key_file(&home.kek()).map_err(AppError::local_key(&home.kek()))?;
     }
     let mut keys = LocalKeys::new(hardening::keep_preferably_locked);
-    keys.add_key_file(LOCAL_KEK, &home.kek())?;
+    keys.add_key_file(LOCAL_KEK, &home.kek())
+        .map_err(AppError::local_key(&home.kek()))?;
     let catalogue = Catalogue::load(&Options {
         acme_mail_origin: Some(acme_url),
         ..Options::default()

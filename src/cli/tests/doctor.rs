@@ -63,7 +63,7 @@ impl Ill {
                 "id": CONNECTOR, "configured": true, "secret_missing": false, "manage_url": "https://acme.example/apps",
             })]),
             "/v1/grants" => page(&self.grants),
-            "/v1/audit/entries" => page(&self.entries),
+            "/v1/audit/entries?limit=200" => page(&self.entries),
             "/readyz" => {
                 let body = json!({"status": "unavailable", "obstacles": self.obstacles}).to_string();
                 return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();

@@ -65,3 +65,37 @@ async fn an_export_of_a_page_that_holds_no_entry_fails() {
     assert_eq!(run.exit, 1);
     assert!(run.messages.contains("no entry"), "{}", run.messages);
 }
+
+#[tokio::test]
+async fn an_interrupted_export_is_begun_anew_and_no_file_of_somebody_elses_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.jsonl");
+    let unfinished = folder.path().join("x.jsonl.unfinished");
+    let line = ["audit", "export", "--out", out.to_str().unwrap()];
+    let whole = include_str!("../../../tests/vectors/audit_export.jsonl");
+    let log = log_of(whole);
+    let breaks = {
+        let log = log.clone();
+        move |path: &str| match path {
+            "/v1/audit/log?start=2&limit=500" => StatusCode::BAD_GATEWAY.into_response(),
+            path => log(path),
+        }
+    };
+    let run = ran(&line, &KEY, breaks).await;
+    assert_eq!(run.exit, 1, "{}", run.messages);
+    assert!(!out.exists(), "what is not whole does not bear its name");
+    // Killed, it leaves what was written so far, whose last line may be cut.
+    std::fs::write(&unfinished, whole.as_bytes().split_at(whole.len() / 2).0).unwrap();
+    let run = ran(&line, &KEY, log.clone()).await;
+    assert_eq!(run.exit, 0, "{}", run.messages);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), whole);
+    assert!(!unfinished.exists());
+
+    std::fs::remove_file(&out).unwrap();
+    std::fs::write(&unfinished, "my notes").unwrap();
+    let run = ran(&line, &KEY, log).await;
+    assert_eq!(run.exit, 1);
+    assert!(run.messages.contains("x.jsonl.unfinished"), "{}", run.messages);
+    assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), "my notes");
+    assert!(!out.exists());
+}

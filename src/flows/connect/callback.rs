@@ -10,7 +10,7 @@ use crate::{
         grant::Account,
         secret::{AuthorizationCode, LinkToken},
     },
-    flows::{Deps, upstream},
+    flows::{Deps, Refusal, upstream},
     release::seal::{Pending, Tokens},
     store::{ConnectRow, ConnectStatus, Keyed},
 };
@@ -63,7 +63,9 @@ pub async fn receive(
     let deps = Arc::clone(deps);
     tokio::spawn(async move { exchange(&deps, session, &code).await })
         .await
-        .unwrap_or(Err(ConnectFailure::ProviderUnavailable))
+        .unwrap_or(Err(ConnectFailure::Refused(Refusal::OutcomeUnknown {
+            entry: None,
+        })))
 }
 
 /// Every check of protocol §2 that stands before the token request.

@@ -41,9 +41,9 @@ pub async fn complete(
         let from = ConnectStatus::AwaitingComplete;
         return Err(
             match discard::tokens(deps, session, from, &pending.tokens, "mismatch").await {
-                Ok(()) => Refusal::invalid("/code", "the code does not belong to this session and person"),
+                Ok(true) => Refusal::invalid("/code", "the code does not belong to this session and person"),
                 // Another call was faster.
-                Err(Refusal::NotFound) => not_waiting(),
+                Ok(false) => not_waiting(),
                 Err(refusal) => refusal,
             },
         );

@@ -73,7 +73,9 @@ pub async fn confirm(
     let deps = Arc::clone(deps);
     tokio::spawn(async move { settle(&deps, session, choices).await })
         .await
-        .unwrap_or(Err(ConnectFailure::Refused(Refusal::StoreUnavailable(None))))
+        .unwrap_or(Err(ConnectFailure::Refused(Refusal::OutcomeUnknown {
+            entry: None,
+        })))
 }
 
 /// The person says no: the tokens go to the outbox.
@@ -88,7 +90,11 @@ pub async fn cancel(
 ) -> Result<(), ConnectFailure> {
     let session = page(deps, token, browser, visitor).await?.session;
     let answer = pending::open(deps, &session).await?.tokens;
-    Ok(discard::tokens(deps, session, ConnectStatus::Confirming, &answer, "cancelled").await?)
+    if discard::tokens(deps, session, ConnectStatus::Confirming, &answer, "cancelled").await? {
+        Ok(())
+    } else {
+        Err(ConnectFailure::Used)
+    }
 }
 
 /// Host-managed sessions have no login: the browser that came back is told by its cookie.

@@ -52,7 +52,8 @@ pub async fn fail(
     Ok(())
 }
 
-/// Ends a session whose tokens nobody will use: they go to the outbox.
+/// Ends a session whose tokens nobody will use: they go to the outbox. `false` if somebody else moved it on meanwhile, who
+/// then has the tokens.
 ///
 /// # Errors
 /// When the key service or the database is unavailable.
@@ -62,13 +63,13 @@ pub async fn tokens(
     from: ConnectStatus,
     answer: &Tokens,
     code: &str,
-) -> Result<(), Refusal> {
-    grant(deps, session, from, answer, Fate::Revoke, code)
-        .await
-        .map(drop)
+) -> Result<bool, Refusal> {
+    let ended = grant(deps, session, from, answer, Fate::Revoke, code).await?;
+    Ok(ended.is_some())
 }
 
-/// Ends a session by a grant that never lived: a tombstone, or one in quarantine.
+/// Ends a session by a grant that never lived: a tombstone, or one in quarantine. `None` if somebody else moved it on
+/// meanwhile.
 ///
 /// # Errors
 /// When the key service or the database is unavailable.
@@ -79,7 +80,7 @@ pub async fn grant(
     answer: &Tokens,
     fate: Fate,
     code: &str,
-) -> Result<GrantId, Refusal> {
+) -> Result<Option<GrantId>, Refusal> {
     let key = deps.org_key(session.org).await?;
     let now = deps.clock.now();
     let connector = deps.catalogue.get(&session.connector).ok_or(Refusal::NotFound)?;
@@ -157,7 +158,7 @@ pub async fn grant(
     )?;
     // Whoever moved the session meanwhile has its tokens too: nothing is kept twice.
     if !tx.move_connect(from, &session).await? {
-        return Err(Refusal::NotFound);
+        return Ok(None);
     }
     tx.append_entry(session.org, entry).await?;
     if !alone {
@@ -166,7 +167,7 @@ pub async fn grant(
             .await?;
     }
     tx.commit().await?;
-    Ok(grant.id)
+    Ok(Some(grant.id))
 }
 
 /// Whether a grant lives that may be of the same account as a session's tokens.
@@ -190,7 +191,7 @@ async fn lives_beside(tx: &mut Tx, session: &ConnectRow) -> Result<bool, Refusal
 }
 
 /// Ends a session past its time or under a revocation: an unused link, an abandoned confirmation or completion. Returns
-/// how many it ended.
+/// how many were moved on, by this process or by another that was faster.
 ///
 /// # Errors
 /// When the database or the key service is unavailable.

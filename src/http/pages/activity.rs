@@ -89,6 +89,7 @@ fn filters(deps: &Deps, roster: &Roster, asked: &Asked, everyone: bool) -> Activ
     let people = roster.people.iter().filter(|_| everyone);
     let connectors = deps.catalogue.iter();
     ActivityFilters {
+        more: everyone && roster.more,
         people: people
             .map(|user| Choice::new(user.id, Shown::new(&user.display())))
             .map(|choice| choice.selected_if(asked.get("user")))

@@ -1,6 +1,10 @@
 //! For admins: people and agents. Nobody's content, no secret.
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Pages,
@@ -13,6 +17,7 @@ use super::{
 use crate::{
     domain::UserId,
     flows::{login, oversight},
+    http::query,
     web::{
         OutwardUrl, Shown, When,
         pages::admin::{AgentRow, AgentsPage, LoginLinkPage, PeoplePage, PersonRow},
@@ -20,13 +25,21 @@ use crate::{
 };
 
 /// `GET /admin/people`.
-pub(super) async fn people(State(pages): State<Pages>, Admin(admin): Admin) -> Result<Response, Failure> {
+pub(super) async fn people(
+    State(pages): State<Pages>,
+    Admin(admin): Admin,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
     let deps = &pages.deps;
-    let people = oversight::people(deps, admin.org.id).await?;
+    let from = From::read(query.as_deref())?;
+    let people = oversight::people(deps, admin.org.id, from.after).await?;
     page(&PeoplePage {
         shell: admin.shell(deps)?,
         notice: None,
+        first: from.after.is_none(),
+        next: people.next,
         people: people
+            .items
             .into_iter()
             .map(|seen| PersonRow {
                 id: seen.user.id,
@@ -61,13 +74,21 @@ pub(super) async fn login_link(
 }
 
 /// `GET /admin/agents`.
-pub(super) async fn agents(State(pages): State<Pages>, Admin(admin): Admin) -> Result<Response, Failure> {
+pub(super) async fn agents(
+    State(pages): State<Pages>,
+    Admin(admin): Admin,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
     let deps = &pages.deps;
     let now = deps.clock.now();
-    let agents = oversight::agents(deps, admin.org.id).await?;
+    let from = From::read(query.as_deref())?;
+    let agents = oversight::agents(deps, admin.org.id, from.after).await?;
     page(&AgentsPage {
         shell: admin.shell(deps)?,
+        first: from.after.is_none(),
+        next: agents.next,
         agents: agents
+            .items
             .into_iter()
             .map(|seen| AgentRow {
                 id: seen.agent.id,
@@ -79,4 +100,16 @@ pub(super) async fn agents(State(pages): State<Pages>, Admin(admin): Admin) -> R
             })
             .collect(),
     })
+}
+
+/// Where a list goes on.
+#[derive(Debug, Deserialize)]
+struct From<Id> {
+    after: Option<Id>,
+}
+
+impl<Id: DeserializeOwned> From<Id> {
+    fn read(text: Option<&str>) -> Result<Self, Failure> {
+        query::parse(text.unwrap_or_default()).map_err(Failure::bad_request)
+    }
 }

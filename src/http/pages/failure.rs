@@ -210,7 +210,8 @@ impl From<Refusal> for Failure {
             | Refusal::AlreadyReleased { .. }
             | Refusal::InProgress { .. }
             | Refusal::ModeUnavailable(_)
-            | Refusal::OutcomeUnknown { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Page::Internal),
+            | Refusal::OutcomeUnknown { .. }
+            | Refusal::Broken => (StatusCode::INTERNAL_SERVER_ERROR, Page::Internal),
         };
         let cause = match &refusal {
             Refusal::StoreUnavailable(Some(error)) => error.to_string(),

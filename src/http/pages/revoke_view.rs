@@ -91,6 +91,7 @@ pub(super) fn choose(
                 Choice::new(grant.id, Shown::new(&label))
             })
             .collect(),
+        more: roster.more,
         reason: reason.to_owned(),
     }
 }

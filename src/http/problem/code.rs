@@ -143,7 +143,7 @@ codes! {
         "An administrator has to run the recovery. See the operator's guide.";
     /// Sent, but nobody knows with what result.
     OutcomeUnknown = "outcome_unknown", GATEWAY_TIMEOUT, "The outcome is not known",
-        "The action may have been carried out, but no answer arrived in time. It is never repeated automatically.",
+        "The action may have been carried out, but no answer arrived in time, or a fault of this service stopped it half-way. It is never repeated automatically.",
         "Check at the provider, or look up `entry_id`, before asking again.";
     /// A fault of this program.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong here",

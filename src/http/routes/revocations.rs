@@ -20,7 +20,7 @@ use crate::{
         answer::{self, Limit},
         caller::Caller,
         extract::{PathId, StrictJson, StrictQuery, line, read},
-        openapi::Refused,
+        openapi::{Refused, Unfinished},
     },
     store::{Selector, SelectorCounts, UpstreamResult, UpstreamTotals},
 };
@@ -203,6 +203,7 @@ impl From<Revoked> for RevocationReceipt {
         (status = 200, description = "When this is answered, nothing of the selection is released any more; \
             with `dry_run`, only counted.", body = RevocationReceipt),
         Refused,
+        Unfinished,
     ),
 )]
 async fn create(

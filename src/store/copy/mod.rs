@@ -189,7 +189,7 @@ pub struct Copying {
 
 impl Copying {
     /// Opens both databases, alone, and looks whether the one can be copied into the other. Changes nothing yet, but a
-    /// target that is no file yet becomes one.
+    /// target that is no file yet becomes one, if it is not refused.
     ///
     /// # Errors
     /// When a database cannot be opened or is in use, or the copy is refused.
@@ -205,8 +205,22 @@ impl Copying {
         {
             return Err(CopyError::Same);
         }
-        let mut from = Side::open(Which::Source, from, Arc::clone(&clock), time).await?;
-        let mut to = Side::open(Which::Target, to, clock, time).await?;
+        let from = Side::open(Which::Source, from, Arc::clone(&clock), time).await?;
+        let made = matches!(to, Location::Sqlite(path) if !path.exists());
+        let to_side = Side::open(Which::Target, to, clock, time).await?;
+        let target = Arc::clone(&to_side.engine);
+        let opened = Self::between(from, to_side, random).await;
+        if opened.is_err() && made {
+            target.close().await;
+            // What was refused leaves nothing behind that looks like a database.
+            if let Location::Sqlite(path) = to {
+                side::remove(path);
+            }
+        }
+        opened
+    }
+
+    async fn between(mut from: Side, mut to: Side, random: Arc<dyn Randomness>) -> Result<Self, CopyError> {
         if let (Some(here), Some(there)) = (from.identity().await?, to.identity().await?)
             && here == there
         {

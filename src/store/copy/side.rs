@@ -356,6 +356,16 @@ async fn check_file(which: Which, path: &Path) -> Result<(), CopyError> {
     }
 }
 
+/// Takes a SQLite database that nobody has used away again. What is left of it, if that fails, is an empty one.
+pub(super) fn remove(path: &Path) {
+    for end in ["-wal", "-shm", ""] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        let _left = std::fs::remove_file(name);
+    }
+    let _left = std::fs::remove_file(path.with_extension("lock"));
+}
+
 /// Whether there is no database in a file, or no file.
 pub(super) fn is_empty(path: &Path) -> bool {
     std::fs::metadata(path).map_or(true, |found| found.len() == 0)

@@ -41,6 +41,8 @@ pub struct ActivityFilters {
     pub outcomes: Vec<Choice>,
     /// `kind`: `human` or `agent`.
     pub kinds: Vec<Choice>,
+    /// Whether there are more people or agents than the lists name.
+    pub more: bool,
 }
 
 impl ActivityFilters {

@@ -22,6 +22,10 @@ pub struct PeoplePage {
     pub shell: Shell,
     /// What just happened.
     pub notice: Option<Notice>,
+    /// Whether the list begins here.
+    pub first: bool,
+    /// Where it goes on, if it does: `after` this id.
+    pub next: Option<UserId>,
     /// The people of the organisation.
     pub people: Vec<PersonRow>,
 }
@@ -65,6 +69,10 @@ pub struct LoginLinkPage {
 pub struct AgentsPage {
     /// The frame.
     pub shell: Shell,
+    /// Whether the list begins here.
+    pub first: bool,
+    /// Where it goes on, if it does: `after` this id.
+    pub next: Option<AgentId>,
     /// The agents of the organisation.
     pub agents: Vec<AgentRow>,
 }

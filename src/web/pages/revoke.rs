@@ -30,6 +30,8 @@ pub struct RevokePage {
     pub connectors: Vec<Choice>,
     /// The living grants.
     pub grants: Vec<Choice>,
+    /// Whether there are more of any of these than the lists name.
+    pub more: bool,
     /// The reason as typed so far.
     pub reason: String,
 }

@@ -31,6 +31,27 @@ async fn a_database_in_use_is_neither_copied_nor_copied_into() {
     }
 }
 
+#[tokio::test]
+async fn a_copy_that_is_refused_leaves_no_database_where_there_was_none() {
+    let world = World::on_sqlite().await;
+    world.stopped().await;
+    let dir = world.dir.path().join("there");
+    std::fs::create_dir(&dir).unwrap();
+    let free = database::sqlite(&dir);
+    database::raw_sql(
+        &world.location,
+        "INSERT INTO meta (name, value) VALUES ('copied_to', 'elsewhere')",
+    )
+    .await;
+    let refused = try_once(&world, &world.location, &free).await;
+    assert!(matches!(refused, Err(CopyError::Moved)), "{refused:?}");
+    let left: Vec<_> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 /// While a copy lasts, no process of Postern gets a name over either database.
 #[tokio::test]
 async fn nobody_starts_over_a_database_that_is_being_copied() {

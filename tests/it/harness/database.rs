@@ -34,6 +34,16 @@ pub fn sqlite(dir: &Path) -> Location {
     Location::Sqlite(dir.join("postern.db"))
 }
 
+/// Whether this process has the files of a SQLite database open.
+pub fn is_open(path: &Path) -> bool {
+    let path = path.canonicalize().unwrap();
+    let files = ["", "-wal", "-shm"].map(|end| format!("{}{end}", path.display()));
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+        .any(|open| files.iter().any(|file| open.as_os_str() == file.as_str()))
+}
+
 /// Changes rows behind Postern's back, as whoever owns the database could.
 pub async fn raw_sql(location: &Location, sql: &str) -> u64 {
     match location {

@@ -17,7 +17,7 @@ use postern::{
     store::{CopyError, Copying, Location, Report, TimeSource},
 };
 
-use super::{ISSUER, acme_mail};
+use super::{ISSUER, acme_mail, breakable::Breakable};
 use crate::shared::{loopback, parts::parts};
 
 /// What a connector of one's own for Acme Mail is called.
@@ -48,12 +48,14 @@ pub async fn open_as(
         plain_http_allowed: &plain_http,
     };
     let catalogue = Catalogue::load(&connectors).unwrap();
+    let parts = parts(dir, location.clone(), ISSUER, catalogue, policy);
     app::open(Parts {
         kind,
         time: TimeSource::Process,
         witness: witness_of(dir),
         clock: Arc::clone(clock) as _,
-        ..parts(dir, location.clone(), ISSUER, catalogue, policy)
+        keys: Arc::new(Breakable::new(parts.keys, dir)),
+        ..parts
     })
     .await
 }

@@ -53,6 +53,8 @@ pub(super) fn admin(maker: &Maker, book: &mut Book) {
         &PeoplePage {
             shell: maker.shell(true),
             notice: None,
+            first: false,
+            next: Some(user(9)),
             people: people.collect(),
         },
     );
@@ -62,6 +64,8 @@ pub(super) fn admin(maker: &Maker, book: &mut Book) {
         &PeoplePage {
             shell: maker.shell(true),
             notice,
+            first: true,
+            next: None,
             people: Vec::new(),
         },
     );
@@ -94,6 +98,8 @@ pub(super) fn admin(maker: &Maker, book: &mut Book) {
         "agents",
         &AgentsPage {
             shell: maker.shell(true),
+            first: true,
+            next: Some(agent(9)),
             agents: agents.collect(),
         },
     );
@@ -101,6 +107,8 @@ pub(super) fn admin(maker: &Maker, book: &mut Book) {
         "agents-empty",
         &AgentsPage {
             shell: maker.shell(true),
+            first: true,
+            next: None,
             agents: Vec::new(),
         },
     );
@@ -135,6 +143,7 @@ pub(super) fn revoke(maker: &Maker, book: &mut Book) {
                     Choice::new("acme-mail", maker.say("Acme Mail")).selected_if(Some("acme-mail")),
                 ],
                 grants: Vec::new(),
+                more: true,
                 reason: maker.raw("Laptop lost on the train"),
             },
         );
@@ -236,6 +245,7 @@ pub(super) fn activity(maker: &Maker, book: &mut Book) {
             Choice::new("allow", maker.say("Allowed")),
             Choice::new("deny", maker.say("Refused")).selected_if(chosen),
         ],
+        more: true,
         kinds: vec![
             Choice::new("human", maker.say("People")),
             Choice::new("agent", maker.say("Agents")),

@@ -1,0 +1,281 @@
+//! What is remembered, org by org: views of agents and grants of one epoch, and whose key is whose. Whatever is
+//! forgotten or asked of one org costs nothing for what is held of the others.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    domain::{AgentId, GrantId, OrgId, entry::Epoch},
+    flows::actions::Caller,
+};
+
+/// Views of agents (`A`) and of grants (`G`).
+#[derive(Debug)]
+pub(super) struct Views<A, G> {
+    orgs: HashMap<OrgId, OfOrg<A, G>>,
+    callers: HashMap<[u8; 32], Caller>,
+    held: usize,
+}
+
+/// INVARIANT: every view in here was read at `epoch`.
+#[derive(Debug)]
+struct OfOrg<A, G> {
+    epoch: Option<Epoch>,
+    agents: HashMap<AgentId, Arc<A>>,
+    grants: HashMap<GrantId, HashMap<AgentId, Arc<G>>>,
+    keys: HashSet<[u8; 32]>,
+    held: usize,
+}
+
+impl<A, G> Default for Views<A, G> {
+    fn default() -> Self {
+        Self {
+            orgs: HashMap::new(),
+            callers: HashMap::new(),
+            held: 0,
+        }
+    }
+}
+
+impl<A, G> Default for OfOrg<A, G> {
+    fn default() -> Self {
+        Self {
+            epoch: None,
+            agents: HashMap::new(),
+            grants: HashMap::new(),
+            keys: HashSet::new(),
+            held: 0,
+        }
+    }
+}
+
+impl<A, G> Views<A, G> {
+    /// The agent that came with a key of this keyed hash.
+    pub(super) fn caller(&self, hash: &[u8; 32]) -> Option<Caller> {
+        self.callers.get(hash).copied()
+    }
+
+    /// Remembers whose key it is.
+    pub(super) fn keep_caller(&mut self, hash: [u8; 32], caller: Caller) {
+        self.make_room();
+        let of = self.orgs.entry(caller.org).or_default();
+        if of.keys.insert(hash) {
+            of.held += 1;
+            self.held += 1;
+        }
+        self.callers.insert(hash, caller);
+    }
+
+    /// What is held of an agent.
+    pub(super) fn agent(&self, org: OrgId, agent: AgentId) -> Option<Arc<A>> {
+        self.orgs.get(&org)?.agents.get(&agent).cloned()
+    }
+
+    /// What is held of a grant for an agent.
+    pub(super) fn grant(&self, org: OrgId, agent: AgentId, grant: GrantId) -> Option<Arc<G>> {
+        self.orgs.get(&org)?.grants.get(&grant)?.get(&agent).cloned()
+    }
+
+    /// Holds what was read of an agent at `epoch`.
+    pub(super) fn keep_agent(&mut self, org: OrgId, epoch: Epoch, agent: AgentId, view: Arc<A>) {
+        let Some(of) = self.at(org, epoch) else { return };
+        if of.agents.insert(agent, view).is_none() {
+            of.held += 1;
+            self.held += 1;
+        }
+    }
+
+    /// Holds what was read of a grant for an agent at `epoch`.
+    pub(super) fn keep_grant(
+        &mut self,
+        org: OrgId,
+        epoch: Epoch,
+        (agent, grant): (AgentId, GrantId),
+        view: Arc<G>,
+    ) {
+        let Some(of) = self.at(org, epoch) else { return };
+        if of.grants.entry(grant).or_default().insert(agent, view).is_none() {
+            of.held += 1;
+            self.held += 1;
+        }
+    }
+
+    /// The org's place for what was read at `epoch`, empty of anything earlier; `None` if others have read since what came
+    /// after it: two epochs must not be mixed.
+    fn at(&mut self, org: OrgId, epoch: Epoch) -> Option<&mut OfOrg<A, G>> {
+        self.make_room();
+        self.forget_before(org, epoch);
+        let of = self.orgs.entry(org).or_default();
+        let epoch_held = *of.epoch.get_or_insert(epoch);
+        (epoch_held == epoch).then_some(of)
+    }
+
+    /// Whether everything held of the org was read at `epoch`.
+    pub(super) fn fit(&self, org: OrgId, epoch: Option<Epoch>) -> bool {
+        let held = self.orgs.get(&org).and_then(|of| of.epoch);
+        held.is_none_or(|held| Some(held) == epoch)
+    }
+
+    /// Forgets what was read of the org before `epoch`; what others have read since stays.
+    pub(super) fn forget_before(&mut self, org: OrgId, epoch: Epoch) {
+        let held = self.orgs.get(&org).and_then(|of| of.epoch);
+        if held.is_some_and(|held| held.is_before(epoch)) {
+            self.forget(org);
+        }
+    }
+
+    /// Forgets whose keys are the org's.
+    pub(super) fn forget_callers(&mut self, org: OrgId) {
+        let Some(of) = self.orgs.get_mut(&org) else { return };
+        for hash in std::mem::take(&mut of.keys) {
+            self.callers.remove(&hash);
+            of.held -= 1;
+            self.held -= 1;
+        }
+    }
+
+    /// Forgets what was read of one grant.
+    pub(super) fn forget_grant(&mut self, org: OrgId, grant: GrantId) {
+        let Some(of) = self.orgs.get_mut(&org) else { return };
+        let gone = of.grants.remove(&grant).map_or(0, |views| views.len());
+        of.held -= gone;
+        self.held -= gone;
+    }
+
+    /// Forgets all of an org.
+    pub(super) fn forget(&mut self, org: OrgId) {
+        let Some(of) = self.orgs.remove(&org) else { return };
+        for hash in &of.keys {
+            self.callers.remove(hash);
+        }
+        self.held -= of.held;
+    }
+
+    /// INVARIANT: never more than [`MOST`] are held; then everything is read afresh.
+    fn make_room(&mut self) {
+        if self.held >= MOST {
+            *self = Self::default();
+        }
+    }
+}
+
+/// Views and callers held before everything is read afresh.
+const MOST: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::domain::KeyId;
+
+    type Numbers = Views<u64, u64>;
+
+    fn org(n: u8) -> OrgId {
+        OrgId::from_bytes([n; 16])
+    }
+
+    fn agent() -> AgentId {
+        AgentId::from_bytes([9; 16])
+    }
+
+    fn grant(n: u64) -> GrantId {
+        let mut bytes = [0; 16];
+        bytes[8..].copy_from_slice(&n.to_be_bytes());
+        GrantId::from_bytes(bytes)
+    }
+
+    fn epoch(counter: i64) -> Epoch {
+        Epoch {
+            incarnation: 1,
+            counter,
+        }
+    }
+
+    fn hold(views: &mut Numbers, n: u64, counter: i64) {
+        views.keep_grant(org(1), epoch(counter), (agent(), grant(n)), Arc::new(n));
+    }
+
+    fn caller(of: OrgId) -> Caller {
+        Caller {
+            org: of,
+            agent: agent(),
+            key: KeyId::from_bytes([7; 16]),
+        }
+    }
+
+    #[test]
+    fn what_is_read_later_replaces_all_that_came_before_and_nothing_older_joins_it() {
+        let mut views = Numbers::default();
+        views.keep_agent(org(1), epoch(1), agent(), Arc::new(0));
+        hold(&mut views, 1, 1);
+        views.keep_caller([1; 32], caller(org(1)));
+        views.keep_caller([2; 32], caller(org(2)));
+        hold(&mut views, 2, 2);
+        assert!(views.agent(org(1), agent()).is_none());
+        assert!(views.grant(org(1), agent(), grant(1)).is_none());
+        assert!(views.caller(&[1; 32]).is_none());
+        assert!(views.caller(&[2; 32]).is_some(), "another org's stays");
+        hold(&mut views, 1, 1);
+        assert!(
+            views.grant(org(1), agent(), grant(1)).is_none(),
+            "read too slowly"
+        );
+        assert!(views.grant(org(1), agent(), grant(2)).is_some());
+        assert!(views.fit(org(1), Some(epoch(2))) && !views.fit(org(1), Some(epoch(3))));
+        let other = Epoch {
+            incarnation: 2,
+            counter: 1,
+        };
+        views.keep_grant(org(1), other, (agent(), grant(3)), Arc::new(3));
+        assert!(
+            views.grant(org(1), agent(), grant(2)).is_none(),
+            "another history"
+        );
+        assert!(views.fit(org(1), Some(other)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_counted_off() {
+        let mut views = Numbers::default();
+        hold(&mut views, 1, 1);
+        hold(&mut views, 1, 1);
+        hold(&mut views, 2, 1);
+        views.keep_caller([1; 32], caller(org(1)));
+        assert_eq!(views.held, 3);
+        views.forget_grant(org(1), grant(1));
+        assert_eq!(views.held, 2);
+        views.forget_callers(org(1));
+        assert_eq!((views.held, views.caller(&[1; 32]).is_none()), (1, true));
+        views.forget(org(1));
+        assert_eq!((views.held, views.orgs.len()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_is_held_than_the_bound() {
+        let mut views = Numbers::default();
+        for n in 0..u64::try_from(MOST).unwrap() + 10 {
+            hold(&mut views, n, 1);
+            assert!(views.held <= MOST);
+        }
+        assert_eq!(views.held, 10);
+    }
+
+    #[test]
+    fn holding_one_more_costs_the_same_however_many_are_held() {
+        let mut views = Numbers::default();
+        let mut thousand = |from: u64| {
+            let begun = Instant::now();
+            (from..from + 1000).for_each(|n| hold(&mut views, n, 1));
+            begun.elapsed()
+        };
+        let times: Vec<_> = (0..63).map(|k| thousand(k * 1000)).collect();
+        // The best of three: the machine may be busy. A walk through all of them takes some hundred times as long.
+        let first = times[..3].iter().min().copied().unwrap();
+        let last = times[60..].iter().min().copied().unwrap();
+        let most = (first * 30).max(Duration::from_millis(50));
+        assert!(last < most, "{last:?} with 60,000 held, {first:?} with none");
+    }
+}

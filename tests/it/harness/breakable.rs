@@ -1,0 +1,69 @@
+//! A key service that panics once when it is told to: a fault of Postern's own, in the middle of whatever asks for a key.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use postern_kms::{BoxFuture, KeyContext, KeyError, KeyService, KeyStatus, PlainKey};
+
+use super::World;
+
+#[derive(Debug)]
+pub struct Breakable {
+    inner: Arc<dyn KeyService>,
+    order: PathBuf,
+}
+
+impl Breakable {
+    pub fn new(inner: Arc<dyn KeyService>, dir: &Path) -> Self {
+        Self {
+            inner,
+            order: order(dir),
+        }
+    }
+}
+
+/// The file that is the order. Whoever obeys removes it: one that is gone proves that it was obeyed.
+fn order(dir: &Path) -> PathBuf {
+    dir.join("break-a-key")
+}
+
+/// Whoever asks the key service next panics; what was unwrapped before has become too old by then.
+pub fn break_next(world: &World) {
+    world.later(Duration::from_secs(31));
+    std::fs::write(order(world.dir.path()), "").unwrap();
+}
+
+/// Whether somebody panicked.
+pub fn broke(world: &World) -> bool {
+    !order(world.dir.path()).exists()
+}
+
+impl KeyService for Breakable {
+    fn wrap<'a>(
+        &'a self,
+        key_ref: &'a str,
+        context: &'a KeyContext,
+        plaintext: &'a [u8; 32],
+    ) -> BoxFuture<'a, Result<Vec<u8>, KeyError>> {
+        self.inner.wrap(key_ref, context, plaintext)
+    }
+
+    fn unwrap<'a>(
+        &'a self,
+        key_ref: &'a str,
+        context: &'a KeyContext,
+        wrapped: &'a [u8],
+    ) -> BoxFuture<'a, Result<PlainKey, KeyError>> {
+        Box::pin(async move {
+            assert!(std::fs::remove_file(&self.order).is_err(), "told to break");
+            self.inner.unwrap(key_ref, context, wrapped).await
+        })
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Vec<KeyStatus>, KeyError>> {
+        self.inner.status()
+    }
+}
