@@ -102,7 +102,10 @@ impl Engine {
                 connection.clean = true;
                 Ok(connection)
             }
-            Mode::Write | Mode::Gate => Connection::begin(&self.writer, "BEGIN IMMEDIATE").await,
+            // There is one writer at a time, whatever it locks elsewhere.
+            Mode::Write | Mode::Hasty | Mode::Rows | Mode::Gate => {
+                Connection::begin(&self.writer, "BEGIN IMMEDIATE").await
+            }
         }
     }
 
