@@ -166,7 +166,7 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
         };
         Failpoint::RefreshClaimed.reached();
         let work = async {
-            match ask::ask(
+            let asked = ask::ask(
                 deps,
                 grant,
                 connector,
@@ -175,12 +175,12 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
                 refresh_token,
                 &look.org,
                 want,
-            )
-            .await
-            {
+            );
+            let asked = asked.await;
+            // What comes after it is no call.
+            drop(call);
+            match asked {
                 Ok(answer) => {
-                    // Keeping it is no call.
-                    drop(call);
                     Failpoint::RefreshAnswered.reached();
                     keep::keep(deps, grant, connector, &lease, prepared, want, &answer).await
                 }
