@@ -22,13 +22,15 @@ enum Ask {
     Bad(OrgId),
 }
 
+/// Every batch that was tried.
+type Tried = Arc<Mutex<Vec<(Vec<Ask>, Patience)>>>;
+
 /// Work in whose way somebody is for one org, until there is a permit.
 #[derive(Debug)]
 struct Fake {
     free: Arc<Semaphore>,
     down: bool,
-    /// Every batch that was tried.
-    tried: Arc<Mutex<Vec<(Vec<Ask>, Patience)>>>,
+    tried: Tried,
     /// How many wait with patience.
     waiting: Arc<AtomicUsize>,
 }
@@ -71,7 +73,7 @@ impl Work for Fake {
 struct Started {
     lane: Lane<Fake>,
     free: Arc<Semaphore>,
-    tried: Arc<Mutex<Vec<(Vec<Ask>, Patience)>>>,
+    tried: Tried,
     waiting: Arc<AtomicUsize>,
 }
 
