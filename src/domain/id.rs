@@ -45,7 +45,7 @@ macro_rules! ids {
 
             /// An id from its 16 bytes, for vectors and tests.
             #[must_use]
-            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(bytes)
             }
         }

@@ -95,7 +95,14 @@ async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> R
 }
 
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
-    let mut turn = None;
+    let (mut place, mut call) = (None, None);
+    if let Some(connector) = deps.catalogue.get(&seen.connector) {
+        // In a crowd it is enough to look once, when it is this one's turn. But a provider that does not answer must not keep
+        // anybody from a token that is there already.
+        place = tokio::time::timeout(CROWD, deps.flights.place(connector))
+            .await
+            .ok();
+    }
     for _attempt in 0..ATTEMPTS {
         if deps.spool.holds(seen.id) {
             // INVARIANT: the provider is not asked again while its last answer waits to be entered.
@@ -110,17 +117,17 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
             return Ok(Obtained { row, is_fresh });
         }
         if look.is_held {
-            // Another replica is asking: its answer will be ours. Whoever waits for that needs no turn.
-            turn = None;
+            // Another replica is asking: its answer will be ours. Whoever waits for that needs no place.
+            (place, call) = (None, None);
             tokio::time::sleep(POLL).await;
             continue;
         }
         let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
-        if turn.is_none() {
-            let since = deps.clock.since_boot();
-            turn = Some(deps.flights.turn(connector).await);
-            if deps.clock.since_boot().saturating_sub(since) > FRESH {
-                // What was read may be old by the time it is this one's turn to ask.
+        let since = deps.clock.since_boot();
+        let is_old = || deps.clock.since_boot().saturating_sub(since) > FRESH;
+        if place.is_none() {
+            place = Some(deps.flights.place(connector).await);
+            if is_old() {
                 continue;
             }
         }
@@ -134,6 +141,12 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
         let sealing = deps.unwrapped(look.org.current_odk()?).await?;
         let prepared = Prepared::new(&sealing, grant, want.kind())?;
         Failpoint::RefreshUnwrapped.reached();
+        if call.is_none() {
+            call = Some(deps.flights.call(connector).await);
+            if is_old() {
+                continue;
+            }
+        }
         let ask = ClaimAsk {
             org: grant.org,
             grant: grant.id,
@@ -146,14 +159,14 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),
             Claim::Moved => continue,
             Claim::Held => {
-                turn = None;
+                (place, call) = (None, None);
                 tokio::time::sleep(POLL).await;
                 continue;
             }
         };
         Failpoint::RefreshClaimed.reached();
         let work = async {
-            match ask::ask(
+            let asked = ask::ask(
                 deps,
                 grant,
                 connector,
@@ -162,9 +175,11 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
                 refresh_token,
                 &look.org,
                 want,
-            )
-            .await
-            {
+            );
+            let asked = asked.await;
+            // What comes after it is no call.
+            drop(call);
+            match asked {
                 Ok(answer) => {
                     Failpoint::RefreshAnswered.reached();
                     keep::keep(deps, grant, connector, &lease, prepared, want, &answer).await
@@ -201,8 +216,10 @@ fn will_do(current: &SecretRow, want: &Want, now: Time) -> bool {
 
 /// A token that ends sooner than this is renewed first.
 const SOON: Duration = Duration::from_secs(30);
-/// Whoever waited longer for a turn looks again before asking.
+/// Whoever waited longer for a turn looks again before asking: what was read may be old by then.
 const FRESH: Duration = Duration::from_secs(1);
+/// Whoever has no place by then looks without one.
+const CROWD: Duration = Duration::from_secs(5);
 /// How long to wait for a sibling's answer before looking again.
 const POLL: Duration = Duration::from_millis(200);
 /// How often to look before giving up.

@@ -1,4 +1,7 @@
-//! The lane of claims: one statement and one commit for the leases of many grants.
+//! The lane of claims: few statements and one commit for the leases of many grants.
+//!
+//! A claim writes nothing but leases, so it stands in no org's line: locks on the leases keep it apart from other claims of
+//! them and from whoever keeps an answer under them.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +9,7 @@ use crate::{domain::OrgId, failpoints::Failpoint};
 
 use super::{
     Claim, ClaimAsk, Store, StoreError,
-    lane::{Lane, Work},
+    lane::{Lane, Patience, Work},
 };
 
 /// Where claims are handed in. Cheap to clone.
@@ -36,17 +39,23 @@ impl Work for Claiming {
     type Ask = ClaimAsk;
     type Answer = Claim;
 
-    async fn all(&self, asks: &[ClaimAsk]) -> Result<Vec<Claim>, StoreError> {
+    fn org(ask: &ClaimAsk) -> OrgId {
+        ask.org
+    }
+
+    async fn all(&self, asks: &[ClaimAsk], patience: Patience) -> Result<Vec<Claim>, StoreError> {
         let orgs: BTreeSet<OrgId> = asks.iter().map(|ask| ask.org).collect();
         let orgs = Vec::from_iter(orgs);
-        self.0
-            .retry(|| async {
-                let mut tx = self.0.write_orgs(&orgs).await?;
-                let claims = tx.claim_refreshes(&self.0.replica(), asks).await?;
-                Failpoint::RefreshClaiming.reached();
-                tx.commit().await?;
-                Ok(claims)
-            })
-            .await
+        let once = || async {
+            let mut tx = self.0.write_rows(&orgs).await?;
+            let claims = tx.claim_refreshes(&self.0.replica(), asks).await?;
+            Failpoint::RefreshClaiming.reached();
+            tx.commit().await?;
+            Ok(claims)
+        };
+        match patience {
+            Patience::Little => once().await,
+            Patience::Much => self.0.retry(once).await,
+        }
     }
 }

@@ -49,6 +49,11 @@ pub(super) enum Mode {
     Read,
     /// Alone among the writers of the same reach outside the gate.
     Write,
+    /// The same, but gives up soon where somebody is in its way.
+    Hasty,
+    /// Beside the writers of the same reach: it locks the rows that it changes, before it reads them, and gives up soon where
+    /// somebody is in its way.
+    Rows,
     /// The gate's own: it waits for nobody but the guard.
     Gate,
 }

@@ -74,15 +74,26 @@ pub struct SecretRow {
 /// The columns of a grant; the last one is when a floor ended it, if one did.
 macro_rules! grant_columns {
     () => {
-        "g.id, g.org_id, g.user_id, g.connector, g.account_id, g.account_label, g.account_tenant, g.label, g.scopes, \
-         g.state, g.state_reason, g.state_at, g.connected_epoch, g.generation, g.binding, g.access_expires_at, \
-         g.has_refresh_token, g.connected_at, g.last_used_at, \
-         (SELECT max(f.at) FROM floors f WHERE f.org_id = g.org_id AND f.epoch >= g.connected_epoch \
-          AND ((f.kind = 'all' AND f.id = '') OR (f.kind = 'user' AND f.id = g.user_id) \
-            OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id)))"
+        concat!(
+            "g.id, g.org_id, g.user_id, g.connector, g.account_id, g.account_label, g.account_tenant, g.label, g.scopes, \
+             g.state, g.state_reason, g.state_at, g.connected_epoch, g.generation, g.binding, g.access_expires_at, \
+             g.has_refresh_token, g.connected_at, g.last_used_at, (SELECT max(f.at) ",
+            $crate::store::grants::floors_over_grant!(),
+            ")"
+        )
     };
 }
 pub(super) use grant_columns;
+
+/// The floors `f` that a grant `g` is under: what they cover of its epoch or an earlier one is dead.
+macro_rules! floors_over_grant {
+    () => {
+        "FROM floors f WHERE f.org_id = g.org_id AND f.epoch >= g.connected_epoch \
+         AND ((f.kind = 'all' AND f.id = '') OR (f.kind = 'user' AND f.id = g.user_id) \
+           OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id))"
+    };
+}
+pub(super) use floors_over_grant;
 
 impl Tx {
     /// One grant, floors applied.

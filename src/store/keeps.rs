@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     Answered, NewEntry, SecretKind, SecretRow, Store, StoreError,
-    lane::{Lane, Work},
+    lane::{Lane, Patience, Work},
     sql::{Tx, json, params},
 };
 
@@ -58,18 +58,24 @@ impl Work for Keeping {
     type Ask = KeepAsk;
     type Answer = bool;
 
-    async fn all(&self, asks: &[KeepAsk]) -> Result<Vec<bool>, StoreError> {
+    fn org(ask: &KeepAsk) -> OrgId {
+        ask.answered.org
+    }
+
+    async fn all(&self, asks: &[KeepAsk], patience: Patience) -> Result<Vec<bool>, StoreError> {
         let orgs: BTreeSet<OrgId> = asks.iter().map(|ask| ask.answered.org).collect();
         let orgs = Vec::from_iter(orgs);
-        self.0
-            .retry(|| async {
-                let mut tx = self.0.write_orgs(&orgs).await?;
-                let kept = tx.keep_answers(self.0.clock.now(), asks).await?;
-                tx.commit().await?;
-                Failpoint::RefreshKept.reached();
-                Ok(kept)
-            })
-            .await
+        let once = || async {
+            let mut tx = self.0.write_orgs_with(patience, &orgs).await?;
+            let kept = tx.keep_answers(self.0.clock.now(), asks).await?;
+            tx.commit().await?;
+            Failpoint::RefreshKept.reached();
+            Ok(kept)
+        };
+        match patience {
+            Patience::Little => once().await,
+            Patience::Much => self.0.retry(once).await,
+        }
     }
 }
 
@@ -88,7 +94,8 @@ impl Tx {
             .map(|answered| Asked(answered.org, answered.grant, answered.fence, answered.generation))
             .collect();
         let mut stands = vec![false; asks.len()];
-        // INVARIANT: compare-and-set on fence and generation; the orgs' other writers stand in line behind this one.
+        // INVARIANT: compare-and-set on fence and generation, under the leases' locks: a claim is before this one, and then
+        // the fence is another, or behind it, and sees what it kept. The orgs' other writers stand in line.
         for row in self.rows(sql.standing, vec![json(&asked)]).await? {
             let mut fields = row.fields("refresh_leases");
             let place = usize::try_from(fields.count()?).map_err(|_| fields.bad())?;

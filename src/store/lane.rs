@@ -1,11 +1,19 @@
 //! A lane: whatever waits is done together, in one transaction. The commit under way is the window in which the next batch
 //! gathers, as in the gate; there is no timer.
+//!
+//! A batch waits a moment only for anybody in its way. If it comes to nothing, its orgs are served apart from the lane and
+//! from each other, with patience: one in trouble holds up nobody else's. Who comes for such an org meanwhile waits there.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
+use super::{Contended as _, StoreError};
+use crate::domain::OrgId;
 
 /// What a lane does.
 pub(super) trait Work: Send + Sync + 'static {
@@ -14,8 +22,24 @@ pub(super) trait Work: Send + Sync + 'static {
     /// What comes of it.
     type Answer: Send;
 
+    /// Whose it is.
+    fn org(ask: &Self::Ask) -> OrgId;
+
     /// Does all of it or nothing; the answers are in the order of the asks.
-    fn all(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
+    fn all(
+        &self,
+        asks: &[Self::Ask],
+        patience: Patience,
+    ) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
+}
+
+/// How long work waits for others that are in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// A moment: others wait for it.
+    Little,
+    /// Seconds: it is about one org.
+    Much,
 }
 
 /// Where asks are handed in. Cheap to clone.
@@ -38,14 +62,21 @@ impl<W: Work> Lane<W> {
     /// Starts the lane; it ends when nobody can hand anything in any more.
     pub(super) fn start(work: W) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Waiting<W>>(QUEUE);
+        let (work, apart) = (Arc::new(work), Apart::<W>::default());
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.recv_many(&mut batch, BATCH).await > 0 {
-                let (asks, answers): (Vec<_>, Vec<_>) =
-                    batch.drain(..).map(|one| (one.ask, one.answer)).unzip();
-                for (answer, to) in each(&work, &asks).await.into_iter().zip(answers) {
-                    // Whoever asked may be gone.
-                    let _gone = to.send(answer);
+                let batch = apart.keep_theirs(batch.drain(..));
+                if batch.is_empty() {
+                    continue;
+                }
+                let Err((batch, error)) = serve(&*work, batch, Patience::Little).await else {
+                    continue;
+                };
+                match error.outage() {
+                    // There is no database for anybody.
+                    Some(cause) => tell(batch, || StoreError::Unavailable(Arc::clone(&cause))),
+                    None => apart.serve(&work, batch),
                 }
             }
         });
@@ -63,28 +94,149 @@ impl<W: Work> Lane<W> {
     }
 }
 
-async fn each<W: Work>(work: &W, asks: &[W::Ask]) -> Vec<Result<W::Answer, StoreError>> {
-    let error = match work.all(asks).await {
-        Ok(answers) => return answers.into_iter().map(Ok).collect(),
-        Err(error) if asks.len() == 1 => return vec![Err(error)],
-        Err(error) => error,
-    };
-    // One that cannot be done must not take the others with it, unless there is no database for any.
-    let outage = error.outage();
-    let mut answers = Vec::with_capacity(asks.len());
-    for ask in asks {
-        answers.push(match &outage {
-            Some(cause) => Err(StoreError::Unavailable(Arc::clone(cause))),
-            None => work
-                .all(std::slice::from_ref(ask))
-                .await
-                .and_then(|answers| answers.into_iter().next().ok_or(StoreError::Stopped)),
-        });
+/// The orgs that are served apart from the lane, and who has come for them since.
+struct Apart<W: Work>(Arc<Mutex<HashMap<OrgId, Vec<Waiting<W>>>>>);
+
+impl<W: Work> Default for Apart<W> {
+    fn default() -> Self {
+        Self(Arc::default())
     }
-    answers
+}
+
+impl<W: Work> Clone for Apart<W> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<W: Work> Apart<W> {
+    /// Lets those wait whose orgs are served apart; returns the others.
+    fn keep_theirs(&self, batch: impl Iterator<Item = Waiting<W>>) -> Vec<Waiting<W>> {
+        let mut orgs = self.orgs();
+        batch
+            .filter_map(|one| match orgs.get_mut(&W::org(&one.ask)) {
+                Some(waiting) => {
+                    waiting.push(one);
+                    None
+                }
+                None => Some(one),
+            })
+            .collect()
+    }
+
+    /// Serves each org of a batch by itself, until nobody waits for it any more.
+    fn serve(&self, work: &Arc<W>, batch: Vec<Waiting<W>>) {
+        let mut by_org: HashMap<OrgId, Vec<Waiting<W>>> = HashMap::new();
+        for one in batch {
+            by_org.entry(W::org(&one.ask)).or_default().push(one);
+        }
+        for (org, mut batch) in by_org {
+            self.orgs().insert(org, Vec::new());
+            let (work, served) = (
+                Arc::clone(work),
+                Served {
+                    apart: self.clone(),
+                    org,
+                },
+            );
+            tokio::spawn(async move {
+                while !batch.is_empty() {
+                    patiently(&*work, batch).await;
+                    batch = served.next();
+                }
+            });
+        }
+    }
+
+    fn orgs(&self) -> MutexGuard<'_, HashMap<OrgId, Vec<Waiting<W>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An org that is served apart; back in the lane once this is dropped, however that comes about.
+struct Served<W: Work> {
+    apart: Apart<W>,
+    org: OrgId,
+}
+
+impl<W: Work> Served<W> {
+    /// Who has come since; nobody: the org is back in the lane.
+    fn next(&self) -> Vec<Waiting<W>> {
+        let mut orgs = self.apart.orgs();
+        let Some(waiting) = orgs.get_mut(&self.org) else {
+            return Vec::new();
+        };
+        if waiting.is_empty() {
+            // Under the lock under which they come: nobody is left behind.
+            orgs.remove(&self.org);
+            return Vec::new();
+        }
+        waiting.drain(..waiting.len().min(BATCH)).collect()
+    }
+}
+
+impl<W: Work> Drop for Served<W> {
+    fn drop(&mut self) {
+        // Gone already, unless the work panicked: then whoever waits hears that nobody will answer.
+        self.apart.orgs().remove(&self.org);
+    }
+}
+
+/// Does what waits for one org; what cannot be done together is done one by one.
+async fn patiently<W: Work>(work: &W, batch: Vec<Waiting<W>>) {
+    let Err((batch, error)) = serve(work, batch, Patience::Much).await else {
+        return;
+    };
+    if let Some(cause) = error.outage() {
+        tell(batch, || StoreError::Unavailable(Arc::clone(&cause)));
+    } else if error.is_contended() {
+        // All of them were tried for as long as anything is.
+        tell(batch, || StoreError::Conflict);
+    } else if batch.len() == 1 {
+        let mut error = Some(error);
+        tell(batch, || error.take().unwrap_or(StoreError::Stopped));
+    } else {
+        for one in batch {
+            Box::pin(patiently(work, vec![one])).await;
+        }
+    }
+}
+
+/// Does a batch and answers everybody; if it comes to nothing, they still wait.
+async fn serve<W: Work>(
+    work: &W,
+    batch: Vec<Waiting<W>>,
+    patience: Patience,
+) -> Result<(), (Vec<Waiting<W>>, StoreError)> {
+    let (asks, to): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.ask, one.answer)).unzip();
+    match work.all(&asks, patience).await {
+        Ok(answers) => {
+            for (answer, to) in answers.into_iter().zip(to) {
+                // Whoever asked may be gone.
+                let _gone = to.send(Ok(answer));
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let batch = asks.into_iter().zip(to);
+            Err((
+                batch.map(|(ask, answer)| Waiting { ask, answer }).collect(),
+                error,
+            ))
+        }
+    }
+}
+
+fn tell<W: Work>(batch: Vec<Waiting<W>>, mut error: impl FnMut() -> StoreError) {
+    for one in batch {
+        let _gone = one.answer.send(Err(error()));
+    }
 }
 
 /// Done together.
 const BATCH: usize = 256;
 /// What may wait; the next ones wait to be handed in.
 const QUEUE: usize = 4096;
+
+#[cfg(test)]
+mod tests;

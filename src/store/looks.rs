@@ -16,7 +16,7 @@ use super::{
     ConnectorClientRow, SecretKind, SecretRow, Store, StoreError,
     grants::{grant_of, read_opt_secret},
     keys::odk_of,
-    lane::{Lane, Work},
+    lane::{Lane, Patience, Work},
     policies::client_of,
     sql::{Tx, json},
 };
@@ -102,7 +102,12 @@ impl Work for Looking {
     type Ask = (OrgId, GrantId, SecretKind);
     type Answer = Option<Look>;
 
-    async fn all(&self, asks: &[Self::Ask]) -> Result<Vec<Option<Look>>, StoreError> {
+    fn org(ask: &Self::Ask) -> OrgId {
+        ask.0
+    }
+
+    /// A reader is in nobody's way, and nobody in its.
+    async fn all(&self, asks: &[Self::Ask], _: Patience) -> Result<Vec<Option<Look>>, StoreError> {
         let orgs: BTreeSet<OrgId> = asks.iter().map(|ask| ask.0).collect();
         let orgs = Vec::from_iter(orgs);
         self.0.read_orgs(&orgs).await?.looks(&orgs, asks).await

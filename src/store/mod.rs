@@ -346,10 +346,12 @@ impl Store {
 
     async fn begin_as(&self, mode: Mode, reach: Reach<'_>, writer: String) -> Result<Tx, StoreError> {
         let journal = (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil, &writer, reach.orgs()));
-        // Beginning takes the place in line, and may find somebody else in its way there.
-        let (connection, now) = self
-            .retry(|| self.engine.begin(mode, reach, self.clock.now()))
-            .await?;
+        let begin = || self.engine.begin(mode, reach, self.clock.now());
+        let (connection, now) = match mode {
+            Mode::Hasty => begin().await?,
+            // Beginning takes the place in line, and may find somebody else in its way there.
+            _ => self.retry(begin).await?,
+        };
         Ok(Tx {
             connection,
             now,

@@ -151,7 +151,7 @@ impl Engine {
     ) -> Result<(Connection, Time), StoreError> {
         let pool = match mode {
             Mode::Gate => &self.gate,
-            Mode::Read | Mode::Write => &self.pool,
+            Mode::Read | Mode::Write | Mode::Hasty | Mode::Rows => &self.pool,
         };
         let mut held = Connection {
             connection: pool.acquire().await?,
@@ -231,21 +231,32 @@ fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
         // INVARIANT: the gate and the writers beside it hold a lock before they read anything, and each statement sees
         // what was committed before it, so they see all there is. A snapshot from before the lock would only make them
         // fail.
-        (Mode::Write | Mode::Gate, Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED;",
-        (Mode::Write | Mode::Gate, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE;",
+        (_, Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED;",
+        (_, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE;",
     });
-    sql.push_str("SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '5s';");
+    sql.push_str("SET LOCAL statement_timeout = '10s';");
+    sql.push_str(match mode {
+        Mode::Read | Mode::Write | Mode::Gate => "SET LOCAL lock_timeout = '5s';",
+        // Others wait for them; whoever holds a lock for longer is in trouble.
+        Mode::Hasty | Mode::Rows => "SET LOCAL lock_timeout = '500ms';",
+    });
     // Nothing of ours waits for anything else while a transaction is open, so one that says nothing belongs to a process
     // that was stopped or cut off. It ends within the second in which a revocation takes effect that waits for its locks;
     // who was only late is told so and begins anew. Nobody waits for a reader.
     sql.push_str(match mode {
-        Mode::Write | Mode::Gate => "SET LOCAL idle_in_transaction_session_timeout = '800ms';",
         Mode::Read => "SET LOCAL idle_in_transaction_session_timeout = '3s';",
+        _ => "SET LOCAL idle_in_transaction_session_timeout = '800ms';",
     });
     match reach {
         Reach::Deployment => {}
         Reach::Org(org) => sql.push_str(&admit(&[org])),
-        Reach::Orgs(orgs) => sql.push_str(&admit(orgs)),
+        Reach::Orgs(orgs) => {
+            sql.push_str(&admit(orgs));
+            // What a batch asks for, it names by key. The planner does not know how short such a list is, and would rather
+            // read all rows of all these orgs once than look a hundred up.
+            sql.push_str("SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;");
+            sql.push_str("SET LOCAL enable_mergejoin = off;");
+        }
         Reach::Hash(hash) => {
             sql.push_str(&format!("SET LOCAL postern.hash = '{}';", digest::hex(hash)));
         }
@@ -258,7 +269,7 @@ fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
     });
     // Writers outside the gate stand in line, as they do on SQLite: what one has read, no other changes meanwhile.
     match (mode, reach) {
-        (Mode::Write, Reach::Org(org)) => sql.push_str(&match isolation {
+        (Mode::Write | Mode::Hasty, Reach::Org(org)) => sql.push_str(&match isolation {
             Isolation::ReadCommitted => {
                 format!("SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;")
             }
@@ -267,7 +278,7 @@ fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
             Isolation::Serializable => format!("UPDATE orgs SET name = name WHERE org_id = '{org}';"),
         }),
         // In one order, or two of them could wait for each other.
-        (Mode::Write, Reach::Orgs(orgs)) => {
+        (Mode::Write | Mode::Hasty, Reach::Orgs(orgs)) => {
             let orgs: Vec<String> = orgs.iter().map(|org| format!("'{org}'")).collect();
             let lock = format!(
                 "SELECT org_id FROM orgs WHERE org_id IN ({}) ORDER BY org_id FOR NO KEY UPDATE",
@@ -278,11 +289,11 @@ fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
                 Isolation::Serializable => format!("UPDATE orgs SET name = name WHERE org_id IN ({lock});"),
             });
         }
-        (Mode::Write, _) => sql.push_str(match isolation {
+        (Mode::Write | Mode::Hasty, _) => sql.push_str(match isolation {
             Isolation::ReadCommitted => "SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;",
             Isolation::Serializable => "UPDATE meta SET value = value WHERE name = 'writer';",
         }),
-        (Mode::Read | Mode::Gate, _) => {}
+        (Mode::Read | Mode::Rows | Mode::Gate, _) => {}
     }
     sql.push_str("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
     sql

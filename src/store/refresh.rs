@@ -65,6 +65,9 @@ impl Tx {
     /// Claims the leases of many grants for `holder` and records what is about to be asked: one statement to look, one to
     /// claim. The answers are in the order of the questions.
     ///
+    /// INVARIANT: I4; the leases are locked by a statement of its own and read by a later one. Whoever keeps an answer locks
+    /// them too: what is read here is from before any answer under the fence that is read, or from after it.
+    ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn claim_refreshes(
@@ -75,6 +78,9 @@ impl Tx {
         let sql = self.connection.refresh_sql();
         let grants: Vec<(OrgId, GrantId)> = asks.iter().map(|ask| (ask.org, ask.grant)).collect();
         let mut known = HashMap::with_capacity(asks.len());
+        if let Some(lock) = sql.lock_leases {
+            self.execute(lock, vec![json(&grants)]).await?;
+        }
         for row in self.rows(sql.leases, vec![json(&grants)]).await? {
             let mut fields = row.fields("refresh_leases");
             let grant: GrantId = fields.parse()?;

@@ -1,6 +1,6 @@
 //! The statements that refreshes of many grants share, in both dialects side by side. One JSON parameter carries all rows.
 
-use super::grants::grant_columns;
+use super::grants::{floors_over_grant, grant_columns};
 
 /// What the lanes of refreshes ask of a database. `$1` is a JSON array of rows that are arrays, unless said.
 #[derive(Debug)]
@@ -13,13 +13,16 @@ pub(super) struct RefreshSql {
     /// The data keys of the orgs of `$1` that are in use or among the ids of `$2`, the newest first: org, whether it is in
     /// use, then the key.
     pub(super) odks: &'static str,
+    /// Locks the leases of active grants until the transaction ends, those that were never claimed as well. Rows: org,
+    /// grant. Nothing, where whoever writes is alone.
+    pub(super) lock_leases: Option<&'static str>,
     /// Active grants with their refresh leases: grant, generation, fence, end, intent, failures, not before. Rows: org,
     /// grant.
     pub(super) leases: &'static str,
     /// Gives leases to holder `$2` at `$3`. Rows: org, grant, fence, end, intent.
     pub(super) claim: &'static str,
-    /// Which rows of `$1`, from 0, are of active grants of that generation under that fence. Rows: org, grant, fence,
-    /// generation.
+    /// Which rows of `$1`, from 0, are of active grants of that generation under that fence; locks their leases. Rows: org,
+    /// grant, fence, generation.
     pub(super) standing: &'static str,
     /// Gives leases back with their questions answered. Rows: org, grant.
     pub(super) release: &'static str,
@@ -48,23 +51,31 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
         FROM json_each($1) j JOIN odks k ON k.org_id = j.value
         WHERE k.retired_at IS NULL OR k.id IN (SELECT value FROM json_each($2))
         ORDER BY k.created_at DESC, k.id DESC",
-    leases: "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+    lock_leases: None,
+    leases: concat!(
+        "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
           coalesce(l.failures, 0), coalesce(l.not_before, 0)
         FROM json_each($1) j
         JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
-        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id
+        WHERE NOT EXISTS (SELECT 1 ",
+        floors_over_grant!(),
+        ")"
+    ),
     claim: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, $2, j.value ->> 3, j.value ->> 4, $3
         FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
           expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
-    standing: "SELECT j.key FROM json_each($1) j
+    standing: concat!(
+        "SELECT j.key FROM json_each($1) j
         JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
           AND g.generation = j.value ->> 3
         JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id AND l.fence = j.value ->> 2
-        WHERE NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = g.org_id AND f.epoch >= g.connected_epoch
-          AND ((f.kind = 'all' AND f.id = '') OR (f.kind = 'user' AND f.id = g.user_id)
-            OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id)))",
+        WHERE NOT EXISTS (SELECT 1 ",
+        floors_over_grant!(),
+        ")"
+    ),
     release: "UPDATE refresh_leases SET expires_at = 0, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
         WHERE (org_id, grant_id) IN (SELECT j.value ->> 0, j.value ->> 1 FROM json_each($1) j)",
     // The table of JSON has an `id` of its own.
@@ -103,31 +114,52 @@ pub(super) const POSTGRES: RefreshSql = RefreshSql {
         FROM json_array_elements_text($1::json) j JOIN odks k ON k.org_id = j.value
         WHERE k.retired_at IS NULL OR k.id IN (SELECT value FROM json_array_elements_text($2::json))
         ORDER BY k.created_at DESC, k.id DESC",
-    leases: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
+    // In one order, or two of them could wait for each other.
+    lock_leases: Some(
+        "WITH asked AS MATERIALIZED (SELECT DISTINCT value ->> 0 AS org, value ->> 1 AS grant_id
+            FROM json_array_elements($1::json))
+        INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at)
+        SELECT g.org_id, g.id, 0, '', 0 FROM asked a
+        JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active' ORDER BY 1, 2
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = refresh_leases.fence",
+    ),
+    leases: concat!(
+        "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
             FROM json_array_elements($1::json))
         SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
           coalesce(l.failures, 0), coalesce(l.not_before, 0)
         FROM asked a
         JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active'
-        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id",
+        LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id
+        WHERE NOT EXISTS (SELECT 1 ",
+        floors_over_grant!(),
+        ")"
+    ),
     claim: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
         SELECT j.value ->> 0, j.value ->> 1, (j.value ->> 2)::bigint, $2, (j.value ->> 3)::bigint, j.value ->> 4, $3
         FROM json_array_elements($1::json) j ORDER BY 1, 2
         ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
           expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
-    standing: "WITH asked AS MATERIALIZED (SELECT place - 1 AS place, value ->> 0 AS org, value ->> 1 AS grant_id,
+    // A sub-select for each lease: the planner, which may have no statistics of them yet, would rather compare each lease
+    // there is with each row that is asked for. In the order of `lock_leases`.
+    standing: concat!(
+        "WITH asked AS MATERIALIZED (SELECT place - 1 AS place, value ->> 0 AS org, value ->> 1 AS grant_id,
             (value ->> 2)::bigint AS fence, (value ->> 3)::bigint AS generation
-            FROM json_array_elements($1::json) WITH ORDINALITY j(value, place))
+            FROM json_array_elements($1::json) WITH ORDINALITY j(value, place)
+            ORDER BY (value ->> 0) COLLATE \"C\", (value ->> 1) COLLATE \"C\")
         SELECT a.place FROM asked a
+        CROSS JOIN LATERAL (SELECT fence FROM refresh_leases
+          WHERE org_id = a.org AND grant_id = a.grant_id AND fence = a.fence FOR UPDATE) l
         JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active' AND g.generation = a.generation
-        JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id AND l.fence = a.fence
-        WHERE NOT EXISTS (SELECT 1 FROM floors f WHERE f.org_id = g.org_id AND f.epoch >= g.connected_epoch
-          AND ((f.kind = 'all' AND f.id = '') OR (f.kind = 'user' AND f.id = g.user_id)
-            OR (f.kind = 'connector' AND f.id = g.connector) OR (f.kind = 'grant' AND f.id = g.id)))",
-    release: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
-            FROM json_array_elements($1::json))
-        UPDATE refresh_leases l SET expires_at = 0, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
-        FROM asked a WHERE l.org_id = a.org AND l.grant_id = a.grant_id",
+        WHERE NOT EXISTS (SELECT 1 ",
+        floors_over_grant!(),
+        ")"
+    ),
+    // They are all there. Found by their key, for the same reason.
+    release: "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at)
+        SELECT j.value ->> 0, j.value ->> 1, 0, '', 0 FROM json_array_elements($1::json) j ORDER BY 1, 2
+        ON CONFLICT (org_id, grant_id) DO UPDATE SET expires_at = 0, intent = NULL, intent_at = NULL, failures = 0,
+          not_before = 0",
     renew: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id,
             (value ->> 2)::bigint AS generation, (value ->> 3)::bigint AS renew_at, (value ->> 4)::boolean AS is_wide,
             (value ->> 5)::bigint AS ends FROM json_array_elements($1::json))

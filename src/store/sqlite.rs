@@ -112,7 +112,8 @@ impl Engine {
                 connection.clean = true;
                 Ok(connection)
             }
-            Mode::Write | Mode::Gate => {
+            // There is one writer at a time, whatever it locks elsewhere.
+            Mode::Write | Mode::Hasty | Mode::Rows | Mode::Gate => {
                 Connection::begin(&self.writer, "BEGIN IMMEDIATE", Some(self.written.clone())).await
             }
         }

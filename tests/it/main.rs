@@ -26,6 +26,7 @@ mod hangups;
 mod harness;
 mod idempotency;
 mod layering;
+mod leases;
 mod log;
 mod million;
 mod mutations;

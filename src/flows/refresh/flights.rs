@@ -19,8 +19,8 @@ use super::failed::Failed;
 #[derive(Debug)]
 pub struct Flights {
     under_way: UnderWay,
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
-    calls: Arc<Semaphore>,
+    places: Turns,
+    calls: Turns,
     background: Arc<Semaphore>,
 }
 
@@ -42,8 +42,8 @@ impl Default for Flights {
     fn default() -> Self {
         Self {
             under_way: Arc::default(),
-            hosts: Mutex::default(),
-            calls: Arc::new(Semaphore::new(CALLS)),
+            places: Turns::new(PLACES, PLACES_PER_HOST),
+            calls: Turns::new(CALLS, CALLS_PER_HOST),
             background: Arc::new(Semaphore::new(BACKGROUND)),
         }
     }
@@ -95,11 +95,45 @@ pub(super) enum Seat {
     Passenger(Flight),
 }
 
-/// A turn to call a provider; dropping it lets the next one call.
+/// So many at a time, and fewer of them about any one authorization server.
+#[derive(Debug)]
+struct Turns {
+    all: Arc<Semaphore>,
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    per_host: usize,
+}
+
+/// A turn; dropping it lets the next one have it.
 #[derive(Debug)]
 pub(super) struct Turn {
     _host: Option<OwnedSemaphorePermit>,
-    _call: Option<OwnedSemaphorePermit>,
+    _one: Option<OwnedSemaphorePermit>,
+}
+
+impl Turns {
+    fn new(all: usize, per_host: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            hosts: Mutex::default(),
+            per_host,
+        }
+    }
+
+    async fn next(&self, connector: &Connector) -> Turn {
+        let host = {
+            let mut hosts = locked(&self.hosts);
+            let host = hosts
+                .entry(host(connector))
+                .or_insert_with(|| Arc::new(Semaphore::new(self.per_host)));
+            Arc::clone(host)
+        };
+        // The host first: whoever waits for a slow one must not keep others from theirs. Neither is ever closed, which is
+        // the only way to get none.
+        Turn {
+            _host: host.acquire_owned().await.ok(),
+            _one: Arc::clone(&self.all).acquire_owned().await.ok(),
+        }
+    }
 }
 
 impl Flights {
@@ -119,23 +153,15 @@ impl Flights {
         })
     }
 
+    /// Waits for a place among the refreshes that are being prepared, asked for or kept. There are more of these than calls:
+    /// a call that ends finds another one ready, and what is answered does not pile up.
+    pub(super) async fn place(&self, connector: &Connector) -> Turn {
+        self.places.next(connector).await
+    }
+
     /// Waits for a turn to call the connector's authorization server.
-    pub(super) async fn turn(&self, connector: &Connector) -> Turn {
-        let host = {
-            let mut hosts = locked(&self.hosts);
-            let host = host(connector);
-            Arc::clone(
-                hosts
-                    .entry(host)
-                    .or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_HOST))),
-            )
-        };
-        // The host first: whoever waits for a slow one must not keep others from calling theirs. Neither is ever closed,
-        // which is the only way to get none.
-        Turn {
-            _host: host.acquire_owned().await.ok(),
-            _call: Arc::clone(&self.calls).acquire_owned().await.ok(),
-        }
+    pub(super) async fn call(&self, connector: &Connector) -> Turn {
+        self.calls.next(connector).await
     }
 
     /// Waits for a place among the refreshes that nobody waits for: they leave room for those that somebody does.
@@ -159,5 +185,9 @@ fn host(connector: &Connector) -> String {
 const CALLS: usize = 64;
 /// Calls to one provider at a time: one that does not answer leaves some to the others.
 const CALLS_PER_HOST: usize = 56;
-/// Of these, how many may be for nobody who waits.
+/// Refreshes that are more than wanted, at a time: calls, as many that are about to call, as many that have called.
+const PLACES: usize = 3 * CALLS;
+/// The same of one provider.
+const PLACES_PER_HOST: usize = 3 * CALLS_PER_HOST;
+/// How many refreshes at a time may be for nobody who waits.
 const BACKGROUND: usize = 32;

@@ -1,0 +1,155 @@
+//! What a claim of a refresh lease and an answer that is kept wait for over PostgreSQL, and what they do not wait for.
+
+use std::{sync::Arc, time::Duration};
+
+use postern::{
+    domain::{GrantId, connector::Category},
+    flows::refresh::{Want, ensure},
+    store::{Claim, ClaimAsk, Location},
+};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::harness::{World, database};
+
+async fn connected() -> (Arc<World>, GrantId, PgConnection) {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let other = database::superuser(&database::name_of(settings)).await;
+    (Arc::new(world), grant, other)
+}
+
+/// A claim by somebody who has just read the grant.
+async fn claim(world: &Arc<World>, grant: GrantId) -> tokio::task::JoinHandle<Claim> {
+    let ask = ClaimAsk {
+        org: world.org,
+        grant,
+        generation: world.grant(grant).await.generation,
+        intent: "access_token".to_owned(),
+        life: Duration::from_secs(10),
+    };
+    let world = Arc::clone(world);
+    tokio::spawn(async move { world.deps.claims.claim(ask).await.unwrap() })
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap();
+}
+
+/// Until somebody waits for a lock in this database.
+async fn until_one_waits(world: &World) {
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut watching = database::superuser(&database::name_of(settings)).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting)
+        .fetch_one(&mut watching)
+        .await
+        .unwrap()
+        == 0
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// I4: whoever waited for a lease until an answer was kept under it would ask with a refresh token that is spent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_waited_for_an_answer_to_be_kept_is_not_given() {
+    let (world, grant, mut keeper) = connected().await;
+    // Its holder said nothing for long: the lease has ended, and nobody else has claimed it.
+    run(
+        &mut keeper,
+        &format!(
+            "INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+             VALUES ('{}', '{grant}', 1, 'late', 0, 'access_token', 0);
+             BEGIN; UPDATE refresh_leases SET expires_at = 0, intent = NULL, intent_at = NULL WHERE grant_id = '{grant}';
+             UPDATE grants SET generation = generation + 1 WHERE id = '{grant}'",
+            world.org
+        ),
+    )
+    .await;
+    let waiting = claim(&world, grant).await;
+    until_one_waits(&world).await;
+    run(&mut keeper, "COMMIT").await;
+    let claimed = waiting.await.unwrap();
+    assert!(matches!(claimed, Claim::Moved), "{claimed:?}");
+    // Whoever reads anew is given it.
+    let claimed = claim(&world, grant).await.await.unwrap();
+    assert!(
+        matches!(&claimed, Claim::Ours(lease) if lease.fence == 2),
+        "{claimed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_waited_for_another_is_not_given() {
+    let (world, grant, mut other) = connected().await;
+    run(
+        &mut other,
+        &format!(
+            "BEGIN; INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
+             VALUES ('{}', '{grant}', 1, 'other', 4000000000000000, 'access_token', 0)",
+            world.org
+        ),
+    )
+    .await;
+    let waiting = claim(&world, grant).await;
+    until_one_waits(&world).await;
+    run(&mut other, "COMMIT").await;
+    let claimed = waiting.await.unwrap();
+    assert!(matches!(claimed, Claim::Held), "{claimed:?}");
+}
+
+/// A revoked grant's provider is asked for nothing more, even before its tombstone is written.
+#[tokio::test]
+async fn a_grant_under_a_floor_is_not_claimed() {
+    let (world, grant, _) = connected().await;
+    let generation = world.grant(grant).await.generation;
+    world.revoke(postern::store::Selector::Grant(grant)).await;
+    let ask = ClaimAsk {
+        org: world.org,
+        grant,
+        generation,
+        intent: "access_token".to_owned(),
+        life: Duration::from_secs(10),
+    };
+    let claimed = world.deps.claims.claim(ask).await.unwrap();
+    assert!(matches!(claimed, Claim::Moved), "{claimed:?}");
+}
+
+/// Whoever stands in an org's line for long holds up no claim, and an answer for as long only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_line_of_an_org_holds_up_what_is_kept_and_nothing_else() {
+    let (world, grant, mut first) = connected().await;
+    let held = world.grant(grant).await;
+    let before = world.seen("token").await.len();
+    run(
+        &mut first,
+        &format!(
+            "BEGIN; SELECT 1 FROM orgs WHERE org_id = '{}' FOR UPDATE",
+            world.org
+        ),
+    )
+    .await;
+    let renewing = {
+        let (world, held, than) = (Arc::clone(&world), held.clone(), Some(held.generation));
+        tokio::spawn(async move { ensure(&world.deps, &held, Want::Renewed { than }).await })
+    };
+    // Claimed, then, and durably so.
+    world.until_seen("token", before + 1).await;
+    until_one_waits(&world).await;
+    // Longer than the lane itself waits for anybody.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert!(!renewing.is_finished(), "it was kept before it was its turn");
+    run(&mut first, "COMMIT").await;
+    let obtained = renewing.await.unwrap().unwrap();
+    assert!(obtained.is_fresh);
+    assert_eq!(world.grant(grant).await.generation, held.generation + 1);
+    assert_eq!(world.seen("token").await.len(), before + 1);
+}
