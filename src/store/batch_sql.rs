@@ -5,7 +5,7 @@
 #[derive(Debug)]
 pub(super) struct BatchSql {
     /// Locks the guards of the orgs in `$1` shared, in org order: org, incarnation, counter. Orgs that somebody is
-    /// changing right now are missing.
+    /// changing right now are missing. On SQLite it begins the transaction.
     pub(super) guard: &'static str,
     /// The same, but waits for whoever is changing them.
     pub(super) patient_guard: &'static str,
@@ -46,10 +46,17 @@ pub(super) struct BatchSql {
     pub(super) placed: &'static str,
 }
 
+macro_rules! sqlite_guard {
+    () => {
+        "SELECT e.org_id, e.incarnation, e.counter FROM json_each($1) j JOIN epochs e ON e.org_id = j.value"
+    };
+}
+
 pub(super) const SQLITE: BatchSql = BatchSql {
-    // One process and `BEGIN IMMEDIATE`: whoever is here is alone.
-    guard: SQLITE_GUARD,
-    patient_guard: SQLITE_GUARD,
+    // One process and `BEGIN IMMEDIATE`: whoever is here is alone. Every step to the connection's thread and back is one in
+    // which the lane waits for a processor, so that the guard begins the transaction itself.
+    guard: concat!("BEGIN IMMEDIATE; ", sqlite_guard!()),
+    patient_guard: sqlite_guard!(),
     standing: "SELECT j.value ->> 1, w.seq, w.hash, g.last_used_at,
           s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
         FROM json_each($1) j
@@ -106,9 +113,6 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     placed: "UPDATE writers SET placed = j.value ->> 2 FROM json_each($1) j
         WHERE org_id = j.value ->> 0 AND writer = j.value ->> 1",
 };
-
-const SQLITE_GUARD: &str = "SELECT e.org_id, e.incarnation, e.counter
-    FROM json_each($1) j JOIN epochs e ON e.org_id = j.value";
 
 pub(super) const POSTGRES: BatchSql = BatchSql {
     // Where rows are looked up by what a document says, the document is read first, `MATERIALIZED`: `->>` counts as leaky,

@@ -63,6 +63,8 @@ impl Engine {
             .pragma("secure_delete", "ON")
             .pragma("trusted_schema", "OFF")
             .pragma("temp_store", "MEMORY")
+            // A thread that has to wait until its rows are read is a step more.
+            .row_buffer_size(ROWS)
             .disable_statement_logging();
         let pool = |connections| {
             SqlitePoolOptions::new()
@@ -113,9 +115,16 @@ impl Engine {
                 Ok(connection)
             }
             // There is one writer at a time, whatever it locks elsewhere.
-            Mode::Write | Mode::Hasty | Mode::Rows | Mode::Gate => {
+            Mode::Write | Mode::Hasty | Mode::Rows => {
                 Connection::begin(&self.writer, "BEGIN IMMEDIATE", Some(self.written.clone())).await
             }
+            // Its guard begins it, in the same step (`BatchSql::guard`).
+            Mode::Gate => Ok(Connection {
+                connection: self.writer.acquire().await?,
+                clean: false,
+                written: Some(self.written.clone()),
+                last: None,
+            }),
         }
     }
 
@@ -135,6 +144,15 @@ pub(super) struct Connection {
     clean: bool,
     /// Who is to hear of the commit, of a writing one.
     written: Option<Written>,
+    /// Entries that are written with the commit: entries come last.
+    last: Option<Last>,
+}
+
+/// The insertion of some entries and the move of their chains.
+#[derive(Debug)]
+struct Last {
+    inserts: &'static Inserts,
+    values: Vec<Value>,
 }
 
 impl Connection {
@@ -147,13 +165,24 @@ impl Connection {
             connection: pool.acquire().await?,
             clean: false,
             written,
+            last: None,
         };
         sqlx::raw_sql(begin).execute(&mut *held.connection).await?;
         Ok(held)
     }
 
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
+        // INVARIANT: of several statements in one, those behind one that failed are not run: nothing is committed then.
+        match self.last.take() {
+            Some(Last { inserts, values }) => {
+                bind(inserts.and_commit.as_str(), values)
+                    .execute(&mut *self.connection)
+                    .await?;
+            }
+            None => {
+                sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
+            }
+        }
         self.clean = true;
         if let Some(written) = &self.written {
             written.tell();
@@ -163,6 +192,7 @@ impl Connection {
 
     #[cfg(feature = "bench")]
     pub(super) async fn rollback(mut self) -> Result<(), StoreError> {
+        self.write_last().await?;
         sqlx::raw_sql("ROLLBACK").execute(&mut *self.connection).await?;
         self.clean = true;
         Ok(())
@@ -173,6 +203,7 @@ impl Connection {
         sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<u64, StoreError> {
+        self.write_last().await?;
         let done = bind(sql, params).execute(&mut *self.connection).await?;
         Ok(done.rows_affected())
     }
@@ -182,14 +213,26 @@ impl Connection {
         sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
+        self.write_last().await?;
         let rows = bind(sql, params).fetch_all(&mut *self.connection).await?;
         rows.iter().map(read).collect()
+    }
+
+    /// Writes what was to be written with the commit: something else comes before that.
+    async fn write_last(&mut self) -> Result<(), StoreError> {
+        if let Some(Last { inserts, values }) = self.last.take() {
+            bind(inserts.alone.as_str(), values)
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        Ok(())
     }
 }
 
 impl Connection {
     /// Inserts entries, rows of [`entries::COLUMNS`]. There is a statement for every power of two, prepared once each; of
-    /// the next larger one, the rows that are not there are NULL and left out. Then moves the writer's chains on.
+    /// the next larger one, the rows that are not there are NULL and left out. Then moves the writer's chains on. What can be
+    /// is written with the commit, in one step with it.
     ///
     /// `OR FAIL`: a transaction whose statement failed is never committed, so SQLite need not keep what it would take to
     /// undo that statement alone.
@@ -199,41 +242,70 @@ impl Connection {
         writer: &str,
         chains: &[Chain],
     ) -> Result<(), StoreError> {
+        self.write_last().await?;
         let mut rows = rows.into_iter();
-        while rows.len() > 0 {
-            let (size, sql) = fitting(rows.len()).ok_or(StoreError::Inconsistent { table: "entries" })?;
-            let values = rows.by_ref().take(*size).flatten().collect();
-            self.execute(sql.as_str(), values).await?;
+        loop {
+            let inserts = fitting(rows.len()).ok_or(StoreError::Inconsistent { table: "entries" })?;
+            let mut values: Vec<Value> = rows.by_ref().take(inserts.size).flatten().collect();
+            values.resize(inserts.size * entries::COLUMNS.len(), Value::Null);
+            let is_last = rows.len() == 0;
+            let ends: Vec<_> = chains
+                .iter()
+                .filter(|_| is_last)
+                .map(|chain| (chain.org, chain.seq, digest::hex(&chain.hash)))
+                .collect();
+            values.extend([json(&ends), Value::from(writer)]);
+            self.last = Some(Last { inserts, values });
+            if is_last {
+                return Ok(());
+            }
+            self.write_last().await?;
         }
-        let ends: Vec<_> = chains
-            .iter()
-            .map(|chain| (chain.org, chain.seq, digest::hex(&chain.hash)))
-            .collect();
-        self.execute(MOVE_ON, vec![json(&ends), Value::from(writer)])
-            .await?;
-        Ok(())
     }
 }
 
-const MOVE_ON: &str = "INSERT INTO writers (org_id, writer, seq, hash)
-    SELECT j.value ->> 0, $2, j.value ->> 1, unhex(j.value ->> 2) FROM json_each($1) j WHERE true
-    ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
-
-/// The smallest statement with room for so many rows, or the largest there is.
-fn fitting(rows: usize) -> Option<&'static (usize, String)> {
-    INSERTS.iter().find(|(size, _)| *size >= rows).or(INSERTS.last())
+/// The smallest statements with room for so many rows, or the largest there are.
+fn fitting(rows: usize) -> Option<&'static Inserts> {
+    INSERTS
+        .iter()
+        .find(|inserts| inserts.size >= rows)
+        .or(INSERTS.last())
 }
 
-/// `INSERT` statements of 1, 2, 4 … [`MOST_ROWS`] entries.
-static INSERTS: LazyLock<Vec<(usize, String)>> = LazyLock::new(|| {
+/// Insert so many entries and move their writer's chains on.
+#[derive(Debug)]
+struct Inserts {
+    size: usize,
+    alone: String,
+    /// The same, and the commit.
+    and_commit: String,
+}
+
+/// Statements for 1, 2, 4 … [`MOST_ROWS`] entries.
+static INSERTS: LazyLock<Vec<Inserts>> = LazyLock::new(|| {
     let columns = entries::COLUMNS.map(|(name, _)| name).join(", ");
     let row = format!("({})", ["?"; entries::COLUMNS.len()].join(", "));
     let sizes = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= MOST_ROWS);
     sizes
         .map(|size| {
             let rows = vec![row.as_str(); size].join(", ");
-            let filled = format!("SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL");
-            (size, format!("INSERT OR FAIL INTO entries ({columns}) {filled}"))
+            // Parameters behind those of the entries.
+            let values = size * entries::COLUMNS.len();
+            let (ends, writer) = (values + 1, values + 2);
+            let alone = format!(
+                "INSERT OR FAIL INTO entries ({columns})
+                  SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
+                INSERT INTO writers (org_id, writer, seq, hash)
+                  SELECT j.value ->> 0, ${writer}, j.value ->> 1, unhex(j.value ->> 2)
+                  FROM json_each(${ends}) j WHERE true
+                  ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash"
+            );
+            let and_commit = format!("{alone}; COMMIT");
+            Inserts {
+                size,
+                alone,
+                and_commit,
+            }
         })
         .collect()
 });
@@ -297,6 +369,9 @@ pub(super) async fn version(path: &Path) -> Result<Option<i64>, StoreError> {
 /// What the writer keeps of the file in memory, in KiB if negative. Every org adds at the end of its own part of each
 /// index; with less, those pages are read anew for every batch.
 const WRITER_CACHE: &str = "-32768";
+
+/// The rows of an answer that may be under way between a connection's thread and whoever asked.
+const ROWS: usize = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -201,9 +201,9 @@ impl Side {
         self.begin(Mode::Read, scope).await
     }
 
-    /// A transaction for writing. It is the gate's kind: the other one would wait for the row that is held.
+    /// A transaction for writing, which stands in no line: there it would wait for the row that is held.
     pub(super) async fn write(&self, scope: Scope) -> Result<Connection, CopyError> {
-        self.begin(Mode::Gate, scope).await
+        self.begin(Mode::Rows, scope).await
     }
 
     async fn begin(&self, mode: Mode, scope: Scope) -> Result<Connection, CopyError> {
