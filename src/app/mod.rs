@@ -10,7 +10,6 @@ pub mod ready;
 pub mod serve;
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -167,7 +166,7 @@ pub async fn open_without_commit(parts: Parts) -> Result<Arc<Deps>, AppError> {
 
 async fn open_with(
     parts: Parts,
-    gate: impl FnOnce(Store, Arc<dyn Clock>) -> io::Result<Gate>,
+    gate: impl FnOnce(Store, Arc<dyn Clock>) -> Gate,
 ) -> Result<Arc<Deps>, AppError> {
     let random: Arc<dyn Randomness> = Arc::new(OsRandomness::new());
     // First of all: whoever may not have the directory takes nothing in the database either.
@@ -185,12 +184,8 @@ async fn open_with(
     .with_locking(parts.locking);
     let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
     let spool = Spool::open(&parts.data_dir.join("spool"))?;
-    let gate = gate(store.clone(), Arc::clone(&parts.clock)).map_err(|cause| AppError::Io {
-        what: "the gate has no thread".to_owned(),
-        cause,
-    })?;
     let deps = Arc::new(Deps {
-        gate,
+        gate: gate(store.clone(), Arc::clone(&parts.clock)),
         looks: Looks::start(store.clone()),
         claims: Claims::start(store.clone()),
         keeps: Keeps::start(store.clone()),

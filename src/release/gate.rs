@@ -2,7 +2,7 @@
 //!
 //! Whatever waits is committed together (`lane`). Nothing is opened before the commit; a receipt dies five seconds after it.
 
-use std::{io, num::NonZero, sync::Arc, thread, time::Duration};
+use std::{num::NonZero, sync::Arc, thread, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -168,32 +168,28 @@ impl Drop for Queued<'_> {
 
 impl Gate {
     /// Starts the lane. It ends when the last clone of the gate is dropped.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(store: Store, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    #[must_use]
+    pub fn start(store: Store, clock: Arc<dyn Clock>) -> Self {
         Self::start_with(store, clock, Durability::Commit)
     }
 
     /// A gate whose transactions are rolled back: what a release costs without its durability.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
     #[cfg(feature = "bench")]
-    pub fn start_without_commit(store: Store, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    #[must_use]
+    pub fn start_without_commit(store: Store, clock: Arc<dyn Clock>) -> Self {
         Self::start_with(store, clock, Durability::LeaveOut)
     }
 
-    fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> io::Result<Self> {
-        let (line, wake) = lane::start(store, Arc::clone(&clock), durability)?;
+    fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
+        let (line, wake) = lane::start(store, Arc::clone(&clock), durability);
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        Ok(Self {
+        Self {
             admission: Admission::new(processors),
             turns: Turns::new(processors),
             line,
             wake,
             clock,
-        })
+        }
     }
 
     /// Whether a call of this agent would be let in now: asked before anything costly is done for it.

@@ -3,23 +3,14 @@
 //!
 //! The batches under way are the window in which the next one gathers. No two of them are about the same org: its chain
 //! has one end.
-//!
-//! The lane has a thread and a runtime of its own. A batch is some ten steps back and forth between here and the database; on
-//! the threads that serve callers, each step would wait for its turn behind everybody who is ready there, a crowd that is
-//! being refused included, and all who wait for the batch with it.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
     time::Duration,
 };
 
-use tokio::{
-    runtime,
-    sync::{Semaphore, mpsc, oneshot},
-};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     domain::{Clock, OrgId},
@@ -49,18 +40,15 @@ pub(super) struct Waiting {
 pub(super) type Answer = oneshot::Sender<Result<(GateAnswer, Duration), StoreError>>;
 
 /// Starts the lane: the line to stand in, and what wakes it. It ends when the last sender is dropped.
-///
-/// # Errors
-/// When the system gives no thread.
 pub(super) fn start(
     store: Store,
     clock: Arc<dyn Clock>,
     durability: Durability,
-) -> io::Result<(Arc<Line>, mpsc::Sender<()>)> {
+) -> (Arc<Line>, mpsc::Sender<()>) {
     // Room for one: whoever is awake already looks at everything.
     let (wake, woken) = mpsc::channel(1);
     let line = Arc::new(Line(Mutex::new(Queues::new(SHARE))));
-    let batches = store.gate_batches();
+    let batches = usize::try_from(store.gate_batches()).unwrap_or(1);
     let lane = Lane {
         store,
         clock,
@@ -68,17 +56,14 @@ pub(super) fn start(
         line: Arc::clone(&line),
         wake: wake.downgrade(),
     };
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new()
-        .name("gate".to_owned())
-        .spawn(move || runtime.block_on(run_batches(lane, batches, woken)))?;
-    Ok((line, wake))
+    tokio::spawn(run_batches(lane, batches, woken));
+    (line, wake)
 }
 
 /// Takes whatever waits, commits it, answers, and starts over, until the last gate is gone. Batches run in tasks of their
 /// own: a caller that hangs up cannot cancel a transaction half-way.
-async fn run_batches(lane: Lane, most: u32, mut woken: mpsc::Receiver<()>) {
-    let batches = Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(1)));
+async fn run_batches(lane: Lane, batches: usize, mut woken: mpsc::Receiver<()>) {
+    let batches = Arc::new(Semaphore::new(batches));
     while woken.recv().await.is_some() {
         loop {
             // First: until there is room for a batch, it gathers. Nobody ever closes the semaphore.
@@ -93,8 +78,6 @@ async fn run_batches(lane: Lane, most: u32, mut woken: mpsc::Receiver<()>) {
             });
         }
     }
-    // What is under way is committed though nobody waits for it.
-    let _ended = batches.acquire_many(most).await;
 }
 
 /// What the lane works with.

@@ -92,8 +92,7 @@ impl Engine {
         };
         let engine = Self {
             pool: pool(settings.connections).connect_with(options.clone()).await?,
-            // Connected by whoever runs the batches, whose thread then hears the server's answers itself.
-            gate: pool(BATCHES).connect_lazy_with(options),
+            gate: pool(BATCHES).connect_with(options).await?,
             own_clock,
             persistent: !settings.pooler,
             isolation: settings.isolation,
