@@ -1,6 +1,7 @@
 //! `postern audit`: who did what as whom; and, without a server, whether an export holds.
 
 use std::{
+    fs::TryLockError,
     io::Seek as _,
     path::{Path, PathBuf},
 };
@@ -218,6 +219,7 @@ impl Unfinished {
             path: path.display().to_string(),
             cause,
         };
+        let refused = |why: &str| Err(CliError::Failed(format!("{}: {why}", path.display())));
         let mut file = std::fs::File::options()
             .create(true)
             .truncate(false)
@@ -225,15 +227,13 @@ impl Unfinished {
             .write(true)
             .open(&path)
             .map_err(failed)?;
-        if file.try_lock().is_err() {
-            let shown = path.display();
-            return Err(CliError::Failed(format!("{shown}: another export is writing it")));
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return refused("another export is writing it"),
+            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
         if !is_begun_export(&mut file).map_err(failed)? {
-            let shown = path.display();
-            return Err(CliError::Failed(format!(
-                "{shown}: it is not the beginning of an export; move it away"
-            )));
+            return refused("it is not the beginning of an export; move it away");
         }
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;

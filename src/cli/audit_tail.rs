@@ -22,7 +22,7 @@ pub(super) async fn follow(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let mut seen = Seen::default();
-    let mut fresh = newest(client, query, First::Yes(lines), &mut seen).await?;
+    let mut fresh = newest(client, query, Some(lines), &mut seen).await?;
     let mut told = None;
     loop {
         if !fresh.is_empty() {
@@ -32,7 +32,7 @@ pub(super) async fn follow(
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
-        fresh = match newest(client, query, First::No, &mut seen).await {
+        fresh = match newest(client, query, None, &mut seen).await {
             Ok(fresh) => {
                 told = None;
                 fresh
@@ -63,34 +63,25 @@ fn may_pass(error: &CliError) -> bool {
     }
 }
 
-/// Whether nothing was looked at yet; then so many entries are shown.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum First {
-    Yes(usize),
-    No,
-}
-
 /// What was not seen yet, oldest first. Looks further back until it meets something it knows: between two looks any
-/// number may have been written, and two writers may commit in another order than their clocks say.
+/// number may have been written, and two writers may commit in another order than their clocks say. The first look knows
+/// nothing yet: of that, only the `last` so many are shown.
 async fn newest(
     client: &Client,
     query: &[(&str, &str)],
-    first: First,
+    last: Option<usize>,
     seen: &mut Seen,
 ) -> Result<Vec<Value>, CliError> {
-    let mut look = match first {
-        First::Yes(lines) => lines.max(LOOK),
-        First::No => LOOK,
-    };
+    let mut look = last.map_or(LOOK, |lines| lines.max(LOOK));
     loop {
         let entries = client.list(&ENTRIES, query, look).await?;
         let whole = entries.len() < look;
         let known = entries.iter().any(|entry| seen.knows(entry));
-        if first != First::No || known || whole || look >= FURTHEST {
+        if last.is_some() || known || whole || look >= FURTHEST {
             let mut fresh: Vec<Value> = entries.into_iter().filter(|entry| !seen.knows(entry)).collect();
             fresh.reverse();
             fresh.iter().for_each(|entry| seen.add(entry));
-            if let First::Yes(lines) = first {
+            if let Some(lines) = last {
                 fresh.drain(..fresh.len().saturating_sub(lines));
             }
             return Ok(fresh);

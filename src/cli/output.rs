@@ -48,10 +48,10 @@ impl Output {
 
     /// One line of data. A reader that has gone away is not an error of ours.
     pub(super) fn line(&mut self, text: &str) {
-        self.data(&format!("{text}\n"));
+        self.write(&format!("{text}\n"));
     }
 
-    fn data(&mut self, text: &str) {
+    fn write(&mut self, text: &str) {
         self.closed |= self.data.write_all(text.as_bytes()).is_err();
     }
 
@@ -87,7 +87,7 @@ impl Output {
             );
         }
         let text = table.render(self.style.colour && self.style.to_terminal);
-        self.data(&text);
+        self.write(&text);
     }
 
     /// One thing: the document with `--json`, else `name: value` lines.

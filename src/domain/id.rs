@@ -25,7 +25,7 @@ macro_rules! ids {
         impl $name {
             /// The prefix in front of the underscore.
             pub const PREFIX: &'static str = {
-                assert!($prefix.len() == PREFIX);
+                assert!($prefix.len() == PREFIX_LEN);
                 $prefix
             };
 
@@ -143,16 +143,16 @@ fn uuid_v7(now: Time, random: &dyn Randomness) -> Result<[u8; 16], RandomnessUna
 }
 
 /// The text of an id, made without allocating or formatting: a release writes some thirty of them.
-struct Text([u8; TEXT]);
+struct Text([u8; TEXT_LEN]);
 
 impl Text {
     fn of(prefix: &str, bytes: &[u8; 16]) -> Self {
-        let mut text = [b'_'; TEXT];
+        let mut text = [b'_'; TEXT_LEN];
         for (letter, of_prefix) in text.iter_mut().zip(prefix.bytes()) {
             *letter = of_prefix;
         }
         let mut rest = u128::from_be_bytes(*bytes);
-        for digit in text.iter_mut().skip(PREFIX + 1).rev() {
+        for digit in text.iter_mut().skip(PREFIX_LEN + 1).rev() {
             let [place, ..] = rest.to_le_bytes();
             *digit = digit_of(place & 31);
             rest >>= 5;
@@ -199,9 +199,9 @@ fn digit_of(place: u8) -> u8 {
 /// Crockford's base 32, lower case, as TypeID prescribes.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Letters of every prefix.
-const PREFIX: usize = 3;
+const PREFIX_LEN: usize = 3;
 /// Letters of an id: the prefix, an underscore, 26 digits.
-const TEXT: usize = PREFIX + 1 + 26;
+const TEXT_LEN: usize = PREFIX_LEN + 1 + 26;
 
 #[cfg(test)]
 mod tests {

@@ -175,8 +175,8 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
                 refresh_token,
                 &look.org,
                 want,
-            );
-            let asked = asked.await;
+            )
+            .await;
             // What comes after it is no call.
             drop(call);
             match asked {

@@ -3,8 +3,6 @@
 //! A claim writes nothing but leases, so it stands in no org's line: locks on the leases keep it apart from other claims of
 //! them and from whoever keeps an answer under them.
 
-use std::collections::BTreeSet;
-
 use crate::{domain::OrgId, failpoints::Failpoint};
 
 use super::{
@@ -44,8 +42,7 @@ impl Work for Claiming {
     }
 
     async fn all(&self, asks: &[ClaimAsk], patience: Patience) -> Result<Vec<Claim>, StoreError> {
-        let orgs: BTreeSet<OrgId> = asks.iter().map(|ask| ask.org).collect();
-        let orgs = Vec::from_iter(orgs);
+        let orgs = Self::orgs(asks);
         let once = || async {
             let mut tx = self.0.write_rows(&orgs).await?;
             let claims = tx.claim_refreshes(&self.0.replica(), asks).await?;

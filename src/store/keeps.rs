@@ -3,7 +3,7 @@
 //! Only as most of them are: the grant is active, nobody claimed its lease since, its generation is the one that was read.
 //! Whatever else may have happened meanwhile is looked into one by one, by whoever handed the answer in.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -63,8 +63,7 @@ impl Work for Keeping {
     }
 
     async fn all(&self, asks: &[KeepAsk], patience: Patience) -> Result<Vec<bool>, StoreError> {
-        let orgs: BTreeSet<OrgId> = asks.iter().map(|ask| ask.answered.org).collect();
-        let orgs = Vec::from_iter(orgs);
+        let orgs = Self::orgs(asks);
         let once = || async {
             let mut tx = self.0.write_orgs_with(patience, &orgs).await?;
             let kept = tx.keep_answers(self.0.clock.now(), asks).await?;

@@ -5,7 +5,7 @@
 //! from each other, with patience: one in trouble holds up nobody else's. Who comes for such an org meanwhile waits there.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -24,6 +24,12 @@ pub(super) trait Work: Send + Sync + 'static {
 
     /// Whose it is.
     fn org(ask: &Self::Ask) -> OrgId;
+
+    /// Whose they are: each org once.
+    fn orgs(asks: &[Self::Ask]) -> Vec<OrgId> {
+        let orgs: BTreeSet<OrgId> = asks.iter().map(Self::org).collect();
+        Vec::from_iter(orgs)
+    }
 
     /// Does all of it or nothing; the answers are in the order of the asks.
     fn all(
@@ -132,13 +138,11 @@ impl<W: Work> Apart<W> {
         }
         for (org, mut batch) in by_org {
             self.orgs().insert(org, Vec::new());
-            let (work, served) = (
-                Arc::clone(work),
-                Served {
-                    apart: self.clone(),
-                    org,
-                },
-            );
+            let work = Arc::clone(work);
+            let served = Served {
+                apart: self.clone(),
+                org,
+            };
             tokio::spawn(async move {
                 while !batch.is_empty() {
                     patiently(&*work, batch).await;

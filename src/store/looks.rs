@@ -108,8 +108,7 @@ impl Work for Looking {
 
     /// A reader is in nobody's way, and nobody in its.
     async fn all(&self, asks: &[Self::Ask], _: Patience) -> Result<Vec<Option<Look>>, StoreError> {
-        let orgs: BTreeSet<OrgId> = asks.iter().map(|ask| ask.0).collect();
-        let orgs = Vec::from_iter(orgs);
+        let orgs = Self::orgs(asks);
         self.0.read_orgs(&orgs).await?.looks(&orgs, asks).await
     }
 }

@@ -6,7 +6,7 @@ use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
 use super::{PostgresSettings, StoreError, postgres};
 
-/// Waits until the server lets the service's role in, for a start at most [`GIVE_UP`].
+/// Waits until the server lets the role of the settings in, at most [`GIVE_UP`].
 ///
 /// # Errors
 /// [`StoreError::Unreached`], with what the server or the system said last; at once where trying again is of no use.
@@ -71,6 +71,7 @@ impl fmt::Display for Target<'_> {
     }
 }
 
-/// How long a start waits.
+/// How long a start waits for the server.
 const GIVE_UP: Duration = Duration::from_secs(5);
+/// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -62,8 +62,8 @@ struct Before {
 }
 
 impl Tx {
-    /// Claims the leases of many grants for `holder` and records what is about to be asked: one statement to look, one to
-    /// claim. The answers are in the order of the questions.
+    /// Claims the leases of many grants for `holder` and records what is about to be asked: one statement to lock them
+    /// where others write beside it, one to look, one to claim. The answers are in the order of the questions.
     ///
     /// INVARIANT: I4; the leases are locked by a statement of its own and read by a later one. Whoever keeps an answer locks
     /// them too: what is read here is from before any answer under the fence that is read, or from after it.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use postern::{
     domain::{GrantId, connector::Category},
     flows::refresh::{Want, ensure},
-    store::{Claim, ClaimAsk, Location},
+    store::{Claim, Location, Selector},
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -23,14 +23,7 @@ async fn connected() -> (Arc<World>, GrantId, PgConnection) {
 
 /// A claim by somebody who has just read the grant.
 async fn claim(world: &Arc<World>, grant: GrantId) -> tokio::task::JoinHandle<Claim> {
-    let ask = ClaimAsk {
-        org: world.org,
-        grant,
-        generation: world.grant(grant).await.generation,
-        intent: "access_token".to_owned(),
-        life: Duration::from_secs(10),
-    };
-    let world = Arc::clone(world);
+    let (world, ask) = (Arc::clone(world), world.claim_ask(grant).await);
     tokio::spawn(async move { world.deps.claims.claim(ask).await.unwrap() })
 }
 
@@ -48,14 +41,14 @@ async fn until_one_waits(world: &World) {
     };
     let mut watching = database::superuser(&database::name_of(settings)).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(waiting)
-        .fetch_one(&mut watching)
-        .await
-        .unwrap()
-        == 0
-    {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    for _ in 0..2000 {
+        let waiting = sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching);
+        if waiting.await.unwrap() > 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    panic!("nobody waits for a lock")
 }
 
 /// I4: whoever waited for a lease until an answer was kept under it would ask with a refresh token that is spent.
@@ -110,15 +103,8 @@ async fn a_claim_that_waited_for_another_is_not_given() {
 #[tokio::test]
 async fn a_grant_under_a_floor_is_not_claimed() {
     let (world, grant, _) = connected().await;
-    let generation = world.grant(grant).await.generation;
-    world.revoke(postern::store::Selector::Grant(grant)).await;
-    let ask = ClaimAsk {
-        org: world.org,
-        grant,
-        generation,
-        intent: "access_token".to_owned(),
-        life: Duration::from_secs(10),
-    };
+    let ask = world.claim_ask(grant).await;
+    world.revoke(Selector::Grant(grant)).await;
     let claimed = world.deps.claims.claim(ask).await.unwrap();
     assert!(matches!(claimed, Claim::Moved), "{claimed:?}");
 }

@@ -220,13 +220,7 @@ async fn a_lost_answer_to_a_rotation_is_recovered_within_the_grace() {
 async fn claimed_by_a_dead_one(world: &World, grant: GrantId) {
     let mut tx = world.deps.store.write(world.org).await.unwrap();
     let holder = world.deps.store.replica();
-    let ask = ClaimAsk {
-        org: world.org,
-        grant,
-        generation: world.grant(grant).await.generation,
-        intent: "access_token".to_owned(),
-        life: Duration::from_secs(10),
-    };
+    let ask = world.claim_ask(grant).await;
     let outdated = ClaimAsk {
         generation: ask.generation - 1,
         ..ask.clone()

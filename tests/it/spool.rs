@@ -24,11 +24,8 @@ async fn spooled(world: &World, id: GrantId) -> Answered {
     let grant = world.grant(id).await;
     let mut tx = world.deps.store.write(world.org).await.unwrap();
     let ask = ClaimAsk {
-        org: world.org,
-        grant: id,
-        generation: grant.generation,
-        intent: "access_token".to_owned(),
         life: Duration::from_secs(60),
+        ..world.claim_ask(id).await
     };
     let claims = tx.claim_refreshes("r1", &[ask]).await.unwrap();
     tx.commit().await.unwrap();

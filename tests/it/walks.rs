@@ -6,79 +6,90 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use postern::{
     domain::{GrantId, connector::Category, decision::UnverifiedDecision},
     flows::{Deps, Refusal, decide, sequence, vend},
-    store::Location,
+    store::{Claim, ClaimAsk, Location, SecretKind},
 };
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::task::JoinSet;
 
 use super::harness::{World, database};
-
-/// Rows in each table that is looked into.
-const MANY: u64 = 20_000;
-/// Who walks an org's rows reads all of them.
-const A_WALK: i64 = 10_000;
 
 /// A large org on PostgreSQL.
 struct Large {
     world: World,
     grant: GrantId,
+    /// Rows in each table that is looked into.
+    many: u64,
     superuser: PgConnection,
 }
 
 impl Large {
-    async fn new() -> Self {
+    /// Where an index can be used, it is; where a policy forbids it, a walk is all that is left.
+    async fn indexed() -> Self {
+        let large = Self::of(20_000).await;
+        let name = database_of(&large.world);
+        for other in ["seqscan", "hashjoin", "mergejoin"] {
+            let off = format!("ALTER DATABASE {name} SET enable_{other} = off");
+            database::raw_sql(&large.world.location, &off).await;
+        }
+        large
+    }
+
+    async fn of(many: u64) -> Self {
         let world = World::on_postgres().await;
         let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
-        world.seed(grant, MANY).await;
-        for sql in seeds(&world, grant) {
+        world.seed(grant, many).await;
+        for sql in seeds(&world, grant, many) {
             world.raw_sql(&sql).await;
         }
         database::raw_sql(&world.location, "ANALYZE").await;
-        let Location::Postgres(settings) = &world.location else {
-            panic!()
-        };
-        let name = database::name_of(settings);
-        // Where an index can be used, it is; where a policy forbids it, a walk is all that is left.
-        for other in ["seqscan", "hashjoin", "mergejoin"] {
-            let off = format!("ALTER DATABASE {name} SET enable_{other} = off");
-            database::raw_sql(&world.location, &off).await;
-        }
-        let superuser = database::superuser(&name).await;
+        let superuser = database::superuser(&database_of(&world)).await;
         Self {
             world,
             grant,
+            many,
             superuser,
         }
     }
 
     /// The tables another replica walks over some work.
     async fn walked(&mut self, work: impl AsyncFnOnce(&World, &Arc<Deps>, GrantId)) -> Vec<(String, i64)> {
-        let (connections, before) = (self.connections().await, self.read().await);
+        // What a server process has read it tells at the latest when its connection ends: those that made the rows first.
+        self.until_open("<>", 0).await;
+        let (connections, before) = (self.connections("=").await, self.read().await);
         let deps = self.world.replica().await.unwrap();
         work(&self.world, &deps, self.grant).await;
         deps.store.close().await;
-        // What a server process has read it tells at the latest when its connection ends.
-        let mut looks = 0;
-        while self.connections().await > connections {
-            looks += 1;
-            assert!(looks < 1000, "a connection stays open");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.until_open("=", connections).await;
         let after = self.read().await;
         after
             .into_iter()
             .map(|(table, rows)| (rows - before.get(&table).copied().unwrap_or(0), table))
-            .filter(|(rows, _)| *rows >= A_WALK)
+            // Who walks an org's rows reads all of them.
+            .filter(|(rows, _)| *rows >= i64::try_from(self.many / 2).unwrap())
             .map(|(rows, table)| (table, rows))
             .collect()
     }
 
-    async fn connections(&mut self) -> i64 {
-        sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'postern'",
-        )
-        .fetch_one(&mut self.superuser)
-        .await
-        .unwrap()
+    /// Waits until no more connections of Postern (`=`), or of others (`<>`), are open.
+    async fn until_open(&mut self, whose: &str, most: i64) {
+        for _ in 0..1000 {
+            if self.connections(whose).await <= most {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("a connection stays open")
+    }
+
+    async fn connections(&mut self, whose: &str) -> i64 {
+        let open = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND usename {whose} 'postern' AND pid <> pg_backend_pid()"
+        );
+        sqlx::query_scalar(AssertSqlSafe(open))
+            .fetch_one(&mut self.superuser)
+            .await
+            .unwrap()
     }
 
     /// How many rows of each table were ever read, by walks over it and over its indexes.
@@ -95,10 +106,17 @@ impl Large {
     }
 }
 
+fn database_of(world: &World) -> String {
+    let Location::Postgres(settings) = &world.location else {
+        panic!("it is not on PostgreSQL")
+    };
+    database::name_of(settings)
+}
+
 /// What makes the org large besides its grants: a secret and a lease for each, and entries, writers, tiles, keys and spent
 /// decisions. They stand before what is asked for in their indexes: a walk ends where it finds the one row there is.
-fn seeds(world: &World, grant: GrantId) -> [String; 7] {
-    let (org, numbers) = (world.org, format!("generate_series(1, {MANY}) n"));
+fn seeds(world: &World, grant: GrantId, many: u64) -> [String; 7] {
+    let (org, numbers) = (world.org, format!("generate_series(1, {many}) n"));
     [
         format!(
             "INSERT INTO secrets SELECT (jsonb_populate_record(m, jsonb_build_object('row_id', g.id))).*
@@ -133,7 +151,7 @@ fn seeds(world: &World, grant: GrantId) -> [String; 7] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_walks_nothing_of_a_large_org() {
-    let mut large = Large::new().await;
+    let mut large = Large::indexed().await;
     let walked = large
         .walked(async |world, deps, grant| {
             let decided = decide::decide(deps, world.agent, &world.read(grant))
@@ -158,7 +176,7 @@ async fn a_release_walks_nothing_of_a_large_org() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_walks_nothing_of_a_large_org() {
-    let mut large = Large::new().await;
+    let mut large = Large::indexed().await;
     let walked = large
         .walked(async |world, deps, grant| {
             for _ in 0..3 {
@@ -172,12 +190,47 @@ async fn a_refresh_walks_nothing_of_a_large_org() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_growth_of_the_log_walks_nothing_of_a_large_org() {
-    let mut large = Large::new().await;
+    let mut large = Large::indexed().await;
     let walked = large
         .walked(async |world, deps, grant| {
             for _ in 0..3 {
                 vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
                 assert!(sequence::run(deps, world.org).await.unwrap() > 0);
+            }
+        })
+        .await;
+    assert_eq!(walked, []);
+}
+
+/// The planner takes any list for a hundred rows, and would rather read a table of this size whole than look a hundred up.
+/// How a batch's transaction begins keeps it from that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_look_up_what_they_are_asked_for_whatever_the_planner_prefers() {
+    let mut large = Large::of(2_000).await;
+    let claim = large.world.claim_ask(large.grant).await;
+    let walked = large
+        .walked(async |world, deps, grant| {
+            let (mut looks, mut claims) = (JoinSet::new(), JoinSet::new());
+            for number in 1..=16 {
+                let seeded: GrantId = format!("grt_{number:026}").parse().unwrap();
+                let (org, lanes) = (world.org, (deps.looks.clone(), deps.claims.clone()));
+                let ask = ClaimAsk {
+                    grant: seeded,
+                    ..claim.clone()
+                };
+                looks.spawn(async move { lanes.0.look(org, seeded, SecretKind::AccessToken).await });
+                claims.spawn(async move { lanes.1.claim(ask).await });
+            }
+            for look in looks.join_all().await {
+                assert!(look.unwrap().is_some_and(|look| look.current.is_some()));
+            }
+            for claim in claims.join_all().await {
+                assert!(matches!(claim, Ok(Claim::Ours(_))), "{claim:?}");
+            }
+            // An answer is kept, and a release stands on its grant and secret.
+            for _ in 0..3 {
+                world.later(Duration::from_secs(400));
+                vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
             }
         })
         .await;

@@ -31,12 +31,12 @@ pub(super) async fn people(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let deps = &pages.deps;
-    let from = From::read(query.as_deref())?;
-    let people = oversight::people(deps, admin.org.id, from.after).await?;
+    let start = Start::read(query.as_deref())?;
+    let people = oversight::people(deps, admin.org.id, start.after).await?;
     page(&PeoplePage {
         shell: admin.shell(deps)?,
         notice: None,
-        first: from.after.is_none(),
+        first: start.after.is_none(),
         next: people.next,
         people: people
             .items
@@ -81,11 +81,11 @@ pub(super) async fn agents(
 ) -> Result<Response, Failure> {
     let deps = &pages.deps;
     let now = deps.clock.now();
-    let from = From::read(query.as_deref())?;
-    let agents = oversight::agents(deps, admin.org.id, from.after).await?;
+    let start = Start::read(query.as_deref())?;
+    let agents = oversight::agents(deps, admin.org.id, start.after).await?;
     page(&AgentsPage {
         shell: admin.shell(deps)?,
-        first: from.after.is_none(),
+        first: start.after.is_none(),
         next: agents.next,
         agents: agents
             .items
@@ -104,11 +104,11 @@ pub(super) async fn agents(
 
 /// Where a list goes on.
 #[derive(Debug, Deserialize)]
-struct From<Id> {
+struct Start<Id> {
     after: Option<Id>,
 }
 
-impl<Id: DeserializeOwned> From<Id> {
+impl<Id: DeserializeOwned> Start<Id> {
     fn read(text: Option<&str>) -> Result<Self, Failure> {
         query::parse(text.unwrap_or_default()).map_err(Failure::bad_request)
     }

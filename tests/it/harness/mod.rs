@@ -29,7 +29,7 @@ use postern::{
         vend::{self, Vended},
     },
     policy::demo,
-    store::{EntryFilter, Location, OutsideError, Report, Selector, StoreError},
+    store::{ClaimAsk, EntryFilter, Location, OutsideError, Report, Selector, StoreError},
 };
 use serde_json::{Value, json};
 
@@ -221,6 +221,17 @@ impl World {
     pub async fn grant(&self, grant: GrantId) -> Grant {
         let mut tx = self.deps.store.read(self.org).await.unwrap();
         tx.grant(self.org, grant).await.unwrap().unwrap()
+    }
+
+    /// A claim of a grant's lease by somebody who has just read the grant.
+    pub async fn claim_ask(&self, grant: GrantId) -> ClaimAsk {
+        ClaimAsk {
+            org: self.org,
+            grant,
+            generation: self.grant(grant).await.generation,
+            intent: "access_token".to_owned(),
+            life: Duration::from_secs(10),
+        }
     }
 
     /// Waits until a grant's tokens have been renewed up to this generation.
