@@ -2,6 +2,7 @@
 
 use std::{
     io::Seek as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -218,16 +219,27 @@ impl Unfinished {
             path: path.display().to_string(),
             cause,
         };
-        let mut file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(failed)?;
+        let in_use = || CliError::Failed(format!("{}: another export is writing it", path.display()));
+        let mut file = open(&path).map_err(failed)?;
         if file.try_lock().is_err() {
-            let shown = path.display();
-            return Err(CliError::Failed(format!("{shown}: another export is writing it")));
+            return Err(in_use());
+        }
+        if file.metadata().map_err(failed)?.nlink() > 1 {
+            // It was stopped between its two names: this is the whole one, whatever it is called by now.
+            std::fs::remove_file(&path).map_err(failed)?;
+            file = open(&path).map_err(failed)?;
+            if file.try_lock().is_err() {
+                return Err(in_use());
+            }
+        }
+        // Whoever wrote it may have ended since it was opened: then it is whole, and under its own name.
+        let (held, named) = (file.metadata(), path.symlink_metadata());
+        let is_named = match (held, named) {
+            (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+            _ => false,
+        };
+        if !is_named {
+            return Err(in_use());
         }
         if !is_begun_export(&mut file).map_err(failed)? {
             let shown = path.display();
@@ -254,6 +266,15 @@ impl Unfinished {
             }
         }
     }
+}
+
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
 }
 
 /// Whether a file is empty, or begins as an export does.
