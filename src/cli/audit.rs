@@ -3,6 +3,7 @@
 use std::{
     fs::TryLockError,
     io::Seek as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -220,17 +221,27 @@ impl Unfinished {
             cause,
         };
         let refused = |why: &str| Err(CliError::Failed(format!("{}: {why}", path.display())));
-        let mut file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return refused("another export is writing it"),
-            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
+        let in_use = || refused("another export is writing it");
+        let mut file = open(&path).map_err(failed)?;
+        if !lock(&file).map_err(failed)? {
+            return in_use();
+        }
+        if file.metadata().map_err(failed)?.nlink() > 1 {
+            // It was stopped between its two names: this is the whole one, whatever it is called by now.
+            std::fs::remove_file(&path).map_err(failed)?;
+            file = open(&path).map_err(failed)?;
+            if !lock(&file).map_err(failed)? {
+                return in_use();
+            }
+        }
+        // Whoever wrote it may have ended since it was opened: then it is whole, and under its own name.
+        let (held, named) = (file.metadata(), path.symlink_metadata());
+        let is_named = match (held, named) {
+            (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+            _ => false,
+        };
+        if !is_named {
+            return in_use();
         }
         if !is_begun_export(&mut file).map_err(failed)? {
             return refused("it is not the beginning of an export; move it away");
@@ -253,6 +264,24 @@ impl Unfinished {
                 std::fs::rename(&self.path, out)
             }
         }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+}
+
+/// Locks a file unless somebody else holds it.
+fn lock(file: &std::fs::File) -> std::io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(cause)) => Err(cause),
     }
 }
 

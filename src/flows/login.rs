@@ -9,7 +9,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
         secret::LinkToken,
     },
-    store::{Keyed, LoginLinkRow, OrgRow, StoreError, Tx, UserRow},
+    store::{Keyed, LoginLinkRow, OrgRow, Tx, UserRow},
 };
 
 use super::{Deps, Refusal, record};
@@ -136,20 +136,14 @@ pub async fn who(deps: &Deps, session: &LinkToken) -> Result<Option<(OrgRow, Use
     };
     let before = tx.now() - SEEN_EVERY;
     drop(tx);
+    // An investigation asks when it was last used.
     if row.seen_at <= before
-        && let Err(cause) = saw(deps, row.org, &hash, before).await
+        && let Err(cause) = deps.store.touch_session(row.org, &hash, before).await
     {
         // Nobody is turned away for that.
         tracing::debug!(org.id = %row.org, cause = %cause, "the use of a session could not be noted");
     }
     Ok(Some((org, user)))
-}
-
-/// Notes that a session is used: an investigation asks when it last was.
-async fn saw(deps: &Deps, org: OrgId, hash: &[u8; 32], before: Time) -> Result<(), StoreError> {
-    let mut tx = deps.store.write(org).await?;
-    tx.touch_session(org, hash, before).await?;
-    tx.commit().await
 }
 
 /// Ends a session.

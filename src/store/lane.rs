@@ -76,7 +76,13 @@ impl<W: Work> Lane<W> {
                 if batch.is_empty() {
                     continue;
                 }
-                let Err((batch, error)) = serve(&*work, batch, Patience::Little).await else {
+                let served = tokio::spawn({
+                    let work = Arc::clone(&work);
+                    async move { serve(&*work, batch, Patience::Little).await }
+                });
+                // In a task of its own: one that panics leaves the lane to who comes next. Whoever waited for it hears that
+                // nobody will answer.
+                let Ok(Err((batch, error))) = served.await else {
                     continue;
                 };
                 match error.outage() {

@@ -3,7 +3,7 @@
 use crate::domain::{EntryId, OrgId, Time, UserId};
 
 use super::{
-    StoreError,
+    Store, StoreError,
     sql::{Tx, params},
 };
 
@@ -42,6 +42,24 @@ pub struct IdempotencyRecord {
     pub status: Option<u16>,
     /// The stable code of how it ended.
     pub code: Option<String>,
+}
+
+impl Store {
+    /// Notes that a living session was used, if that was not noted since `before`. It changes that row and stands in no
+    /// org's line: nobody who only looks at a page waits for who changes the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn touch_session(&self, org: OrgId, hash: &[u8; 32], before: Time) -> Result<(), StoreError> {
+        let mut tx = self.write_rows(&[org]).await?;
+        let now = tx.now();
+        tx.execute(
+            "UPDATE sessions SET seen_at = $3 WHERE org_id = $1 AND hash = $2 AND seen_at <= $4 AND expires_at > $3",
+            params![org, hash, now, before],
+        )
+        .await?;
+        tx.commit().await
+    }
 }
 
 impl Tx {
@@ -155,24 +173,6 @@ impl Tx {
             })
         })
         .transpose()
-    }
-
-    /// Notes that a living session was used, if that was not noted since `before`.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn touch_session(
-        &mut self,
-        org: OrgId,
-        hash: &[u8; 32],
-        before: Time,
-    ) -> Result<(), StoreError> {
-        self.execute(
-            "UPDATE sessions SET seen_at = $3 WHERE org_id = $1 AND hash = $2 AND seen_at <= $4 AND expires_at > $3",
-            params![org, hash, self.now, before],
-        )
-        .await
-        .map(drop)
     }
 
     /// Ends a session.

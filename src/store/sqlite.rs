@@ -59,7 +59,7 @@ impl Engine {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5))
+            .busy_timeout(BUSY)
             .pragma("secure_delete", "ON")
             .pragma("trusted_schema", "OFF")
             .pragma("temp_store", "MEMORY")
@@ -366,6 +366,8 @@ pub(super) async fn version(path: &Path) -> Result<Option<i64>, StoreError> {
     Ok(newest.unwrap_or(None))
 }
 
+/// How long a statement waits for a lock of the file. There is one writer, so hardly ever.
+const BUSY: Duration = Duration::from_secs(5);
 /// What the writer keeps of the file in memory, in KiB if negative. Every org adds at the end of its own part of each
 /// index; with less, those pages are read anew for every batch.
 const WRITER_CACHE: &str = "-32768";

@@ -1,19 +1,29 @@
 //! The gate under contention (I1, I15): a decision is spent once, whoever comes at the same time.
 
-use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use postern::{
     domain::{
-        EntryId,
+        Clock, EntryId, Time,
+        clock::FixedClock,
         decision::{Outcome, UnverifiedDecision},
         entry::{EntryDraft, EntryType},
     },
     flows::{Refusal, actions, decide, found, vend},
-    release::Statement,
+    release::{Gate, GateRefusal, Statement},
     store::{Location, NewEntry, Selector, Tx},
 };
 use serde_json::json;
 use sqlx::Connection as _;
+use tokio::time::timeout;
 
 use super::harness::{World, database};
 
@@ -230,4 +240,40 @@ async fn a_batch_that_has_to_wait_keeps_no_other_org_waiting_on_postgres() {
 /// Looks at a future once.
 async fn looked_at<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+}
+
+/// Stands in for a fault of the gate's own: it panics once on the gate's thread.
+#[derive(Debug)]
+struct Faulty(Arc<FixedClock>, AtomicBool);
+
+impl Clock for Faulty {
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+
+    fn since_boot(&self) -> Duration {
+        let at_the_gate = std::thread::current().name() == Some("gate");
+        assert!(
+            !at_the_gate || self.1.swap(true, Ordering::SeqCst),
+            "told to break"
+        );
+        self.0.since_boot()
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_panics_is_answered_and_the_gate_serves_the_next_one() {
+    let world = World::new().await;
+    let clock = Faulty(Arc::clone(&world.clock), AtomicBool::new(false));
+    let gate = Gate::start(world.deps.store.clone(), Arc::new(clock)).unwrap();
+    let entry = || NewEntry {
+        id: EntryId::new(world.clock.now(), &*world.deps.random).unwrap(),
+        kind: EntryType::Decision,
+        draft: EntryDraft::default(),
+        sealed: None,
+    };
+    let first = timeout(Duration::from_secs(60), gate.follow_up(world.org, entry())).await;
+    assert!(matches!(first, Ok(Err(GateRefusal::Closed))), "{first:?}");
+    let next = timeout(Duration::from_secs(60), gate.follow_up(world.org, entry())).await;
+    assert!(matches!(next, Ok(Ok(_))), "{next:?}");
 }

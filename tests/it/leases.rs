@@ -9,7 +9,7 @@ use postern::{
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::harness::{World, database};
+use super::harness::{Proof, World, database, log_in};
 
 async fn connected() -> (Arc<World>, GrantId, PgConnection) {
     let world = World::on_postgres().await;
@@ -138,4 +138,87 @@ async fn the_line_of_an_org_holds_up_what_is_kept_and_nothing_else() {
     assert!(obtained.is_fresh);
     assert_eq!(world.grant(grant).await.generation, held.generation + 1);
     assert_eq!(world.seen("token").await.len(), before + 1);
+}
+
+/// Whoever only looks at a page waits for nobody who changes the org.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_use_of_a_session_is_noted_beside_the_line_of_its_org() {
+    let (world, _, mut first) = connected().await;
+    let admin = log_in(&world.deps, world.org, world.ada).await;
+    let Proof::Session(token) = &admin else { panic!() };
+    let token = postern::crypto::random::parse_link_token(token).unwrap();
+    let hash = world.deps.lookup.session(&token).unwrap();
+    world.later(Duration::from_secs(60));
+    run(
+        &mut first,
+        &format!(
+            "BEGIN; SELECT 1 FROM orgs WHERE org_id = '{}' FOR UPDATE",
+            world.org
+        ),
+    )
+    .await;
+    let answer = world.api().browse(&admin, "", "/activity").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let now = tx.now();
+    let row = tx.session(world.org, &hash).await.unwrap().unwrap();
+    assert_eq!(row.seen_at, now);
+    run(&mut first, "COMMIT").await;
+}
+
+/// Two replicas that claim the same leases, each in an order of its own, and give them back: each is given to one of them,
+/// and no two transactions wait for each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crowds_of_claims_of_two_replicas_never_wait_in_a_circle() {
+    let (world, _, mut watching) = connected().await;
+    let mut grants = Vec::new();
+    for grant in world.connect_many(24).await {
+        grants.push(world.grant(grant).await);
+    }
+    let other = world.replica().await.unwrap();
+    for round in 0..20_usize {
+        let mut claims = tokio::task::JoinSet::new();
+        for n in 0..grants.len() {
+            for deps in [&world.deps, &other] {
+                // The one forwards, the other backwards.
+                let place = if Arc::ptr_eq(deps, &other) {
+                    grants.len() - 1 - n
+                } else {
+                    n
+                };
+                let grant = &grants[(place + round) % grants.len()];
+                let ask = ClaimAsk {
+                    org: grant.org,
+                    grant: grant.id,
+                    generation: grant.generation,
+                    intent: "access_token".to_owned(),
+                    life: Duration::from_secs(10),
+                };
+                let deps = Arc::clone(deps);
+                claims.spawn(async move {
+                    let claim = deps.claims.claim(ask.clone()).await.unwrap();
+                    if let Claim::Ours(lease) = &claim {
+                        return Some((ask.grant, lease.fence));
+                    }
+                    assert!(matches!(claim, Claim::Held), "{claim:?}");
+                    None
+                });
+            }
+        }
+        let won: Vec<_> = claims.join_all().await.into_iter().flatten().collect();
+        assert_eq!(won.len(), grants.len());
+        let grants_won: std::collections::BTreeSet<_> = won.iter().map(|(grant, _)| *grant).collect();
+        assert_eq!(grants_won.len(), grants.len());
+        for (grant, fence) in won {
+            let mut tx = world.deps.store.write(world.org).await.unwrap();
+            assert!(tx.release_refresh(world.org, grant, fence).await.unwrap());
+            tx.commit().await.unwrap();
+        }
+    }
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks: i64 = sqlx::query_scalar(deadlocks)
+        .fetch_one(&mut watching)
+        .await
+        .unwrap();
+    assert_eq!(deadlocks, 0);
 }

@@ -99,3 +99,30 @@ async fn an_interrupted_export_is_begun_anew_and_no_file_of_somebody_elses_is_to
     assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), "my notes");
     assert!(!out.exists());
 }
+
+/// An export that was killed between its two names bears both: what is done to the one is done to the other.
+#[tokio::test]
+async fn a_whole_export_is_not_begun_anew_under_its_other_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, kept) = (folder.path().join("x.jsonl"), folder.path().join("kept.jsonl"));
+    let unfinished = folder.path().join("x.jsonl.unfinished");
+    let line = ["audit", "export", "--out", out.to_str().unwrap()];
+    let whole = include_str!("../../../tests/vectors/audit_export.jsonl");
+    std::fs::write(&unfinished, whole).unwrap();
+    std::fs::hard_link(&unfinished, &kept).unwrap();
+    let log = log_of(whole);
+    let breaks = {
+        let log = log.clone();
+        move |path: &str| match path {
+            path if path.starts_with("/v1/audit/log") => StatusCode::BAD_GATEWAY.into_response(),
+            path => log(path),
+        }
+    };
+    let run = ran(&line, &KEY, breaks).await;
+    assert_eq!(run.exit, 1, "{}", run.messages);
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), whole);
+    let run = ran(&line, &KEY, log).await;
+    assert_eq!(run.exit, 0, "{}", run.messages);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), whole);
+    assert!(!unfinished.exists());
+}

@@ -221,3 +221,29 @@ async fn whoever_waits_for_work_that_stopped_is_told() {
     }
     timeout(LONG, lane.hand_in(SOUND)).await.unwrap().unwrap();
 }
+
+/// Work that stops unexpectedly at the first batch.
+#[derive(Debug)]
+struct Breaks(AtomicUsize);
+
+impl Work for Breaks {
+    type Ask = OrgId;
+    type Answer = ();
+
+    fn org(ask: &OrgId) -> OrgId {
+        *ask
+    }
+
+    async fn all(&self, asks: &[OrgId], _: Patience) -> Result<Vec<()>, StoreError> {
+        assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "it goes wrong");
+        Ok(vec![(); asks.len()])
+    }
+}
+
+#[tokio::test]
+async fn a_lane_outlives_a_batch_that_stopped() {
+    let lane = Lane::start(Breaks(AtomicUsize::new(0)));
+    let told = timeout(LONG, lane.hand_in(SOUND)).await.expect("nobody answers");
+    assert!(matches!(told, Err(StoreError::Stopped)), "{told:?}");
+    timeout(LONG, lane.hand_in(SOUND)).await.unwrap().unwrap();
+}

@@ -1,7 +1,8 @@
 //! Checkpoints of the write-ahead log (WAL): its pages copied back into the database file, on a connection of their own.
 //!
 //! Left to itself, SQLite does that within a commit of the one writer, and everybody behind that commit waits until
-//! thousands of pages have been written and synced. A passive checkpoint of another connection is in nobody's way.
+//! thousands of pages have been written and synced. A passive checkpoint of another connection is in nobody's way. But it
+//! never lets a WAL that somebody reads from begin anew, and on a busy service somebody always does.
 //! Source: SQLite, "Write-Ahead Logging", §3.2 and §6.
 
 use std::time::Duration;
@@ -26,10 +27,14 @@ impl Written {
 pub(super) fn start(own: SqlitePool, writer: SqlitePool, long: i64) -> Written {
     let (tell, mut told) = mpsc::channel(1);
     tokio::spawn(async move {
+        let mut most = long;
         while told.recv().await.is_some() {
             tokio::time::sleep(EVERY).await;
-            match copy(&own, &writer, long).await {
-                Ok(()) => {}
+            match copy(&own, &writer, most).await {
+                Ok(Copied::All) => {}
+                Ok(Copied::Anew) => most = long,
+                // Not at once: whoever writes waits for each try.
+                Ok(Copied::InUse(pages)) => most = pages + long,
                 Err(sqlx::Error::PoolClosed) => return,
                 Err(error) => {
                     tracing::warn!(cause = %error, "the write-ahead log was not copied back; it is tried again");
@@ -40,14 +45,46 @@ pub(super) fn start(own: SqlitePool, writer: SqlitePool, long: i64) -> Written {
     Written(tell)
 }
 
-/// What grew too long begins anew: that takes a moment in which all of it has been copied and nobody writes. What the
-/// second pass leaves over for it is what came during the second pass.
-async fn copy(own: &SqlitePool, writer: &SqlitePool, long: i64) -> Result<(), sqlx::Error> {
-    if pass(own).await? >= long {
-        pass(own).await?;
-        pass(writer).await?;
+/// What came of it.
+enum Copied {
+    /// What could be copied was.
+    All,
+    /// The next commit begins the WAL anew.
+    Anew,
+    /// It is too long, of so many pages, but somebody has been reading from it for long.
+    InUse(i64),
+}
+
+/// What grew too long begins anew: that takes a moment in which all of it has been copied, nobody writes, and nobody
+/// reads from it. What the second pass leaves over for it is what came during the second pass.
+async fn copy(own: &SqlitePool, writer: &SqlitePool, most: i64) -> Result<Copied, sqlx::Error> {
+    if pass(own).await? < most {
+        return Ok(Copied::All);
     }
-    Ok(())
+    let pages = pass(own).await?;
+    let mut held = writer.acquire().await?;
+    // Whoever begins to read once all is copied reads from the file. So this waits for those only who read already, which
+    // a passive checkpoint would find at any time where many read.
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "PRAGMA busy_timeout = {}",
+        READERS_END.as_millis()
+    )))
+    .execute(&mut *held)
+    .await?;
+    let in_use: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(RESTART)")
+        .fetch_one(&mut *held)
+        .await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "PRAGMA busy_timeout = {}",
+        super::BUSY.as_millis()
+    )))
+    .execute(&mut *held)
+    .await?;
+    Ok(if in_use == 0 {
+        Copied::Anew
+    } else {
+        Copied::InUse(pages)
+    })
 }
 
 /// One passive checkpoint: how many pages the WAL has.
@@ -61,6 +98,8 @@ async fn pass(pool: &SqlitePool) -> Result<i64, sqlx::Error> {
 /// How long after a commit. The same few pages are changed by every batch of the gate: the rarer they are copied, the fewer
 /// copies there are.
 const EVERY: Duration = Duration::from_millis(250);
+/// How long whoever writes waits, where the WAL begins anew, for those who read from it.
+const READERS_END: Duration = Duration::from_millis(100);
 /// Pages of a long WAL, 64 MiB at 4 KiB each.
 pub(super) const LONG: i64 = 16_384;
 /// Pages at which a commit copies them after all: the checkpoints do not keep up.
@@ -137,6 +176,44 @@ mod tests {
             written.tell();
         }
         // The file never shrinks: it is as long as the WAL has ever been.
+        let longest = std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
+        assert!(longest * 2 < bytes, "{longest} of {bytes} bytes");
+    }
+
+    /// Readers of a busy service never all pause at once; each of them reads for a moment only.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_wal_begins_anew_under_readers_that_never_all_pause() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        let (own, writer) = (pool(&path).await, pool(&path).await);
+        let written = start(own, writer.clone(), 100);
+        run(
+            &writer,
+            "CREATE TABLE pieces (bytes BLOB); INSERT INTO pieces VALUES (NULL)",
+        )
+        .await;
+        let mut readers = tokio::task::JoinSet::new();
+        for n in 0..4 {
+            let readers_own = pool(&path).await;
+            readers.spawn(async move {
+                // Out of step with each other.
+                tokio::time::sleep(Duration::from_millis(5 * n)).await;
+                loop {
+                    let mut reading = readers_own.acquire().await.unwrap();
+                    let read = "BEGIN; SELECT count(*) FROM pieces";
+                    sqlx::raw_sql(read).execute(&mut *reading).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    sqlx::raw_sql("ROLLBACK").execute(&mut *reading).await.unwrap();
+                }
+            });
+        }
+        let (begun, mut bytes) = (Instant::now(), 0);
+        while begun.elapsed() < 16 * EVERY {
+            run(&writer, "UPDATE pieces SET bytes = randomblob(131072)").await;
+            bytes += 131_072;
+            written.tell();
+        }
+        readers.shutdown().await;
         let longest = std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
         assert!(longest * 2 < bytes, "{longest} of {bytes} bytes");
     }
