@@ -171,29 +171,22 @@ async fn the_use_of_a_session_is_noted_beside_the_line_of_its_org() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crowds_of_claims_of_two_replicas_never_wait_in_a_circle() {
     let (world, _, mut watching) = connected().await;
-    let mut grants = Vec::new();
+    let mut asks = Vec::new();
     for grant in world.connect_many(24).await {
-        grants.push(world.grant(grant).await);
+        asks.push(world.claim_ask(grant).await);
     }
     let other = world.replica().await.unwrap();
     for round in 0..20_usize {
         let mut claims = tokio::task::JoinSet::new();
-        for n in 0..grants.len() {
+        for n in 0..asks.len() {
             for deps in [&world.deps, &other] {
                 // The one forwards, the other backwards.
                 let place = if Arc::ptr_eq(deps, &other) {
-                    grants.len() - 1 - n
+                    asks.len() - 1 - n
                 } else {
                     n
                 };
-                let grant = &grants[(place + round) % grants.len()];
-                let ask = ClaimAsk {
-                    org: grant.org,
-                    grant: grant.id,
-                    generation: grant.generation,
-                    intent: "access_token".to_owned(),
-                    life: Duration::from_secs(10),
-                };
+                let ask = asks[(place + round) % asks.len()].clone();
                 let deps = Arc::clone(deps);
                 claims.spawn(async move {
                     let claim = deps.claims.claim(ask.clone()).await.unwrap();
@@ -206,9 +199,9 @@ async fn crowds_of_claims_of_two_replicas_never_wait_in_a_circle() {
             }
         }
         let won: Vec<_> = claims.join_all().await.into_iter().flatten().collect();
-        assert_eq!(won.len(), grants.len());
+        assert_eq!(won.len(), asks.len());
         let grants_won: std::collections::BTreeSet<_> = won.iter().map(|(grant, _)| *grant).collect();
-        assert_eq!(grants_won.len(), grants.len());
+        assert_eq!(grants_won.len(), asks.len());
         for (grant, fence) in won {
             let mut tx = world.deps.store.write(world.org).await.unwrap();
             assert!(tx.release_refresh(world.org, grant, fence).await.unwrap());
