@@ -7,6 +7,7 @@ use crate::store::{
     listing::UPSTREAM_TOTALS,
     outbox::{CLAIM, OF_REVOCATION},
     revocations::{IN_FLIGHT, grants_to_bury},
+    sql::Kind,
 };
 
 async fn engine() -> (tempfile::TempDir, Engine) {
@@ -73,6 +74,33 @@ async fn a_writer_that_is_dropped_leaves_nothing_behind() {
     drop(writer);
     let mut next = engine.begin(Mode::Write).await.unwrap();
     assert!(mark(&mut next).await.is_none());
+}
+
+/// The entries and the commit are one step: where the entries cannot be written, nothing is committed.
+#[tokio::test]
+async fn entries_that_cannot_be_written_take_with_them_what_came_before() {
+    let (_dir, engine) = engine().await;
+    let row = || -> Vec<Value> {
+        let value = |(_, kind): &(_, Kind)| match kind {
+            Kind::Int => Value::Int(1),
+            Kind::Text => Value::Text("x".to_owned()),
+            Kind::Blob => Value::Blob(vec![1]),
+        };
+        entries::COLUMNS.iter().map(value).collect()
+    };
+    for (rows, is_written) in [(vec![row(), row()], false), (vec![row()], true)] {
+        let mut writer = engine.begin(Mode::Write).await.unwrap();
+        writer
+            .execute("INSERT INTO meta (name, value) VALUES ('mark', 'x')", Vec::new())
+            .await
+            .unwrap();
+        writer.insert_entries(rows, "r1/hot", &[]).await.unwrap();
+        assert_eq!(writer.commit().await.is_ok(), is_written);
+        let mut next = engine.begin(Mode::Read).await.unwrap();
+        assert_eq!(mark(&mut next).await.is_some(), is_written);
+        let entries = next.rows("SELECT id FROM entries", Vec::new()).await.unwrap();
+        assert_eq!(entries.len(), usize::from(is_written));
+    }
 }
 
 /// How the planner means to find rows, for a reader and for the writer that made the database.
