@@ -6,7 +6,7 @@ use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
 use super::{PostgresSettings, StoreError, postgres};
 
-/// Waits until the server lets the role of the settings in, at most [`GIVE_UP`].
+/// Waits until the server lets the role of the settings in, at most five seconds.
 ///
 /// # Errors
 /// [`StoreError::Unreached`], with what the server or the system said last; at once where trying again is of no use.
