@@ -13,7 +13,6 @@ use crate::{
 use super::{
     LogRow, Store, StoreError, TileRow,
     engine::{Mode, Reach},
-    lane::Patience,
     sql::{Tx, Value, json},
 };
 
@@ -60,20 +59,6 @@ impl Store {
     /// When the database is unavailable.
     pub async fn write_orgs(&self, orgs: &[OrgId]) -> Result<Tx, StoreError> {
         self.begin(Mode::Write, Reach::Orgs(orgs)).await
-    }
-
-    /// The same for a lane, which has no patience with whoever is in its way.
-    pub(super) async fn write_orgs_with(&self, patience: Patience, orgs: &[OrgId]) -> Result<Tx, StoreError> {
-        let mode = match patience {
-            Patience::Little => Mode::Hasty,
-            Patience::Much => Mode::Write,
-        };
-        self.begin(mode, Reach::Orgs(orgs)).await
-    }
-
-    /// A transaction that changes rows of some orgs beside their other writers: it has to lock them before it reads them.
-    pub(super) async fn write_rows(&self, orgs: &[OrgId]) -> Result<Tx, StoreError> {
-        self.begin(Mode::Rows, Reach::Orgs(orgs)).await
     }
 }
 

@@ -12,7 +12,11 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Contended as _, StoreError};
+use super::{
+    Contended as _, Store, StoreError,
+    engine::{Mode, Reach},
+    sql::Tx,
+};
 use crate::domain::OrgId;
 
 /// What a lane does.
@@ -240,6 +244,22 @@ async fn serve<W: Work>(
 fn tell<W: Work>(batch: Vec<Waiting<W>>, mut error: impl FnMut() -> StoreError) {
     for one in batch {
         let _gone = one.answer.send(Err(error()));
+    }
+}
+
+impl Store {
+    /// The one writing transaction of some orgs outside the gate, with so much patience with whoever is in its way.
+    pub(super) async fn write_orgs_with(&self, patience: Patience, orgs: &[OrgId]) -> Result<Tx, StoreError> {
+        let mode = match patience {
+            Patience::Little => Mode::Hasty,
+            Patience::Much => Mode::Write,
+        };
+        self.begin(mode, Reach::Orgs(orgs)).await
+    }
+
+    /// A transaction that changes rows of some orgs beside their other writers: it has to lock them before it reads them.
+    pub(super) async fn write_rows(&self, orgs: &[OrgId]) -> Result<Tx, StoreError> {
+        self.begin(Mode::Rows, Reach::Orgs(orgs)).await
     }
 }
 

@@ -119,12 +119,7 @@ impl Engine {
                 Connection::begin(&self.writer, "BEGIN IMMEDIATE", Some(self.written.clone())).await
             }
             // Its guard begins it, in the same step (`BatchSql::guard`).
-            Mode::Gate => Ok(Connection {
-                connection: self.writer.acquire().await?,
-                clean: false,
-                written: Some(self.written.clone()),
-                last: None,
-            }),
+            Mode::Gate => Connection::hold(&self.writer, Some(self.written.clone())).await,
         }
     }
 
@@ -156,17 +151,21 @@ struct Last {
 }
 
 impl Connection {
+    async fn hold(pool: &SqlitePool, written: Option<Written>) -> Result<Self, StoreError> {
+        Ok(Self {
+            connection: pool.acquire().await?,
+            clean: false,
+            written,
+            last: None,
+        })
+    }
+
     async fn begin(
         pool: &SqlitePool,
         begin: &'static str,
         written: Option<Written>,
     ) -> Result<Self, StoreError> {
-        let mut held = Self {
-            connection: pool.acquire().await?,
-            clean: false,
-            written,
-            last: None,
-        };
+        let mut held = Self::hold(pool, written).await?;
         sqlx::raw_sql(begin).execute(&mut *held.connection).await?;
         Ok(held)
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use tokio::sync::mpsc;
 
 /// Whom writers tell of their commits.
@@ -65,26 +65,25 @@ async fn copy(own: &SqlitePool, writer: &SqlitePool, most: i64) -> Result<Copied
     let mut held = writer.acquire().await?;
     // Whoever begins to read once all is copied reads from the file. So this waits for those only who read already, which
     // a passive checkpoint would find at any time where many read.
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "PRAGMA busy_timeout = {}",
-        READERS_END.as_millis()
-    )))
-    .execute(&mut *held)
-    .await?;
-    let in_use: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(RESTART)")
+    wait_at_most(&mut held, READERS_END).await?;
+    let in_use = sqlx::query_scalar("PRAGMA wal_checkpoint(RESTART)")
         .fetch_one(&mut *held)
-        .await?;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "PRAGMA busy_timeout = {}",
-        super::BUSY.as_millis()
-    )))
-    .execute(&mut *held)
-    .await?;
+        .await;
+    wait_at_most(&mut held, super::BUSY).await?;
+    let in_use: i64 = in_use?;
     Ok(if in_use == 0 {
         Copied::Anew
     } else {
         Copied::InUse(pages)
     })
+}
+
+async fn wait_at_most(connection: &mut SqliteConnection, time: Duration) -> Result<(), sqlx::Error> {
+    let sql = format!("PRAGMA busy_timeout = {}", time.as_millis());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// One passive checkpoint: how many pages the WAL has.
@@ -158,26 +157,34 @@ mod tests {
         }
     }
 
+    const PIECE: &str = "CREATE TABLE pieces (bytes BLOB); INSERT INTO pieces VALUES (NULL)";
+
+    /// Writes without a pause; how many bytes.
+    async fn write_for(time: Duration, writer: &SqlitePool, written: &Written) -> u64 {
+        let (begun, mut bytes) = (Instant::now(), 0);
+        while begun.elapsed() < time {
+            run(writer, "UPDATE pieces SET bytes = randomblob(131072)").await;
+            bytes += 131_072;
+            written.tell();
+        }
+        bytes
+    }
+
+    /// The file of a WAL never shrinks: it is as long as the WAL has ever been.
+    fn assert_began_anew(path: &Path, bytes: u64) {
+        let longest = std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
+        assert!(longest * 2 < bytes, "{longest} of {bytes} bytes");
+    }
+
     #[tokio::test]
     async fn the_wal_begins_anew_under_a_writer_that_never_pauses() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("test.db");
         let (own, writer) = (pool(&path).await, pool(&path).await);
         let written = start(own, writer.clone(), 100);
-        run(
-            &writer,
-            "CREATE TABLE pieces (bytes BLOB); INSERT INTO pieces VALUES (NULL)",
-        )
-        .await;
-        let (begun, mut bytes) = (Instant::now(), 0);
-        while begun.elapsed() < 8 * EVERY {
-            run(&writer, "UPDATE pieces SET bytes = randomblob(131072)").await;
-            bytes += 131_072;
-            written.tell();
-        }
-        // The file never shrinks: it is as long as the WAL has ever been.
-        let longest = std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
-        assert!(longest * 2 < bytes, "{longest} of {bytes} bytes");
+        run(&writer, PIECE).await;
+        let bytes = write_for(8 * EVERY, &writer, &written).await;
+        assert_began_anew(&path, bytes);
     }
 
     /// Readers of a busy service never all pause at once; each of them reads for a moment only.
@@ -187,11 +194,7 @@ mod tests {
         let path = dir.path().join("test.db");
         let (own, writer) = (pool(&path).await, pool(&path).await);
         let written = start(own, writer.clone(), 100);
-        run(
-            &writer,
-            "CREATE TABLE pieces (bytes BLOB); INSERT INTO pieces VALUES (NULL)",
-        )
-        .await;
+        run(&writer, PIECE).await;
         let mut readers = tokio::task::JoinSet::new();
         for n in 0..4 {
             let readers_own = pool(&path).await;
@@ -207,14 +210,8 @@ mod tests {
                 }
             });
         }
-        let (begun, mut bytes) = (Instant::now(), 0);
-        while begun.elapsed() < 16 * EVERY {
-            run(&writer, "UPDATE pieces SET bytes = randomblob(131072)").await;
-            bytes += 131_072;
-            written.tell();
-        }
+        let bytes = write_for(16 * EVERY, &writer, &written).await;
         readers.shutdown().await;
-        let longest = std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
-        assert!(longest * 2 < bytes, "{longest} of {bytes} bytes");
+        assert_began_anew(&path, bytes);
     }
 }
