@@ -63,6 +63,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     let limits = server::Limits {
         connections: settings.limits.connections,
         header_timeout: settings.limits.header_timeout,
+        idle_timeout: settings.limits.idle_timeout,
         body_bytes: settings.limits.body_bytes,
         drain: settings.limits.drain,
         ..server::Limits::default()

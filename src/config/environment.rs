@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use super::ConfigError;
 
 /// Variables that override a key of the file: (variable, table, key).
-const OVERRIDES: [(&str, &str, &str); 16] = [
+const OVERRIDES: [(&str, &str, &str); 17] = [
     ("POSTERN_SERVER_LISTEN", "server", "listen"),
     ("POSTERN_SERVER_OPS_LISTEN", "server", "ops_listen"),
     ("POSTERN_SERVER_PUBLIC_URL", "server", "public_url"),
@@ -19,6 +19,7 @@ const OVERRIDES: [(&str, &str, &str); 16] = [
     ("POSTERN_LOG_FORMAT", "log", "format"),
     ("POSTERN_LOG_LEVEL", "log", "level"),
     ("POSTERN_LIMITS_HEADER_TIMEOUT", "limits", "header_timeout"),
+    ("POSTERN_LIMITS_IDLE_TIMEOUT", "limits", "idle_timeout"),
     ("POSTERN_LIMITS_HANDLER_TIMEOUT", "limits", "handler_timeout"),
     ("POSTERN_LIMITS_DRAIN", "limits", "drain"),
     (KEK_PASSPHRASE, "keys", "kek"),

@@ -120,6 +120,7 @@ struct RawLog {
 struct RawLimits {
     connections: Option<Spanned<u32>>,
     header_timeout: Option<Spanned<String>>,
+    idle_timeout: Option<Spanned<String>>,
     handler_timeout: Option<Spanned<String>>,
     body_bytes: Option<Spanned<u32>>,
     drain: Option<Spanned<String>>,
@@ -220,6 +221,7 @@ impl<'t> File<'t> {
                 connections: self.count(limits.connections.as_ref(), 16..=1_000_000, 1024)?,
                 body_bytes: self.count(limits.body_bytes.as_ref(), 4096..=1_048_576, 64 * 1024)?,
                 header_timeout: self.span(env, "header_timeout", limits.header_timeout.as_ref(), "5s")?,
+                idle_timeout: self.span(env, "idle_timeout", limits.idle_timeout.as_ref(), "75s")?,
                 handler_timeout: self.span(env, "handler_timeout", limits.handler_timeout.as_ref(), "15s")?,
                 drain: self.span(env, "drain", limits.drain.as_ref(), "10s")?,
             },

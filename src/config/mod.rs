@@ -172,6 +172,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long the headers of a request may take.
     pub header_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout: Duration,
     /// How long a handler may take that is neither a long poll nor a release.
     pub handler_timeout: Duration,
     /// Bytes in a body.

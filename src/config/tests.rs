@@ -68,7 +68,7 @@ fn the_example_file_shows_every_key() {
         ("log", "format level"),
         (
             "limits",
-            "connections header_timeout handler_timeout body_bytes drain",
+            "connections header_timeout idle_timeout handler_timeout body_bytes drain",
         ),
     ] {
         let shown = table
@@ -99,6 +99,7 @@ fn what_is_not_said_has_a_safe_default() {
         }
     );
     assert_eq!(settings.limits.header_timeout, Duration::from_secs(5));
+    assert_eq!(settings.limits.idle_timeout, Duration::from_secs(75));
 }
 
 #[test]

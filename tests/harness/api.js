@@ -1,9 +1,9 @@
 // A client of Postern's API: no retries, redirects shown and not followed.
 import { Agent, request } from 'node:http';
 
-// Postern closes a connection that lay idle for five seconds; one that is given up sooner is never closed while it is
-// being used again.
-const connections = new Agent({ keepAlive: true, timeout: 2_000 });
+// Postern closes a connection that lay idle for 75 seconds; one that is given up sooner is never closed while it is being
+// used again.
+const connections = new Agent({ keepAlive: true, timeout: 30_000 });
 
 export class Api {
   /** `host`: the address a proxy in front passes on, where it is not the one that is asked. */

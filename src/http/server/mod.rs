@@ -1,15 +1,17 @@
 //! The listening side: HTTP/1.1 with limits that hold before any handler runs.
 //!
-//! `axum::serve` gives hyper no timer, and without one its header timeout never fires: a client that sends one byte a
-//! minute keeps its connection for ever. So the connection loop is ours. Promises: headers and bodies arrive in time or the
-//! connection ends, connections are counted, a panic answers a typed 500, shutdown stops accepting and drains.
+//! `axum::serve` sets no limits: a client that sends one byte a minute keeps its connection for ever. So the connection
+//! loop is ours. Promises: headers and bodies arrive in time or the connection ends, connections are counted, a panic
+//! answers a typed 500, shutdown stops accepting and drains.
+
+mod timed;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
 use tokio::{
@@ -21,6 +23,7 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
+use self::timed::{Busy, Patience, Timed};
 use super::guard::{self, RequestIds};
 
 /// What a connection and a request may cost.
@@ -28,8 +31,11 @@ use super::guard::{self, RequestIds};
 pub struct Limits {
     /// Connections at a time; the next ones wait in the listener's backlog.
     pub connections: usize,
-    /// How long the headers of a request may take, the idle time before them included.
+    /// How long the headers of a request may take from their first byte; of a new connection's first request, from the
+    /// start.
     pub header_timeout: Duration,
+    /// How long a connection may stay open between requests; no longer than headers may take while all are in use.
+    pub idle_timeout: Duration,
     /// Header fields in a request.
     pub headers: usize,
     /// Bytes buffered for a request's head and a connection's reads; at least 8 KiB.
@@ -49,6 +55,7 @@ impl Default for Limits {
         Self {
             connections: 1024,
             header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(75),
             headers: 64,
             buffer_bytes: 32 * 1024,
             body_bytes: 64 * 1024,
@@ -90,6 +97,11 @@ pub async fn serve(
     let app = guard::protect(app, &limits, ids);
     let http = connection_builder(&limits);
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let patience = Patience {
+        head: limits.header_timeout,
+        idle: limits.idle_timeout,
+        places: Arc::clone(&slots),
+    };
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -113,6 +125,7 @@ pub async fn serve(
             stream,
             peer,
             slot,
+            patience.clone(),
             http.clone(),
             app.clone(),
             graceful.watcher(),
@@ -164,6 +177,7 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     slot: OwnedSemaphorePermit,
+    patience: Patience,
     http: http1::Builder,
     app: Router,
     watcher: Watcher,
@@ -171,9 +185,18 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = %error, "TCP_NODELAY was refused");
     }
+    let busy = Busy::default();
+    let stream = Timed::new(stream, patience, busy.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        app.clone().oneshot(request.map(Body::new))
+        let answer = app.clone().oneshot(request.map(Body::new));
+        let busy = busy.clone();
+        busy.set(true);
+        async move {
+            let answer = answer.await;
+            busy.set(false);
+            answer
+        }
     });
     let served = watcher
         .watch(http.serve_connection(TokioIo::new(stream), service))
@@ -186,9 +209,7 @@ async fn connection(
 
 fn connection_builder(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.headers)
+    http.max_headers(limits.headers)
         .max_buf_size(limits.buffer_bytes.max(SMALLEST_BUFFER))
         .max_header_size(limits.buffer_bytes.max(SMALLEST_BUFFER))
         .keep_alive(true)

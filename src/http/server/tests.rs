@@ -115,6 +115,7 @@ async fn read_all(stream: &mut TcpStream) -> String {
 fn short() -> Limits {
     Limits {
         header_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(1500),
         drain: Duration::from_secs(2),
         ..Limits::default()
     }
@@ -195,6 +196,74 @@ async fn a_silent_connection_is_cut_at_the_timeout() {
     let began = Instant::now();
     assert_eq!(read_all(&mut stream).await, "");
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// A connection over which one request was answered.
+async fn used(running: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    ask_again(running, &mut stream).await;
+    stream
+}
+
+async fn ask_again(running: &Running, stream: &mut TcpStream) {
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", running.address);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"hello") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "{answer:?}");
+    }
+}
+
+/// How long until the other side closed it, with nothing more to read.
+async fn until_closed(stream: &mut TcpStream) -> Duration {
+    let began = Instant::now();
+    assert_eq!(read_all(stream).await, "");
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn an_idle_connection_outlives_the_time_for_a_head() {
+    let running = Running::start(short()).await;
+    let mut stream = used(&running).await;
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        ask_again(&running, &mut stream).await;
+    }
+    let closed = until_closed(&mut stream).await;
+    assert!(
+        (Duration::from_millis(1400)..Duration::from_secs(5)).contains(&closed),
+        "{closed:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_later_head_has_no_longer_than_the_first_one() {
+    let running = Running::start(Limits {
+        idle_timeout: Duration::from_secs(60),
+        ..short()
+    })
+    .await;
+    let mut stream = used(&running).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+    let closed = until_closed(&mut stream).await;
+    assert!(
+        (Duration::from_millis(250)..Duration::from_secs(5)).contains(&closed),
+        "{closed:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_idle_connection_makes_room_when_all_are_in_use() {
+    let running = Running::start(Limits {
+        connections: 1,
+        idle_timeout: Duration::from_secs(60),
+        ..short()
+    })
+    .await;
+    let mut idle = used(&running).await;
+    assert!(running.get("/").await.ends_with("hello"));
+    assert_eq!(read_all(&mut idle).await, "");
 }
 
 #[tokio::test]
