@@ -28,6 +28,21 @@ fn names_line(findings: &[Finding], line: usize) -> bool {
         .any(|finding| finding.at.line == Some(line as u64))
 }
 
+/// The state of a verifier before each line, and where the line begins. It reads in one direction: the state before a line is
+/// the same for whatever is wrong in it or behind it.
+fn states<'k>(export: &[u8], key: &'k VerifierKey) -> Vec<(usize, Verifier<'k>)> {
+    let mut states = Vec::new();
+    let mut offset = 0;
+    let mut verifier = Verifier::new(key, None);
+    for line in lines(export) {
+        states.push((offset, verifier.clone()));
+        offset += line.len();
+        verifier.read(&mut LineReader::new(line), |_| true).unwrap();
+    }
+    states
+}
+
+/// How many entries are damaged bit by bit, and pair by pair.
 fn size() -> u8 {
     if std::env::var_os("POSTERN_LONG").is_some() {
         200
@@ -54,15 +69,7 @@ fn every_flipped_bit_is_found_and_its_line_named() {
     let (_, key) = sample::signer(1);
     let export = sample::export(size());
     let lines = lines(&export);
-    // The verifier reads in one direction: the state before a line is the same for every flip in it or behind it.
-    let mut states = Vec::new();
-    let mut offset = 0;
-    let mut verifier = Verifier::new(&key, None);
-    for line in &lines {
-        states.push((offset, verifier.clone()));
-        offset += line.len();
-        verifier.read(&mut LineReader::new(*line), |_| true).unwrap();
-    }
+    let states = states(&export, &key);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -101,7 +108,7 @@ fn flip_line(export: &[u8], start: usize, len: usize, line: usize, state: &Verif
 
 #[test]
 fn every_deleted_line_is_found_and_its_place_named() {
-    let export = sample::export(60);
+    let export = sample::export(200);
     let lines = lines(&export);
     for gone in 0..lines.len() {
         let cut = [&lines[..gone], &lines[gone + 1..]].concat().concat();
@@ -117,7 +124,7 @@ fn every_deleted_line_is_found_and_its_place_named() {
 
 #[test]
 fn every_swap_of_neighbours_is_found_and_its_place_named() {
-    let export = sample::export(60);
+    let export = sample::export(200);
     for first in 0..lines(&export).len() - 1 {
         let mut lines = lines(&export);
         lines.swap(first, first + 1);
@@ -132,7 +139,7 @@ fn every_swap_of_neighbours_is_found_and_its_place_named() {
 
 #[test]
 fn every_doubled_line_is_found_and_its_place_named() {
-    let export = sample::export(60);
+    let export = sample::export(200);
     for at in 0..lines(&export).len() {
         let mut lines = lines(&export);
         lines.insert(at, lines[at]);
@@ -146,11 +153,26 @@ fn every_doubled_line_is_found_and_its_place_named() {
 }
 
 #[test]
-fn every_truncation_is_found() {
-    let export = sample::export(20);
-    for len in 0..export.len() {
-        let report = check(&export[..len]);
-        assert!(kinds(&report).contains(&FindingKind::Truncated), "{len}");
+fn every_truncation_is_found_and_the_line_it_ends_in_named() {
+    let (_, key) = sample::signer(1);
+    let export = sample::export(200);
+    let states = states(&export, &key);
+    for (index, (start, state)) in states.iter().enumerate() {
+        let end = states.get(index + 1).map_or(export.len(), |(next, _)| *next);
+        let line = index as u64 + 1;
+        for len in *start..end {
+            let mut verifier = state.clone();
+            verifier
+                .read(&mut LineReader::new(&export[*start..len]), |_| false)
+                .unwrap();
+            let named =
+                |finding: &Finding| finding.kind == FindingKind::Truncated && finding.at.line == Some(line);
+            assert!(
+                verifier.findings().iter().any(named),
+                "{len}: {:?}",
+                verifier.findings()
+            );
+        }
     }
 }
 

@@ -38,6 +38,7 @@ mod panics;
 mod places;
 mod policies;
 mod progress;
+mod promises;
 mod provider;
 mod ready;
 mod refresh;

@@ -176,7 +176,13 @@ async fn a_revocation_gets_through_the_full_load_of_three_replicas() {
         stopped < WITHIN && waits[persons - 1] < WITHIN,
         "{waits:?} {stopped:?}"
     );
+    // The whole stop, the wait for the guard among it. A figure of a program as people run it, of enough of them.
+    if !cfg!(debug_assertions) && persons >= 300 {
+        assert!(waits[persons * 99 / 100] <= GUARD_WITHIN, "{waits:?}");
+    }
 }
 
 /// The promise is a second; a build without optimisation beside others on a busy machine is given more.
 const WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
+/// So long at most, but for one in a hundred, a change waits for the releases under way.
+const GUARD_WITHIN: Duration = Duration::from_millis(100);

@@ -55,6 +55,35 @@ async fn every_table_with_an_org_is_held_by_row_level_security_also_against_its_
     assert_eq!(unheld, Vec::<String>::new());
 }
 
+/// What docs/scale.md says of sharding rests on this.
+#[tokio::test]
+async fn every_key_of_a_table_with_an_org_begins_with_it_but_the_hashes_that_callers_are_found_by() {
+    let (world, _) = world().await;
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut connection = database::superuser(&database::name_of(settings)).await;
+    let others: Vec<String> = sqlx::query_scalar(
+        "SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+           JOIN pg_class t ON t.oid = x.indrelid AND t.relkind = 'r' AND t.relnamespace = 'public'::regnamespace
+           JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'org_id'
+         WHERE x.indisunique AND x.indkey[0] <> a.attnum ORDER BY i.relname",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(
+        others,
+        [
+            "api_keys_hash",
+            "connect_sessions_link",
+            "connect_sessions_state",
+            "login_links_pkey",
+            "sessions_pkey"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_session_that_names_no_org_sees_nothing() {
     let (_world, mut connection) = world().await;
