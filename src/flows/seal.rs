@@ -104,7 +104,7 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
         tracing::error!(cause = %error, "what is kept outside the database cannot be read");
         Refusal::StoreUnavailable(None)
     })?;
-    let mut found = Vec::new();
+    let (mut found, mut joined) = (Vec::new(), Vec::new());
     // A replica that joins others takes their word: they watch the database they have been writing to.
     let joins = kept.is_empty() && deps.store.has_peers().await?;
     let mut after = None;
@@ -119,7 +119,7 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
             }
             match disagreement {
                 None => {}
-                Some(disagreement) if joins && disagreement.why == Why::NoRecord => {}
+                Some(disagreement) if joins && disagreement.why == Why::NoRecord => joined.push(*org),
                 Some(disagreement) => {
                     tracing::error!(org.id = %org, why = disagreement.why.as_str(), "{org} is sealed: {}", disagreement.why);
                     deps.store.seal(*org);
@@ -134,7 +134,26 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     for (org, _) in kept {
         tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
     }
+    keep_word(deps, &joined).await?;
     Ok(found)
+}
+
+/// Writes down what others' word was taken for, before anything else is: a replica that signs the log of one org and
+/// ends before it has signed another's is no stranger to that one when it starts again.
+async fn keep_word(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
+    if orgs.is_empty() {
+        return Ok(());
+    }
+    let mut known = Vec::with_capacity(orgs.len());
+    for org in orgs {
+        let mut tx = deps.store.read(*org).await?;
+        let (inside, head) = inside(&mut tx, *org).await?;
+        known.push((*org, inside.epoch, head));
+    }
+    deps.store.begin_outside(known).await.map_err(|error| {
+        tracing::error!(cause = %error, "the file outside the database cannot be written");
+        Refusal::StoreUnavailable(None)
+    })
 }
 
 /// Asks the witness about one org, and says whether to go on asking: one that does not answer, or time that is up,

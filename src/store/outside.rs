@@ -151,8 +151,28 @@ impl Outside {
     /// # Errors
     /// When the disk does not take them: they stay, for the next attempt.
     pub async fn flush(self: &Arc<Self>) -> io::Result<()> {
+        self.on_disk(Self::flush_now).await
+    }
+
+    /// Puts these lines in the place of a file that says nothing yet: all of them or, whenever the process dies, none.
+    ///
+    /// # Errors
+    /// When the disk does not take them: the file says nothing still.
+    pub(super) async fn begin(self: &Arc<Self>, lines: Vec<Line>) -> io::Result<()> {
+        self.on_disk(|this| {
+            let mut appending = held(&this.file);
+            *appending = compact(&this.path, &fold(lines))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn on_disk(
+        self: &Arc<Self>,
+        act: impl FnOnce(&Self) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
         let this = Arc::clone(self);
-        tokio::task::spawn_blocking(move || this.flush_now())
+        tokio::task::spawn_blocking(move || act(&this))
             .await
             .unwrap_or_else(|_| Err(io::Error::other("the writer of the file stopped")))
     }
@@ -294,11 +314,21 @@ fn read(path: &Path) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
             path: path.display().to_string(),
             line: number,
         })?;
-        kept.entry(line.org)
-            .or_insert_with(|| Kept::new(line.epoch))
-            .hear(line);
+        hear(&mut kept, line);
     }
     Ok(kept)
+}
+
+fn hear(kept: &mut BTreeMap<OrgId, Kept>, line: Line) {
+    kept.entry(line.org)
+        .or_insert_with(|| Kept::new(line.epoch))
+        .hear(line);
+}
+
+fn fold(lines: impl IntoIterator<Item = Line>) -> BTreeMap<OrgId, Kept> {
+    let mut kept = BTreeMap::new();
+    lines.into_iter().for_each(|line| hear(&mut kept, line));
+    kept
 }
 
 /// Writes what is worth keeping into a new file and puts it in the old one's place.

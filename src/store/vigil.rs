@@ -13,7 +13,7 @@ use std::{
 use crate::domain::{OrgId, entry::Epoch};
 
 use super::{
-    Store, StoreError,
+    LogRow, Store, StoreError,
     outside::{Fact, Line, Outside},
     sql::{Tx, params},
 };
@@ -143,6 +143,29 @@ impl Store {
     #[must_use]
     pub fn outside(&self) -> Option<&Outside> {
         self.vigil.outside.as_deref()
+    }
+
+    /// Writes how far the database has come with these orgs into a file outside it that says nothing yet: of all of
+    /// them or of none. A file that knew some of them would say of the others that they came from elsewhere.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub async fn begin_outside(&self, orgs: Vec<(OrgId, Epoch, Option<LogRow>)>) -> io::Result<()> {
+        let Some(outside) = &self.vigil.outside else {
+            return Ok(());
+        };
+        let line = |(org, epoch, head): (OrgId, Epoch, Option<LogRow>)| Line {
+            org,
+            epoch,
+            fact: match head {
+                Some(LogRow { size, checkpoint, .. }) => Fact::Checkpoint {
+                    size,
+                    note: checkpoint,
+                },
+                None => Fact::Began,
+            },
+        };
+        outside.begin(orgs.into_iter().map(line).collect()).await
     }
 
     /// Brings to the disk what an earlier attempt could not.

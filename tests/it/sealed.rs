@@ -1,11 +1,11 @@
 //! A database that is older than what is kept outside of it starts sealed, and recovery gives nothing back.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use postern::{
     domain::{GrantId, connector::Category},
     flows::{
-        Refusal, apply,
+        Refusal, apply, found,
         recover::{self, Plan, Vouch},
         revoke::{self, Ask},
         seal, sequence,
@@ -224,6 +224,32 @@ async fn a_database_of_which_nothing_is_kept_outside_is_sealed_until_somebody_vo
     assert!(plans[0].ends.is_empty());
     recover::run(&world.deps, &plans[0], "test").await.unwrap();
     vend(&world, grant).await.unwrap();
+}
+
+/// It signs one org's log, and ends before it has come to the other's.
+#[tokio::test]
+async fn a_replica_that_joined_others_is_no_stranger_to_any_org_when_it_starts_again() {
+    let world = World::on_postgres().await;
+    let second = found::found(&world.deps, "Second", "eve@second.example")
+        .await
+        .unwrap();
+    sequence::run(&world.deps, second.org).await.unwrap();
+    let dir = world.data_dir();
+    let joined = world.replica_in(&dir).await.unwrap();
+    let kept = joined.store.outside().unwrap().kept().unwrap();
+    assert_eq!(
+        kept.keys().copied().collect::<BTreeSet<_>>(),
+        BTreeSet::from([world.org, second.org])
+    );
+    assert!(kept[&second.org].checkpoint.is_some(), "{kept:?}");
+    sequence::run(&joined, world.org).await.unwrap();
+    joined.store.close().await;
+    let again = world.replica_in(&dir).await.unwrap();
+    assert_eq!(again.store.sealed_orgs(), 0, "beside others");
+    again.store.close().await;
+    world.deps.store.close().await;
+    let alone = world.replica_in(&dir).await.unwrap();
+    assert_eq!(alone.store.sealed_orgs(), 0, "alone");
 }
 
 #[tokio::test]

@@ -41,6 +41,30 @@ fn file(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("checkpoints.jsonl")
 }
 
+#[tokio::test]
+async fn a_file_that_says_nothing_begins_with_all_that_is_known_or_with_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Arc::new(Outside::open(dir.path()).unwrap());
+    // As on a full disk: nothing new can be put in the file's place.
+    let blocked = dir.path().join("checkpoints.new");
+    std::fs::create_dir(&blocked).unwrap();
+    let known = || vec![line(1, 4, checkpoint(9)), line(2, 1, Fact::Began)];
+    outside.begin(known()).await.unwrap_err();
+    assert!(outside.kept().unwrap().is_empty());
+    std::fs::remove_dir(blocked).unwrap();
+    outside.begin(known()).await.unwrap();
+    write(&outside, vec![line(2, 2, checkpoint(3))]);
+    let kept = outside.kept().unwrap();
+    assert_eq!(
+        (
+            kept[&org(1)].size,
+            kept[&org(1)].epoch.counter,
+            kept[&org(2)].size
+        ),
+        (9, 4, 3)
+    );
+}
+
 #[test]
 fn what_was_flushed_is_there_after_opening_again_and_only_its_owner_reads_it() {
     let dir = tempfile::tempdir().unwrap();

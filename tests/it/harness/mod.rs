@@ -8,7 +8,11 @@ pub mod database;
 mod deployment;
 mod seed;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use postern::{
     app::{AppError, Kind},
@@ -388,7 +392,11 @@ impl World {
 
     /// Another replica over the same database, if it lets one in.
     pub async fn replica(&self) -> Result<Arc<Deps>, AppError> {
-        // A data directory of its own, the same key-encryption key.
+        self.replica_in(&self.data_dir()).await
+    }
+
+    /// A data directory for another replica, with the same key-encryption key.
+    pub fn data_dir(&self) -> PathBuf {
         let dir = self.dir.path().join(
             EntryId::new(self.clock.now(), &OsRandomness::new())
                 .unwrap()
@@ -396,7 +404,12 @@ impl World {
         );
         std::fs::create_dir(&dir).unwrap();
         std::fs::copy(self.dir.path().join("kek"), dir.join("kek")).unwrap();
-        open_as(Kind::Dev, &dir, &self.location, &self.clock, &self.acme).await
+        dir
+    }
+
+    /// The replica whose data directory this is.
+    pub async fn replica_in(&self, dir: &Path) -> Result<Arc<Deps>, AppError> {
+        open_as(Kind::Dev, dir, &self.location, &self.clock, &self.acme).await
     }
 
     pub fn later(&self, by: Duration) {
