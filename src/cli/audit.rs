@@ -222,6 +222,10 @@ impl Unfinished {
         };
         let refused = |why: &str| Err(CliError::Failed(format!("{}: {why}", path.display())));
         let in_use = || refused("another export is writing it");
+        // A pipe would be waited for without an end, and a link would make a file somewhere else.
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return refused("not a plain file; move it away");
+        }
         let mut file = open(&path).map_err(failed)?;
         if !lock(&file).map_err(failed)? {
             return in_use();

@@ -9,8 +9,8 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection as _, Row as _, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool, TypeInfo,
-    ValueRef,
+    AssertSqlSafe, ConnectOptions, Connection as _, Row as _, SqlSafeStr, Sqlite, SqliteConnection,
+    SqlitePool, TypeInfo, ValueRef,
     pool::PoolConnection,
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
@@ -352,17 +352,57 @@ fn read(row: &SqliteRow) -> Result<Row, StoreError> {
 
 /// The number of the newest migration of a database that is there, changing nothing; `None` if it is none of ours.
 pub(super) async fn version(path: &Path) -> Result<Option<i64>, StoreError> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(Duration::from_secs(5))
-        .disable_statement_logging();
-    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let mut connection = look(path).await?;
     let newest = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
         .fetch_one(&mut connection)
         .await;
     connection.close().await?;
     // Another file altogether, or one of another program.
     Ok(newest.unwrap_or(None))
+}
+
+/// Whether there is nothing in a database but the beginning of our schema, changing nothing: so a process leaves it that
+/// is killed while it makes one.
+pub(super) async fn is_begun(path: &Path) -> Result<bool, StoreError> {
+    let mut connection = look(path).await?;
+    let begun = has_no_rows(&mut connection).await;
+    connection.close().await?;
+    // What cannot be read is no database.
+    Ok(begun.unwrap_or(false))
+}
+
+/// Whether the only rows are those that the migrations themselves have written.
+async fn has_no_rows(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let all: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema")
+        .fetch_all(&mut *connection)
+        .await?;
+    if !all.is_empty() && !all.iter().any(|name| name == "_sqlx_migrations") {
+        return Ok(false);
+    }
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> '_sqlx_migrations' AND name NOT GLOB 'sqlite_*'",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for table in tables {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM \"{}\")", table.replace('"', "\"\""));
+        if sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut *connection)
+            .await?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A connection to a database that nobody here has opened.
+async fn look(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY)
+        .disable_statement_logging();
+    Ok(SqliteConnection::connect_with(&options).await?)
 }
 
 /// How long a statement waits for a lock of the file. There is one writer, so hardly ever.

@@ -126,3 +126,33 @@ async fn a_whole_export_is_not_begun_anew_under_its_other_name() {
     assert_eq!(std::fs::read_to_string(&out).unwrap(), whole);
     assert!(!unfinished.exists());
 }
+
+/// A pipe would be waited for without an end, and a link would make a file somewhere else.
+#[tokio::test]
+async fn what_is_no_plain_file_is_not_begun_as_an_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = include_str!("../../../tests/vectors/audit_export.jsonl");
+    let elsewhere = folder.path().join("elsewhere");
+    let odd: [(&str, &dyn Fn(&std::path::Path)); 3] = [
+        ("link", &|path| {
+            std::os::unix::fs::symlink(&elsewhere, path).unwrap()
+        }),
+        ("folder", &|path| std::fs::create_dir(path).unwrap()),
+        ("pipe", &|path| {
+            let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+            assert!(made.success());
+        }),
+    ];
+    for (name, make) in odd {
+        let out = folder.path().join(name);
+        let unfinished = folder.path().join(format!("{name}.unfinished"));
+        make(&unfinished);
+        let line = ["audit", "export", "--out", out.to_str().unwrap()];
+        let run = ran(&line, &KEY, log_of(whole)).await;
+        assert_eq!(run.exit, 1, "{name}: {}", run.messages);
+        let says = format!("{name}.unfinished: not a plain file; move it away");
+        assert!(run.messages.contains(&says), "{name}: {}", run.messages);
+        assert!(unfinished.symlink_metadata().is_ok() && !out.exists(), "{name}");
+    }
+    assert!(!elsewhere.exists(), "a link was followed");
+}

@@ -14,13 +14,13 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 use super::routes;
 use crate::{
     audit::tiles::TilePath,
-    domain::{AgentId, EntryId, UserId, connector::ConnectorId, entry::Entry},
+    domain::{AgentId, EntryId, UserId, connector::ConnectorId, entry::Entry, text::LONGEST_NAME},
     flows::{Deps, audit, record::Details, sight},
     http::{
         Problem,
         answer::{self, Limit, Page, to_its_end},
         caller::{Admin, Caller},
-        extract::{PathId, StrictQuery},
+        extract::{self, PathId, StrictQuery},
         openapi::Refused,
     },
     store::EntryFilter,
@@ -124,7 +124,11 @@ async fn list(
         agent: query.agent,
         by_agent: query.kind.map(|kind| kind == ActorKind::Agent),
         connector: query.connector,
-        outcome: query.outcome,
+        // What no code is reads as nothing on SQLite, and PostgreSQL takes no NUL in a text.
+        outcome: query
+            .outcome
+            .map(|outcome| extract::line("?outcome", outcome, LONGEST_NAME))
+            .transpose()?,
         limit: query.limit.rows(),
     };
     let entries = sight::entries(&deps, &who, filter).await?;

@@ -277,7 +277,11 @@ impl Copying {
         time: TimeSource,
         random: Arc<dyn Randomness>,
     ) -> Result<Vec<TableCount>, CopyError> {
-        if !matches!(to, Location::Sqlite(path) if side::is_empty(path)) {
+        let unmade = match to {
+            Location::Sqlite(path) => side::is_unmade(path).await?,
+            Location::Postgres(_) => false,
+        };
+        if !unmade {
             let copying = Self::open(from, to, clock, time, random).await?;
             let counts = copying.counts.clone();
             copying.close().await;

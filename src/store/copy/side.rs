@@ -346,14 +346,25 @@ fn one(rows: Vec<crate::store::sql::Row>) -> Result<u64, StoreError> {
 /// Opening a file makes it and brings its schema up to date: neither may happen to a source, nor the latter to a target
 /// that somebody else filled.
 async fn check_file(which: Which, path: &Path) -> Result<(), CopyError> {
-    match (which, is_empty(path)) {
-        (Which::Source, true) => Err(CopyError::NoSource(path.display().to_string())),
-        (Which::Target, true) => Ok(()),
-        (_, false) => match sqlite::version(path).await.map_err(|error| which.failed(error))? {
-            Some(migrations::LATEST) => Ok(()),
-            _ => Err(CopyError::Version { which }),
-        },
+    match which {
+        Which::Source if is_empty(path) => return Err(CopyError::NoSource(path.display().to_string())),
+        Which::Target if is_unmade(path).await? => return Ok(()),
+        Which::Source | Which::Target => {}
     }
+    match sqlite::version(path).await.map_err(|error| which.failed(error))? {
+        Some(migrations::LATEST) => Ok(()),
+        _ => Err(CopyError::Version { which }),
+    }
+}
+
+/// Whether a target is still to be made, or to be made to its end: a copy that is killed may have come no further.
+pub(super) async fn is_unmade(path: &Path) -> Result<bool, CopyError> {
+    let failed = |error| Which::Target.failed(error);
+    if is_empty(path) {
+        return Ok(true);
+    }
+    let made = sqlite::version(path).await.map_err(failed)? >= Some(migrations::LATEST);
+    Ok(!made && sqlite::is_begun(path).await.map_err(failed)?)
 }
 
 /// Takes a SQLite database that nobody has used away again. What is left of it, if that fails, is an empty one.
@@ -367,6 +378,6 @@ pub(super) fn remove(path: &Path) {
 }
 
 /// Whether there is no database in a file, or no file.
-pub(super) fn is_empty(path: &Path) -> bool {
+fn is_empty(path: &Path) -> bool {
     std::fs::metadata(path).map_or(true, |found| found.len() == 0)
 }

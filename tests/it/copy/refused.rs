@@ -52,6 +52,78 @@ async fn a_copy_that_is_refused_leaves_no_database_where_there_was_none() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// A copy that is killed while it makes the target leaves a file with some of the migrations, or with none.
+#[tokio::test]
+async fn a_target_that_was_only_begun_is_made_to_its_end_by_the_copy_and_by_no_survey() {
+    let world = World::on_sqlite().await;
+    found::found(&world.deps, "Acme", "ada@acme.example")
+        .await
+        .unwrap();
+    world.stopped().await;
+    for migrations in [0, 2] {
+        let path = world.dir.path().join(format!("begun-{migrations}.db"));
+        begun(&path, migrations).await;
+        let there = Location::Sqlite(path.clone());
+        let before = std::fs::read(&path).unwrap();
+        let random = Arc::new(OsRandomness::new());
+        let counts = Copying::survey(
+            &world.location,
+            &there,
+            Arc::clone(&world.clock) as _,
+            TimeSource::Process,
+            random,
+        )
+        .await;
+        assert!(counts.is_ok(), "{counts:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), before, "a survey changes nothing");
+        let copying = try_once(&world, &world.location, &there).await;
+        assert!(copying.is_ok(), "{copying:?}");
+        copying.unwrap().close().await;
+    }
+}
+
+/// A database of an earlier version that holds something is somebody's.
+#[tokio::test]
+async fn a_target_of_an_earlier_version_is_not_brought_up_to_date_once_it_holds_a_row() {
+    let world = World::on_sqlite().await;
+    world.stopped().await;
+    let path = world.dir.path().join("begun.db");
+    begun(&path, 2).await;
+    let there = Location::Sqlite(path);
+    database::raw_sql(
+        &there,
+        "INSERT INTO meta (name, value) VALUES ('somebody', 'is here')",
+    )
+    .await;
+    let refused = try_once(&world, &world.location, &there).await;
+    let version = matches!(&refused, Err(CopyError::Version { which: Which::Target }));
+    assert!(version, "{refused:?}");
+}
+
+/// A file in which so many migrations were done before whoever did them was killed.
+async fn begun(path: &Path, migrations: i64) {
+    use sqlx::{
+        ConnectOptions as _, Connection as _,
+        migrate::Migrator,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode},
+    };
+
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .connect()
+        .await
+        .unwrap();
+    if migrations > 0 {
+        let all = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite"));
+        let all = Migrator::new(all).await.unwrap();
+        all.run_to(migrations, &mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    assert!(std::fs::metadata(path).unwrap().len() > 0);
+}
+
 /// While a copy lasts, no process of Postern gets a name over either database.
 #[tokio::test]
 async fn nobody_starts_over_a_database_that_is_being_copied() {

@@ -1,4 +1,5 @@
-//! What has named members is sent as an object: an array in its place is refused by every operation there is.
+//! What has named members is sent as an object: an array in its place is refused by every operation there is. So is a
+//! text that no database needs to see.
 
 use serde_json::json;
 
@@ -71,4 +72,33 @@ async fn an_array_is_no_part_of_a_body_that_has_members() {
         let answer = world.api().post(&proof, path, &body).await;
         assert_eq!(answer.status, 400, "{path}: {}", answer.text());
     }
+}
+
+// PostgreSQL takes no NUL in a text: what reached it was answered as if the store were away.
+#[tokio::test]
+async fn an_outcome_that_is_no_line_is_refused_before_the_store_is_asked() {
+    let world = World::new().await;
+    for outcome in [
+        "%00",
+        "a%00",
+        "a%0D%0AX-Evil:%201",
+        "%E2%80%AEa",
+        "",
+        &"a".repeat(81),
+    ] {
+        let path = format!("/v1/audit/entries?outcome={outcome}");
+        let answer = world.api().get(&world.as_admin(), &path).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "invalid_request"),
+            "{path}: {}",
+            answer.text()
+        );
+        assert_eq!(answer.json()["errors"][0]["pointer"], "?outcome", "{path}");
+    }
+    let answer = world
+        .api()
+        .get(&world.as_admin(), "/v1/audit/entries?outcome=allow")
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
