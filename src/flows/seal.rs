@@ -104,9 +104,10 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
         tracing::error!(cause = %error, "what is kept outside the database cannot be read");
         Refusal::StoreUnavailable(None)
     })?;
-    let (mut found, mut joined) = (Vec::new(), Vec::new());
-    // A replica that joins others takes their word: they watch the database they have been writing to.
-    let joins = kept.is_empty() && deps.store.has_peers().await?;
+    let (mut found, mut strange) = (Vec::new(), Vec::new());
+    // Beside others, their word is taken for what this replica has never heard of: they watch the database they have been
+    // writing to.
+    let beside_others = deps.store.has_peers().await?;
     let mut after = None;
     let (mut asking, until) = (deps.witness.is_some(), deps.clock.since_boot() + WITNESS_WITHIN);
     loop {
@@ -119,7 +120,9 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
             }
             match disagreement {
                 None => {}
-                Some(disagreement) if joins && disagreement.why == Why::NoRecord => joined.push(*org),
+                Some(disagreement) if beside_others && disagreement.why == Why::NoRecord => {
+                    strange.push(*org)
+                }
                 Some(disagreement) => {
                     tracing::error!(org.id = %org, why = disagreement.why.as_str(), "{org} is sealed: {}", disagreement.why);
                     deps.store.seal(*org);
@@ -134,13 +137,33 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     for (org, _) in kept {
         tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
     }
-    keep_word(deps, &joined).await?;
+    adopt(deps, &strange).await?;
     Ok(found)
 }
 
-/// Writes down what others' word was taken for, before anything else is: a replica that signs the log of one org and
-/// ends before it has signed another's is no stranger to that one when it starts again.
-async fn keep_word(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
+/// Writes down the orgs that were founded elsewhere while this process ran. It may never sign the log of one, and would
+/// take it for a stranger when it starts again.
+///
+/// # Errors
+/// When the database cannot be read or the file cannot be written.
+pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
+    let mut after = None;
+    loop {
+        let orgs = deps.store.due().await?.orgs(after, PAGE).await?;
+        after = orgs.last().copied();
+        // One that is sealed waits for its admin.
+        let strange = |org: &OrgId| !deps.store.knows_outside(*org) && !deps.store.is_sealed(*org);
+        let new: Vec<OrgId> = orgs.iter().copied().filter(strange).collect();
+        adopt(deps, &new).await?;
+        if orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes down orgs as the database has them, before anything else is: a replica that signs the log of one and ends before
+/// it has signed another's is no stranger to that one when it starts again.
+async fn adopt(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
     if orgs.is_empty() {
         return Ok(());
     }
@@ -150,7 +173,7 @@ async fn keep_word(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
         let (inside, head) = inside(&mut tx, *org).await?;
         known.push((*org, inside.epoch, head));
     }
-    deps.store.begin_outside(known).await.map_err(|error| {
+    deps.store.adopt_outside(known).await.map_err(|error| {
         tracing::error!(cause = %error, "the file outside the database cannot be written");
         Refusal::StoreUnavailable(None)
     })

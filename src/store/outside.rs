@@ -6,7 +6,7 @@
 //! are told apart, older ones together count as one that ended everything.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{File, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -89,6 +89,8 @@ pub struct Outside {
     path: PathBuf,
     /// Lines that are not in the file yet. Adding one never waits for the disk.
     waiting: Mutex<Vec<Line>>,
+    /// The orgs it says anything of, or is about to.
+    known: Mutex<HashSet<OrgId>>,
     file: Mutex<Appending>,
     lock: File,
 }
@@ -121,6 +123,7 @@ impl Outside {
         Ok(Self {
             path,
             waiting: Mutex::default(),
+            known: Mutex::new(kept.into_keys().collect()),
             file: Mutex::new(appending),
             lock,
         })
@@ -143,6 +146,8 @@ impl Outside {
 
     /// Takes lines; [`Outside::flush`] brings them to the disk, also a later one of somebody else.
     pub(super) fn add(&self, lines: impl IntoIterator<Item = Line>) {
+        let lines: Vec<Line> = lines.into_iter().collect();
+        held(&self.known).extend(lines.iter().map(|line| line.org));
         held(&self.waiting).extend(lines);
     }
 
@@ -154,14 +159,27 @@ impl Outside {
         self.on_disk(Self::flush_now).await
     }
 
-    /// Puts these lines in the place of a file that says nothing yet: all of them or, whenever the process dies, none.
+    /// Whether it says anything of an org, or is about to.
+    pub(super) fn knows(&self, org: OrgId) -> bool {
+        held(&self.known).contains(&org)
+    }
+
+    /// Adds orgs that it says nothing of yet: all of them or, whenever the process dies, none.
     ///
     /// # Errors
-    /// When the disk does not take them: the file says nothing still.
-    pub(super) async fn begin(self: &Arc<Self>, lines: Vec<Line>) -> io::Result<()> {
+    /// When the disk does not take them: the file says what it said.
+    pub(super) async fn adopt(self: &Arc<Self>, lines: Vec<Line>) -> io::Result<()> {
         self.on_disk(|this| {
             let mut appending = held(&this.file);
-            *appending = compact(&this.path, &fold(lines))?;
+            let mut kept = read(&this.path).map_err(io::Error::other)?;
+            for line in lines {
+                // What the process has written of the org itself meanwhile is newer.
+                if !kept.contains_key(&line.org) {
+                    hear(&mut kept, line);
+                }
+            }
+            *appending = compact(&this.path, &kept)?;
+            held(&this.known).extend(kept.into_keys());
             Ok(())
         })
         .await
@@ -323,12 +341,6 @@ fn hear(kept: &mut BTreeMap<OrgId, Kept>, line: Line) {
     kept.entry(line.org)
         .or_insert_with(|| Kept::new(line.epoch))
         .hear(line);
-}
-
-fn fold(lines: impl IntoIterator<Item = Line>) -> BTreeMap<OrgId, Kept> {
-    let mut kept = BTreeMap::new();
-    lines.into_iter().for_each(|line| hear(&mut kept, line));
-    kept
 }
 
 /// Writes what is worth keeping into a new file and puts it in the old one's place.

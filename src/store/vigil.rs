@@ -145,12 +145,18 @@ impl Store {
         self.vigil.outside.as_deref()
     }
 
-    /// Writes how far the database has come with these orgs into a file outside it that says nothing yet: of all of
-    /// them or of none. A file that knew some of them would say of the others that they came from elsewhere.
+    /// Whether the file outside the database says anything of an org; without a file, nothing is missing.
+    #[must_use]
+    pub fn knows_outside(&self, org: OrgId) -> bool {
+        self.outside().is_none_or(|outside| outside.knows(org))
+    }
+
+    /// Writes how far the database has come with orgs that the file outside it says nothing of: with all of them or with
+    /// none. A file that knew some of them would say of the others that they came from elsewhere.
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub async fn begin_outside(&self, orgs: Vec<(OrgId, Epoch, Option<LogRow>)>) -> io::Result<()> {
+    pub async fn adopt_outside(&self, orgs: Vec<(OrgId, Epoch, Option<LogRow>)>) -> io::Result<()> {
         let Some(outside) = &self.vigil.outside else {
             return Ok(());
         };
@@ -165,7 +171,7 @@ impl Store {
                 None => Fact::Began,
             },
         };
-        outside.begin(orgs.into_iter().map(line).collect()).await
+        outside.adopt(orgs.into_iter().map(line).collect()).await
     }
 
     /// Brings to the disk what an earlier attempt could not.

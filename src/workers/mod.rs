@@ -9,7 +9,7 @@ use tokio::{
     task::{Id, JoinSet},
 };
 
-use crate::flows::{Deps, Refusal, notify, refresh, sequence, sinks, sweep, upstream, witness};
+use crate::flows::{Deps, Refusal, notify, refresh, seal, sequence, sinks, sweep, upstream, witness};
 
 /// Workers under way. Dropping it stops them; [`Workers::stop`] lets them finish what they hold.
 #[derive(Debug)]
@@ -73,6 +73,12 @@ impl Workers {
             stopped.clone(),
             with(deps, renew_name),
         ));
+        tasks.spawn(every(
+            "newcomers",
+            NEWCOMERS_EVERY,
+            stopped.clone(),
+            with(deps, know_newcomers),
+        ));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
     }
@@ -91,6 +97,10 @@ async fn sequence_all(deps: Arc<Deps>) -> Result<(), Refusal> {
 
 async fn renew_name(deps: Arc<Deps>) -> Result<(), Refusal> {
     Ok(deps.store.renew_replica().await?)
+}
+
+async fn know_newcomers(deps: Arc<Deps>) -> Result<(), Refusal> {
+    seal::keep_up(&deps).await
 }
 
 async fn fan_out(deps: Arc<Deps>) -> Result<(), Refusal> {
@@ -195,6 +205,8 @@ async fn every<R>(
 const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
 /// Copies of the log are at most this much older, while their receiver takes them.
 const SINK_EVERY: Duration = Duration::from_secs(1);
+/// An org founded elsewhere is known outside the database at most this much later, whoever signs its log.
+const NEWCOMERS_EVERY: Duration = Duration::from_secs(30);
 /// Revocations reach the provider at most this much later.
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
 /// A lost answer is asked for again, a token renewed ahead and a change told at most this much later.

@@ -186,6 +186,32 @@ async fn killed_in_a_rotation_without_a_grace_loses_nothing_silently() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_where_the_answer_to_a_rotation_without_a_grace_is_lost_says_so() {
+    at(
+        Rotation::Strict,
+        &UNANSWERED,
+        1,
+        |mut server, places| async move {
+            for place in places.iter().copied() {
+                server.fault(lost_answer()).await;
+                killed(&mut server, place).await;
+                let (status, refusal) = settled(&server, place.as_str()).await;
+                assert_eq!(
+                    (status, &refusal["code"]),
+                    (409, &json!("reconnect_required")),
+                    "{place:?}"
+                );
+                let said = said(&server).await;
+                assert!(said.contains(&json!("rotation_lost")), "{place:?}: {said:?}");
+                server.connect().await;
+                nothing_is_lost(&server, place).await;
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_where_the_provider_ended_the_grant_says_so() {
     for rotation in [Rotation::Strict, Rotation::Grace] {
         at(rotation, &GIVING_UP, 1, |mut server, places| async move {

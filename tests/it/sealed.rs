@@ -305,3 +305,27 @@ async fn an_idle_replica_notices_too_that_its_database_was_put_back() {
     assert!(world.deps.store.look_for_lost_entries().await.is_err());
     assert!(world.deps.store.has_lost_entries());
 }
+
+/// Founded beside a replica that never signs its log.
+#[tokio::test]
+async fn a_replica_is_no_stranger_to_an_org_that_others_founded_while_it_ran() {
+    let world = World::on_postgres().await;
+    let dir = world.data_dir();
+    let joined = world.replica_in(&dir).await.unwrap();
+    let founded = |name: &'static str| found::found(&world.deps, name, "eve@second.example");
+    let second = founded("Second").await.unwrap().org;
+    sequence::run(&world.deps, second).await.unwrap();
+    seal::keep_up(&joined).await.unwrap();
+    assert!(joined.store.knows_outside(second));
+    let third = founded("Third").await.unwrap().org;
+    sequence::run(&world.deps, third).await.unwrap();
+    assert!(!joined.store.knows_outside(third));
+    // It ends before it hears of the third, and others still watch.
+    joined.store.close().await;
+    let again = world.replica_in(&dir).await.unwrap();
+    assert_eq!(again.store.sealed_orgs(), 0, "beside others");
+    again.store.close().await;
+    world.deps.store.close().await;
+    let alone = world.replica_in(&dir).await.unwrap();
+    assert_eq!(alone.store.sealed_orgs(), 0, "alone");
+}

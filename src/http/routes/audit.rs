@@ -124,7 +124,7 @@ async fn list(
         agent: query.agent,
         by_agent: query.kind.map(|kind| kind == ActorKind::Agent),
         connector: query.connector,
-        // What no code is reads as nothing on SQLite, and PostgreSQL takes no NUL in a text.
+        // PostgreSQL takes no NUL in a text, where SQLite finds nothing.
         outcome: query
             .outcome
             .map(|outcome| extract::line("?outcome", outcome, LONGEST_NAME))

@@ -42,27 +42,33 @@ fn file(dir: &tempfile::TempDir) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_file_that_says_nothing_begins_with_all_that_is_known_or_with_nothing() {
+async fn orgs_are_adopted_all_or_none_and_never_over_what_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let outside = Arc::new(Outside::open(dir.path()).unwrap());
+    write(&outside, vec![line(3, 7, checkpoint(5))]);
     // As on a full disk: nothing new can be put in the file's place.
     let blocked = dir.path().join("checkpoints.new");
     std::fs::create_dir(&blocked).unwrap();
-    let known = || vec![line(1, 4, checkpoint(9)), line(2, 1, Fact::Began)];
-    outside.begin(known()).await.unwrap_err();
-    assert!(outside.kept().unwrap().is_empty());
+    let known = || {
+        vec![
+            line(1, 4, checkpoint(9)),
+            line(2, 1, Fact::Began),
+            line(3, 6, checkpoint(4)),
+        ]
+    };
+    outside.adopt(known()).await.unwrap_err();
+    assert_eq!(outside.kept().unwrap().len(), 1);
+    assert!(!outside.knows(org(1)) && outside.knows(org(3)));
     std::fs::remove_dir(blocked).unwrap();
-    outside.begin(known()).await.unwrap();
+    outside.adopt(known()).await.unwrap();
     write(&outside, vec![line(2, 2, checkpoint(3))]);
     let kept = outside.kept().unwrap();
-    assert_eq!(
-        (
-            kept[&org(1)].size,
-            kept[&org(1)].epoch.counter,
-            kept[&org(2)].size
-        ),
-        (9, 4, 3)
-    );
+    let said = [1, 2, 3].map(|number| {
+        assert!(outside.knows(org(number)));
+        let kept = &kept[&org(number)];
+        (kept.size, kept.epoch.counter)
+    });
+    assert_eq!(said, [(9, 4), (3, 2), (5, 7)]);
 }
 
 #[test]
