@@ -12,7 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::http::Call;
+use crate::http::{Call, Heard};
 
 /// A replica. Dropping it kills its process.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ impl Replica {
             .append(true)
             .open(self.log())
             .unwrap();
+        let before = log.metadata().unwrap().len();
         // A write that a limit forbids is to fail as one to a full disk does; by default its signal ends the process.
         let mut command = Command::new("sh");
         without_settings(&mut command);
@@ -86,31 +87,68 @@ impl Replica {
             .unwrap();
         *self.child.lock().unwrap() = Some(child);
         let begun = Instant::now();
-        while !self.is_ready().await {
+        loop {
+            let said = self.probe().await;
+            if matches!(said, Some((200, _))) {
+                return;
+            }
             let ended = self
                 .child
                 .lock()
                 .unwrap()
                 .as_mut()
                 .and_then(|child| child.try_wait().unwrap());
-            let said = || std::fs::read_to_string(self.log()).unwrap_or_default();
-            assert!(ended.is_none(), "it ended: {ended:?}: {}", tail(&said()));
+            assert!(ended.is_none(), "it ended: {ended:?}: {}", self.life(before));
             assert!(
                 begun.elapsed() < STARTS_WITHIN,
-                "it does not start: {}",
-                tail(&said())
+                "it is not ready: its probe says {said:?}; {}; {}",
+                self.threads(),
+                self.life(before)
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Whether its probe says so.
-    async fn is_ready(&self) -> bool {
+    /// What its probe says; nothing if it does not answer.
+    async fn probe(&self) -> Heard {
         let call = Call {
             at: self.ops,
             ..self.call("GET", "/readyz", "", None)
         };
-        matches!(call.ask(Duration::from_secs(1)).await, Some((200, _)))
+        call.ask(Duration::from_secs(1)).await
+    }
+
+    /// The lines of its log from there on, of which those for debugging are only counted.
+    fn life(&self, from: u64) -> String {
+        let text = std::fs::read(self.log()).unwrap_or_default();
+        let life = text.get(usize::try_from(from).unwrap()..).unwrap_or_default();
+        let life = String::from_utf8_lossy(life);
+        let (debug, said): (Vec<&str>, Vec<&str>) =
+            life.lines().partition(|line| line.contains(r#""level":"DEBUG""#));
+        let shown = said.len().min(LINES);
+        format!(
+            "{} lines of its log, {} for debugging; the first of the others:\n{}",
+            debug.len() + said.len(),
+            debug.len(),
+            said[..shown].join("\n")
+        )
+    }
+
+    /// What its threads wait for.
+    fn threads(&self) -> String {
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let about = |task: PathBuf| {
+            let of = |name: &str| std::fs::read_to_string(task.join(name)).unwrap_or_default();
+            format!(
+                "{} in {} (system call {})",
+                of("comm").trim(),
+                of("wchan"),
+                of("syscall").trim()
+            )
+        };
+        let tasks = std::fs::read_dir(tasks).into_iter().flatten().flatten();
+        let threads: Vec<String> = tasks.map(|task| about(task.path())).collect();
+        format!("its threads: {}", threads.join(", "))
     }
 
     /// A request to it, as its public address would be asked.
@@ -130,6 +168,10 @@ impl Replica {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             child.kill().unwrap();
             child.wait().unwrap();
+            // libfaketime makes them and, where a shell became the program, never takes them away.
+            for name in ["sem.faketime_sem", "faketime_shm"] {
+                let _none = std::fs::remove_file(format!("/dev/shm/{name}_{}", child.id()));
+            }
         }
     }
 
@@ -210,9 +252,6 @@ fn faketime() -> PathBuf {
     path
 }
 
-fn tail(text: &str) -> &str {
-    let from = text.len().saturating_sub(2000);
-    text.get(text.ceil_char_boundary(from)..).unwrap_or_default()
-}
-
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// Of a start that fails, so many lines of the log are shown.
+const LINES: usize = 20;
