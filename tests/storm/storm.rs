@@ -220,7 +220,7 @@ async fn settled(database: &str) {
         .unwrap();
 }
 
-/// How often a secret was looked for since then: a look at a grant looks for two of them, an answer that is kept for none.
+/// How often a secret was looked for since then: by looks at grants, two each, most of all.
 async fn looked_up(database: &str) -> i64 {
     let mut connection = database::superuser(database).await;
     sqlx::query_scalar("SELECT coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'secrets'")
