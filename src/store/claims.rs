@@ -43,16 +43,14 @@ impl Work for Claiming {
 
     async fn all(&self, asks: &[ClaimAsk], patience: Patience) -> Result<Vec<Claim>, StoreError> {
         let orgs = Self::orgs(asks);
-        let once = || async {
-            let mut tx = self.0.write_rows(&orgs).await?;
-            let claims = tx.claim_refreshes(&self.0.replica(), asks).await?;
-            Failpoint::RefreshClaiming.reached();
-            tx.commit().await?;
-            Ok(claims)
-        };
-        match patience {
-            Patience::Little => once().await,
-            Patience::Much => self.0.retry(once).await,
-        }
+        self.0
+            .try_with(patience, || async {
+                let mut tx = self.0.write_rows(&orgs).await?;
+                let claims = tx.claim_refreshes(&self.0.replica(), asks).await?;
+                Failpoint::RefreshClaiming.reached();
+                tx.commit().await?;
+                Ok(claims)
+            })
+            .await
     }
 }

@@ -64,17 +64,15 @@ impl Work for Keeping {
 
     async fn all(&self, asks: &[KeepAsk], patience: Patience) -> Result<Vec<bool>, StoreError> {
         let orgs = Self::orgs(asks);
-        let once = || async {
-            let mut tx = self.0.write_orgs_with(patience, &orgs).await?;
-            let kept = tx.keep_answers(self.0.clock.now(), asks).await?;
-            tx.commit().await?;
-            Failpoint::RefreshKept.reached();
-            Ok(kept)
-        };
-        match patience {
-            Patience::Little => once().await,
-            Patience::Much => self.0.retry(once).await,
-        }
+        self.0
+            .try_with(patience, || async {
+                let mut tx = self.0.write_orgs_with(patience, &orgs).await?;
+                let kept = tx.keep_answers(self.0.clock.now(), asks).await?;
+                tx.commit().await?;
+                Failpoint::RefreshKept.reached();
+                Ok(kept)
+            })
+            .await
     }
 }
 

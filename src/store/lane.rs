@@ -257,6 +257,21 @@ impl Store {
         self.begin(mode, Reach::Orgs(orgs)).await
     }
 
+    /// Does a batch's transaction once; with much patience, until nobody is in its way.
+    pub(super) async fn try_with<T, W>(
+        &self,
+        patience: Patience,
+        mut work: impl FnMut() -> W,
+    ) -> Result<T, StoreError>
+    where
+        W: Future<Output = Result<T, StoreError>>,
+    {
+        match patience {
+            Patience::Little => work().await,
+            Patience::Much => self.retry(work).await,
+        }
+    }
+
     /// A transaction that changes rows of some orgs beside their other writers: it has to lock them before it reads them.
     pub(super) async fn write_rows(&self, orgs: &[OrgId]) -> Result<Tx, StoreError> {
         self.begin(Mode::Rows, Reach::Orgs(orgs)).await

@@ -4,7 +4,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -36,6 +36,26 @@ pub(crate) struct Ledger {
     pub(crate) most: [usize; REPLICAS],
     pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
+    /// When each token request came and was answered.
+    calls: Vec<(Instant, Instant)>,
+}
+
+impl Ledger {
+    /// How many token requests were under way on average, in so many equal parts of the time between the first and the last.
+    pub(crate) fn under_way_in_parts(&self, parts: u32) -> Vec<f64> {
+        let first = self.first.unwrap();
+        let part = (self.last.unwrap() - first) / parts;
+        (0..parts)
+            .map(|number| {
+                let (from, to) = (first + part * number, first + part * (number + 1));
+                let within = |(came, answered): &(Instant, Instant)| {
+                    (*answered).min(to).saturating_duration_since((*came).max(from))
+                };
+                let all: Duration = self.calls.iter().map(within).sum();
+                all.div_duration_f64(part)
+            })
+            .collect()
+    }
 }
 
 impl Providers {
@@ -103,10 +123,11 @@ async fn token(asked: &Asked, ledger: &Mutex<Ledger>) -> (u16, Value) {
         .find_map(|(name, value)| (name == "refresh_token").then(|| value.into_owned()))
         .unwrap();
     let (grant, generation) = numbers(&presented);
+    let came = Instant::now();
     let good = {
         let mut ledger = ledger.lock().unwrap();
         ledger.token_requests += 1;
-        ledger.first.get_or_insert_with(Instant::now);
+        ledger.first.get_or_insert(came);
         ledger.under_way[replica] += 1;
         ledger.most[replica] = ledger.most[replica].max(ledger.under_way[replica]);
         let good = ledger.generations[grant] == generation;
@@ -120,7 +141,9 @@ async fn token(asked: &Asked, ledger: &Mutex<Ledger>) -> (u16, Value) {
     tokio::time::sleep(LATENCY).await;
     let mut ledger = ledger.lock().unwrap();
     ledger.under_way[replica] -= 1;
-    ledger.last = Some(Instant::now());
+    let answered = Instant::now();
+    ledger.last = Some(answered);
+    ledger.calls.push((came, answered));
     if !good {
         return (400, json!({"error": "invalid_grant"}));
     }

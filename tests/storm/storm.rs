@@ -68,11 +68,12 @@ pub(crate) async fn run() {
         replica.stop().await;
     }
 
-    report(count, took, cpu, &ledger, &done, &heard);
+    report(count, start, took, cpu, &ledger, &done, &heard);
     println!(
         "load average before {load}, others used {:.0} % of the processors",
         busy * 100.0
     );
+    println!("{:<44} {}", "secrets looked up by key", looked_up(&name).await);
     check(count, &ledger, &done, &heard);
     check_rows(&name, count, &done).await;
     let ratio = took.div_duration_f64(plan::floor(count));
@@ -90,7 +91,15 @@ pub(crate) async fn run() {
     );
 }
 
-fn report(count: usize, took: Duration, cpu: Duration, ledger: &Ledger, done: &[Done], heard: &Heard) {
+fn report(
+    count: usize,
+    start: Instant,
+    took: Duration,
+    cpu: Duration,
+    ledger: &Ledger,
+    done: &[Done],
+    heard: &Heard,
+) {
     let line = |what: &str, value: String| println!("{what:<44} {value}");
     let floor = plan::floor(count);
     let calling = ledger.last.unwrap() - ledger.first.unwrap();
@@ -107,6 +116,15 @@ fn report(count: usize, took: Duration, cpu: Duration, ledger: &Ledger, done: &[
         format!("{}, {}", ledger.token_requests, ledger.refused),
     );
     line("most calls at a time, by replica", format!("{:?}", ledger.most));
+    let parts = ledger.under_way_in_parts(4);
+    line(
+        "calls under way on average, by quarters",
+        format!("{parts:.0?} of {}", REPLICAS * CALLS),
+    );
+    line(
+        "ms until the first token request",
+        format!("{}", (ledger.first.unwrap() - start).as_millis()),
+    );
     let inside: usize = done.iter().map(|done| done.satisfied).sum();
     line(
         "waiters inside and over HTTP",
@@ -196,10 +214,19 @@ async fn settled(database: &str) {
             .await
             .unwrap();
     }
-    sqlx::raw_sql("CHECKPOINT")
+    sqlx::raw_sql("CHECKPOINT; SELECT pg_stat_reset()")
         .execute(&mut connection)
         .await
         .unwrap();
+}
+
+/// How often a secret was looked for since then: by looks at grants, two each, most of all.
+async fn looked_up(database: &str) -> i64 {
+    let mut connection = database::superuser(database).await;
+    sqlx::query_scalar("SELECT coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'secrets'")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
 }
 
 /// How much longer than the floor it may take.
