@@ -214,6 +214,7 @@ async fn open_with(
         key_words: parts.key_words,
     });
     seal::check(&deps).await?;
+    deps.store.vouch().await?;
     sweep::earlier_life(&deps).await?;
     // Before anybody can ask for these tokens, and before anybody asks the provider for them again.
     refresh::spooled::drain(&deps).await;

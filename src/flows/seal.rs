@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use crate::{
     audit::{Checkpoint, LogHead, merkle::root_plan},
     domain::{OrgId, entry::Epoch},
-    store::{Kept, LogRow, StoreError, Tx},
+    store::{Kept, LogRow, StoreError, Tx, Word},
 };
 
 use super::{Deps, Refusal, audit, witness};
@@ -105,9 +105,6 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
         Refusal::StoreUnavailable(None)
     })?;
     let (mut found, mut strange) = (Vec::new(), Vec::new());
-    // Beside others, their word is taken for what this replica has never heard of: they watch the database they have been
-    // writing to.
-    let beside_others = deps.store.has_peers().await?;
     let mut after = None;
     let (mut asking, until) = (deps.witness.is_some(), deps.clock.since_boot() + WITNESS_WITHIN);
     loop {
@@ -120,14 +117,8 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
             }
             match disagreement {
                 None => {}
-                Some(disagreement) if beside_others && disagreement.why == Why::NoRecord => {
-                    strange.push(*org)
-                }
-                Some(disagreement) => {
-                    tracing::error!(org.id = %org, why = disagreement.why.as_str(), "{org} is sealed: {}", disagreement.why);
-                    deps.store.seal(*org);
-                    found.push(disagreement);
-                }
+                Some(disagreement) if disagreement.why == Why::NoRecord => strange.push(disagreement),
+                Some(disagreement) => found.push(disagreement),
             }
         }
         if orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
@@ -137,8 +128,33 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     for (org, _) in kept {
         tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
     }
-    adopt(deps, &strange).await?;
+    if !strange.is_empty() && others_vouch(deps).await? {
+        let orgs: Vec<OrgId> = strange.iter().map(|disagreement| disagreement.org).collect();
+        adopt(deps, &orgs).await?;
+    } else {
+        found.extend(strange);
+    }
+    for Disagreement { org, why, .. } in &found {
+        tracing::error!(org.id = %org, why = why.as_str(), "{org} is sealed: {why}");
+        deps.store.seal(*org);
+    }
     Ok(found)
+}
+
+/// Whether other replicas' word may be taken for what this one has never heard of: they watch the database they have been
+/// writing to, and none of them has an org that is sealed. Those that start at the same time are waited for.
+async fn others_vouch(deps: &Deps) -> Result<bool, Refusal> {
+    let asking = async {
+        loop {
+            match deps.store.others_say().await? {
+                Some(Word::None) => tokio::time::sleep(SHORTLY).await,
+                said => return Ok(said == Some(Word::Good)),
+            }
+        }
+    };
+    tokio::time::timeout(WORD_WITHIN, asking)
+        .await
+        .unwrap_or(Ok(false))
 }
 
 /// Writes down the orgs that were founded elsewhere while this process ran. It may never sign the log of one, and would
@@ -281,5 +297,8 @@ fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&LogRow>) -> Di
 
 /// How long a start may spend on asking the witness about every org.
 const WITNESS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a start waits for others that start as well.
+const WORD_WITHIN: Duration = Duration::from_secs(10);
+const SHORTLY: Duration = Duration::from_millis(250);
 /// Orgs looked at in one page.
 const PAGE: u64 = 500;

@@ -37,15 +37,19 @@ macro_rules! history {
                 "entries",
                 include_str!(concat!("../../migrations/", $dialect, "/0008_entries.sql")),
             ),
+            (
+                "word",
+                include_str!(concat!("../../migrations/", $dialect, "/0009_word.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 8] = history!("sqlite");
-const POSTGRES: [(&str, &str); 8] = history!("postgres");
+const SQLITE: [(&str, &str); 9] = history!("sqlite");
+const POSTGRES: [(&str, &str); 9] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 8;
+pub(super) const LATEST: i64 = 9;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

@@ -74,6 +74,7 @@ pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};
 pub use reach::reach;
 pub use refresh::{Claim, ClaimAsk, LONGEST_COOLDOWN, Lease};
+pub use replicas::Word;
 pub use retry::Contended;
 pub use revocations::{RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};

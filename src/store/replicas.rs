@@ -5,7 +5,10 @@
 //! once, by constraint, and the slower one is turned away.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,19 @@ use crate::domain::Randomness;
 pub(super) struct Replica {
     token: [u8; 16],
     name: Mutex<Arc<str>>,
+    /// Whether every org was compared with what is kept outside the database.
+    compared: AtomicBool,
+}
+
+/// What a replica says of the database; the highest of several counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// It has not compared yet.
+    None = 0,
+    /// It is the one that was written to.
+    Good = 1,
+    /// An org is sealed.
+    Sealed = 2,
 }
 
 impl Replica {
@@ -27,6 +43,7 @@ impl Replica {
             token,
             // On SQLite there is one process, and this is its name.
             name: Mutex::new(Arc::from("r1")),
+            compared: AtomicBool::new(false),
         })
     }
 }
@@ -54,10 +71,11 @@ impl Store {
         let mut tx = self.write_deployment().await?;
         let until = tx.now + LEASE;
         let token = self.replica.token.as_slice();
+        let word = self.word() as i64;
         let kept = tx
             .execute(
-                "UPDATE replicas SET expires_at = $2 WHERE token = $1",
-                params![token, until],
+                "UPDATE replicas SET expires_at = $2, word = $3 WHERE token = $1",
+                params![token, until, word],
             )
             .await?;
         if kept == 0 {
@@ -77,9 +95,9 @@ impl Store {
             };
             tx.change(
                 "replicas",
-                "INSERT INTO replicas (name, token, expires_at) VALUES ($1, $2, $3)
-                 ON CONFLICT (name) DO UPDATE SET token = $2, expires_at = $3",
-                params![&name, token, until],
+                "INSERT INTO replicas (name, token, expires_at, word) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (name) DO UPDATE SET token = $2, expires_at = $3, word = $4",
+                params![&name, token, until, word],
             )
             .await?;
             *self.replica.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
@@ -87,22 +105,47 @@ impl Store {
         tx.commit().await
     }
 
-    /// Whether another replica is alive beside this one.
+    /// Says to other replicas, from here on, that every org was compared with what is kept outside the database.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn has_peers(&self) -> Result<bool, StoreError> {
+    pub async fn vouch(&self) -> Result<(), StoreError> {
+        self.replica.compared.store(true, Ordering::Release);
+        self.renew_replica().await
+    }
+
+    fn word(&self) -> Word {
+        if self.sealed_orgs() > 0 {
+            Word::Sealed
+        } else if self.replica.compared.load(Ordering::Acquire) {
+            Word::Good
+        } else {
+            Word::None
+        }
+    }
+
+    /// What the other living replicas say of the database; `None` where there are none.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn others_say(&self) -> Result<Option<Word>, StoreError> {
         if matches!(*self.engine, Engine::Sqlite(_)) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut tx = self.read_deployment().await?;
         let row = tx
             .row(
-                "SELECT count(*) FROM replicas WHERE token <> $1 AND expires_at > $2",
+                "SELECT max(word) FROM replicas WHERE token <> $1 AND expires_at > $2",
                 params![self.replica.token.as_slice(), tx.now],
             )
             .await?;
-        Ok(row.map_or(Ok(0), |row| row.fields("replicas").count())? > 0)
+        let word = row.map_or(Ok(None), |row| row.fields("replicas").opt_int())?;
+        Ok(word.map(|word| match word {
+            0 => Word::None,
+            1 => Word::Good,
+            // What a newer version says is no word to take.
+            _ => Word::Sealed,
+        }))
     }
 
     /// Gives the name back; one that cannot be given back is free when its lease ends.

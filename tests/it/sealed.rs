@@ -306,6 +306,35 @@ async fn an_idle_replica_notices_too_that_its_database_was_put_back() {
     assert!(world.deps.store.has_lost_entries());
 }
 
+/// Whose word is worth what: nobody's who has not compared, and nobody's beside one that has an org sealed.
+#[tokio::test]
+async fn the_word_of_a_replica_is_taken_only_if_nothing_is_sealed_there() {
+    let world = World::on_postgres().await;
+    sequence::run(&world.deps, world.org).await.unwrap();
+    let sealed = async || {
+        let newcomer = world.replica_in(&world.data_dir()).await.unwrap();
+        let sealed = newcomer.store.is_sealed(world.org);
+        newcomer.store.close().await;
+        sealed
+    };
+    assert!(!sealed().await, "all is well");
+    world.deps.store.seal(world.org);
+    world.deps.store.renew_replica().await.unwrap();
+    assert!(sealed().await, "beside one that is sealed");
+    world.deps.store.unseal(world.org);
+    world.deps.store.renew_replica().await.unwrap();
+    assert!(!sealed().await, "after a recovery");
+
+    world.raw_sql("UPDATE replicas SET word = 0").await;
+    let compares = async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        world.deps.store.renew_replica().await.unwrap();
+    };
+    assert!(!tokio::join!(sealed(), compares).0, "once the other has compared");
+    world.raw_sql("UPDATE replicas SET word = 0").await;
+    assert!(sealed().await, "the other never compares");
+}
+
 /// Founded beside a replica that never signs its log.
 #[tokio::test]
 async fn a_replica_is_no_stranger_to_an_org_that_others_founded_while_it_ran() {
