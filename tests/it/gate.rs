@@ -15,7 +15,7 @@ use postern::{
         Clock, EntryId, Time,
         clock::FixedClock,
         decision::{Outcome, UnverifiedDecision},
-        entry::{EntryDraft, EntryType},
+        entry::{EntryDraft, EntryType, Epoch},
     },
     flows::{Refusal, actions, decide, found, vend},
     release::{Gate, GateRefusal, Statement},
@@ -262,14 +262,52 @@ async fn a_batch_that_panics_is_answered_and_the_gate_serves_the_next_one() {
     let world = World::new().await;
     let clock = Faulty(Arc::clone(&world.clock), AtomicBool::new(false));
     let gate = Gate::start(world.deps.store.clone(), Arc::new(clock));
-    let entry = || NewEntry {
+    let first = timeout(Duration::from_secs(60), gate.follow_up(world.org, entry(&world))).await;
+    assert!(matches!(first, Ok(Err(GateRefusal::Closed))), "{first:?}");
+    let next = timeout(Duration::from_secs(60), gate.follow_up(world.org, entry(&world))).await;
+    assert!(matches!(next, Ok(Ok(_))), "{next:?}");
+}
+
+fn entry(world: &World) -> NewEntry {
+    NewEntry {
         id: EntryId::new(world.clock.now(), &*world.deps.random).unwrap(),
         kind: EntryType::Decision,
         draft: EntryDraft::default(),
         sealed: None,
+    }
+}
+
+/// What a batch stands on may be read in one step with the guard. What the guard puts out stands on nothing.
+#[tokio::test]
+async fn stale_facts_write_nothing_beside_fresh_ones_in_the_same_batch() {
+    let world = World::new().await;
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let fresh = tx.epoch(world.org).await.unwrap().unwrap();
+    drop(tx);
+    let stale = Epoch {
+        counter: fresh.counter - 1,
+        ..fresh
     };
-    let first = timeout(Duration::from_secs(60), gate.follow_up(world.org, entry())).await;
-    assert!(matches!(first, Ok(Err(GateRefusal::Closed))), "{first:?}");
-    let next = timeout(Duration::from_secs(60), gate.follow_up(world.org, entry())).await;
-    assert!(matches!(next, Ok(Ok(_))), "{next:?}");
+    let state = |epoch| {
+        let statement = Statement {
+            org: world.org,
+            epoch,
+            idempotency: None,
+            entry: entry(&world),
+        };
+        (statement.entry.id, world.deps.gate.state(statement))
+    };
+    for _ in 0..2 {
+        // One runtime thread: all three stand in line before the lane looks.
+        let (first, second, third) = (state(fresh), state(stale), state(fresh));
+        let done = tokio::join!(first.1, second.1, third.1);
+        assert!(
+            matches!(done, (Ok(one), Err(GateRefusal::Stale), Ok(other)) if one == other),
+            "{done:?}"
+        );
+        let mut tx = world.deps.store.read(world.org).await.unwrap();
+        for (id, written) in [(first.0, true), (second.0, false), (third.0, true)] {
+            assert_eq!(tx.entry(world.org, id).await.unwrap().is_some(), written);
+        }
+    }
 }

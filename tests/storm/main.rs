@@ -35,10 +35,13 @@ mod replica;
 mod seed;
 mod storm;
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
-    match plan::Orders::given() {
-        Some(orders) => replica::run(orders).await,
-        None => storm::run().await,
-    }
+fn main() {
+    // What `postern serve` runs on.
+    let runtime = postern::http::server::runtime().unwrap();
+    runtime.block_on(async {
+        match plan::Orders::given() {
+            Some(orders) => replica::run(orders).await,
+            None => storm::run().await,
+        }
+    });
 }
