@@ -133,20 +133,18 @@ async fn what_is_no_plain_file_is_not_begun_as_an_export() {
     let folder = tempfile::tempdir().unwrap();
     let whole = include_str!("../../../tests/vectors/audit_export.jsonl");
     let elsewhere = folder.path().join("elsewhere");
-    let odd: [(&str, &dyn Fn(&std::path::Path)); 3] = [
-        ("link", &|path| {
-            std::os::unix::fs::symlink(&elsewhere, path).unwrap()
-        }),
-        ("folder", &|path| std::fs::create_dir(path).unwrap()),
-        ("pipe", &|path| {
+    let make = |name: &str, path: &std::path::Path| match name {
+        "link" => std::os::unix::fs::symlink(&elsewhere, path).unwrap(),
+        "folder" => std::fs::create_dir(path).unwrap(),
+        _ => {
             let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
             assert!(made.success());
-        }),
-    ];
-    for (name, make) in odd {
+        }
+    };
+    for name in ["link", "folder", "pipe"] {
         let out = folder.path().join(name);
         let unfinished = folder.path().join(format!("{name}.unfinished"));
-        make(&unfinished);
+        make(name, &unfinished);
         let line = ["audit", "export", "--out", out.to_str().unwrap()];
         let run = ran(&line, &KEY, log_of(whole)).await;
         assert_eq!(run.exit, 1, "{name}: {}", run.messages);
