@@ -213,8 +213,8 @@ async fn open_with(
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,
     });
-    seal::check(&deps).await?;
-    deps.store.vouch().await?;
+    let found = seal::check(&deps).await?;
+    deps.store.give_word(seal::word(&found)).await?;
     sweep::earlier_life(&deps).await?;
     // Before anybody can ask for these tokens, and before anybody asks the provider for them again.
     refresh::spooled::drain(&deps).await;

@@ -172,7 +172,7 @@ pub struct Limits {
     pub connections: usize,
     /// How long the headers of a request may take.
     pub header_timeout: Duration,
-    /// How long a connection may stay open between requests.
+    /// How long a connection may stay open between requests; no longer than headers may take while all are in use.
     pub idle_timeout: Duration,
     /// How long a handler may take that is neither a long poll nor a release.
     pub handler_timeout: Duration,

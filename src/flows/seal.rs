@@ -3,12 +3,12 @@
 //! An org whose database is older than the last checkpoint kept outside, contradicts it, or about which nothing is
 //! kept, is sealed: nothing is vended until an admin recovers. Revoking, pages and the log go on.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use crate::{
     audit::{Checkpoint, LogHead, merkle::root_plan},
     domain::{OrgId, entry::Epoch},
-    store::{Kept, LogRow, StoreError, Tx, Word},
+    store::{Kept, LogRow, OutsideError, StoreError, Tx, Word},
 };
 
 use super::{Deps, Refusal, audit, witness};
@@ -100,10 +100,7 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     let Some(outside) = deps.store.outside() else {
         return Ok(Vec::new());
     };
-    let mut kept = outside.kept().map_err(|error| {
-        tracing::error!(cause = %error, "what is kept outside the database cannot be read");
-        Refusal::StoreUnavailable(None)
-    })?;
+    let mut kept = outside.kept().map_err(unreadable)?;
     let (mut found, mut strange) = (Vec::new(), Vec::new());
     let mut after = None;
     let (mut asking, until) = (deps.witness.is_some(), deps.clock.since_boot() + WITNESS_WITHIN);
@@ -111,14 +108,19 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
         let orgs = deps.store.due().await?.orgs(after, PAGE).await?;
         after = orgs.last().copied();
         for org in &orgs {
-            let mut disagreement = compare(deps, *org, kept.remove(org)).await?;
-            if disagreement.is_none() && asking {
-                (disagreement, asking) = ask_witness(deps, *org, until).await?;
+            let disagreement = compare(deps, *org, kept.remove(org)).await?;
+            let is_strange = disagreement
+                .as_ref()
+                .is_some_and(|found| found.why == Why::NoRecord);
+            let mut witnessed = None;
+            if asking && (disagreement.is_none() || is_strange) {
+                (witnessed, asking) = ask_witness(deps, *org, until).await?;
             }
-            match disagreement {
-                None => {}
-                Some(disagreement) if disagreement.why == Why::NoRecord => strange.push(disagreement),
-                Some(disagreement) => found.push(disagreement),
+            match (disagreement, witnessed) {
+                (None, None) => {}
+                (Some(disagreement), None) if is_strange => strange.push(disagreement),
+                // Nobody's word outweighs the witness's.
+                (Some(disagreement), _) | (None, Some(disagreement)) => found.push(disagreement),
             }
         }
         if orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
@@ -128,7 +130,8 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     for (org, _) in kept {
         tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
     }
-    if !strange.is_empty() && others_vouch(deps).await? {
+    // A replica that has found something itself takes nobody's word.
+    if found.is_empty() && !strange.is_empty() && others_vouch(deps).await? {
         let orgs: Vec<OrgId> = strange.iter().map(|disagreement| disagreement.org).collect();
         adopt(deps, &orgs).await?;
     } else {
@@ -141,13 +144,25 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     Ok(found)
 }
 
+/// What a replica that has found this says to others.
+#[must_use]
+pub fn word(found: &[Disagreement]) -> Word {
+    if found.is_empty() {
+        Word::Good
+    } else if found.iter().all(|found| found.why == Why::NoRecord) {
+        Word::Strange
+    } else {
+        Word::Bad
+    }
+}
+
 /// Whether other replicas' word may be taken for what this one has never heard of: they watch the database they have been
 /// writing to, and none of them has an org that is sealed. Those that start at the same time are waited for.
 async fn others_vouch(deps: &Deps) -> Result<bool, Refusal> {
     let asking = async {
         loop {
-            match deps.store.others_say().await? {
-                Some(Word::None) => tokio::time::sleep(SHORTLY).await,
+            match deps.store.others_word().await? {
+                Some(Word::Unsaid) => tokio::time::sleep(SHORTLY).await,
                 said => return Ok(said == Some(Word::Good)),
             }
         }
@@ -157,24 +172,64 @@ async fn others_vouch(deps: &Deps) -> Result<bool, Refusal> {
         .unwrap_or(Ok(false))
 }
 
-/// Writes down the orgs that were founded elsewhere while this process ran. It may never sign the log of one, and would
-/// take it for a stranger when it starts again.
+/// Writes down what others did while this process ran: orgs they founded, moves, and logs they signed. It may never sign
+/// the log of one, and would take it for a stranger, or an older database for the newest, when it starts again.
 ///
 /// # Errors
 /// When the database cannot be read or the file cannot be written.
 pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
+    let Some(outside) = deps.store.outside() else {
+        return Ok(());
+    };
+    let (mut strange, mut ahead) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
-        let orgs = deps.store.due().await?.orgs(after, PAGE).await?;
-        after = orgs.last().copied();
-        // One that is sealed waits for its admin.
-        let strange = |org: &OrgId| !deps.store.knows_outside(*org) && !deps.store.is_sealed(*org);
-        let new: Vec<OrgId> = orgs.iter().copied().filter(strange).collect();
-        adopt(deps, &new).await?;
+        let orgs = deps.store.due().await?.reached(after, PAGE).await?;
+        after = orgs.last().map(|(org, _)| *org);
+        for (org, reached) in &orgs {
+            match deps.store.known_outside(*org) {
+                // One that is sealed waits for its admin.
+                _ if deps.store.is_sealed(*org) => {}
+                None => strange.push(*org),
+                Some(known) if known.is_behind(*reached) => ahead.push(*org),
+                Some(_) => {}
+            }
+        }
         if orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
-            return Ok(());
+            break;
         }
     }
+    adopt(deps, &strange).await?;
+    if ahead.is_empty() {
+        return Ok(());
+    }
+    let mut kept = outside.kept().map_err(unreadable)?;
+    let mut known = Vec::with_capacity(ahead.len());
+    for org in ahead {
+        // What does not go on from what is known is no news but evidence, and stays for the next start.
+        match compare(deps, org, kept.remove(&org)).await? {
+            None => known.push(state(deps, org).await?),
+            Some(found) => tracing::error!(org.id = %org, "{org}: {}", found.why),
+        }
+    }
+    deps.store.follow_outside(known).await.map_err(unwritable)
+}
+
+/// How far the database has come with an org.
+async fn state(deps: &Deps, org: OrgId) -> Result<(OrgId, Epoch, Option<LogRow>), Refusal> {
+    let mut tx = deps.store.read(org).await?;
+    let (inside, head) = inside(&mut tx, org).await?;
+    Ok((org, inside.epoch, head))
+}
+
+fn unreadable(error: OutsideError) -> Refusal {
+    tracing::error!(cause = %error, "what is kept outside the database cannot be read");
+    Refusal::StoreUnavailable(None)
+}
+
+fn unwritable(error: io::Error) -> Refusal {
+    tracing::error!(cause = %error, "the file outside the database cannot be written");
+    Refusal::StoreUnavailable(None)
 }
 
 /// Writes down orgs as the database has them, before anything else is: a replica that signs the log of one and ends before
@@ -185,14 +240,9 @@ async fn adopt(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
     }
     let mut known = Vec::with_capacity(orgs.len());
     for org in orgs {
-        let mut tx = deps.store.read(*org).await?;
-        let (inside, head) = inside(&mut tx, *org).await?;
-        known.push((*org, inside.epoch, head));
+        known.push(state(deps, *org).await?);
     }
-    deps.store.adopt_outside(known).await.map_err(|error| {
-        tracing::error!(cause = %error, "the file outside the database cannot be written");
-        Refusal::StoreUnavailable(None)
-    })
+    deps.store.adopt_outside(known).await.map_err(unwritable)
 }
 
 /// Asks the witness about one org, and says whether to go on asking: one that does not answer, or time that is up,

@@ -4,6 +4,7 @@ use crate::domain::{ConnectSessionId, EntryId, GrantId, OrgId, RevocationId, Tim
 
 use super::{
     StoreError,
+    outside::Reached,
     sql::{Row, Tx, Value, params},
 };
 
@@ -27,6 +28,29 @@ impl Due {
             "SELECT org_id FROM epochs WHERE org_id > $1 ORDER BY org_id LIMIT $2",
             params![behind(after), limit],
             org,
+        )
+        .await
+    }
+
+    /// How far every org has come, in the order of their ids: the counter of its epoch and the size of its log.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn reached(
+        &mut self,
+        after: Option<OrgId>,
+        limit: u64,
+    ) -> Result<Vec<(OrgId, Reached)>, StoreError> {
+        self.list(
+            "SELECT e.org_id, e.counter, coalesce(l.size, 0) FROM epochs e LEFT JOIN logs l ON l.org_id = e.org_id
+             WHERE e.org_id > $1 ORDER BY e.org_id LIMIT $2",
+            params![behind(after), limit],
+            |row| {
+                let mut fields = row.fields("epochs");
+                let org = fields.parse()?;
+                let (counter, size) = (fields.int()?, fields.count()?);
+                Ok((org, Reached { counter, size }))
+            },
         )
         .await
     }

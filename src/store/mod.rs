@@ -68,7 +68,7 @@ pub use looks::{Look, Looks, OrgRows};
 pub use notices::Notice;
 pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
-pub use outside::{Kept, MOST_MOVES, Outside, OutsideError};
+pub use outside::{Kept, MOST_MOVES, Outside, OutsideError, Reached};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};

@@ -6,7 +6,7 @@
 //! are told apart, older ones together count as one that ended everything.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -56,6 +56,23 @@ pub struct Kept {
     size: u64,
 }
 
+/// How far an org has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reached {
+    /// The counter of its epoch.
+    pub counter: i64,
+    /// The size of its log.
+    pub size: u64,
+}
+
+impl Reached {
+    /// Whether anything here lies behind the other.
+    #[must_use]
+    pub fn is_behind(self, other: Self) -> bool {
+        self.counter < other.counter || self.size < other.size
+    }
+}
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OutsideError {
@@ -89,8 +106,8 @@ pub struct Outside {
     path: PathBuf,
     /// Lines that are not in the file yet. Adding one never waits for the disk.
     waiting: Mutex<Vec<Line>>,
-    /// The orgs it says anything of, or is about to.
-    known: Mutex<HashSet<OrgId>>,
+    /// How far every org had come of which it says anything, or is about to.
+    known: Mutex<HashMap<OrgId, Reached>>,
     file: Mutex<Appending>,
     lock: File,
 }
@@ -123,7 +140,7 @@ impl Outside {
         Ok(Self {
             path,
             waiting: Mutex::default(),
-            known: Mutex::new(kept.into_keys().collect()),
+            known: Mutex::new(kept.iter().map(|(org, kept)| (*org, kept.reached())).collect()),
             file: Mutex::new(appending),
             lock,
         })
@@ -147,7 +164,15 @@ impl Outside {
     /// Takes lines; [`Outside::flush`] brings them to the disk, also a later one of somebody else.
     pub(super) fn add(&self, lines: impl IntoIterator<Item = Line>) {
         let lines: Vec<Line> = lines.into_iter().collect();
-        held(&self.known).extend(lines.iter().map(|line| line.org));
+        let mut known = held(&self.known);
+        for line in &lines {
+            let reached = known.entry(line.org).or_default();
+            reached.counter = reached.counter.max(line.epoch.counter);
+            if let Fact::Checkpoint { size, .. } = &line.fact {
+                reached.size = reached.size.max(*size);
+            }
+        }
+        drop(known);
         held(&self.waiting).extend(lines);
     }
 
@@ -159,9 +184,9 @@ impl Outside {
         self.on_disk(Self::flush_now).await
     }
 
-    /// Whether it says anything of an org, or is about to.
-    pub(super) fn knows(&self, org: OrgId) -> bool {
-        held(&self.known).contains(&org)
+    /// How far an org had come when the file last heard of it; `None` if it never has.
+    pub(super) fn knows(&self, org: OrgId) -> Option<Reached> {
+        held(&self.known).get(&org).copied()
     }
 
     /// Adds orgs that it says nothing of yet: all of them or, whenever the process dies, none.
@@ -172,14 +197,17 @@ impl Outside {
         self.on_disk(|this| {
             let mut appending = held(&this.file);
             let mut kept = read(&this.path).map_err(io::Error::other)?;
+            let mut adopted = BTreeMap::new();
             for line in lines {
                 // What the process has written of the org itself meanwhile is newer.
                 if !kept.contains_key(&line.org) {
-                    hear(&mut kept, line);
+                    hear(&mut adopted, line);
                 }
             }
+            let reached: Vec<_> = adopted.iter().map(|(org, kept)| (*org, kept.reached())).collect();
+            kept.append(&mut adopted);
             *appending = compact(&this.path, &kept)?;
-            held(&this.known).extend(kept.into_keys());
+            held(&this.known).extend(reached);
             Ok(())
         })
         .await
@@ -239,6 +267,13 @@ impl Kept {
             epoch,
             moved: BTreeMap::new(),
             size: 0,
+        }
+    }
+
+    fn reached(&self) -> Reached {
+        Reached {
+            counter: self.epoch.counter,
+            size: self.size,
         }
     }
 

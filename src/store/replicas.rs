@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -20,19 +20,33 @@ use crate::domain::Randomness;
 pub(super) struct Replica {
     token: [u8; 16],
     name: Mutex<Arc<str>>,
-    /// Whether every org was compared with what is kept outside the database.
-    compared: AtomicBool,
+    /// What it says of the database.
+    word: AtomicU8,
 }
 
-/// What a replica says of the database; the highest of several counts.
+/// What a replica says of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// It has not compared yet.
-    None = 0,
+    /// Nothing: it has not compared yet.
+    Unsaid = 0,
     /// It is the one that was written to.
     Good = 1,
-    /// An org is sealed.
-    Sealed = 2,
+    /// It has never heard of an org.
+    Strange = 2,
+    /// It is an older one, or another.
+    Bad = 3,
+}
+
+impl Word {
+    fn of(stored: i64) -> Self {
+        match stored {
+            0 => Self::Unsaid,
+            1 => Self::Good,
+            2 => Self::Strange,
+            // What a newer version says is nothing to rely on.
+            _ => Self::Bad,
+        }
+    }
 }
 
 impl Replica {
@@ -43,7 +57,7 @@ impl Replica {
             token,
             // On SQLite there is one process, and this is its name.
             name: Mutex::new(Arc::from("r1")),
-            compared: AtomicBool::new(false),
+            word: AtomicU8::new(Word::Unsaid as u8),
         })
     }
 }
@@ -105,47 +119,46 @@ impl Store {
         tx.commit().await
     }
 
-    /// Says to other replicas, from here on, that every org was compared with what is kept outside the database.
+    /// Says to other replicas, from here on, what this one found when it compared the database with what is kept outside.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn vouch(&self) -> Result<(), StoreError> {
-        self.replica.compared.store(true, Ordering::Release);
+    pub async fn give_word(&self, word: Word) -> Result<(), StoreError> {
+        self.replica.word.store(word as u8, Ordering::Release);
         self.renew_replica().await
     }
 
     fn word(&self) -> Word {
-        if self.sealed_orgs() > 0 {
-            Word::Sealed
-        } else if self.replica.compared.load(Ordering::Acquire) {
-            Word::Good
-        } else {
-            Word::None
+        match Word::of(self.replica.word.load(Ordering::Acquire).into()) {
+            // What was found since.
+            _ if self.has_lost_entries() => Word::Bad,
+            Word::Good if self.sealed_orgs() > 0 => Word::Bad,
+            word => word,
         }
     }
 
-    /// What the other living replicas say of the database; `None` where there are none.
+    /// What the other living replicas say of the database together; `None` where there are none. One that has to say
+    /// something against it outweighs all others, and one that has not compared yet is waited for.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn others_say(&self) -> Result<Option<Word>, StoreError> {
+    pub async fn others_word(&self) -> Result<Option<Word>, StoreError> {
         if matches!(*self.engine, Engine::Sqlite(_)) {
             return Ok(None);
         }
         let mut tx = self.read_deployment().await?;
-        let row = tx
-            .row(
-                "SELECT max(word) FROM replicas WHERE token <> $1 AND expires_at > $2",
+        let rows = tx
+            .rows(
+                "SELECT DISTINCT word FROM replicas WHERE token <> $1 AND expires_at > $2",
                 params![self.replica.token.as_slice(), tx.now],
             )
             .await?;
-        let word = row.map_or(Ok(None), |row| row.fields("replicas").opt_int())?;
-        Ok(word.map(|word| match word {
-            0 => Word::None,
-            1 => Word::Good,
-            // What a newer version says is no word to take.
-            _ => Word::Sealed,
-        }))
+        let said: Vec<Word> = rows
+            .into_iter()
+            .map(|row| Ok(Word::of(row.fields("replicas").int()?)))
+            .collect::<Result<_, StoreError>>()?;
+        let order = [Word::Bad, Word::Unsaid, Word::Good, Word::Strange];
+        Ok(order.into_iter().find(|word| said.contains(word)))
     }
 
     /// Gives the name back; one that cannot be given back is free when its lease ends.
@@ -157,7 +170,7 @@ impl Store {
             let mut tx = self.write_deployment().await?;
             let token = self.replica.token.as_slice();
             tx.execute(
-                "UPDATE replicas SET expires_at = 0 WHERE token = $1",
+                "UPDATE replicas SET expires_at = 0, word = 0 WHERE token = $1",
                 params![token],
             )
             .await?;

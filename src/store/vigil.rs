@@ -14,7 +14,7 @@ use crate::domain::{OrgId, entry::Epoch};
 
 use super::{
     LogRow, Store, StoreError,
-    outside::{Fact, Line, Outside},
+    outside::{Fact, Line, Outside, Reached},
     sql::{Tx, params},
 };
 
@@ -145,10 +145,10 @@ impl Store {
         self.vigil.outside.as_deref()
     }
 
-    /// Whether the file outside the database says anything of an org; without a file, nothing is missing.
+    /// How far an org had come when the file outside the database last heard of it; `None` if it never has.
     #[must_use]
-    pub fn knows_outside(&self, org: OrgId) -> bool {
-        self.outside().is_none_or(|outside| outside.knows(org))
+    pub fn known_outside(&self, org: OrgId) -> Option<Reached> {
+        self.outside()?.knows(org)
     }
 
     /// Writes how far the database has come with orgs that the file outside it says nothing of: with all of them or with
@@ -160,18 +160,21 @@ impl Store {
         let Some(outside) = &self.vigil.outside else {
             return Ok(());
         };
-        let line = |(org, epoch, head): (OrgId, Epoch, Option<LogRow>)| Line {
-            org,
-            epoch,
-            fact: match head {
-                Some(LogRow { size, checkpoint, .. }) => Fact::Checkpoint {
-                    size,
-                    note: checkpoint,
-                },
-                None => Fact::Began,
-            },
+        outside
+            .adopt(orgs.into_iter().flat_map(moved_by_others).collect())
+            .await
+    }
+
+    /// Writes how far others have brought orgs that the file outside the database knows.
+    ///
+    /// # Errors
+    /// When the disk does not take it now; it is tried again.
+    pub async fn follow_outside(&self, orgs: Vec<(OrgId, Epoch, Option<LogRow>)>) -> io::Result<()> {
+        let Some(outside) = &self.vigil.outside else {
+            return Ok(());
         };
-        outside.adopt(orgs.into_iter().map(line).collect()).await
+        outside.add(orgs.into_iter().flat_map(moved_by_others));
+        outside.flush().await
     }
 
     /// Brings to the disk what an earlier attempt could not.
@@ -237,4 +240,18 @@ impl Store {
         let found = row.map_or(Ok(0), |row| row.fields("writers").count())?;
         tx.expect_number(org, found)
     }
+}
+
+/// What others did to an org until now. It is not known what may have lost something by it: anything.
+fn moved_by_others((org, epoch, head): (OrgId, Epoch, Option<LogRow>)) -> impl Iterator<Item = Line> {
+    let moved = Fact::Moved {
+        kind: "all".to_owned(),
+        id: String::new(),
+    };
+    let signed = head.map(|LogRow { size, checkpoint, .. }| Fact::Checkpoint {
+        size,
+        note: checkpoint,
+    });
+    let line = move |fact| Line { org, epoch, fact };
+    std::iter::once(moved).chain(signed).map(line)
 }

@@ -345,10 +345,10 @@ async fn a_replica_is_no_stranger_to_an_org_that_others_founded_while_it_ran() {
     let second = founded("Second").await.unwrap().org;
     sequence::run(&world.deps, second).await.unwrap();
     seal::keep_up(&joined).await.unwrap();
-    assert!(joined.store.knows_outside(second));
+    assert!(joined.store.known_outside(second).is_some());
     let third = founded("Third").await.unwrap().org;
     sequence::run(&world.deps, third).await.unwrap();
-    assert!(!joined.store.knows_outside(third));
+    assert_eq!(joined.store.known_outside(third), None);
     // It ends before it hears of the third, and others still watch.
     joined.store.close().await;
     let again = world.replica_in(&dir).await.unwrap();
@@ -357,4 +357,37 @@ async fn a_replica_is_no_stranger_to_an_org_that_others_founded_while_it_ran() {
     world.deps.store.close().await;
     let alone = world.replica_in(&dir).await.unwrap();
     assert_eq!(alone.store.sealed_orgs(), 0, "alone");
+}
+
+/// An older database that others have moved on from is no newest one to a replica that only watched them.
+#[tokio::test]
+async fn what_others_moved_and_signed_is_known_to_a_replica_that_only_ran_beside_them() {
+    let world = World::on_postgres().await;
+    sequence::run(&world.deps, world.org).await.unwrap();
+    let dir = world.data_dir();
+    let joined = world.replica_in(&dir).await.unwrap();
+    let adopted = joined.store.known_outside(world.org).unwrap();
+    revoke(&world, Selector::All(true)).await;
+    sequence::run(&world.deps, world.org).await.unwrap();
+    let stale = joined.store.known_outside(world.org).unwrap();
+    assert_eq!(stale, adopted, "it has done nothing itself");
+    seal::keep_up(&joined).await.unwrap();
+    let followed = joined.store.known_outside(world.org).unwrap();
+    assert!(
+        followed.counter > adopted.counter && followed.size > adopted.size,
+        "{adopted:?}, {followed:?}"
+    );
+    joined.store.close().await;
+    world.deps.store.close().await;
+    world.raw_sql("UPDATE epochs SET counter = counter - 1").await;
+    let put_back = world.replica_in(&dir).await.unwrap();
+    assert!(put_back.store.is_sealed(world.org));
+    let found = seal::check(&put_back).await.unwrap();
+    let kept = found[0].kept.as_ref().unwrap();
+    let anything = ("all".to_owned(), String::new());
+    assert_eq!(
+        kept.moved.get(&anything),
+        Some(&followed.counter),
+        "what others ended is not known"
+    );
 }

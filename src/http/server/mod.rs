@@ -100,7 +100,7 @@ pub async fn serve(
     let patience = Patience {
         head: limits.header_timeout,
         idle: limits.idle_timeout,
-        places: Arc::clone(&slots),
+        slots: Arc::clone(&slots),
     };
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();

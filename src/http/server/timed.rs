@@ -1,4 +1,4 @@
-//! How long a connection may keep its place without sending a request.
+//! How long a connection may keep its slot without sending a request.
 //!
 //! hyper has one time for a request's head and for the silence before it. A head has to come fast; but a proxy in front
 //! keeps its connections for about a minute (nginx and AWS load balancers: 60 s unless told otherwise), and a `POST` that
@@ -22,17 +22,19 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// The two times, and whether others wait for the place.
+/// The two times, and whether others wait for the slot.
 #[derive(Debug, Clone)]
 pub(super) struct Patience {
     /// For a head, from its first byte or, of a new connection's first one, from the start.
     pub(super) head: Duration,
-    /// For silence between requests. No longer than for a head when every place is taken.
+    /// For silence between requests, and for a head that was sent before the answer to the one before it. No longer than for
+    /// a head when every slot is taken, the one among them that waits for the next connection.
     pub(super) idle: Duration,
-    pub(super) places: Arc<Semaphore>,
+    pub(super) slots: Arc<Semaphore>,
 }
 
-/// Whether a request of the connection is being answered. No time runs then: bodies and handlers have their own.
+/// Whether a request of the connection is being answered. No time runs then: a request's body and its handler have their
+/// own; an answer that is not read has none.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Busy(Arc<AtomicBool>);
 
@@ -77,11 +79,11 @@ impl<T> Timed<T> {
 
     /// Nothing has come. Ready when nothing may come any more.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Patience { head, idle, places } = &self.patience;
+        let Patience { head, idle, slots } = &self.patience;
         while self.look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let waited = now.saturating_duration_since(self.since);
-            let crowded = places.available_permits() == 0;
+            let crowded = slots.available_permits() == 0;
             let most = if self.begun || crowded { head } else { idle };
             let Some(left) = most.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 return Poll::Ready(());
