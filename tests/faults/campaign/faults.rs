@@ -101,6 +101,11 @@ impl Fault {
         matches!(self, Self::ReplicaKilled)
     }
 
+    /// Whether nothing can be written while it lasts.
+    pub(crate) fn breaks_the_store(self) -> bool {
+        matches!(self, Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull)
+    }
+
     pub(crate) async fn strike(self, whole: &Deployment, load: &Load) {
         match (self, &whole.store) {
             (Self::DatabaseGone, Store::Postgres(server)) => server.crash(),
