@@ -8,7 +8,7 @@ use std::{fmt, io, time::Duration};
 use crate::{
     audit::{Checkpoint, LogHead, merkle::root_plan},
     domain::{OrgId, entry::Epoch},
-    store::{Kept, LogRow, OutsideError, StoreError, Tx, Word},
+    store::{Kept, LogRow, StoreError, Tx, Word},
 };
 
 use super::{Deps, Refusal, audit, witness};
@@ -97,10 +97,9 @@ impl Disagreement {
 /// # Errors
 /// When the database or the file cannot be read.
 pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
-    let Some(outside) = deps.store.outside() else {
+    let Some(mut kept) = deps.store.kept_outside().await.map_err(unreadable)? else {
         return Ok(Vec::new());
     };
-    let mut kept = outside.kept().map_err(unreadable)?;
     let (mut found, mut strange) = (Vec::new(), Vec::new());
     let mut after = None;
     let (mut asking, until) = (deps.witness.is_some(), deps.clock.since_boot() + WITNESS_WITHIN);
@@ -131,7 +130,7 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
         tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
     }
     // A replica that has found something itself takes nobody's word.
-    if found.is_empty() && !strange.is_empty() && others_vouch(deps).await? {
+    if found.is_empty() && !strange.is_empty() && others_say_it_is_good(deps).await? {
         let orgs: Vec<OrgId> = strange.iter().map(|disagreement| disagreement.org).collect();
         adopt(deps, &orgs).await?;
     } else {
@@ -158,7 +157,7 @@ pub fn word(found: &[Disagreement]) -> Word {
 
 /// Whether other replicas' word may be taken for what this one has never heard of: they watch the database they have been
 /// writing to, and none of them has an org that is sealed. Those that start at the same time are waited for.
-async fn others_vouch(deps: &Deps) -> Result<bool, Refusal> {
+async fn others_say_it_is_good(deps: &Deps) -> Result<bool, Refusal> {
     let asking = async {
         loop {
             match deps.store.others_word().await? {
@@ -178,9 +177,10 @@ async fn others_vouch(deps: &Deps) -> Result<bool, Refusal> {
 /// # Errors
 /// When the database cannot be read or the file cannot be written.
 pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
-    let Some(outside) = deps.store.outside() else {
+    // A process that knows its database for another one learns nothing from it.
+    if deps.store.outside().is_none() || deps.store.has_lost_entries() {
         return Ok(());
-    };
+    }
     let (mut strange, mut ahead) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
@@ -203,7 +203,12 @@ pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
     if ahead.is_empty() {
         return Ok(());
     }
-    let mut kept = outside.kept().map_err(unreadable)?;
+    let mut kept = deps
+        .store
+        .kept_outside()
+        .await
+        .map_err(unreadable)?
+        .unwrap_or_default();
     let mut known = Vec::with_capacity(ahead.len());
     for org in ahead {
         // What does not go on from what is known is no news but evidence, and stays for the next start.
@@ -222,7 +227,7 @@ async fn state(deps: &Deps, org: OrgId) -> Result<(OrgId, Epoch, Option<LogRow>)
     Ok((org, inside.epoch, head))
 }
 
-fn unreadable(error: OutsideError) -> Refusal {
+fn unreadable(error: io::Error) -> Refusal {
     tracing::error!(cause = %error, "what is kept outside the database cannot be read");
     Refusal::StoreUnavailable(None)
 }

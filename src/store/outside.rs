@@ -168,8 +168,10 @@ impl Outside {
         for line in &lines {
             let reached = known.entry(line.org).or_default();
             reached.counter = reached.counter.max(line.epoch.counter);
-            if let Fact::Checkpoint { size, .. } = &line.fact {
-                reached.size = reached.size.max(*size);
+            match &line.fact {
+                Fact::Checkpoint { size, .. } => reached.size = reached.size.max(*size),
+                Fact::Recovered => reached.size = 0,
+                Fact::Began | Fact::Moved { .. } => {}
             }
         }
         drop(known);
@@ -213,10 +215,10 @@ impl Outside {
         .await
     }
 
-    async fn on_disk(
+    pub(super) async fn on_disk<T: Send + 'static>(
         self: &Arc<Self>,
-        act: impl FnOnce(&Self) -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
+        act: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let this = Arc::clone(self);
         tokio::task::spawn_blocking(move || act(&this))
             .await

@@ -2,7 +2,7 @@
 //! are sealed. A database that knows fewer entries than the process that wrote them was put back or swapped under it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     sync::{
         Arc, PoisonError, RwLock,
@@ -14,7 +14,7 @@ use crate::domain::{OrgId, entry::Epoch};
 
 use super::{
     LogRow, Store, StoreError,
-    outside::{Fact, Line, Outside, Reached},
+    outside::{Fact, Kept, Line, Outside, Reached},
     sql::{Tx, params},
 };
 
@@ -143,6 +143,18 @@ impl Store {
     #[must_use]
     pub fn outside(&self) -> Option<&Outside> {
         self.vigil.outside.as_deref()
+    }
+
+    /// Everything the file outside the database says, by org; `None` without a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or a line is damaged.
+    pub async fn kept_outside(&self) -> io::Result<Option<BTreeMap<OrgId, Kept>>> {
+        let Some(outside) = &self.vigil.outside else {
+            return Ok(None);
+        };
+        let kept = outside.on_disk(|outside| outside.kept().map_err(io::Error::other));
+        kept.await.map(Some)
     }
 
     /// How far an org had come when the file outside the database last heard of it; `None` if it never has.

@@ -74,10 +74,10 @@ impl Workers {
             with(deps, renew_name),
         ));
         tasks.spawn(every(
-            "newcomers",
-            NEWCOMERS_EVERY,
+            "others",
+            FOLLOW_EVERY,
             stopped.clone(),
-            with(deps, know_newcomers),
+            with(deps, follow_others),
         ));
         tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
         Self { tasks, stop }
@@ -99,7 +99,7 @@ async fn renew_name(deps: Arc<Deps>) -> Result<(), Refusal> {
     Ok(deps.store.renew_replica().await?)
 }
 
-async fn know_newcomers(deps: Arc<Deps>) -> Result<(), Refusal> {
+async fn follow_others(deps: Arc<Deps>) -> Result<(), Refusal> {
     seal::keep_up(&deps).await
 }
 
@@ -205,8 +205,8 @@ async fn every<R>(
 const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
 /// Copies of the log are at most this much older, while their receiver takes them.
 const SINK_EVERY: Duration = Duration::from_secs(1);
-/// An org founded elsewhere is known outside the database at most this much later, whoever signs its log.
-const NEWCOMERS_EVERY: Duration = Duration::from_secs(30);
+/// What other replicas do is known outside the database at most this much later.
+const FOLLOW_EVERY: Duration = Duration::from_secs(30);
 /// Revocations reach the provider at most this much later.
 const OUTBOX_EVERY: Duration = Duration::from_millis(500);
 /// A lost answer is asked for again, a token renewed ahead and a change told at most this much later.

@@ -171,15 +171,7 @@ async fn killed_in_a_rotation_without_a_grace_loses_nothing_silently() {
                 rotated && place != Failpoint::RefreshKept,
                 "{place:?}: lost for no reason: {answer}"
             );
-            assert_eq!(
-                (status, &answer["code"]),
-                (409, &json!("reconnect_required")),
-                "{place:?}"
-            );
-            let said = said(&server).await;
-            assert!(said.contains(&json!("rotation_lost")), "{place:?}: {said:?}");
-            server.connect().await;
-            nothing_is_lost(&server, place).await;
+            says_it_is_lost(&server, place, status, &answer).await;
         }
     })
     .await;
@@ -195,20 +187,25 @@ async fn killed_where_the_answer_to_a_rotation_without_a_grace_is_lost_says_so()
             for place in places.iter().copied() {
                 server.fault(lost_answer()).await;
                 killed(&mut server, place).await;
-                let (status, refusal) = settled(&server, place.as_str()).await;
-                assert_eq!(
-                    (status, &refusal["code"]),
-                    (409, &json!("reconnect_required")),
-                    "{place:?}"
-                );
-                let said = said(&server).await;
-                assert!(said.contains(&json!("rotation_lost")), "{place:?}: {said:?}");
-                server.connect().await;
-                nothing_is_lost(&server, place).await;
+                let (status, answer) = settled(&server, place.as_str()).await;
+                says_it_is_lost(&server, place, status, &answer).await;
             }
         },
     )
     .await;
+}
+
+/// The rotation is lost: the person is asked to connect again, learns why, and then everything works.
+async fn says_it_is_lost(server: &Server, place: Failpoint, status: u16, answer: &Value) {
+    assert_eq!(
+        (status, &answer["code"]),
+        (409, &json!("reconnect_required")),
+        "{place:?}"
+    );
+    let said = said(server).await;
+    assert!(said.contains(&json!("rotation_lost")), "{place:?}: {said:?}");
+    server.connect().await;
+    nothing_is_lost(server, place).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

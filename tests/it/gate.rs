@@ -277,7 +277,7 @@ fn entry(world: &World) -> NewEntry {
     }
 }
 
-/// What a batch stands on may be read in one step with the guard. What the guard puts out stands on nothing.
+/// What the guard puts out writes nothing, whoever else is in its batch.
 #[tokio::test]
 async fn stale_facts_write_nothing_beside_fresh_ones_in_the_same_batch() {
     let world = World::new().await;

@@ -1,11 +1,11 @@
 //! A database that is older than what is kept outside of it starts sealed, and recovery gives nothing back.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use postern::{
     domain::{GrantId, connector::Category},
     flows::{
-        Refusal, apply, found,
+        Deps, Refusal, apply, found,
         recover::{self, Plan, Vouch},
         revoke::{self, Ask},
         seal, sequence,
@@ -226,6 +226,17 @@ async fn a_database_of_which_nothing_is_kept_outside_is_sealed_until_somebody_vo
     vend(&world, grant).await.unwrap();
 }
 
+/// A replica that ends knows every org at its next starts, beside others and alone.
+async fn starts_unsealed_again(world: &World, dir: &Path, replica: Arc<Deps>) {
+    replica.store.close().await;
+    let again = world.replica_in(dir).await.unwrap();
+    assert_eq!(again.store.sealed_orgs(), 0, "beside others");
+    again.store.close().await;
+    world.deps.store.close().await;
+    let alone = world.replica_in(dir).await.unwrap();
+    assert_eq!(alone.store.sealed_orgs(), 0, "alone");
+}
+
 /// It signs one org's log, and ends before it has come to the other's.
 #[tokio::test]
 async fn a_replica_that_joined_others_is_no_stranger_to_any_org_when_it_starts_again() {
@@ -243,13 +254,7 @@ async fn a_replica_that_joined_others_is_no_stranger_to_any_org_when_it_starts_a
     );
     assert!(kept[&second.org].checkpoint.is_some(), "{kept:?}");
     sequence::run(&joined, world.org).await.unwrap();
-    joined.store.close().await;
-    let again = world.replica_in(&dir).await.unwrap();
-    assert_eq!(again.store.sealed_orgs(), 0, "beside others");
-    again.store.close().await;
-    world.deps.store.close().await;
-    let alone = world.replica_in(&dir).await.unwrap();
-    assert_eq!(alone.store.sealed_orgs(), 0, "alone");
+    starts_unsealed_again(&world, &dir, joined).await;
 }
 
 #[tokio::test]
@@ -350,13 +355,7 @@ async fn a_replica_is_no_stranger_to_an_org_that_others_founded_while_it_ran() {
     sequence::run(&world.deps, third).await.unwrap();
     assert_eq!(joined.store.known_outside(third), None);
     // It ends before it hears of the third, and others still watch.
-    joined.store.close().await;
-    let again = world.replica_in(&dir).await.unwrap();
-    assert_eq!(again.store.sealed_orgs(), 0, "beside others");
-    again.store.close().await;
-    world.deps.store.close().await;
-    let alone = world.replica_in(&dir).await.unwrap();
-    assert_eq!(alone.store.sealed_orgs(), 0, "alone");
+    starts_unsealed_again(&world, &dir, joined).await;
 }
 
 /// An older database that others have moved on from is no newest one to a replica that only watched them.
