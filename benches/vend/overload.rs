@@ -14,6 +14,7 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
     let time = Duration::from_millis(if short() { 500 } else { 3_000 });
     let (mut goodput, mut refused, mut share) = (Vec::new(), Vec::new(), Vec::new());
     let (mut served_tail, mut late) = (Vec::new(), Vec::new());
+    let mut few = Vec::new();
     let (mut alone, mut beside, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..PAIRS {
         machine.look(served.world.dir.path())?;
@@ -32,6 +33,12 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
         }
         share.push(seen.refused.count / (seen.refused.count + seen.served.count));
         late.push(seen.unsent);
+
+        // Two orgs that both ask for all there is: neither has more than its share under way.
+        let two: Vec<_> = served.tenants.iter().take(2).collect();
+        let both: Vec<_> = two.iter().map(|one| served.request("/v1/vend", one)).collect();
+        let both = load::run(&served.address, both.into(), 64, time)?.per_second;
+        few.push(both / peak);
 
         // The last org asks now and then; the first asks for twice of what there is.
         let last = served.tenants.last().ok_or("no org")?;
@@ -71,6 +78,7 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
         ("at twice the capacity: p99 of what was refused, ms", refused),
         ("at twice the capacity: p99 of what was served, ms", served_tail),
         ("at twice the capacity: requests that were never sent", late),
+        ("two busy orgs: vends/s / those of a hundred", few),
         ("another org alone: p99, ms", alone),
         ("another org beside one org's flood: p99, ms", beside),
         ("another org: p99 beside the flood / alone", ratio),

@@ -59,17 +59,17 @@ pub struct Answer {
 /// # Errors
 /// The refusals of protocol §6 up to the decision itself; a deny is an answer here.
 pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answer, Refusal> {
-    let _place = deps.gate.enter(caller.org, caller.agent)?;
+    let mut place = deps.gate.enter(caller.org, caller.agent)?;
     for attempt in 0..ATTEMPTS {
         let Some(prepared) = actions::current(deps, caller, ask).await? else {
             deps.facts.again(deps, caller.org, attempt).await?;
             continue;
         };
-        let turn = deps.gate.turn(caller.org).await;
+        deps.gate.turn(caller.org, &mut place).await;
         let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
         let id = DecisionId::new(decided.at, &*deps.random)?;
         let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?;
-        drop(turn);
+        place.judged();
         let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
         let message = decided.evaluation.model_message.clone();
         let entry = saying(deps, &prepared, EntryType::Decision, draft, message).await?;

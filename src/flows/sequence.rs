@@ -304,7 +304,7 @@ fn broken(org: OrgId, cause: &str) -> Refusal {
 }
 
 /// Entries placed in one transaction, shared among the writers that wait.
-const BATCH: u64 = 512;
+const BATCH: u64 = 128;
 /// So many of each writer, however many writers there are.
 const LEAST_SHARE: u64 = 32;
 /// Orgs, or entries of a log, read at once.

@@ -97,9 +97,9 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
     let idempotency = idempotency::key(deps, caller, ask);
     idempotency::unused(deps, caller, idempotency.as_ref()).await?;
 
-    let turn = deps.gate.turn(caller.org).await;
+    deps.gate.turn(caller.org, place).await;
     let judged = judge(deps, &prepared, ask);
-    drop(turn);
+    place.judged();
     let (decided, verified) = match judged {
         Ok(Judged::Allowed(decided, verified)) => (decided, verified),
         Ok(Judged::Rejected(error)) => return rejected(deps, caller, &prepared, error).await,

@@ -12,6 +12,8 @@ use std::{
 
 use crate::domain::{AgentId, OrgId};
 
+use super::turns::Turn;
+
 /// How many may be inside.
 #[derive(Debug, Clone, Copy)]
 struct Room {
@@ -65,7 +67,10 @@ struct Org {
 /// A place inside; dropping it makes room.
 #[derive(Debug)]
 #[must_use]
-pub struct Place(Option<Taken>);
+pub struct Place {
+    taken: Option<Taken>,
+    turn: Option<Turn>,
+}
 
 #[derive(Debug)]
 struct Taken {
@@ -102,7 +107,10 @@ impl Admission {
         *of_org.agents.entry(agent).or_default() += 1;
         drop(inside);
         let inside = Arc::clone(&self.inside);
-        Ok(Place(Some(Taken { inside, org, agent })))
+        Ok(Place {
+            taken: Some(Taken { inside, org, agent }),
+            turn: None,
+        })
     }
 }
 
@@ -140,9 +148,27 @@ impl Place {
         .await
     }
 
+    /// Goes on with this turn.
+    pub(super) fn has_turn(&mut self, turn: Turn) {
+        self.turn = Some(turn);
+    }
+
+    /// It was judged: the processor is free for the next one.
+    pub fn judged(&mut self) {
+        if let Some(turn) = &mut self.turn {
+            turn.judged();
+        }
+    }
+
+    /// Gives up its turn, to wait for another one.
+    pub(super) fn without_turn(&mut self) {
+        self.turn = None;
+    }
+
     /// Makes room for somebody else.
     pub fn leave(&mut self) {
-        let Some(Taken { inside, org, agent }) = self.0.take() else {
+        self.without_turn();
+        let Some(Taken { inside, org, agent }) = self.taken.take() else {
             return;
         };
         let mut inside = locked(&inside);

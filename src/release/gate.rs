@@ -20,7 +20,7 @@ use super::{
     admission::{Admission, Full, Place},
     lane::{self, Line, Waiting},
     queues::Ticket,
-    turns::{Turn, Turns},
+    turns::Turns,
     verify::VerifiedDecision,
 };
 
@@ -209,8 +209,11 @@ impl Gate {
     }
 
     /// Waits until it is the org's turn to be judged: few are ready for the processors at a time, each org in turn.
-    pub async fn turn(&self, org: OrgId) -> Turn {
-        self.turns.next(org).await
+    /// Nothing may be waited for then before [`Place::judged`].
+    pub async fn turn(&self, org: OrgId, place: &mut Place) {
+        // Nobody has two: who comes again waits again.
+        place.without_turn();
+        place.has_turn(self.turns.next(org).await);
     }
 
     /// Spends the decision, writes the entry and reads the secret, all or nothing.

@@ -15,5 +15,4 @@ pub mod verify;
 
 pub use admission::{Full, Place};
 pub use gate::{AuditReceipt, DeadReceipt, Gate, GateRefusal, Release, Statement};
-pub use turns::Turn;
 pub use verify::{DecisionError, Expected, TrustedKey, VerifiedDecision};

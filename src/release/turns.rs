@@ -3,11 +3,17 @@
 //!
 //! Without turns, whoever is let in stands for it in the runtime's own queue, which knows no orgs: a refusal of microseconds
 //! waits there for all of them, and so does another org's only call. Here few are ready to run at a time, each org in turn.
-//! Nothing here does I/O.
+//! And while several orgs come, none may have more than a few calls between their turn and their answer: with every
+//! processor busy for one org, another's call would wait for one at each of its steps. Nothing here does I/O.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::domain::OrgId;
 
@@ -19,26 +25,52 @@ pub(super) struct Turns(Arc<Mutex<Line>>);
 
 #[derive(Debug)]
 struct Line {
-    /// How many more may have a turn.
+    /// How many more may be judged at this moment.
     free: usize,
-    waiting: Queues<oneshot::Sender<Turn>>,
+    /// How many of one org may be under way while others come.
+    share: usize,
+    waiting: Queues<(OrgId, oneshot::Sender<Turn>)>,
+    under_way: HashMap<OrgId, UnderWay>,
+    last: Last,
 }
 
-/// A turn; dropping it makes it the next one's. Nothing may be waited for while it is held.
+#[derive(Debug, Default)]
+struct UnderWay {
+    count: usize,
+    /// Nobody else of the org has a turn before one of these ends.
+    held: bool,
+}
+
+/// The two orgs that came last, the later one first.
+#[derive(Debug, Default)]
+struct Last([Option<(OrgId, Instant)>; 2]);
+
+/// A turn to be judged, and after that the way to the answer; both end when it is dropped. Nothing may be waited for before
+/// [`Turn::judged`].
 #[derive(Debug)]
 #[must_use]
-pub struct Turn(Option<Arc<Mutex<Line>>>);
+pub(super) struct Turn {
+    line: Option<Arc<Mutex<Line>>>,
+    org: OrgId,
+    judging: bool,
+}
 
 impl Turns {
     /// As many at a time as keep so many processors busy.
     pub(super) fn new(processors: usize) -> Self {
-        Self::of(processors.saturating_mul(PER_PROCESSOR))
+        Self::of(
+            processors.saturating_mul(PER_PROCESSOR),
+            processors.saturating_mul(SHARE_PER_PROCESSOR),
+        )
     }
 
-    fn of(free: usize) -> Self {
+    fn of(free: usize, share: usize) -> Self {
         Self(Arc::new(Mutex::new(Line {
             free,
+            share,
             waiting: Queues::new(usize::MAX),
+            under_way: HashMap::new(),
+            last: Last::default(),
         })))
     }
 
@@ -46,40 +78,145 @@ impl Turns {
     pub(super) async fn next(&self, org: OrgId) -> Turn {
         let given = {
             let mut line = locked(&self.0);
-            if line.free > 0 {
-                line.free -= 1;
-                return Turn(Some(Arc::clone(&self.0)));
+            let now = Instant::now();
+            line.last.saw(org, now);
+            if line.free > 0 && !line.must_wait(org, now) {
+                line.begin(org, now);
+                return Turn::given(&self.0, org);
             }
             let (give, given) = oneshot::channel();
-            line.waiting.join(org, give);
+            line.waiting.join(org, (org, give));
+            line.hold_if_full(org, now);
             given
         };
         // The line lives as long as `self`: it would have to lose a turn. Order is all that is lost then.
-        given.await.unwrap_or(Turn(None))
+        given.await.unwrap_or(Turn {
+            line: None,
+            org,
+            judging: false,
+        })
+    }
+}
+
+impl Line {
+    fn must_wait(&self, org: OrgId, now: Instant) -> bool {
+        let count = self.under_way.get(&org).map_or(0, |of_org| of_org.count);
+        count >= self.share && self.last.others(org, now)
+    }
+
+    fn begin(&mut self, org: OrgId, now: Instant) {
+        self.free -= 1;
+        self.under_way.entry(org).or_default().count += 1;
+        self.hold_if_full(org, now);
+    }
+
+    fn hold_if_full(&mut self, org: OrgId, now: Instant) {
+        if !self.must_wait(org, now) {
+            return;
+        }
+        let of_org = self.under_way.entry(org).or_default();
+        if !mem::replace(&mut of_org.held, true) {
+            self.waiting.hold(org);
+        }
+    }
+
+    /// One of the org has its answer.
+    fn end(&mut self, org: OrgId) {
+        if let Entry::Occupied(mut of_org) = self.under_way.entry(org) {
+            of_org.get_mut().count -= 1;
+            // Whether it is full is looked at again with whoever is next.
+            let held = mem::take(&mut of_org.get_mut().held);
+            if of_org.get().count == 0 {
+                of_org.remove();
+            }
+            if held {
+                self.waiting.free(org);
+            }
+        }
+    }
+
+    /// Who is next, if anybody may be.
+    fn next(&mut self) -> Option<(OrgId, oneshot::Sender<Turn>)> {
+        let now = Instant::now();
+        while self.free > 0 {
+            let (org, give) = self.waiting.take(1).pop()?;
+            if give.is_closed() {
+                continue;
+            }
+            self.begin(org, now);
+            return Some((org, give));
+        }
+        None
+    }
+}
+
+impl Last {
+    fn saw(&mut self, org: OrgId, now: Instant) {
+        if self.0[0].is_some_and(|(last, _)| last != org) {
+            self.0.swap(0, 1);
+        }
+        self.0[0] = Some((org, now));
+    }
+
+    /// Whether another org came lately.
+    fn others(&self, org: OrgId, now: Instant) -> bool {
+        let [last, before] = self.0;
+        let other = if last.is_some_and(|(last, _)| last == org) {
+            before
+        } else {
+            last
+        };
+        other.is_some_and(|(_, at)| now.saturating_duration_since(at) < LATELY)
+    }
+}
+
+impl Turn {
+    fn given(line: &Arc<Mutex<Line>>, org: OrgId) -> Self {
+        Self {
+            line: Some(Arc::clone(line)),
+            org,
+            judging: true,
+        }
+    }
+
+    /// The processor is free for the next one.
+    pub(super) fn judged(&mut self) {
+        if let Some(line) = &self.line
+            && mem::take(&mut self.judging)
+        {
+            locked(line).free += 1;
+            pass_on(line);
+        }
+    }
+
+    /// What it took is given back; who is next is not asked.
+    fn give_back(&mut self) -> Option<Arc<Mutex<Line>>> {
+        let line = self.line.take()?;
+        let mut taken = locked(&line);
+        taken.free += usize::from(self.judging);
+        taken.end(self.org);
+        drop(taken);
+        Some(line)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(line) = self.0.take() else { return };
-        while let Some(next) = pass_on(&line) {
-            match next.send(Self(Some(Arc::clone(&line)))) {
-                Ok(()) => return,
-                // Whoever is gone gives nothing back: the turn is still here to be passed on.
-                Err(mut turn) => turn.0 = None,
-            }
+        if let Some(line) = self.give_back() {
+            pass_on(&line);
         }
     }
 }
 
-/// Who is next; with nobody waiting, the turn is free again.
-fn pass_on(line: &Mutex<Line>) -> Option<oneshot::Sender<Turn>> {
-    let mut line = locked(line);
-    let next = line.waiting.take(1).pop();
-    if next.is_none() {
-        line.free += 1;
+/// Gives turns to whoever may have one.
+fn pass_on(line: &Arc<Mutex<Line>>) {
+    loop {
+        let next = locked(line).next();
+        let Some((org, give)) = next else { return };
+        if let Err(mut gone) = give.send(Turn::given(line, org)) {
+            gone.give_back();
+        }
     }
-    next
 }
 
 fn locked(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
@@ -88,6 +225,10 @@ fn locked(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
 
 /// One that is judged and one that is next: no processor waits for whoever is woken.
 const PER_PROCESSOR: usize = 2;
+/// So many of one org keep a processor about half busy (docs/benchmarks.md).
+const SHARE_PER_PROCESSOR: usize = 4;
+/// An org that came within this time may come again.
+const LATELY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -120,7 +261,7 @@ mod tests {
 
     #[test]
     fn there_are_so_many_turns_and_whoever_comes_first_waits_for_nobody() {
-        let turns = Turns::of(2);
+        let turns = Turns::of(2, 9);
         let (_, first) = come(&turns, 1);
         let (_, second) = come(&turns, 1);
         let (mut third, none) = come(&turns, 1);
@@ -131,7 +272,7 @@ mod tests {
 
     #[test]
     fn another_org_is_next_however_many_of_the_first_wait() {
-        let turns = Turns::of(1);
+        let turns = Turns::of(1, 9);
         let (_, held) = come(&turns, 1);
         let mut flood: Vec<_> = (0..100).map(|_| come(&turns, 1).0).collect();
         let (mut other, none) = come(&turns, 2);
@@ -147,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_turn_of_somebody_who_is_gone_goes_to_the_next() {
-        let turns = Turns::of(1);
+        let turns = Turns::of(1, 9);
         let (_, held) = come(&turns, 1);
         let (gone, _) = come(&turns, 1);
         let (told, _) = come(&turns, 1);
@@ -161,5 +302,60 @@ mod tests {
         drop((turn, last));
         assert_eq!(locked(&turns.0).free, 1);
         assert_eq!(Arc::strong_count(&turns.0), 1, "nothing is left over");
+    }
+
+    /// Judged, and not answered yet.
+    fn under_way(turn: Option<Turn>) -> Turn {
+        let mut turn = turn.unwrap();
+        turn.judged();
+        turn
+    }
+
+    #[test]
+    fn an_org_that_comes_alone_may_have_everybody_under_way() {
+        let turns = Turns::of(1, 2);
+        let all: Vec<_> = (0..100).map(|_| under_way(come(&turns, 1).1)).collect();
+        assert_eq!(locked(&turns.0).under_way[&org(1)].count, 100);
+        drop(all);
+        assert!(locked(&turns.0).under_way.is_empty());
+    }
+
+    #[test]
+    fn while_others_come_an_org_has_its_share_under_way_and_no_more() {
+        let turns = Turns::of(2, 2);
+        let mut all: Vec<_> = (0..3).map(|_| under_way(come(&turns, 1).1)).collect();
+        let other = under_way(come(&turns, 2).1);
+        let (mut waits, none) = come(&turns, 1);
+        assert!(none.is_none(), "although nobody is judged");
+        all.pop();
+        assert!(look(&mut waits).is_none(), "two are under way still");
+        all.pop();
+        let turn = look(&mut waits);
+        assert!(turn.is_some());
+        let (gone, none) = come(&turns, 1);
+        assert!(none.is_none(), "two are under way again");
+        drop((gone, all, turn, other));
+        let line = locked(&turns.0);
+        assert_eq!(line.free, 2);
+        assert!(line.under_way.is_empty());
+    }
+
+    #[test]
+    fn an_org_comes_alone_when_no_other_has_come_for_a_while() {
+        let (mut last, now) = (Last::default(), Instant::now());
+        last.saw(org(1), now);
+        last.saw(org(1), now);
+        assert!(!last.others(org(1), now));
+        assert!(last.others(org(2), now));
+        last.saw(org(2), now);
+        last.saw(org(2), now + LATELY / 2);
+        last.saw(org(3), now + LATELY / 2);
+        assert!(last.others(org(1), now + LATELY));
+        assert!(last.others(org(3), now + LATELY), "the second");
+        let late = now + LATELY / 2 + LATELY;
+        assert!(!last.others(org(3), late));
+        last.saw(org(2), late);
+        assert!(!last.others(org(2), late), "the third came too long ago");
+        assert!(last.others(org(3), late));
     }
 }
