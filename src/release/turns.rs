@@ -7,7 +7,7 @@
 //! processor busy for one org, another's call would wait for one at each of its steps. Nothing here does I/O.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -122,16 +122,18 @@ impl Line {
 
     /// One of the org has its answer.
     fn end(&mut self, org: OrgId) {
-        if let Entry::Occupied(mut of_org) = self.under_way.entry(org) {
-            of_org.get_mut().count -= 1;
-            // Whether it is full is looked at again with whoever is next.
-            let held = mem::take(&mut of_org.get_mut().held);
-            if of_org.get().count == 0 {
-                of_org.remove();
-            }
-            if held {
+        let Some(of_org) = self.under_way.get_mut(&org) else {
+            return;
+        };
+        of_org.count -= 1;
+        if of_org.count == 0 {
+            if of_org.held {
                 self.waiting.free(org);
             }
+            self.under_way.remove(&org);
+        } else if of_org.held && !self.must_wait(org, Instant::now()) {
+            self.waiting.free(org);
+            self.under_way.entry(org).or_default().held = false;
         }
     }
 
