@@ -86,8 +86,8 @@ pub(super) async fn finish(deps: &Arc<Deps>, org: OrgId, entry: EntryId, end: (u
     tracing::warn!(entry.id = %entry, "the idempotency key of {entry} could not be finished yet");
     let deps = Arc::clone(deps);
     tokio::spawn(async move {
-        for wait in PAUSES {
-            tokio::time::sleep(wait).await;
+        for _ in 0..TRIES {
+            tokio::time::sleep(AGAIN).await;
             if finished(&deps, org, entry, end).await.is_ok() {
                 return;
             }
@@ -145,12 +145,8 @@ pub fn ended(refusal: &Refusal) -> (u16, &'static str) {
 pub(super) const RELEASED: (u16, &str) = (200, "released");
 /// How long a key is remembered (protocol §5).
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// How long to wait before each further try to finish a key; two minutes in all.
-const PAUSES: [Duration; 6] = [
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-    Duration::from_secs(15),
-    Duration::from_secs(40),
-    Duration::from_secs(60),
-];
+/// How long to wait before each further try to finish a key. Often: whoever repeats it when the database is back is to be told
+/// how the call ended.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is tried.
+const TRIES: u32 = 120;

@@ -2,7 +2,7 @@
 //! before the provider is asked, the key unwrapped before that, the answer kept only if nobody else was faster,
 //! and beside the database if that is gone.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use crate::{
     crypto::digest,
@@ -12,7 +12,7 @@ use crate::{
     },
     failpoints::Failpoint,
     release::seal::Prepared,
-    store::{Claim, ClaimAsk, SecretKind, SecretRow},
+    store::{Claim, ClaimAsk, Look, SecretKind, SecretRow},
 };
 
 use super::{Deps, Refusal};
@@ -30,7 +30,7 @@ pub use failed::give_up;
 pub use flights::{Flights, Obtained};
 
 use failed::Failed;
-use flights::{Pilot, Seat};
+use flights::{Pilot, Seat, Turn};
 
 /// What is wanted of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,27 +95,67 @@ async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> R
 }
 
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
-    let (mut place, mut call) = (None, None);
+    let mut place = None;
     if let Some(connector) = deps.catalogue.get(&seen.connector) {
         // In a crowd it is enough to look once, when it is this one's turn. But a provider that does not answer must not keep
         // anybody from a token that is there already.
-        place = tokio::time::timeout(CROWD, deps.flights.place(connector))
-            .await
-            .ok();
+        let mut own = pin!(deps.flights.place(connector));
+        let onlooker = async {
+            tokio::time::sleep(CROWD).await;
+            let _permit = deps.flights.onlooker().await;
+            look(deps, seen, want).await
+        };
+        place = Some(tokio::select! {
+            biased;
+            place = &mut own => place,
+            found = onlooker => match found? {
+                Found::Token(token) => return Ok(token),
+                Found::Nothing(_) => own.await,
+            },
+        });
     }
+    // Boxed: whoever waits in the crowd takes up tens of kilobytes less.
+    Box::pin(with_a_place(deps, seen, want, place)).await
+}
+
+/// What is found before the provider is asked.
+enum Found {
+    /// A token that will do.
+    Token(Obtained),
+    /// None.
+    Nothing(Look),
+}
+
+async fn look(deps: &Deps, seen: &Grant, want: &Want) -> Result<Found, Refusal> {
+    if deps.spool.holds(seen.id) {
+        // INVARIANT: the provider is not asked again while its last answer waits to be entered.
+        Box::pin(spooled::drain_grant(deps, seen.id)).await?;
+    }
+    let look = deps.looks.look(seen.org, seen.id, want.kind()).await?;
+    let mut look = look.ok_or(Refusal::NotFound)?;
+    standing(&look.grant)?;
+    let now = look.now;
+    Ok(
+        match look.current.take_if(|current| will_do(current, want, now)) {
+            Some(row) => Found::Token(Obtained { row, is_fresh: false }),
+            None => Found::Nothing(look),
+        },
+    )
+}
+
+async fn with_a_place(
+    deps: &Deps,
+    seen: &Grant,
+    want: &Want,
+    mut place: Option<Turn>,
+) -> Result<Obtained, Refusal> {
+    let mut call = None;
     for _attempt in 0..ATTEMPTS {
-        if deps.spool.holds(seen.id) {
-            // INVARIANT: the provider is not asked again while its last answer waits to be entered.
-            spooled::drain_grant(deps, seen.id).await?;
-        }
-        let look = deps.looks.look(seen.org, seen.id, want.kind()).await?;
-        let look = look.ok_or(Refusal::NotFound)?;
+        let look = match look(deps, seen, want).await? {
+            Found::Token(token) => return Ok(token),
+            Found::Nothing(look) => look,
+        };
         let grant = &look.grant;
-        standing(grant)?;
-        if let Some(row) = look.current.filter(|current| will_do(current, want, look.now)) {
-            let is_fresh = false;
-            return Ok(Obtained { row, is_fresh });
-        }
         if look.is_held {
             // Another replica is asking: its answer will be ours. Whoever waits for that needs no place.
             (place, call) = (None, None);

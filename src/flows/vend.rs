@@ -102,9 +102,10 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
     place.judged();
     let (decided, verified) = match judged {
         Ok(Judged::Allowed(decided, verified)) => (decided, verified),
-        Ok(Judged::Rejected(error)) => return rejected(deps, caller, &prepared, error).await,
+        Ok(Judged::Rejected(error)) => return Box::pin(rejected(deps, caller, &prepared, error)).await,
         Ok(Judged::Denied(decided)) => {
-            return match decide::deny(deps, caller, &prepared, ask, decided, idempotency).await {
+            let denied = decide::deny(deps, caller, &prepared, ask, decided, idempotency);
+            return match Box::pin(denied).await {
                 Ok(never) => match never {},
                 Err(Denied::Stale) => Ok(Try::Again),
                 Err(Denied::Refused(refusal)) => Err(refusal),
@@ -120,9 +121,11 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
     let ready = make_ready(deps, &prepared, rung.mode, &verified);
     let ready = match place.until_it_waits(ready).await {
         Err(Refusal::GrantNeedsReconnect(_)) => {
-            return Err(reconnect(deps, caller, ask, &prepared).await);
+            return Err(Box::pin(reconnect(deps, caller, ask, &prepared)).await);
         }
-        Err(Refusal::DecisionRejected(error)) => return rejected(deps, caller, &prepared, error).await,
+        Err(Refusal::DecisionRejected(error)) => {
+            return Box::pin(rejected(deps, caller, &prepared, error)).await;
+        }
         Err(Refusal::NotNarrowed) => {
             return Err(Refusal::ModeUnavailable(decided.modes.without(Mode::Token)));
         }
@@ -400,8 +403,10 @@ async fn leave(
 ) -> Result<Vended, Refusal> {
     let entry = receipt.entry();
     if rung.mode == Mode::Execute {
-        let answer = match execute::run(deps, prepared, receipt, ready).await {
-            Err(Refusal::GrantNeedsReconnect(_)) => return Err(reconnect(deps, caller, ask, prepared).await),
+        let answer = match Box::pin(execute::run(deps, prepared, receipt, ready)).await {
+            Err(Refusal::GrantNeedsReconnect(_)) => {
+                return Err(Box::pin(reconnect(deps, caller, ask, prepared)).await);
+            }
             other => other?,
         };
         return Ok(Vended::Executed {

@@ -336,9 +336,9 @@ impl Store {
     async fn begin(&self, mode: Mode, reach: Reach<'_>) -> Result<Tx, StoreError> {
         // The hot lane and everything else are two writers of the log.
         let lane = if mode == Mode::Gate { "hot" } else { "cold" };
-        let mut tx = self
-            .begin_as(mode, reach, format!("{}/{lane}", self.replica()))
-            .await?;
+        let writer = format!("{}/{lane}", self.replica());
+        // Boxed: it is large, and part of everything that reads or writes anything.
+        let mut tx = Box::pin(self.begin_as(mode, reach, writer)).await?;
         if mode != Mode::Read {
             tx.begun = Some(Arc::clone(&self.begun));
         }

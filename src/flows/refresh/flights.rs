@@ -22,6 +22,7 @@ pub struct Flights {
     places: Turns,
     calls: Turns,
     background: Arc<Semaphore>,
+    onlookers: Arc<Semaphore>,
 }
 
 type UnderWay = Arc<Mutex<HashMap<GrantId, Flight>>>;
@@ -45,6 +46,7 @@ impl Default for Flights {
             places: Turns::new(PLACES, PLACES_PER_HOST),
             calls: Turns::new(CALLS, CALLS_PER_HOST),
             background: Arc::new(Semaphore::new(BACKGROUND)),
+            onlookers: Arc::new(Semaphore::new(ONLOOKERS)),
         }
     }
 }
@@ -159,6 +161,11 @@ impl Flights {
         self.places.next(connector).await
     }
 
+    /// Waits until it may look without a place: those that have one are to find the database free.
+    pub(super) async fn onlooker(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.onlookers).acquire_owned().await.ok()
+    }
+
     /// Waits for a turn to call the connector's authorization server.
     pub(super) async fn call(&self, connector: &Connector) -> Turn {
         self.calls.next(connector).await
@@ -189,5 +196,7 @@ const CALLS_PER_HOST: usize = 56;
 const PLACES: usize = 3 * CALLS;
 /// The same of one provider.
 const PLACES_PER_HOST: usize = 3 * CALLS_PER_HOST;
+/// How many may look at a time without a place.
+const ONLOOKERS: usize = 16;
 /// How many refreshes at a time may be for nobody who waits.
 const BACKGROUND: usize = 32;

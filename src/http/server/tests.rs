@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// More than the kernel keeps for anybody.
+const LARGE: usize = 64 << 20;
+
 #[derive(Debug)]
 struct Sevens;
 
@@ -55,6 +58,7 @@ impl Running {
         );
         let app = Router::new()
             .route("/", get(|| async { "hello" }))
+            .route("/large", get(|| async { vec![b'a'; LARGE] }))
             .route("/panic", get(|| async { explode() }))
             .route("/broken", get(|| async { Problem::internal("the cause") }))
             .route(
@@ -264,6 +268,62 @@ async fn an_idle_connection_makes_room_when_all_are_in_use() {
     let mut idle = used(&running).await;
     assert!(running.get("/").await.ends_with("hello"));
     assert_eq!(read_all(&mut idle).await, "");
+}
+
+/// A connection on which something large is to be read.
+async fn asked_for_much(running: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let request = format!(
+        "GET /large HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        running.address
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Whether it was cut before it was written to its end.
+async fn was_cut(mut stream: TcpStream) -> bool {
+    let mut bytes = Vec::new();
+    let _reset = stream.read_to_end(&mut bytes).await;
+    bytes.len() < LARGE
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_cut() {
+    let running = Running::start(short()).await;
+    let stream = asked_for_much(&running).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(was_cut(stream).await);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_makes_room_when_all_are_in_use() {
+    let running = Running::start(Limits {
+        connections: 1,
+        idle_timeout: Duration::from_secs(60),
+        ..short()
+    })
+    .await;
+    let stream = asked_for_much(&running).await;
+    assert!(running.get("/").await.ends_with("hello"));
+    assert!(was_cut(stream).await);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_slowly_is_written_to_its_end() {
+    let running = Running::start(short()).await;
+    let mut stream = asked_for_much(&running).await;
+    let (began, mut read, mut piece) = (Instant::now(), 0, vec![0; 8 << 20]);
+    loop {
+        let some = stream.read_exact(&mut piece).await;
+        if some.is_err() {
+            break;
+        }
+        read += piece.len();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(began.elapsed() > Duration::from_millis(1_600));
+    assert!(read >= LARGE - piece.len(), "{read}");
 }
 
 #[tokio::test]

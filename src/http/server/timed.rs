@@ -1,4 +1,4 @@
-//! How long a connection may keep its slot without sending a request.
+//! How long a connection may keep its slot without sending a request, or without reading the answer to one.
 //!
 //! hyper has one time for a request's head and for the silence before it. A head has to come fast; but a proxy in front
 //! keeps its connections for about a minute (nginx and AWS load balancers: 60 s unless told otherwise), and a `POST` that
@@ -27,14 +27,15 @@ use tokio::{
 pub(super) struct Patience {
     /// For a head, from its first byte or, of a new connection's first one, from the start.
     pub(super) head: Duration,
-    /// For silence between requests, and for a head that was sent before the answer to the one before it. No longer than for
-    /// a head when every slot is taken, the one among them that waits for the next connection.
+    /// For silence between requests, for a head that was sent before the answer to the one before it, and for a client that
+    /// takes nothing more of an answer. No longer than for a head when every slot is taken, the one among them that waits
+    /// for the next connection.
     pub(super) idle: Duration,
     pub(super) slots: Arc<Semaphore>,
 }
 
 /// Whether a request of the connection is being answered. No time runs then: a request's body and its handler have their
-/// own; an answer that is not read has none.
+/// own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Busy(Arc<AtomicBool>);
 
@@ -45,7 +46,7 @@ impl Busy {
     }
 }
 
-/// A connection whose reads fail once it has been waited for too long.
+/// A connection whose reads and writes fail once it has been waited for too long.
 #[derive(Debug)]
 pub(super) struct Timed<T> {
     inner: T,
@@ -56,6 +57,8 @@ pub(super) struct Timed<T> {
     /// When what is waited for now began: a head, or the silence.
     since: Instant,
     look: Pin<Box<Sleep>>,
+    /// Since when nothing of an answer can be written, and when that is looked at next.
+    stuck: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl<T> Timed<T> {
@@ -67,6 +70,7 @@ impl<T> Timed<T> {
             begun: true,
             since,
             look: Box::pin(tokio::time::sleep_until(since + patience.head)),
+            stuck: None,
             patience,
         }
     }
@@ -79,17 +83,48 @@ impl<T> Timed<T> {
 
     /// Nothing has come. Ready when nothing may come any more.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Patience { head, idle, slots } = &self.patience;
-        while self.look.as_mut().poll(cx).is_ready() {
+        let may_idle = !self.begun;
+        self.patience
+            .poll_over(may_idle, self.since, self.look.as_mut(), cx)
+    }
+
+    /// What is written fails once the client has taken nothing for too long.
+    fn unless_stuck<W>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<W>>) -> Poll<io::Result<W>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let (since, look) = self.stuck.get_or_insert_with(|| {
             let now = Instant::now();
-            let waited = now.saturating_duration_since(self.since);
+            (now, Box::pin(tokio::time::sleep_until(now + self.patience.head)))
+        });
+        self.patience
+            .poll_over(true, *since, look.as_mut(), cx)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the answer is not read")))
+    }
+}
+
+impl Patience {
+    /// Whether what began to be waited for at `since` has been waited for too long; else `look` wakes the task when to ask
+    /// again.
+    fn poll_over(
+        &self,
+        may_idle: bool,
+        since: Instant,
+        mut look: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let Self { head, idle, slots } = self;
+        while look.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let waited = now.saturating_duration_since(since);
             let crowded = slots.available_permits() == 0;
-            let most = if self.begun || crowded { head } else { idle };
+            let most = if may_idle && !crowded { idle } else { head };
             let Some(left) = most.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 return Poll::Ready(());
             };
             // It may become crowded, and a head may begin, without the time being set anew.
-            self.look.as_mut().reset(now + left.min(*head));
+            look.as_mut().reset(now + left.min(*head));
         }
         Poll::Pending
     }
@@ -122,11 +157,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.written();
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.unless_stuck(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.unless_stuck(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -139,7 +176,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.written();
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.unless_stuck(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

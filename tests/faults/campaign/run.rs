@@ -112,7 +112,7 @@ impl Campaign {
             }
         };
         row.check(settled);
-        row.check(checks::repeated_keys_say_the_same(&deployment, fault, struck, &mut asked).await);
+        row.check(checks::repeated_keys_say_the_same(&deployment, fault, &mut asked).await);
         row.check(checks::one_renewal_serves_all(&deployment, &mut self.numbers()).await);
         let seen = Seen::look(&deployment).await;
         let logs = match [0, 1].map(|tenant| Log::export(&deployment, tenant)) {
