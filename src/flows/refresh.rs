@@ -123,7 +123,7 @@ enum Found {
     /// A token that will do.
     Token(Obtained),
     /// None.
-    Nothing(Look),
+    Nothing(Box<Look>),
 }
 
 async fn look(deps: &Deps, seen: &Grant, want: &Want) -> Result<Found, Refusal> {
@@ -138,7 +138,7 @@ async fn look(deps: &Deps, seen: &Grant, want: &Want) -> Result<Found, Refusal> 
     Ok(
         match look.current.take_if(|current| will_do(current, want, now)) {
             Some(row) => Found::Token(Obtained { row, is_fresh: false }),
-            None => Found::Nothing(look),
+            None => Found::Nothing(Box::new(look)),
         },
     )
 }
