@@ -14,7 +14,7 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
     let time = Duration::from_millis(if short() { 500 } else { 3_000 });
     let (mut goodput, mut refused, mut share) = (Vec::new(), Vec::new(), Vec::new());
     let (mut served_tail, mut late) = (Vec::new(), Vec::new());
-    let mut few = Vec::new();
+    let mut two_busy = Vec::new();
     let (mut alone, mut beside, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..PAIRS {
         machine.look(served.world.dir.path())?;
@@ -38,7 +38,7 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
         let two: Vec<_> = served.tenants.iter().take(2).collect();
         let both: Vec<_> = two.iter().map(|one| served.request("/v1/vend", one)).collect();
         let both = load::run(&served.address, both.into(), 64, time)?.per_second;
-        few.push(both / peak);
+        two_busy.push(both / peak);
 
         // The last org asks now and then; the first asks for twice of what there is.
         let last = served.tenants.last().ok_or("no org")?;
@@ -78,7 +78,7 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
         ("at twice the capacity: p99 of what was refused, ms", refused),
         ("at twice the capacity: p99 of what was served, ms", served_tail),
         ("at twice the capacity: requests that were never sent", late),
-        ("two busy orgs: vends/s / those of a hundred", few),
+        ("two busy orgs: vends/s / those of a hundred", two_busy),
         ("another org alone: p99, ms", alone),
         ("another org beside one org's flood: p99, ms", beside),
         ("another org: p99 beside the flood / alone", ratio),

@@ -12,7 +12,7 @@ use crate::{
         entry::{EntryDecision, EntryDraft, EntryType},
     },
     policy::{Evaluation, OrgPermit, notary},
-    release::{DecisionError, Expected, GateRefusal, Statement, TrustedKey, VerifiedDecision, verify},
+    release::{DecisionError, Expected, GateRefusal, Place, Statement, TrustedKey, VerifiedDecision, verify},
     store::{IdempotencyKey, NewEntry},
 };
 
@@ -72,7 +72,8 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
         place.judged();
         let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
         let message = decided.evaluation.model_message.clone();
-        let entry = saying(deps, &prepared, EntryType::Decision, draft, message).await?;
+        let entry = saying(deps, &prepared, EntryType::Decision, draft, message);
+        let entry = place.turn_until_it_waits(entry).await?;
         let entry_id = entry.id;
         match deps
             .gate
@@ -96,7 +97,10 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
                     entry: entry_id,
                 });
             }
-            Err(GateRefusal::Stale) => deps.facts.again(deps, caller.org, attempt).await?,
+            Err(GateRefusal::Stale) => {
+                place.without_turn();
+                deps.facts.again(deps, caller.org, attempt).await?;
+            }
             Err(refusal) => return Err(gate_refusal(deps, caller.org, None, refusal).await),
         }
     }
@@ -218,6 +222,7 @@ pub async fn deny(
     ask: &Ask,
     decided: Decided,
     idempotency: Option<IdempotencyKey>,
+    place: &mut Place,
 ) -> Result<std::convert::Infallible, Denied> {
     // Approvals come later: an escalation is a deny that says so.
     let (reason, message) = match decided.evaluation.outcome {
@@ -235,7 +240,8 @@ pub async fn deny(
     let (jws, claims) = sign(deps, prepared, ask, &decided, id)?;
     let mut draft = draft(prepared, ask, &decided, Some((&claims, &jws)));
     draft.reason = Some(reason.clone());
-    let entry = saying(deps, prepared, EntryType::Decision, draft, message.clone()).await?;
+    let entry = saying(deps, prepared, EntryType::Decision, draft, message.clone());
+    let entry = place.turn_until_it_waits(entry).await?;
     let entry_id = entry.id;
     let digest = idempotency.as_ref().map(|key| key.digest.clone());
     let idempotency = idempotency.map(|key| IdempotencyKey {

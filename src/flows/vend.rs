@@ -84,7 +84,10 @@ async fn attempt(deps: &Arc<Deps>, caller: Caller, ask: &Ask, mut place: Place) 
     for attempt in 0..ATTEMPTS {
         match once(deps, caller, ask, &mut place).await? {
             Try::Done(vended) => return Ok(*vended),
-            Try::Again => deps.facts.again(deps, caller.org, attempt).await?,
+            Try::Again => {
+                place.without_turn();
+                deps.facts.again(deps, caller.org, attempt).await?;
+            }
         }
     }
     Err(Refusal::Unsettled)
@@ -102,21 +105,30 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
     place.judged();
     let (decided, verified) = match judged {
         Ok(Judged::Allowed(decided, verified)) => (decided, verified),
-        Ok(Judged::Rejected(error)) => return Box::pin(rejected(deps, caller, &prepared, error)).await,
+        Ok(Judged::Rejected(error)) => {
+            place.without_turn();
+            return Box::pin(rejected(deps, caller, &prepared, error)).await;
+        }
         Ok(Judged::Denied(decided)) => {
-            let denied = decide::deny(deps, caller, &prepared, ask, decided, idempotency);
+            let denied = decide::deny(deps, caller, &prepared, ask, decided, idempotency, place);
             return match Box::pin(denied).await {
                 Ok(never) => match never {},
                 Err(Denied::Stale) => Ok(Try::Again),
                 Err(Denied::Refused(refusal)) => Err(refusal),
             };
         }
-        Ok(Judged::Without(refusal)) => return unless_stale(deps, caller, refusal).await,
+        Ok(Judged::Without(refusal)) => {
+            place.without_turn();
+            return unless_stale(deps, caller, refusal).await;
+        }
         Err(refusal) => return Err(refusal),
     };
     let rung = match rung(ask, &decided, &verified) {
         Ok(rung) => rung,
-        Err(refusal) => return unless_stale(deps, caller, refusal).await,
+        Err(refusal) => {
+            place.without_turn();
+            return unless_stale(deps, caller, refusal).await;
+        }
     };
     let ready = make_ready(deps, &prepared, rung.mode, &verified);
     let ready = match place.until_it_waits(ready).await {
@@ -336,7 +348,8 @@ async fn release(
     });
     draft.mode = Some(rung.mode);
     draft.generation = Some(ready.row.generation);
-    let entry = decide::sealed(deps, &prepared, EntryType::Release, draft).await?;
+    let entry = decide::sealed(deps, &prepared, EntryType::Release, draft);
+    let entry = place.turn_until_it_waits(entry).await?;
     let decision = claims.jti.clone();
     let digest = idempotency.as_ref().map(|key| key.digest.clone());
     let keyed = digest.is_some();

@@ -137,18 +137,28 @@ impl Place {
     /// Does this work. As soon as it has to wait, the place is given up: whoever waits for a provider needs none of what
     /// is scarce here, and is not refused afterwards either.
     pub async fn until_it_waits<F: Future>(&mut self, work: F) -> F::Output {
+        self.giving_up(Self::leave, work).await
+    }
+
+    /// Does this work. As soon as it has to wait, the turn is given up, and the place kept: a key service that is asked again
+    /// for each call must not be asked by more than there is room for.
+    pub async fn turn_until_it_waits<F: Future>(&mut self, work: F) -> F::Output {
+        self.giving_up(Self::without_turn, work).await
+    }
+
+    async fn giving_up<F: Future>(&mut self, give_up: fn(&mut Self), work: F) -> F::Output {
         let mut work = pin!(work);
         std::future::poll_fn(|context| {
             let polled = work.as_mut().poll(context);
             if polled.is_pending() {
-                self.leave();
+                give_up(self);
             }
             polled
         })
         .await
     }
 
-    /// Goes on with this turn.
+    /// Goes on with this turn. Nobody has two.
     pub(super) fn has_turn(&mut self, turn: Turn) {
         self.turn = Some(turn);
     }
@@ -160,8 +170,8 @@ impl Place {
         }
     }
 
-    /// Gives up its turn, to wait for another one.
-    pub(super) fn without_turn(&mut self) {
+    /// Gives up its turn, to wait for something else or for another one.
+    pub fn without_turn(&mut self) {
         self.turn = None;
     }
 

@@ -181,11 +181,12 @@ impl Gate {
     }
 
     fn start_with(store: Store, clock: Arc<dyn Clock>, durability: Durability) -> Self {
-        let (line, wake) = lane::start(store, Arc::clone(&clock), durability);
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let turns = Turns::new(processors);
+        let (line, wake) = lane::start(store, Arc::clone(&clock), durability, turns.clone());
         Self {
             admission: Admission::new(processors),
-            turns: Turns::new(processors),
+            turns,
             line,
             wake,
             clock,
@@ -209,11 +210,10 @@ impl Gate {
     }
 
     /// Waits until it is the org's turn to be judged: few are ready for the processors at a time, each org in turn.
-    /// Nothing may be waited for then before [`Place::judged`].
+    /// Nothing may be waited for from then on but [`Place::judged`], and after that nothing but the gate; whoever has to tries
+    /// again [`Place::without_turn`].
     pub async fn turn(&self, org: OrgId, place: &mut Place) {
-        // Nobody has two: who comes again waits again.
-        place.without_turn();
-        place.has_turn(self.turns.next(org).await);
+        place.has_turn(self.turns.wait(org).await);
     }
 
     /// Spends the decision, writes the entry and reads the secret, all or nothing.

@@ -17,7 +17,7 @@ use crate::{
     store::{Contended, Durability, GateAnswer, GateItem, Store, StoreError},
 };
 
-use super::queues::Queues;
+use super::{queues::Queues, turns::Turns};
 
 /// Everybody who waits for the lane.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub(super) fn start(
     store: Store,
     clock: Arc<dyn Clock>,
     durability: Durability,
+    turns: Turns,
 ) -> (Arc<Line>, mpsc::Sender<()>) {
     // Room for one: whoever is awake already looks at everything.
     let (wake, woken) = mpsc::channel(1);
@@ -53,6 +54,7 @@ pub(super) fn start(
         store,
         clock,
         durability,
+        turns,
         line: Arc::clone(&line),
         wake: wake.downgrade(),
     };
@@ -86,6 +88,8 @@ struct Lane {
     store: Store,
     clock: Arc<dyn Clock>,
     durability: Durability,
+    /// Are told how long a commit takes.
+    turns: Turns,
     line: Arc<Line>,
     wake: mpsc::WeakSender<()>,
 }
@@ -178,6 +182,8 @@ impl Lane {
             .retry(|| async {
                 let begun = self.clock.since_boot();
                 let done = self.store.run_gate(items, self.durability).await?;
+                self.turns
+                    .committed(self.clock.since_boot().saturating_sub(begun));
                 Ok((done, begun))
             })
             .await

@@ -90,6 +90,11 @@ impl<T> Queues<T> {
         }
     }
 
+    /// The org that is served next.
+    pub(super) fn first(&self) -> Option<OrgId> {
+        self.turns.front().copied()
+    }
+
     /// The next batch: one of each org in turn, until `most` are taken or each org has its share or nobody is left.
     pub(super) fn take(&mut self, most: usize) -> Vec<T> {
         let mut batch = Vec::with_capacity(most.min(self.waiting));
