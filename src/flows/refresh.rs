@@ -2,12 +2,13 @@
 //! before the provider is asked, the key unwrapped before that, the answer kept only if nobody else was faster,
 //! and beside the database if that is gone.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     crypto::digest,
     domain::{
         ScopeSet, Time,
+        connector::Connector,
         grant::{Grant, GrantState, ReconnectReason},
     },
     failpoints::Failpoint,
@@ -27,10 +28,10 @@ mod late;
 pub mod spooled;
 
 pub use failed::give_up;
-pub use flights::{Flights, Obtained};
+pub use flights::{Flights, Obtained, Turn};
 
 use failed::Failed;
-use flights::{Pilot, Seat, Turn};
+use flights::{Pilot, Seat};
 
 /// What is wanted of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,27 +96,44 @@ async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> R
 }
 
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
-    let mut place = None;
-    if let Some(connector) = deps.catalogue.get(&seen.connector) {
-        // In a crowd it is enough to look once, when it is this one's turn. But a provider that does not answer must not keep
-        // anybody from a token that is there already.
-        let mut own = pin!(deps.flights.place(connector));
-        let onlooker = async {
-            tokio::time::sleep(CROWD).await;
-            let _permit = deps.flights.onlooker().await;
-            look(deps, seen, want).await
-        };
-        place = Some(tokio::select! {
-            biased;
-            place = &mut own => place,
-            found = onlooker => match found? {
-                Found::Token(token) => return Ok(token),
-                Found::Nothing(_) => own.await,
-            },
-        });
+    let connector = deps.catalogue.get(&seen.connector).ok_or(Refusal::NotFound)?;
+    match place(deps, seen, want, connector).await? {
+        Waited::Token(token) => Ok(token),
+        // Boxed: whoever waits in the crowd takes up tens of kilobytes less.
+        Waited::Place(place) => Box::pin(with_a_place(deps, seen, want, connector, place)).await,
     }
-    // Boxed: whoever waits in the crowd takes up tens of kilobytes less.
-    Box::pin(with_a_place(deps, seen, want, place)).await
+}
+
+/// What waiting for a place came to.
+enum Waited {
+    /// It is this one's turn.
+    Place(Turn),
+    /// Somebody else got a token that will do.
+    Token(Obtained),
+}
+
+/// Waits for a place. In a crowd it is enough to look when there is one; but a provider that does not answer must not keep
+/// anybody from a token that is there already.
+async fn place(deps: &Deps, seen: &Grant, want: &Want, connector: &Connector) -> Result<Waited, Refusal> {
+    tokio::select! {
+        biased;
+        place = deps.flights.place(connector) => Ok(Waited::Place(place)),
+        token = look_on(deps, seen, want) => token.map(Waited::Token),
+    }
+}
+
+/// Looks now and then, without a place, until there is a token that will do. It may be dropped at any moment.
+async fn look_on(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
+    let mut pause = CROWD;
+    loop {
+        tokio::time::sleep(pause).await;
+        let _permit = deps.flights.onlooker().await;
+        match look(deps, seen, want).await? {
+            Found::Token(token) => return Ok(token),
+            Found::Nothing(look) if look.is_held => pause = POLL,
+            Found::Nothing(_) => pause = CROWD,
+        }
+    }
 }
 
 /// What is found before the provider is asked.
@@ -127,10 +145,6 @@ enum Found {
 }
 
 async fn look(deps: &Deps, seen: &Grant, want: &Want) -> Result<Found, Refusal> {
-    if deps.spool.holds(seen.id) {
-        // INVARIANT: the provider is not asked again while its last answer waits to be entered.
-        Box::pin(spooled::drain_grant(deps, seen.id)).await?;
-    }
     let look = deps.looks.look(seen.org, seen.id, want.kind()).await?;
     let mut look = look.ok_or(Refusal::NotFound)?;
     standing(&look.grant)?;
@@ -147,10 +161,15 @@ async fn with_a_place(
     deps: &Deps,
     seen: &Grant,
     want: &Want,
-    mut place: Option<Turn>,
+    connector: &Connector,
+    turn: Turn,
 ) -> Result<Obtained, Refusal> {
-    let mut call = None;
+    let (mut turn, mut call) = (Some(turn), None);
     for _attempt in 0..ATTEMPTS {
+        if deps.spool.holds(seen.id) {
+            // INVARIANT: the provider is not asked again while its last answer waits to be entered.
+            Box::pin(spooled::drain_grant(deps, seen.id)).await?;
+        }
         let look = match look(deps, seen, want).await? {
             Found::Token(token) => return Ok(token),
             Found::Nothing(look) => look,
@@ -158,15 +177,17 @@ async fn with_a_place(
         let grant = &look.grant;
         if look.is_held {
             // Another replica is asking: its answer will be ours. Whoever waits for that needs no place.
-            (place, call) = (None, None);
+            (turn, call) = (None, None);
             tokio::time::sleep(POLL).await;
             continue;
         }
-        let connector = deps.catalogue.get(&grant.connector).ok_or(Refusal::NotFound)?;
         let since = deps.clock.since_boot();
         let is_old = || deps.clock.since_boot().saturating_sub(since) > FRESH;
-        if place.is_none() {
-            place = Some(deps.flights.place(connector).await);
+        if turn.is_none() {
+            match place(deps, seen, want, connector).await? {
+                Waited::Place(place) => turn = Some(place),
+                Waited::Token(token) => return Ok(token),
+            }
             if is_old() {
                 continue;
             }
@@ -199,7 +220,7 @@ async fn with_a_place(
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),
             Claim::Moved => continue,
             Claim::Held => {
-                (place, call) = (None, None);
+                (turn, call) = (None, None);
                 tokio::time::sleep(POLL).await;
                 continue;
             }
@@ -258,7 +279,7 @@ fn will_do(current: &SecretRow, want: &Want, now: Time) -> bool {
 const SOON: Duration = Duration::from_secs(30);
 /// Whoever waited longer for a turn looks again before asking: what was read may be old by then.
 const FRESH: Duration = Duration::from_secs(1);
-/// Whoever has no place by then looks without one.
+/// Whoever has no place by then looks without one, and again after as long.
 const CROWD: Duration = Duration::from_secs(5);
 /// How long to wait for a sibling's answer before looking again.
 const POLL: Duration = Duration::from_millis(200);

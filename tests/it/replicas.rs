@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use postern::{
@@ -20,9 +20,10 @@ use postern::{
     store::{Location, Selector, StoreError},
     workers::Workers,
 };
-use tokio::task::JoinSet;
+use serde_json::json;
+use tokio::{task::JoinSet, time::timeout};
 
-use super::harness::{World, database, ending};
+use super::harness::{World, acme_mail, database, ending};
 
 /// A connected world with as many replicas.
 async fn replicated(count: usize) -> (World, GrantId, Vec<Arc<Deps>>) {
@@ -119,6 +120,31 @@ async fn one_decision_presented_to_three_replicas_releases_exactly_once() {
     }
     assert_eq!((released, spent), (1, 95));
     assert_eq!(world.seen("api").await.len(), before + 1);
+}
+
+/// A provider that does not answer keeps every place. Whoever waits for one finds what a sibling gets meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_a_sibling_gets_is_found_although_every_place_is_taken() {
+    let (world, grant, replicas) = replicated(2).await;
+    world.later(Duration::from_secs(400));
+    let connector = world.deps.catalogue.get(&acme_mail()).unwrap();
+    let mut places = Vec::new();
+    while let Ok(place) = timeout(SHORT, replicas[0].flights.place(connector)).await {
+        places.push(place);
+    }
+    let begun = Instant::now();
+    let (deps, agent, ask) = (Arc::clone(&replicas[0]), world.agent, world.read(grant));
+    let waiting = tokio::spawn(async move { vend::vend(&deps, agent, ask).await });
+    // After five seconds it looks for the first time: the sibling has the lease, and no answer yet.
+    tokio::time::sleep(Duration::from_millis(4_500)).await;
+    world
+        .fault(json!({"next": "token", "delay_ms": 2_000, "times": 1}))
+        .await;
+    vend::vend(&replicas[1], agent, world.read(grant)).await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(6));
+    let found = timeout(Duration::from_secs(2), waiting).await;
+    assert!(matches!(found, Ok(Ok(Ok(_)))), "{found:?}");
+    assert!(places.len() > 100, "{}", places.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,3 +323,6 @@ async fn the_log_of_many_writers_is_one_log() {
     assert!(writers.len() > 3, "{writers:?}");
     audit::checkpoint(&world.deps, world.org).await.unwrap();
 }
+
+/// Whoever has not got a place by then gets none.
+const SHORT: Duration = Duration::from_millis(100);

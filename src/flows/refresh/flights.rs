@@ -107,7 +107,8 @@ struct Turns {
 
 /// A turn; dropping it lets the next one have it.
 #[derive(Debug)]
-pub(super) struct Turn {
+#[must_use]
+pub struct Turn {
     _host: Option<OwnedSemaphorePermit>,
     _one: Option<OwnedSemaphorePermit>,
 }
@@ -157,7 +158,7 @@ impl Flights {
 
     /// Waits for a place among the refreshes that are being prepared, asked for or kept. There are more of these than calls:
     /// a call that ends finds another one ready, and what is answered does not pile up.
-    pub(super) async fn place(&self, connector: &Connector) -> Turn {
+    pub async fn place(&self, connector: &Connector) -> Turn {
         self.places.next(connector).await
     }
 
