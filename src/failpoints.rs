@@ -4,112 +4,137 @@
 //! `<place> stop`, `<place> kill` or `<place> sleep <milliseconds>`. The first thread to reach the place removes the
 //! file and obeys: an order is carried out once, and a file that is gone proves that the place was reached.
 
-/// A place. Its name is what an order calls it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failpoint {
+macro_rules! failpoints {
+    ($($(#[$says:meta])* $place:ident = $name:literal,)*) => {
+        /// A place. Its name is what an order calls it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Failpoint {
+            $($(#[$says])* $place,)*
+        }
+
+        impl Failpoint {
+            /// Every place.
+            pub const ALL: &[Self] = &[$(Self::$place),*];
+
+            /// The name in an order.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$place => $name,)*
+                }
+            }
+        }
+    };
+}
+
+failpoints! {
     /// A batch of the gate is written, not committed.
-    GateWritten,
+    GateWritten = "gate.written",
     /// The entry of a release is durable, its secret not opened.
-    GateCommitted,
+    GateCommitted = "gate.committed",
     /// The token of an `execute` is open, its request not begun.
-    ExecuteOpened,
+    ExecuteOpened = "execute.opened",
     /// The token of a `token` or `raw` release is open, the caller not answered.
-    TokenOpened,
+    TokenOpened = "token.opened",
+    /// It is a token's turn to be renewed; nothing is read for it yet.
+    RefreshPlaced = "refresh.placed",
     /// A token is to be renewed, nothing is done for it yet.
-    RefreshBegun,
+    RefreshBegun = "refresh.begun",
     /// The keys are at hand, the lease is not.
-    RefreshUnwrapped,
+    RefreshUnwrapped = "refresh.unwrapped",
+    /// It is its turn to call the provider, for which it needs the lease.
+    RefreshCalling = "refresh.calling",
+    /// The lease is free and locked, not written.
+    RefreshLeasing = "refresh.leasing",
     /// The lease and the intent are written, not committed.
-    RefreshClaiming,
+    RefreshClaiming = "refresh.claiming",
+    /// They are durable, and whoever claimed the lease does not know.
+    RefreshLeased = "refresh.leased",
     /// The refresh lease and its intent are durable, the provider not asked.
-    RefreshClaimed,
+    RefreshClaimed = "refresh.claimed",
     /// The refresh token is open.
-    RefreshOpened,
+    RefreshOpened = "refresh.opened",
     /// The request to the provider is about to be made.
-    RefreshAsking,
+    RefreshAsking = "refresh.asking",
+    /// The provider's answer has come, not looked at.
+    RefreshHeard = "refresh.heard",
     /// The provider's answer is read, a narrowing not proven.
-    RefreshReceived,
+    RefreshReceived = "refresh.received",
     /// The provider has answered a refresh, nothing of that is kept.
-    RefreshAnswered,
+    RefreshAnswered = "refresh.answered",
     /// The answer is sealed.
-    RefreshSealed,
-    /// The lease is given back in the transaction that keeps the answer.
-    RefreshEntering,
-    /// The sealed answer is written in that transaction.
-    RefreshStored,
+    RefreshSealed = "refresh.sealed",
+    /// The transaction that keeps the answer has begun.
+    RefreshKeeping = "refresh.keeping",
+    /// Lease and grant are found in it as they were.
+    RefreshStanding = "refresh.standing",
+    /// The lease is given back in it.
+    RefreshEntering = "refresh.entering",
+    /// The sealed answer is written in it.
+    RefreshStored = "refresh.stored",
+    /// The grant's generation has moved on in it.
+    RefreshRenewed = "refresh.renewed",
     /// The entry is appended in it, the commit is next.
-    RefreshRecorded,
+    RefreshRecorded = "refresh.recorded",
     /// The renewed token is kept, nobody was told.
-    RefreshKept,
+    RefreshKept = "refresh.kept",
+    /// Whoever waited for it was told.
+    RefreshLanded = "refresh.landed",
     /// The provider gave nothing, which is not recorded.
-    RefreshRefused,
+    RefreshRefused = "refresh.refused",
+    /// The lease is given back after a failure, which has no entry yet.
+    RefreshPausing = "refresh.pausing",
     /// A failure is written, not committed.
-    RefreshFailing,
+    RefreshFailing = "refresh.failing",
     /// A failure is recorded.
-    RefreshFailed,
+    RefreshFailed = "refresh.failed",
+    /// The lease of a grant that is dead is given back.
+    RefreshYielded = "refresh.yielded",
+    /// The org's epoch has moved on for that.
+    RefreshEnding = "refresh.ending",
+    /// The grant says so, its entry does not.
+    RefreshEnded = "refresh.ended",
     /// That the person has to connect again is written, not committed.
-    RefreshGivingUp,
+    RefreshGivingUp = "refresh.giving_up",
     /// That the person has to connect again is recorded.
-    RefreshGivenUp,
+    RefreshGivenUp = "refresh.given_up",
+    /// What was asked and never answered is found.
+    DoubtFound = "doubt.found",
+    /// It is in doubt still, and about to be asked again.
+    DoubtTaken = "doubt.taken",
+    /// It is answered.
+    DoubtSettled = "doubt.settled",
+    /// The file of an answer that is to be spooled is there, and empty.
+    SpoolDrafted = "spool.drafted",
     /// A spooled answer is written under its draft's name, not synced.
-    SpoolWritten,
+    SpoolWritten = "spool.written",
+    /// It is synced under its draft's name.
+    SpoolSynced = "spool.synced",
     /// A spooled answer has its name, the directory is not synced.
-    SpoolRenamed,
+    SpoolRenamed = "spool.renamed",
     /// An answer is spooled for good.
-    SpoolKept,
+    SpoolKept = "spool.kept",
+    /// A spooled answer is read back.
+    SpoolRead = "spool.read",
+    /// The database is there and knows its grant.
+    SpoolFound = "spool.found",
     /// A spooled answer is in the database, its file still there.
-    SpoolEntered,
+    SpoolEntered = "spool.entered",
+    /// Its file is gone.
+    SpoolRemoved = "spool.removed",
     /// A batch of a copy of the database is durable in the target.
-    CopyBatch,
+    CopyBatch = "copy.batch",
     /// The source of a copy is closed for good, the target not yet open.
-    CopySourceClosed,
+    CopySourceClosed = "copy.source_closed",
     /// Some of a revocation's grants have their tombstones and places in the outbox, not committed.
-    FanOutBurying,
+    FanOutBurying = "fan_out.burying",
     /// Some of a revocation's grants have them for good.
-    FanOutBuried,
+    FanOutBuried = "fan_out.buried",
     /// A provider has answered an upstream revocation, which is not recorded.
-    UpstreamAnswered,
+    UpstreamAnswered = "upstream.answered",
 }
 
 impl Failpoint {
-    /// The name in an order.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::GateWritten => "gate.written",
-            Self::GateCommitted => "gate.committed",
-            Self::ExecuteOpened => "execute.opened",
-            Self::TokenOpened => "token.opened",
-            Self::RefreshBegun => "refresh.begun",
-            Self::RefreshUnwrapped => "refresh.unwrapped",
-            Self::RefreshClaiming => "refresh.claiming",
-            Self::RefreshClaimed => "refresh.claimed",
-            Self::RefreshOpened => "refresh.opened",
-            Self::RefreshAsking => "refresh.asking",
-            Self::RefreshReceived => "refresh.received",
-            Self::RefreshAnswered => "refresh.answered",
-            Self::RefreshSealed => "refresh.sealed",
-            Self::RefreshEntering => "refresh.entering",
-            Self::RefreshStored => "refresh.stored",
-            Self::RefreshRecorded => "refresh.recorded",
-            Self::RefreshKept => "refresh.kept",
-            Self::RefreshRefused => "refresh.refused",
-            Self::RefreshFailing => "refresh.failing",
-            Self::RefreshFailed => "refresh.failed",
-            Self::RefreshGivingUp => "refresh.giving_up",
-            Self::RefreshGivenUp => "refresh.given_up",
-            Self::SpoolWritten => "spool.written",
-            Self::SpoolRenamed => "spool.renamed",
-            Self::SpoolKept => "spool.kept",
-            Self::SpoolEntered => "spool.entered",
-            Self::CopyBatch => "copy.batch",
-            Self::CopySourceClosed => "copy.source_closed",
-            Self::FanOutBurying => "fan_out.burying",
-            Self::FanOutBuried => "fan_out.buried",
-            Self::UpstreamAnswered => "upstream.answered",
-        }
-    }
-
     /// Carries out the order for this place, if there is one. Without the feature: nothing at all.
     #[cfg(not(feature = "failpoints"))]
     #[inline(always)]

@@ -89,6 +89,7 @@ async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> R
     tokio::spawn(async move {
         let landed = fly(&deps, &grant, &want).await;
         pilot.land(landed.as_ref().map(Obtained::clone).map_err(Failed::from));
+        Failpoint::RefreshLanded.reached();
         landed
     })
     .await
@@ -165,6 +166,7 @@ async fn with_a_place(
     turn: Turn,
 ) -> Result<Obtained, Refusal> {
     let (mut turn, mut call) = (Some(turn), None);
+    Failpoint::RefreshPlaced.reached();
     for _attempt in 0..ATTEMPTS {
         if deps.spool.holds(seen.id) {
             // INVARIANT: the provider is not asked again while its last answer waits to be entered.
@@ -204,6 +206,7 @@ async fn with_a_place(
         Failpoint::RefreshUnwrapped.reached();
         if call.is_none() {
             call = Some(deps.flights.call(connector).await);
+            Failpoint::RefreshCalling.reached();
             if is_old() {
                 continue;
             }

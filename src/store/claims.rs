@@ -49,6 +49,7 @@ impl Work for Claiming {
                 let claims = tx.claim_refreshes(&self.0.replica(), asks).await?;
                 Failpoint::RefreshClaiming.reached();
                 tx.commit().await?;
+                Failpoint::RefreshLeased.reached();
                 Ok(claims)
             })
             .await

@@ -67,6 +67,7 @@ impl Work for Keeping {
         self.0
             .try_with(patience, || async {
                 let mut tx = self.0.write_orgs_with(patience, &orgs).await?;
+                Failpoint::RefreshKeeping.reached();
                 let kept = tx.keep_answers(self.0.clock.now(), asks).await?;
                 tx.commit().await?;
                 Failpoint::RefreshKept.reached();
@@ -106,6 +107,7 @@ impl Tx {
         if kept.is_empty() {
             return Ok(stands);
         }
+        Failpoint::RefreshStanding.reached();
         let leases: Vec<(OrgId, GrantId)> = kept
             .iter()
             .map(|ask| (ask.answered.org, ask.answered.grant))
@@ -138,6 +140,7 @@ impl Tx {
             .collect();
         self.all(sql.renew, vec![json(&grants)], grants.len(), "grants")
             .await?;
+        Failpoint::RefreshRenewed.reached();
         let entries: Vec<(OrgId, &NewEntry)> =
             kept.iter().map(|ask| (ask.answered.org, &ask.entry)).collect();
         self.append_entries(&entries).await?;

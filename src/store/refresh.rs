@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::domain::{GrantId, OrgId, Time};
+use crate::{
+    domain::{GrantId, OrgId, Time},
+    failpoints::Failpoint,
+};
 
 use super::{
     StoreError,
@@ -126,6 +129,7 @@ impl Tx {
             claims.push(claim);
         }
         if !rows.is_empty() {
+            Failpoint::RefreshLeasing.reached();
             let claimed = self
                 .execute(sql.claim, params![json(&rows), holder, self.now])
                 .await?;

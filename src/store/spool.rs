@@ -125,9 +125,11 @@ impl Spool {
                 .write(true)
                 .mode(0o600)
                 .open(&draft)?;
+            Failpoint::SpoolDrafted.reached();
             file.write_all(&serde_json::to_vec(&Kept::from(answered))?)?;
             Failpoint::SpoolWritten.reached();
             file.sync_all()?;
+            Failpoint::SpoolSynced.reached();
             fs::rename(&draft, &whole)?;
             Failpoint::SpoolRenamed.reached();
             // Without this a crash of the machine could take the new name away again.

@@ -4,7 +4,10 @@
 //! Over SQLite whoever starts again knows that nobody else holds a lease. Over PostgreSQL it waits until the dead
 //! process's lease has ended; so there several servers are killed at a time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use postern::failpoints::Failpoint;
 use serde_json::{Value, json};
@@ -13,38 +16,98 @@ use tokio::task::JoinSet;
 use crate::{database, provider::Rotation, server::Server};
 
 /// The steps of a rotation that is answered, in their order.
-const ANSWERED: [Failpoint; 13] = [
+const ANSWERED: [Failpoint; 22] = [
+    Failpoint::RefreshPlaced,
     Failpoint::RefreshBegun,
     Failpoint::RefreshUnwrapped,
+    Failpoint::RefreshCalling,
+    Failpoint::RefreshLeasing,
     Failpoint::RefreshClaiming,
+    Failpoint::RefreshLeased,
     Failpoint::RefreshClaimed,
     Failpoint::RefreshOpened,
     Failpoint::RefreshAsking,
+    Failpoint::RefreshHeard,
     Failpoint::RefreshReceived,
     Failpoint::RefreshAnswered,
     Failpoint::RefreshSealed,
+    Failpoint::RefreshKeeping,
+    Failpoint::RefreshStanding,
     Failpoint::RefreshEntering,
     Failpoint::RefreshStored,
+    Failpoint::RefreshRenewed,
     Failpoint::RefreshRecorded,
     Failpoint::RefreshKept,
+    Failpoint::RefreshLanded,
 ];
 
 /// The steps of one that is not.
-const UNANSWERED: [Failpoint; 3] = [
+const UNANSWERED: [Failpoint; 4] = [
     Failpoint::RefreshRefused,
+    Failpoint::RefreshPausing,
     Failpoint::RefreshFailing,
     Failpoint::RefreshFailed,
 ];
 
+/// The steps of asking again what was not answered, around those of any rotation.
+const DOUBT: [Failpoint; 3] = [
+    Failpoint::DoubtFound,
+    Failpoint::DoubtTaken,
+    Failpoint::DoubtSettled,
+];
+
 /// The steps of one whose answer finds no database.
-const SPOOLED: [Failpoint; 3] = [
+const SPOOLED: [Failpoint; 5] = [
+    Failpoint::SpoolDrafted,
     Failpoint::SpoolWritten,
+    Failpoint::SpoolSynced,
     Failpoint::SpoolRenamed,
     Failpoint::SpoolKept,
 ];
 
+/// The steps of entering such an answer when the database is back.
+const ENTERED: [Failpoint; 10] = [
+    Failpoint::SpoolRead,
+    Failpoint::SpoolFound,
+    Failpoint::RefreshKeeping,
+    Failpoint::RefreshEntering,
+    Failpoint::RefreshStored,
+    Failpoint::RefreshRenewed,
+    Failpoint::RefreshRecorded,
+    Failpoint::RefreshKept,
+    Failpoint::SpoolEntered,
+    Failpoint::SpoolRemoved,
+];
+
 /// The steps of one that finds the grant dead.
-const GIVING_UP: [Failpoint; 2] = [Failpoint::RefreshGivingUp, Failpoint::RefreshGivenUp];
+const GIVING_UP: [Failpoint; 5] = [
+    Failpoint::RefreshYielded,
+    Failpoint::RefreshEnding,
+    Failpoint::RefreshEnded,
+    Failpoint::RefreshGivingUp,
+    Failpoint::RefreshGivenUp,
+];
+
+/// Nothing is added to a rotation that is not killed here.
+#[test]
+fn a_rotation_has_forty_steps_and_is_killed_at_each() {
+    let killed: HashSet<_> = [&ANSWERED[..], &UNANSWERED, &DOUBT, &SPOOLED, &ENTERED, &GIVING_UP]
+        .concat()
+        .into_iter()
+        .collect();
+    let is_of_a_rotation = |place: &&Failpoint| {
+        ["refresh.", "doubt.", "spool."]
+            .iter()
+            .any(|part| place.as_str().starts_with(part))
+    };
+    let steps: HashSet<_> = Failpoint::ALL
+        .iter()
+        .copied()
+        .filter(|place| is_of_a_rotation(&place))
+        .collect();
+    assert_eq!(steps, killed);
+    assert!(steps.len() >= 40, "{}", steps.len());
+}
 
 /// The agent's next call is one that needs a renewed token; the process dies at `place` over it and starts again.
 async fn killed(server: &mut Server, place: Failpoint) {
@@ -88,7 +151,12 @@ async fn at<Check: Future<Output = ()> + Send + 'static>(
     each: usize,
     check: impl Fn(Server, &'static [Failpoint]) -> Check,
 ) {
-    let at_once = if database::is_postgres() { 7 } else { 1 };
+    let at_once = match (database::is_postgres(), &rotation) {
+        (false, _) => 1,
+        // A lease lasts a minute there.
+        (true, Rotation::Strict) => 11,
+        (true, _) => 7,
+    };
     let mut shares = JoinSet::new();
     for share in places.chunks(each) {
         if shares.len() == at_once {
@@ -138,20 +206,46 @@ async fn killed_where_the_provider_rotates_and_its_answer_is_lost_loses_nothing(
         }
     })
     .await;
-    // And an answer lost twice, the process killed between.
-    at(Rotation::Grace, &ANSWERED, 2, |mut server, places| async move {
-        for place in places.iter().copied() {
-            server.expire().await;
-            server.fault(lost_answer()).await;
-            let answer = server.read().await;
-            assert!(matches!(answer, Some((503, _))), "{answer:?}");
-            // The worker asks again within two seconds, and dies over it.
-            server.order(place, "kill");
-            server.until_dead().await;
-            server.start_again().await;
-            nothing_is_lost(&server, place).await;
-        }
-    })
+}
+
+/// The answer to a rotation is lost, and the process dies over asking again, which a worker does within two seconds.
+async fn killed_asking_again(server: &mut Server, place: Failpoint) {
+    server.expire().await;
+    server.fault(lost_answer()).await;
+    let answer = server.read().await;
+    assert!(matches!(answer, Some((503, _))), "{answer:?}");
+    server.order(place, "kill");
+    server.until_dead().await;
+    server.start_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_where_a_lost_answer_is_asked_for_again_loses_nothing() {
+    for places in [&ANSWERED[..], &DOUBT] {
+        at(Rotation::Grace, places, 2, |mut server, places| async move {
+            for place in places.iter().copied() {
+                killed_asking_again(&mut server, place).await;
+                nothing_is_lost(&server, place).await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_where_an_answer_is_asked_for_again_without_a_grace_says_that_it_is_lost() {
+    at(
+        Rotation::Strict,
+        &DOUBT[..2],
+        1,
+        |mut server, places| async move {
+            for place in places.iter().copied() {
+                killed_asking_again(&mut server, place).await;
+                let (status, answer) = settled(&server, place.as_str()).await;
+                says_it_is_lost(&server, place, status, &answer).await;
+            }
+        },
+    )
     .await;
 }
 
@@ -168,7 +262,7 @@ async fn killed_in_a_rotation_without_a_grace_loses_nothing_silently() {
                 continue;
             }
             assert!(
-                rotated && place != Failpoint::RefreshKept,
+                rotated && !matches!(place, Failpoint::RefreshKept | Failpoint::RefreshLanded),
                 "{place:?}: lost for no reason: {answer}"
             );
             says_it_is_lost(&server, place, status, &answer).await;
@@ -307,17 +401,26 @@ async fn an_answer_that_was_spooled_survives_its_process() {
         assert_eq!(server.refreshes().await, before + 1, "{place:?}");
         assert_eq!(server.spooled().len(), 0, "{place:?}");
     }
-    // Entered, and killed before the file is gone: it is found to be entered already.
-    let before = server.refreshes().await;
-    database_gone(&mut server, None).await;
-    server.order(Failpoint::SpoolEntered, "kill");
-    server.find_database().await;
-    server.until_dead().await;
-    assert_eq!(server.spooled().len(), 1);
-    server.start_again().await;
-    nothing_is_lost(&server, Failpoint::SpoolEntered).await;
-    assert_eq!(server.refreshes().await, before + 1);
-    assert_eq!(server.spooled().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_was_spooled_survives_its_being_entered() {
+    at(Rotation::Strict, &ENTERED, 4, |mut server, places| async move {
+        for place in places.iter().copied() {
+            let before = server.refreshes().await;
+            database_gone(&mut server, None).await;
+            server.order(place, "kill");
+            server.find_database().await;
+            server.until_dead().await;
+            let left = usize::from(place != Failpoint::SpoolRemoved);
+            assert_eq!(server.spooled().len(), left, "{place:?}");
+            server.start_again().await;
+            nothing_is_lost(&server, place).await;
+            assert_eq!(server.refreshes().await, before + 1, "{place:?}");
+            assert_eq!(server.spooled().len(), 0, "{place:?}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

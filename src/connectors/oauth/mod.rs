@@ -30,6 +30,7 @@ use crate::{
         secret::{AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken},
     },
     egress::{Egress, EgressError, InboundResponse, OutboundRequest, Purpose},
+    failpoints::Failpoint,
 };
 
 /// The organisation's client at a provider.
@@ -168,6 +169,7 @@ impl<'a> OAuth<'a> {
     ) -> Result<TokenSet, OAuthError> {
         let request = request::refresh(self.connector, self.client, refresh_token, narrowed)?;
         let response = self.send(request).await?;
+        Failpoint::RefreshHeard.reached();
         answer::read(
             self.connector,
             answer::Origin::Refresh(actor),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{GrantId, OrgId, grant::GrantState},
+    failpoints::Failpoint,
     flows::{Deps, Refusal},
 };
 
@@ -18,6 +19,7 @@ pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
     let due = deps.store.due().await?.refreshes_in_doubt(BATCH).await?;
     let count = due.len();
     for (org, grant) in due {
+        Failpoint::DoubtFound.reached();
         let deps = Arc::clone(deps);
         // One provider that does not answer must not hold up the others' grants.
         tokio::spawn(async move {
@@ -52,7 +54,10 @@ pub async fn settle(deps: &Arc<Deps>, org: OrgId, id: GrantId) -> Result<(), Ref
     match at_stake {
         Some(grant) => {
             let than = Some(grant.generation);
-            ensure(deps, &grant, Want::Renewed { than }).await.map(drop)
+            Failpoint::DoubtTaken.reached();
+            ensure(deps, &grant, Want::Renewed { than }).await?;
+            Failpoint::DoubtSettled.reached();
+            Ok(())
         }
         None => {
             let mut tx = deps.store.write(org).await?;

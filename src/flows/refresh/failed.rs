@@ -68,6 +68,7 @@ async fn set_failed(deps: &Deps, grant: &Grant, lease: &Lease, failure: &OAuthEr
     let not_before = tx.now() + pause(lease.failures, failure);
     tx.fail_refresh(grant.org, grant.id, lease.fence, in_doubt, not_before)
         .await?;
+    Failpoint::RefreshPausing.reached();
     tx.append_entry(grant.org, entry).await?;
     Failpoint::RefreshFailing.reached();
     tx.commit().await?;
@@ -118,14 +119,17 @@ async fn set_reconnect_if_unchanged(
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
     if let Some(fence) = fence {
         tx.release_refresh(grant.org, grant.id, fence).await?;
+        Failpoint::RefreshYielded.reached();
     }
     if now_grant.generation != grant.generation || now_grant.state != GrantState::Active {
         return Ok(tx.commit().await?);
     }
     // An allow becomes a deny: the epoch moves on.
     tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
+    Failpoint::RefreshEnding.reached();
     now_grant.state = GrantState::NeedsReconnect { reason };
     tx.update_grant(&now_grant).await?;
+    Failpoint::RefreshEnded.reached();
     tx.append_entry(grant.org, entry).await?;
     Failpoint::RefreshGivingUp.reached();
     tx.commit().await?;

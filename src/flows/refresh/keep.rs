@@ -156,6 +156,7 @@ pub(super) async fn enter(
     let entry = record::open(deps, EntryType::Refresh, draft(grant, answered, reason))?;
 
     let mut tx = deps.store.write(grant.org).await?;
+    Failpoint::RefreshKeeping.reached();
     access.expires_at = access
         .expires_at
         .map(|end| restated(end, deps.clock.now(), tx.now()));
@@ -207,6 +208,7 @@ pub(super) async fn enter(
             .await?;
     }
     tx.update_grant(&now_grant).await?;
+    Failpoint::RefreshRenewed.reached();
     tx.append_entry(grant.org, entry).await?;
     Failpoint::RefreshRecorded.reached();
     tx.commit().await?;

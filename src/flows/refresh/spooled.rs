@@ -45,6 +45,7 @@ pub(super) async fn drain_grant(deps: &Deps, id: GrantId) -> Result<usize, Refus
             tracing::error!(grant.id = %id, cause = %error, "the spooled answer for {id} cannot be read");
             Refusal::StoreUnavailable(None)
         })?;
+    Failpoint::SpoolRead.reached();
     let count = waiting.len();
     for answered in waiting {
         enter(deps, &answered).await?;
@@ -65,12 +66,14 @@ async fn enter(deps: &Deps, answered: &Answered) -> Result<(), Refusal> {
         tell(deps.spool.set_aside(answered));
         return Ok(());
     };
+    Failpoint::SpoolFound.reached();
     match keep::enter(deps, &grant, connector, answered, Some("spooled")).await? {
         Entered::Void => discard(deps, &grant, connector, answered).await?,
         Entered::Kept | Entered::Unproven | Entered::Wider | Entered::Revoked { .. } => {}
     }
     Failpoint::SpoolEntered.reached();
     tell(deps.spool.remove(answered));
+    Failpoint::SpoolRemoved.reached();
     Ok(())
 }
 
