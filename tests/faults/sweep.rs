@@ -157,8 +157,14 @@ async fn sweep(kind: Rotation) {
     drop(server);
     counts.sort_unstable();
     assert!(counts[0] > 40, "{counts:?} calls make no rotation");
-    let (points, at_once) = if database::is_postgres() { (16, 8) } else { (34, 2) };
-    let places: Vec<usize> = if std::env::var_os("POSTERN_LONG").is_some() {
+    let is_long = std::env::var_os("POSTERN_LONG").is_some();
+    let (points, at_once) = match (database::is_postgres(), is_long) {
+        (false, _) => (34, 2),
+        // They wait for the leases of dead processes, most of the time.
+        (true, false) => (16, 8),
+        (true, true) => (16, 24),
+    };
+    let places: Vec<usize> = if is_long {
         (1..=counts[2]).collect()
     } else {
         // Workers make a few calls as well, not the same each time.
@@ -179,7 +185,8 @@ async fn sweep(kind: Rotation) {
         "{kind:?}: killed {} times, of that {lost} rotations were said to be lost",
         count - nothing
     );
-    assert!(nothing * 3 < count, "{nothing} of {count} were no call");
+    // Not every rotation makes as many calls as the longest one counted.
+    assert!(nothing * 2 < count, "{nothing} of {count} were no call");
 }
 
 /// One place in each of as many equal parts.
