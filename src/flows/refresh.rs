@@ -98,7 +98,7 @@ async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> R
 
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
     let connector = deps.catalogue.get(&seen.connector).ok_or(Refusal::NotFound)?;
-    match place(deps, seen, want, connector).await? {
+    match until_placed(deps, seen, want, connector).await? {
         Waited::Token(token) => Ok(token),
         // Boxed: whoever waits in the crowd takes up tens of kilobytes less.
         Waited::Place(place) => Box::pin(with_a_place(deps, seen, want, connector, place)).await,
@@ -115,7 +115,12 @@ enum Waited {
 
 /// Waits for a place. In a crowd it is enough to look when there is one; but a provider that does not answer must not keep
 /// anybody from a token that is there already.
-async fn place(deps: &Deps, seen: &Grant, want: &Want, connector: &Connector) -> Result<Waited, Refusal> {
+async fn until_placed(
+    deps: &Deps,
+    seen: &Grant,
+    want: &Want,
+    connector: &Connector,
+) -> Result<Waited, Refusal> {
     tokio::select! {
         biased;
         place = deps.flights.place(connector) => Ok(Waited::Place(place)),
@@ -125,15 +130,18 @@ async fn place(deps: &Deps, seen: &Grant, want: &Want, connector: &Connector) ->
 
 /// Looks now and then, without a place, until there is a token that will do. It may be dropped at any moment.
 async fn look_on(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
-    let mut pause = CROWD;
+    let (mut pause, mut is_held) = (CROWD, false);
     loop {
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(if is_held { POLL } else { pause }).await;
         let _permit = deps.flights.onlooker().await;
-        match look(deps, seen, want).await? {
-            Found::Token(token) => return Ok(token),
-            Found::Nothing(look) if look.is_held => pause = POLL,
-            Found::Nothing(_) => pause = CROWD,
-        }
+        is_held = match look(deps, seen, want).await {
+            Ok(Found::Token(token)) => return Ok(token),
+            Ok(Found::Nothing(look)) => look.is_held,
+            // It needs no database before it has a place.
+            Err(Refusal::StoreUnavailable(_)) => false,
+            Err(refusal) => return Err(refusal),
+        };
+        pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
 
@@ -163,9 +171,9 @@ async fn with_a_place(
     seen: &Grant,
     want: &Want,
     connector: &Connector,
-    turn: Turn,
+    place: Turn,
 ) -> Result<Obtained, Refusal> {
-    let (mut turn, mut call) = (Some(turn), None);
+    let (mut place, mut call) = (Some(place), None);
     Failpoint::RefreshPlaced.reached();
     for _attempt in 0..ATTEMPTS {
         if deps.spool.holds(seen.id) {
@@ -179,15 +187,15 @@ async fn with_a_place(
         let grant = &look.grant;
         if look.is_held {
             // Another replica is asking: its answer will be ours. Whoever waits for that needs no place.
-            (turn, call) = (None, None);
+            (place, call) = (None, None);
             tokio::time::sleep(POLL).await;
             continue;
         }
         let since = deps.clock.since_boot();
         let is_old = || deps.clock.since_boot().saturating_sub(since) > FRESH;
-        if turn.is_none() {
-            match place(deps, seen, want, connector).await? {
-                Waited::Place(place) => turn = Some(place),
+        if place.is_none() {
+            match until_placed(deps, seen, want, connector).await? {
+                Waited::Place(own) => place = Some(own),
                 Waited::Token(token) => return Ok(token),
             }
             if is_old() {
@@ -223,7 +231,7 @@ async fn with_a_place(
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),
             Claim::Moved => continue,
             Claim::Held => {
-                (turn, call) = (None, None);
+                (place, call) = (None, None);
                 tokio::time::sleep(POLL).await;
                 continue;
             }
@@ -282,8 +290,10 @@ fn will_do(current: &SecretRow, want: &Want, now: Time) -> bool {
 const SOON: Duration = Duration::from_secs(30);
 /// Whoever waited longer for a turn looks again before asking: what was read may be old by then.
 const FRESH: Duration = Duration::from_secs(1);
-/// Whoever has no place by then looks without one, and again after as long.
+/// Whoever has no place by then looks without one, and then less and less often.
 const CROWD: Duration = Duration::from_secs(5);
+/// The longest time between two such looks.
+const LONGEST_PAUSE: Duration = Duration::from_secs(40);
 /// How long to wait for a sibling's answer before looking again.
 const POLL: Duration = Duration::from_millis(200);
 /// How often to look before giving up.

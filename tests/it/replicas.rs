@@ -136,9 +136,9 @@ async fn a_token_that_a_sibling_gets_is_found_although_every_place_is_taken() {
     let (deps, agent, ask) = (Arc::clone(&replicas[0]), world.agent, world.read(grant));
     let waiting = tokio::spawn(async move { vend::vend(&deps, agent, ask).await });
     // After five seconds it looks for the first time: the sibling has the lease, and no answer yet.
-    tokio::time::sleep(Duration::from_millis(4_500)).await;
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
     world
-        .fault(json!({"next": "token", "delay_ms": 2_000, "times": 1}))
+        .fault(json!({"next": "token", "delay_ms": 4_000, "times": 1}))
         .await;
     vend::vend(&replicas[1], agent, world.read(grant)).await.unwrap();
     assert!(begun.elapsed() > Duration::from_secs(6));
