@@ -254,7 +254,9 @@ pub async fn deny(
         idempotency,
         entry,
     };
-    match deps.gate.state(statement).await {
+    let stated = deps.gate.state(statement).await;
+    place.without_turn();
+    match stated {
         Ok(_) => {}
         Err(GateRefusal::Stale) => return Err(Denied::Stale),
         Err(refusal) => {

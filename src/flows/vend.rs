@@ -136,6 +136,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
             return Err(Box::pin(reconnect(deps, caller, ask, &prepared)).await);
         }
         Err(Refusal::DecisionRejected(error)) => {
+            place.without_turn();
             return Box::pin(rejected(deps, caller, &prepared, error)).await;
         }
         Err(Refusal::NotNarrowed) => {
@@ -144,10 +145,11 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
         other => other?,
     };
     let lasts = rung.mode != Mode::Execute && !token::fits(ready.row.expires_at, deps.clock.now(), rung.most);
-    if lasts && token::forgot_from_ahead(deps, &prepared, &ready).await? {
-        return Ok(Try::Again);
-    }
     if lasts {
+        place.without_turn();
+        if token::forgot_from_ahead(deps, &prepared, &ready).await? {
+            return Ok(Try::Again);
+        }
         // Postern cannot call this one token back at the end of a shorter lease.
         return Err(Refusal::ModeUnavailable(decided.modes.without(rung.mode)));
     }

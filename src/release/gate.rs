@@ -210,8 +210,8 @@ impl Gate {
     }
 
     /// Waits until it is the org's turn to be judged: few are ready for the processors at a time, each org in turn.
-    /// Nothing may be waited for from then on but [`Place::judged`], and after that nothing but the gate; whoever has to tries
-    /// again [`Place::without_turn`].
+    /// From then on nothing may be waited for before [`Place::judged`], and after that nothing but the gate. Whoever has to wait
+    /// for something else gives the turn up first: [`Place::without_turn`].
     pub async fn turn(&self, org: OrgId, place: &mut Place) {
         place.has_turn(self.turns.wait(org).await);
     }

@@ -3,10 +3,10 @@
 //!
 //! Without turns, whoever is let in stands for it in the runtime's own queue, which knows no orgs: a refusal of microseconds
 //! waits there for all of them, and so does another org's only call. Here few are ready to run at a time, each org in turn.
-//! And while several orgs come, none may have more calls between their turn and their answer than all others together, but for
-//! a few: with every processor busy for one org, another's call would wait for one at each of its steps. Two orgs that are
-//! both busy are bounded only by each other: beside them a third finds a machine that is full, as it would beside a hundred.
-//! Nothing here does I/O.
+//! And while several orgs come, none is given a turn while it has more calls between their turn and their answer than all others
+//! together, but for a few: with every processor busy for one org, another's call would wait for one at each of its steps. Two
+//! orgs that are both busy, or of which one waits at the gate for a change of its own, are bounded only by each other: beside
+//! them a third finds a machine that is full, as it would beside a hundred. Nothing here does I/O.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ struct Line {
     free: usize,
     /// How many more than all others together an org may have under way while others come, where the database is near.
     more: usize,
-    commits: Commits,
+    batches: Batches,
     waiting: Queues<(OrgId, oneshot::Sender<Turn>)>,
     /// The org that has as many under way as it may: nobody else of it is served. No two orgs can have more than all others
     /// together.
@@ -46,16 +46,16 @@ struct Line {
 #[derive(Debug, Default)]
 struct Arrivals([Option<(OrgId, Instant)>; 2]);
 
-/// The least that a commit took lately: what it takes however little there is to do.
+/// The least that a batch took lately, from its beginning to the end of its commit: what it takes however little there is to do.
 #[derive(Debug, Default)]
-struct Commits {
-    /// Of the last [`COMMITS`] that were counted, and of those since.
+struct Batches {
+    /// Of the last [`COUNTED`] that were counted, and of those since.
     least: [Option<Duration>; 2],
     since: u32,
 }
 
 /// A turn to be judged, and after that the way to the answer; both end when it is dropped. Nothing may be waited for before
-/// [`Turn::judged`].
+/// [`Turn::judged`], and after that nothing but the gate.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Turn {
@@ -90,7 +90,7 @@ impl Turns {
         Self(Arc::new(Mutex::new(Line {
             free,
             more,
-            commits: Commits::default(),
+            batches: Batches::default(),
             waiting: Queues::new(usize::MAX),
             held: None,
             under_way: HashMap::new(),
@@ -120,10 +120,10 @@ impl Turns {
         })
     }
 
-    /// A commit took so long. Calls that wait for a distant database keep no processor busy, so an org may have more of them
-    /// under way.
+    /// A batch that wrote something took so long. Calls that wait for a distant database keep no processor busy, so an org may
+    /// have more of them under way, from the next event on.
     pub(super) fn committed(&self, took: Duration) {
-        locked(&self.0).commits.count(took);
+        locked(&self.0).batches.count(took);
     }
 }
 
@@ -131,7 +131,7 @@ impl Line {
     fn must_wait(&self, org: OrgId, now: Instant) -> bool {
         let count = self.under_way.get(&org).copied().unwrap_or(0);
         let others = self.all_under_way - count;
-        let more = self.more.saturating_mul(self.commits.distance());
+        let more = self.more.saturating_mul(self.batches.distance());
         count >= others.saturating_add(more) && self.arrivals.others_since(org, now)
     }
 
@@ -193,12 +193,12 @@ impl Arrivals {
     }
 }
 
-impl Commits {
+impl Batches {
     fn count(&mut self, took: Duration) {
         let least = self.least[1].map_or(took, |least| least.min(took));
         self.least[1] = Some(least);
         self.since += 1;
-        if self.since == COMMITS {
+        if self.since == COUNTED {
             *self = Self {
                 least: [Some(least), None],
                 since: 0,
@@ -232,7 +232,7 @@ impl Turn {
         }
     }
 
-    /// What it took is given back; nobody is served for that.
+    /// What it took is given back; whoever waits is not served yet.
     fn give_back(&mut self) -> Option<Arc<Mutex<Line>>> {
         let line = self.line.take()?;
         let mut taken = locked(&line);
@@ -270,13 +270,13 @@ fn locked(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
 const PER_PROCESSOR: usize = 2;
 /// So few of one org leave a processor free most of the time (docs/benchmarks.md).
 const MORE_PER_PROCESSOR: usize = 2;
-/// The fastest of some commits takes less than this where the database is near. For each time as long that they are waited for,
-/// the processors get through as many more.
-const NEAR: Duration = Duration::from_millis(2);
+/// The fastest of many batches takes less than this where the database is near, however busy it is. For each time as long that
+/// they are waited for, the processors get through as many more.
+const NEAR: Duration = Duration::from_millis(5);
 /// An org that came within this time may come again.
 const LATELY: Duration = Duration::from_secs(1);
-/// Of so many commits one is as fast as the database can be.
-const COMMITS: u32 = 64;
+/// So many last longer than a flood: a database seldom moves.
+const COUNTED: u32 = 4096;
 
 #[cfg(test)]
 mod tests;
