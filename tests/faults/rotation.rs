@@ -88,23 +88,19 @@ const GIVING_UP: [Failpoint; 5] = [
     Failpoint::RefreshGivenUp,
 ];
 
-/// Nothing is added to a rotation that is not killed here.
+/// No step is added to a rotation that is in none of these lists.
 #[test]
-fn a_rotation_has_forty_steps_and_is_killed_at_each() {
+fn a_rotation_has_at_least_forty_steps_and_each_is_in_a_list() {
     let killed: HashSet<_> = [&ANSWERED[..], &UNANSWERED, &DOUBT, &SPOOLED, &ENTERED, &GIVING_UP]
         .concat()
         .into_iter()
         .collect();
-    let is_of_a_rotation = |place: &&Failpoint| {
+    let is_of_a_rotation = |place: &Failpoint| {
         ["refresh.", "doubt.", "spool."]
             .iter()
             .any(|part| place.as_str().starts_with(part))
     };
-    let steps: HashSet<_> = Failpoint::ALL
-        .iter()
-        .copied()
-        .filter(|place| is_of_a_rotation(&place))
-        .collect();
+    let steps: HashSet<_> = Failpoint::ALL.iter().copied().filter(is_of_a_rotation).collect();
     assert_eq!(steps, killed);
     assert!(steps.len() >= 40, "{}", steps.len());
 }
@@ -216,6 +212,7 @@ async fn killed_asking_again(server: &mut Server, place: Failpoint) {
     assert!(matches!(answer, Some((503, _))), "{answer:?}");
     server.order(place, "kill");
     server.until_dead().await;
+    assert!(server.was_reached(), "{place:?}");
     server.start_again().await;
 }
 
@@ -412,6 +409,7 @@ async fn an_answer_that_was_spooled_survives_its_being_entered() {
             server.order(place, "kill");
             server.find_database().await;
             server.until_dead().await;
+            assert!(server.was_reached(), "{place:?}");
             let left = usize::from(place != Failpoint::SpoolRemoved);
             assert_eq!(server.spooled().len(), left, "{place:?}");
             server.start_again().await;
@@ -432,6 +430,24 @@ async fn killed_while_an_answer_is_spooled_loses_nothing_with_a_grace() {
             nothing_is_lost(&server, place).await;
         }
     })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_before_an_answer_is_spooled_without_a_grace_says_that_it_is_lost() {
+    at(
+        Rotation::Strict,
+        &SPOOLED[..3],
+        1,
+        |mut server, places| async move {
+            for place in places.iter().copied() {
+                database_gone(&mut server, Some(place)).await;
+                server.start_again().await;
+                let (status, answer) = settled(&server, place.as_str()).await;
+                says_it_is_lost(&server, place, status, &answer).await;
+            }
+        },
+    )
     .await;
 }
 

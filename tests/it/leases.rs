@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::harness::{Proof, World, database, log_in};
 
-async fn connected() -> (Arc<World>, GrantId, PgConnection) {
+pub(crate) async fn connected() -> (Arc<World>, GrantId, PgConnection) {
     let world = World::on_postgres().await;
     let grant = world.connect(world.ada, &[Category::Read]).await;
     let Location::Postgres(settings) = &world.location else {
@@ -27,7 +27,7 @@ async fn claim(world: &Arc<World>, grant: GrantId) -> tokio::task::JoinHandle<Cl
     tokio::spawn(async move { world.deps.claims.claim(ask).await.unwrap() })
 }
 
-async fn run(connection: &mut PgConnection, sql: &str) {
+pub(crate) async fn run(connection: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
         .execute(connection)
         .await

@@ -54,6 +54,7 @@ mod shared;
 mod sinks;
 mod spool;
 mod sweep;
+mod timeouts;
 mod vend;
 mod walks;
 mod week;
