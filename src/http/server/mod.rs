@@ -14,6 +14,8 @@ use hyper_util::{
     rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{self, Runtime},
@@ -185,6 +187,9 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = %error, "TCP_NODELAY was refused");
     }
+    if let Err(error) = keep_little_unsent(&stream) {
+        tracing::debug!(error = %error, "TCP_NOTSENT_LOWAT was refused");
+    }
     let busy = Busy::default();
     let stream = Timed::new(stream, patience, busy.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -207,6 +212,20 @@ async fn connection(
     drop(slot);
 }
 
+/// Lets the system take little of an answer before the client does. Else it takes megabytes at once, and nothing more until
+/// a third of them is read: a client that reads slowly all the while would seem to read nothing.
+#[cfg(target_os = "linux")]
+fn keep_little_unsent(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
+}
+
+/// Known on Linux only.
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "on Linux it may fail")]
+fn keep_little_unsent(_stream: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
 fn connection_builder(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.max_headers(limits.headers)
@@ -221,6 +240,10 @@ fn connection_builder(limits: &Limits) -> http1::Builder {
 /// After so many tasks a busy thread looks whose request came meanwhile. Judging a call takes as long as answering ten;
 /// at tokio's 61, whoever is to be refused waited for dozens of those before anybody noticed.
 const LOOK_EVERY: u32 = 11;
+/// Bytes of an answer that the system keeps unsent. More is written once half of them are sent: a client that reads so much
+/// in the time for a head keeps its slot.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 32 * 1024;
 /// hyper panics below this.
 const SMALLEST_BUFFER: usize = 8 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

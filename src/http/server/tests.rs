@@ -5,6 +5,7 @@ use std::time::Instant;
 use axum::routing::{get, post};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
     sync::oneshot,
     task::JoinHandle,
 };
@@ -272,7 +273,11 @@ async fn an_idle_connection_makes_room_when_all_are_in_use() {
 
 /// A connection on which something large is to be read.
 async fn asked_for_much(running: &Running) -> TcpStream {
-    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    asked_for_much_over(running, TcpSocket::new_v4().unwrap()).await
+}
+
+async fn asked_for_much_over(running: &Running, socket: TcpSocket) -> TcpStream {
+    let mut stream = socket.connect(running.address).await.unwrap();
     let request = format!(
         "GET /large HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         running.address
@@ -305,6 +310,37 @@ async fn an_answer_that_nobody_reads_makes_room_when_all_are_in_use() {
     })
     .await;
     let stream = asked_for_much(&running).await;
+    assert!(running.get("/").await.ends_with("hello"));
+    assert!(was_cut(stream).await);
+}
+
+/// Reads about 100 KB a second for so long.
+async fn read_steadily(stream: &mut TcpStream, time: Duration) {
+    let (began, mut piece) = (Instant::now(), [0; 4096]);
+    while began.elapsed() < time {
+        stream.read_exact(&mut piece).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_slowly_keeps_its_place_when_all_are_in_use() {
+    let head = Duration::from_secs(1);
+    let running = Running::start(Limits {
+        connections: 1,
+        header_timeout: head,
+        ..short()
+    })
+    .await;
+    // What the client's system takes is not yet read.
+    let small = TcpSocket::new_v4().unwrap();
+    small.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut stream = asked_for_much_over(&running, small).await;
+    tokio::select! {
+        answer = running.get("/") => panic!("the place was given to another: {answer}"),
+        () = read_steadily(&mut stream, head * 4) => {}
+    }
+    // Only what is read no more is cut.
     assert!(running.get("/").await.ends_with("hello"));
     assert!(was_cut(stream).await);
 }

@@ -34,8 +34,8 @@ pub(super) struct Patience {
     pub(super) slots: Arc<Semaphore>,
 }
 
-/// Whether a request of the connection is being answered. No time runs then: a request's body and its handler have their
-/// own.
+/// Whether a request of the connection is being answered. No time for reads runs then: a request's body and its handler have
+/// their own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Busy(Arc<AtomicBool>);
 
@@ -89,9 +89,15 @@ impl<T> Timed<T> {
     }
 
     /// What is written fails once the client has taken nothing for too long.
-    fn unless_stuck<W>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<W>>) -> Poll<io::Result<W>> {
-        if written.is_ready() {
-            self.stuck = None;
+    fn unless_stuck(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(taken) = &written {
+            if taken.as_ref().is_ok_and(|bytes| *bytes > 0) {
+                self.stuck = None;
+            }
             return written;
         }
         let (since, look) = self.stuck.get_or_insert_with(|| {
@@ -162,8 +168,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
-        self.unless_stuck(cx, flushed)
+        // Says nothing of the client: a socket has nothing to flush, and is always done with it.
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
