@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     crypto::jwk::PinnedKey,
-    domain::{AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch, grant::GrantState},
+    domain::{AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch, grant::GrantState, some_of},
     policy::{CompiledPolicies, Evaluation, OrgPermit, PreparedFacts},
     release::{TrustedKey, verify::Ceiling},
     store::{AgentFacts, SecretKind, SecretRow, VendFacts},
@@ -256,10 +256,8 @@ impl FactsCache {
     /// # Errors
     /// When the database is unavailable.
     pub async fn again(&self, deps: &Deps, org: OrgId, attempt: u32) -> Result<(), Refusal> {
-        let mut dice = [0; 2];
-        deps.random.fill(&mut dice)?;
         let most = PAUSE.saturating_mul(1 << attempt.min(4));
-        tokio::time::sleep(most.mul_f64(f64::from(u16::from_be_bytes(dice)) / f64::from(u16::MAX))).await;
+        tokio::time::sleep(some_of(most, &*deps.random)?).await;
         match deps.store.read(org).await?.epoch(org).await? {
             Some(epoch) => {
                 let mut views = self.views();

@@ -3,8 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{
-    domain::{EntryId, OrgId},
+    domain::{EntryId, OrgId, some_of},
     store::{IdempotencyKey, IdempotencyRecord, StoreError},
 };
 
@@ -86,8 +88,11 @@ pub(super) async fn finish(deps: &Arc<Deps>, org: OrgId, entry: EntryId, end: (u
     tracing::warn!(entry.id = %entry, "the idempotency key of {entry} could not be finished yet");
     let deps = Arc::clone(deps);
     tokio::spawn(async move {
-        for _ in 0..TRIES {
-            tokio::time::sleep(AGAIN).await;
+        // The tries are tokio's time, so their end is too: each may take longer than the pause before it.
+        let until = Instant::now() + TRIED_FOR;
+        while Instant::now() < until {
+            let more = some_of(PAUSE, &*deps.random).unwrap_or(PAUSE);
+            tokio::time::sleep(LEAST_PAUSE + more).await;
             if finished(&deps, org, entry, end).await.is_ok() {
                 return;
             }
@@ -145,8 +150,9 @@ pub fn ended(refusal: &Refusal) -> (u16, &'static str) {
 pub(super) const RELEASED: (u16, &str) = (200, "released");
 /// How long a key is remembered (protocol §5).
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// How long to wait before each further try to finish a key. Often: whoever repeats it when the database is back is to be told
-/// how the call ended.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often it is tried.
-const TRIES: u32 = 120;
+/// How long to wait at least before each further try to finish a key, and how much longer at most. Often: whoever repeats it
+/// when the database is back is to be told how the call ended.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long it is tried: the last try is over long before the sweeper ends the key ([`OUTCOME_DUE`](super::revoke::OUTCOME_DUE)).
+const TRIED_FOR: Duration = Duration::from_secs(120);

@@ -10,7 +10,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 
 use super::{Store, StoreError};
-use crate::domain::Randomness;
+use crate::domain::{Randomness, some_of};
 
 /// An error that may mean no more than that others were in the way.
 pub trait Contended {
@@ -49,12 +49,10 @@ where
     loop {
         match work().await {
             Err(error) if error.is_contended() && began.elapsed() < WITHIN => {
-                let mut dice = [0; 2];
-                if random.fill(&mut dice).is_err() {
+                let Ok(pause) = some_of(longest, random) else {
                     return Err(error);
-                }
-                let share = f64::from(u16::from_be_bytes(dice)) / f64::from(u16::MAX);
-                tokio::time::sleep(longest.mul_f64(share)).await;
+                };
+                tokio::time::sleep(pause).await;
                 longest = (longest * 2).min(LONGEST_PAUSE);
             }
             done => return done,

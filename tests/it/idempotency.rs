@@ -1,6 +1,10 @@
 //! I15: the same key gives the same outcome, at most one release.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use postern::{
     domain::{EntryId, GrantId},
@@ -9,7 +13,7 @@ use postern::{
 };
 use serde_json::json;
 
-use super::harness::{World, ask, token};
+use super::harness::{World, ask, database, token};
 
 fn keyed(ask: Ask, key: &str, digest: &str) -> Ask {
     Ask {
@@ -154,6 +158,40 @@ async fn what_is_recorded_is_the_status_that_was_answered() {
         matches!(again, Err(Refusal::AlreadyReleased { status: 503, .. })),
         "{again:?}"
     );
+}
+
+/// The database fails between a release and what is written of it.
+#[tokio::test]
+async fn a_key_that_cannot_be_finished_is_finished_when_the_database_is_whole_again() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    let before = world.seen("api").await.len();
+    world.fault(json!({"next": "api", "delay_ms": 1_000})).await;
+    let vending = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.vend(keyed(world.read(grant), "k", "d")).await })
+    };
+    world.until_seen("api", before + 1).await;
+    database::raw_sql(
+        &world.location,
+        "ALTER TABLE idempotency RENAME COLUMN code TO away",
+    )
+    .await;
+    vending.await.unwrap().unwrap();
+    database::raw_sql(
+        &world.location,
+        "ALTER TABLE idempotency RENAME COLUMN away TO code",
+    )
+    .await;
+    let whole = Instant::now();
+    loop {
+        match world.vend(keyed(world.read(grant), "k", "d")).await {
+            Err(Refusal::AlreadyReleased { status: 200, .. }) => return,
+            Err(Refusal::InProgress { .. }) if whole.elapsed() < Duration::from_secs(30) => {}
+            other => panic!("{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The process is stopped somewhere between a token's commit and its answer; whatever was answered is what is kept.
