@@ -5,7 +5,7 @@
 //! therefore harmless: the later one looks again.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -23,29 +23,48 @@ use crate::{
 
 use super::{Deps, Refusal, audit};
 
-/// Lets the log of every org grow that has entries waiting: one short writing transaction for many of them.
+/// Lets the log of every org grow that has entries waiting: one short writing transaction for many of them. Returns whether
+/// there is more, for which to come again at once.
 ///
 /// # Errors
 /// When the database is unavailable. An org whose log cannot grow is logged and does not hold up the others.
-pub async fn round(deps: &Arc<Deps>) -> Result<(), Refusal> {
-    let mut after = None;
+pub async fn round(deps: &Arc<Deps>) -> Result<bool, Refusal> {
+    let mut stuck = BTreeSet::new();
+    for _ in 0..TURNS {
+        if !turn(deps, &mut stuck).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Everybody's turn, once: a few steps, so that no org waits for all that another one has. Whoever cannot grow gets no other
+/// turn. Returns whether there is more.
+async fn turn(deps: &Deps, stuck: &mut BTreeSet<OrgId>) -> Result<bool, Refusal> {
+    let (mut after, mut more) = (None, false);
     loop {
-        let orgs = deps.store.due().await?.orgs_to_sequence(after, PAGE).await?;
+        let mut orgs = deps.store.due().await?.orgs_to_sequence(after, PAGE).await?;
         let last_page = orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
         after = orgs.last().copied();
+        orgs.retain(|org| !stuck.contains(org));
         for group in orgs.chunks(GROUP) {
-            if group_of(deps, group).await.is_ok() {
+            if let Ok(came) = some_steps(deps, group).await {
+                more |= !came.again.is_empty();
                 continue;
             }
             // Whoever spoils it for the others is found by asking each alone.
             for org in group {
-                if let Err(refusal) = run(deps, *org).await {
-                    tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} has to wait");
+                match some_steps(deps, &[*org]).await {
+                    Ok(came) => more |= !came.again.is_empty(),
+                    Err(refusal) => {
+                        tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} has to wait");
+                        stuck.insert(*org);
+                    }
                 }
             }
         }
         if last_page {
-            return Ok(());
+            return Ok(more);
         }
     }
 }
@@ -55,27 +74,36 @@ pub async fn round(deps: &Arc<Deps>) -> Result<(), Refusal> {
 /// # Errors
 /// When a chain is broken: nothing is sequenced then, and a person must look.
 pub async fn run(deps: &Deps, org: OrgId) -> Result<usize, Refusal> {
-    group_of(deps, &[org]).await
-}
-
-/// The same for some orgs, all or nothing at each step.
-async fn group_of(deps: &Deps, orgs: &[OrgId]) -> Result<usize, Refusal> {
     let mut placed = 0;
-    // What a sealed org writes gets its place after the recovery, which says where its log goes on.
-    let mut left: Vec<OrgId> = orgs
-        .iter()
-        .copied()
-        .filter(|org| !deps.store.is_sealed(*org))
-        .collect();
-    while !left.is_empty() {
-        let step = step(deps, &left).await?;
-        placed += step.placed;
-        left = step.again;
+    loop {
+        let came = some_steps(deps, &[org]).await?;
+        placed += came.placed;
+        if came.again.is_empty() {
+            return Ok(placed);
+        }
     }
-    Ok(placed)
 }
 
-/// What one transaction came to.
+/// At most [`STEPS`] for some orgs, all or nothing at each.
+async fn some_steps(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
+    // What a sealed org writes gets its place after the recovery, which says where its log goes on.
+    let open = orgs.iter().copied().filter(|org| !deps.store.is_sealed(*org));
+    let mut came = Step {
+        placed: 0,
+        again: open.collect(),
+    };
+    for _ in 0..STEPS {
+        if came.again.is_empty() {
+            break;
+        }
+        let next = step(deps, &came.again).await?;
+        came.placed += next.placed;
+        came.again = next.again;
+    }
+    Ok(came)
+}
+
+/// What a transaction came to, or some of them.
 struct Step {
     placed: usize,
     /// The orgs that have more, or whose log somebody else let grow meanwhile.
@@ -307,6 +335,10 @@ fn broken(org: OrgId, cause: &str) -> Refusal {
 const BATCH: u64 = 128;
 /// So many of each writer, however many writers there are.
 const LEAST_SHARE: u64 = 32;
+/// Transactions for the same orgs in one turn: about a thousand entries. Whoever has more waits until all others had theirs.
+const STEPS: usize = 8;
+/// Turns in one round: whoever cannot grow is logged about once a second, however much the others have.
+const TURNS: usize = 16;
 /// Orgs, or entries of a log, read at once.
 const PAGE: u64 = 1000;
 /// Orgs whose logs grow in one transaction. On SQLite no release commits meanwhile: a few, rather than all at once.

@@ -24,12 +24,11 @@ impl Workers {
     pub fn start(deps: &Arc<Deps>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(every(
-            "sequencer",
-            SEQUENCE_EVERY,
-            stopped.clone(),
-            with(deps, sequence_all),
-        ));
+        let work = {
+            let (deps, stopped) = (Arc::clone(deps), stopped.clone());
+            move || sequence_all(Arc::clone(&deps), stopped.clone())
+        };
+        tasks.spawn(every("sequencer", SEQUENCE_EVERY, stopped.clone(), work));
         for sink in &deps.sinks {
             let (deps, sink) = (Arc::clone(deps), Arc::clone(sink));
             // Each sink has its own task: a slow one holds up nobody.
@@ -91,8 +90,10 @@ impl Workers {
     }
 }
 
-async fn sequence_all(deps: Arc<Deps>) -> Result<(), Refusal> {
-    sequence::round(&deps).await
+/// There is no pause while there is more.
+async fn sequence_all(deps: Arc<Deps>, stopped: watch::Receiver<bool>) -> Result<(), Refusal> {
+    while sequence::round(&deps).await? && !*stopped.borrow() {}
+    Ok(())
 }
 
 async fn renew_name(deps: Arc<Deps>) -> Result<(), Refusal> {

@@ -2,6 +2,7 @@
 
 use std::{
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,8 +10,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use postern::{
     audit::{Checkpoint, encoding::leaf_hash},
     crypto::digest::sha256,
-    domain::{GrantId, OrgId, connector::Category},
-    flows::{audit, recover, seal, sequence},
+    domain::{
+        GrantId, OrgId,
+        connector::Category,
+        entry::{EntryDraft, EntryType},
+    },
+    flows::{audit, found, record, recover, seal, sequence},
     workers::Workers,
 };
 
@@ -187,7 +192,7 @@ async fn size_and_time(world: &World, org: OrgId) -> (u64, String) {
     let head = world
         .deps
         .store
-        .read(world.org)
+        .read(org)
         .await
         .unwrap()
         .log_head(org)
@@ -220,6 +225,44 @@ async fn a_checkpoint_follows_growth_within_a_second_and_an_idle_log_gets_none()
         "a checkpoint of an idle log"
     );
     workers.stop().await;
+}
+
+/// So many entries that wait for their place.
+async fn backlog(world: &World, org: OrgId, count: u64) {
+    for _ in 0..count / 500 {
+        let mut tx = world.deps.store.write(org).await.unwrap();
+        for _ in 0..500 {
+            let entry = record::open(&world.deps, EntryType::Admin, EntryDraft::default()).unwrap();
+            tx.append_entry(org, entry).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_org_does_not_wait_for_its_place_until_a_busy_one_has_all_of_its_own() {
+    let world = World::new().await;
+    let mut orgs = vec![world.org];
+    // More than grow in one transaction.
+    while orgs.len() < 20 {
+        let founded = found::found(&world.deps, "Another", "eve@another.example")
+            .await
+            .unwrap();
+        orgs.push(founded.org);
+    }
+    // Logs grow in the order of their orgs.
+    orgs.sort_unstable();
+    let (busy, quiet) = (orgs[0], orgs[19]);
+    backlog(&world, busy, 2_000).await;
+    let deps = Arc::clone(&world.deps);
+    let round = tokio::spawn(async move { sequence::round(&deps).await });
+    while size_and_time(&world, quiet).await.0 == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let placed = size_and_time(&world, busy).await.0;
+    assert!((1..2_000).contains(&placed), "{placed}");
+    assert!(!round.await.unwrap().unwrap(), "all have their places");
+    assert!(size_and_time(&world, busy).await.0 >= 2_000);
 }
 
 #[tokio::test]
