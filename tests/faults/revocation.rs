@@ -173,9 +173,9 @@ impl Came {
 
 async fn races(count: usize) {
     let rounds = if std::env::var_os("POSTERN_LONG").is_some() {
-        1000
+        500
     } else {
-        100
+        50
     };
     let mut servers = vec![Server::connected_over_postgres(Rotation::Grace).await];
     while servers.len() < count {
