@@ -179,11 +179,11 @@ pub trait Randomness: fmt::Debug + Send + Sync {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomnessUnavailable>;
 }
 
-/// A pause of at most `longest`, never the same for two: those who wait for the same do not come back together.
+/// A pause of at most `longest`, as long as chance has it: those who wait for the same do not come back together.
 ///
 /// # Errors
 /// When there is no randomness.
-pub fn some_of(longest: Duration, random: &dyn Randomness) -> Result<Duration, RandomnessUnavailable> {
+pub fn random_pause(longest: Duration, random: &dyn Randomness) -> Result<Duration, RandomnessUnavailable> {
     let mut dice = [0; 2];
     random.fill(&mut dice)?;
     Ok(longest.mul_f64(f64::from(u16::from_be_bytes(dice)) / f64::from(u16::MAX)))

@@ -17,7 +17,7 @@ pub mod secret;
 pub mod text;
 
 pub use action::Action;
-pub use clock::{Clock, Randomness, RandomnessUnavailable, Time, some_of};
+pub use clock::{Clock, Randomness, RandomnessUnavailable, Time, random_pause};
 pub use id::{
     AgentId, ApprovalId, ConnectSessionId, DecisionId, DelegationId, EngineId, EntryId, GrantId, HandleId,
     KeyId, OrgId, RevocationId, ServiceId, UserId,

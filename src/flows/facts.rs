@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use crate::{
     crypto::jwk::PinnedKey,
-    domain::{AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch, grant::GrantState, some_of},
+    domain::{
+        AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch, grant::GrantState, random_pause,
+    },
     policy::{CompiledPolicies, Evaluation, OrgPermit, PreparedFacts},
     release::{TrustedKey, verify::Ceiling},
     store::{AgentFacts, SecretKind, SecretRow, VendFacts},
@@ -257,7 +259,7 @@ impl FactsCache {
     /// When the database is unavailable.
     pub async fn again(&self, deps: &Deps, org: OrgId, attempt: u32) -> Result<(), Refusal> {
         let most = PAUSE.saturating_mul(1 << attempt.min(4));
-        tokio::time::sleep(some_of(most, &*deps.random)?).await;
+        tokio::time::sleep(random_pause(most, &*deps.random)?).await;
         match deps.store.read(org).await?.epoch(org).await? {
             Some(epoch) => {
                 let mut views = self.views();

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{EntryId, OrgId, some_of},
+    domain::{EntryId, OrgId, random_pause},
     store::{IdempotencyKey, IdempotencyRecord, StoreError},
 };
 
@@ -91,7 +91,7 @@ pub(super) async fn finish(deps: &Arc<Deps>, org: OrgId, entry: EntryId, end: (u
         // The tries are tokio's time, so their end is too: each may take longer than the pause before it.
         let until = Instant::now() + TRIED_FOR;
         while Instant::now() < until {
-            let more = some_of(PAUSE, &*deps.random).unwrap_or(PAUSE);
+            let more = random_pause(PAUSE, &*deps.random).unwrap_or(PAUSE);
             tokio::time::sleep(LEAST_PAUSE + more).await;
             if finished(&deps, org, entry, end).await.is_ok() {
                 return;

@@ -10,7 +10,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 
 use super::{Store, StoreError};
-use crate::domain::{Randomness, some_of};
+use crate::domain::{Randomness, random_pause};
 
 /// An error that may mean no more than that others were in the way.
 pub trait Contended {
@@ -49,7 +49,7 @@ where
     loop {
         match work().await {
             Err(error) if error.is_contended() && began.elapsed() < WITHIN => {
-                let Ok(pause) = some_of(longest, random) else {
+                let Ok(pause) = random_pause(longest, random) else {
                     return Err(error);
                 };
                 tokio::time::sleep(pause).await;

@@ -69,17 +69,6 @@ const GIVING_UP: [Failpoint; 5] = [
     Failpoint::RefreshGivenUp,
 ];
 
-/// The steps of one that asks again and finds that the rotation is lost.
-const FOUND_LOST: [Failpoint; 7] = [
-    Failpoint::DoubtFound,
-    Failpoint::DoubtTaken,
-    Failpoint::RefreshYielded,
-    Failpoint::RefreshEnding,
-    Failpoint::RefreshEnded,
-    Failpoint::RefreshGivingUp,
-    Failpoint::RefreshGivenUp,
-];
-
 /// What is killed at against servers of each kind; those that lose answers bring doubts as well.
 const EACH: [&[Failpoint]; 5] = [&ANSWERED, &UNANSWERED, &SPOOLED, &ENTERED, &GIVING_UP];
 
@@ -234,7 +223,7 @@ async fn killed_where_an_answer_is_asked_for_again_without_a_grace_says_that_it_
     } else {
         &[]
     };
-    for places in [&FOUND_LOST[..], before] {
+    for places in [&DOUBT[..2], &GIVING_UP, before] {
         at(Rotation::Strict, places, 1, |mut server, places| async move {
             for place in places.iter().copied() {
                 killed_asking_again(&mut server, place).await;

@@ -185,8 +185,12 @@ async fn sweep(kind: Rotation) {
         "{kind:?}: killed {} times, of that {lost} rotations were said to be lost",
         count - nothing
     );
-    // Not every rotation makes as many calls as the longest one counted.
-    assert!(nothing * 2 < count, "{nothing} of {count} were no call");
+    // A long run goes on to the longest rotation's last call, which most have not.
+    let expected = count.min(counts[1]);
+    assert!(
+        (count - nothing) * 3 > expected * 2,
+        "{nothing} of {count} were no call"
+    );
 }
 
 /// One place in each of as many equal parts.

@@ -156,8 +156,8 @@ impl Flights {
         })
     }
 
-    /// Public for tests that take them all. Waits for a place among the refreshes that are being prepared, asked for or kept. There are more of these than calls:
-    /// a call that ends finds another one ready, and what is answered does not pile up.
+    /// Waits for a place among the refreshes that are being prepared, asked for or kept. There are more of these than calls:
+    /// a call that ends finds another one ready, and what is answered does not pile up. Public for a test that takes all.
     pub async fn place(&self, connector: &Connector) -> Turn {
         self.places.next(connector).await
     }
