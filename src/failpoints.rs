@@ -28,6 +28,8 @@ macro_rules! failpoints {
 }
 
 failpoints! {
+    /// The gate's next batch is about to be gathered.
+    GateGathering = "gate.gathering",
     /// A batch of the gate is written, not committed.
     GateWritten = "gate.written",
     /// The entry of a release is durable, its secret not opened.

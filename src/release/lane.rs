@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     domain::{Clock, OrgId},
+    failpoints::Failpoint,
     store::{Contended, Durability, GateAnswer, GateItem, Store, StoreError},
 };
 
@@ -72,6 +73,7 @@ async fn run_batches(lane: Lane, batches: usize, mut woken: mpsc::Receiver<()>) 
             let Ok(room) = Arc::clone(&batches).acquire_owned().await else {
                 return;
             };
+            Failpoint::GateGathering.reached();
             let Some((batch, held)) = lane.take() else { break };
             let lane = lane.clone();
             tokio::spawn(async move {
