@@ -101,6 +101,41 @@ async fn a_copy_killed_after_every_batch_and_while_it_hands_over_is_the_source_i
     assert_eq!((&report["event"], rows), (&json!("done"), there_are), "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_shows_how_far_it_is_on_a_terminal() {
+    let mut dev = Dev::start();
+    dev.connect().await;
+    let dir = dev.kill();
+    let (from, to) = (dir.join("data/postern.db"), dir.join("copy.db"));
+    let program = env!("CARGO_BIN_EXE_postern");
+    let command = format!("{program} copy-database {} {}", from.display(), to.display());
+    // A terminal to write to.
+    let shown = Command::new("/usr/bin/script")
+        .env_clear()
+        .args(["-qec", &command, "/dev/null"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.status.success(), "{text}");
+    // Each bar is written over the last one.
+    let bars: Vec<(&str, u8)> = text
+        .split("\r\x1b[K[")
+        .skip(1)
+        .map(|bar| {
+            let (_bar, says) = bar.split_once("] ").unwrap();
+            let (percent, of) = says.split_once(" % ").unwrap();
+            (of.split_once(' ').unwrap().0, percent.trim().parse().unwrap())
+        })
+        .collect();
+    for step in ["copying", "comparing"] {
+        let percents: Vec<u8> = bars.iter().filter(|bar| bar.0 == step).map(|bar| bar.1).collect();
+        assert!(
+            percents.len() > 2 && percents.is_sorted() && percents.last() == Some(&100),
+            "{step}: {percents:?}"
+        );
+    }
+}
+
 /// How far the target says it has come.
 async fn state_of(to: &Path) -> Value {
     let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", to.display()))

@@ -22,7 +22,7 @@ use postern::{
 use rustix::process::{PTracer, set_ptracer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use crate::shared::{loopback, parts::parts};
 
@@ -76,13 +76,21 @@ async fn serve_here() {
         }
     };
     let address: SocketAddr = setup.listen.trim_start_matches("http://").parse().unwrap();
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = socket(address).listen(1024).unwrap();
     let _workers = Workers::start(&deps);
     let site = Site::new(&setup.listen.parse().unwrap()).unwrap();
     let app = router::app(Arc::clone(&deps), site);
     std::fs::write(dir.join("ready.draft"), serde_json::to_vec(&up).unwrap()).unwrap();
     std::fs::rename(dir.join("ready.draft"), dir.join("ready")).unwrap();
     loopback::serve(listener, app).await;
+}
+
+/// Bound beside whoever else of this user holds the address so. Only one of them may listen.
+pub(crate) fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 fn parts_of(dir: &Path, setup: &Setup) -> Parts {

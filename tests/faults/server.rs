@@ -23,13 +23,13 @@ use rustix::process::{
 };
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use crate::{
     browser::{self, request},
     database,
     provider::{Rotation, start_acme},
-    served::{CONNECTOR, SERVE, Setup, Up},
+    served::{self, CONNECTOR, SERVE, Setup, Up},
 };
 
 /// A running server. Dropping it kills the process and removes its directory.
@@ -38,6 +38,8 @@ pub(crate) struct Server {
     dir: tempfile::TempDir,
     location: Location,
     url: String,
+    /// Nobody else is given the port while the process is down.
+    _held: TcpSocket,
     pub(crate) acme: String,
     up: Up,
 }
@@ -64,7 +66,7 @@ impl Server {
         for file in ["kek", "up", &format!("connectors/{CONNECTOR}.toml")] {
             std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
         }
-        let url = free_url().await;
+        let (url, held) = address();
         let setup = Setup {
             listen: url.clone(),
             ..Setup::read(self.dir.path())
@@ -76,13 +78,14 @@ impl Server {
             dir,
             location: self.location.clone(),
             url,
+            _held: held,
             acme: self.acme.clone(),
             up,
         }
     }
 
     async fn connected_in(dir: tempfile::TempDir, location: Location, rotation: Rotation) -> Self {
-        let url = free_url().await;
+        let (url, held) = address();
         let acme = start_acme(rotation, &url).await;
         let authority = acme.trim_start_matches("http://");
         let mut connector = include_str!("../../connectors/acme-mail.toml")
@@ -118,6 +121,7 @@ impl Server {
             dir,
             location,
             url,
+            _held: held,
             acme,
             up,
         };
@@ -395,10 +399,10 @@ async fn tell_postgres(sql: &str) {
         .unwrap();
 }
 
-/// An address nobody listens on.
-async fn free_url() -> String {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    format!("http://{}", port.local_addr().unwrap())
+/// An address that is this server's as long as the socket lives: it is bound, not listened on.
+fn address() -> (String, TcpSocket) {
+    let held = served::socket((Ipv4Addr::LOCALHOST, 0).into());
+    (format!("http://{}", held.local_addr().unwrap()), held)
 }
 
 /// Room for a spooled answer, not for a page of a database's log.
