@@ -26,7 +26,7 @@ use crate::{
     flows::{
         Deps, Refusal,
         facts::FactsCache,
-        refresh::{self, Flights},
+        refresh::{self, Flights, doubt::Doubts},
         refused::Tally,
         seal, sweep,
     },
@@ -204,6 +204,7 @@ async fn open_with(
         egress: parts.egress,
         facts: FactsCache::default(),
         flights: Flights::default(),
+        doubts: Doubts::default(),
         sinks: parts.sinks,
         witness: parts.witness.map(Arc::new),
         refused: Tally::default(),

@@ -87,6 +87,8 @@ pub struct Deps {
     pub keeps: Keeps,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
+    /// How far its questions without an answer were gone through.
+    pub doubts: refresh::doubt::Doubts,
     /// Where the log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Who cosigns the log's checkpoints.

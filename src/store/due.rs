@@ -168,16 +168,34 @@ impl Due {
             .await
     }
 
-    /// Grants of which nobody knows what the provider answered to a refresh, and nobody is asking, the oldest first.
+    /// Grants of which nobody knows what the provider answered to a refresh, and nobody is asking, the oldest question first,
+    /// behind `after`.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn refreshes_in_doubt(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+    pub async fn refreshes_in_doubt(
+        &mut self,
+        after: Option<InDoubt>,
+        limit: u64,
+    ) -> Result<Vec<InDoubt>, StoreError> {
+        let (asked, org, grant) = after.map_or_else(
+            || (Time::from_unix_micros(0), String::new(), String::new()),
+            |after| (after.asked, after.org.to_string(), after.grant.to_string()),
+        );
         self.list(
-            "SELECT org_id, grant_id FROM refresh_leases
-             WHERE intent IS NOT NULL AND expires_at <= $1 AND not_before <= $1 ORDER BY intent_at LIMIT $2",
-            params![self.0.now, limit],
-            pair,
+            "SELECT org_id, grant_id, intent_at FROM refresh_leases
+             WHERE intent IS NOT NULL AND expires_at <= $1 AND not_before <= $1
+               AND intent_at >= $2 AND (intent_at > $2 OR (org_id, grant_id) > ($3, $4))
+             ORDER BY intent_at, org_id, grant_id LIMIT $5",
+            params![self.0.now, asked, org, grant, limit],
+            |row| {
+                let mut fields = row.fields("refresh_leases");
+                Ok(InDoubt {
+                    org: fields.parse()?,
+                    grant: fields.parse()?,
+                    asked: fields.time()?,
+                })
+            },
         )
         .await
     }
@@ -252,6 +270,17 @@ impl Due {
     ) -> Result<Vec<T>, StoreError> {
         self.0.rows(sql, params).await?.into_iter().map(read).collect()
     }
+}
+
+/// A grant of which nobody knows what the provider answered.
+#[derive(Debug, Clone, Copy)]
+pub struct InDoubt {
+    /// Whose.
+    pub org: OrgId,
+    /// Which.
+    pub grant: GrantId,
+    /// When the provider was asked.
+    pub asked: Time,
 }
 
 /// Every org's id is behind the empty text.

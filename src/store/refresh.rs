@@ -207,6 +207,36 @@ impl Tx {
         Ok(changed == 1)
     }
 
+    /// Settles what a later holder of the lease has left behind, unless somebody holds it now: then `false`. Whoever held it
+    /// until now does so no more.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn settle_refresh(&mut self, org: OrgId, grant: GrantId) -> Result<bool, StoreError> {
+        let changed = self
+            .execute(
+                "UPDATE refresh_leases SET fence = fence + 1, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
+                 WHERE org_id = $1 AND grant_id = $2 AND expires_at <= $3",
+                params![org, grant, self.now],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
+    /// Whether somebody is asking the provider.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn is_refresh_held(&mut self, org: OrgId, grant: GrantId) -> Result<bool, StoreError> {
+        let row = self
+            .row(
+                "SELECT fence FROM refresh_leases WHERE org_id = $1 AND grant_id = $2 AND expires_at > $3",
+                params![org, grant, self.now],
+            )
+            .await?;
+        Ok(row.is_some())
+    }
+
     /// Whether it is not known what was answered to what was asked last.
     ///
     /// # Errors

@@ -2,12 +2,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use serde_json::json;
+
 use super::harness::{Journey, World};
 use postern::{
     crypto::digest,
     domain::{
         GrantId, ScopeSet,
         connector::Category,
+        grant::{GrantState, ReconnectReason},
         secret::{AccessToken, RefreshToken},
     },
     flows::{refresh::spooled, upstream},
@@ -90,6 +93,74 @@ async fn an_answer_is_entered_once_and_its_file_goes() {
         .iter()
         .filter(|entry| entry.draft.reason.as_deref() == Some("spooled"));
     assert_eq!(said.count(), 1);
+}
+
+/// Whether the answer is the grant's now.
+async fn is_kept(world: &World, answered: &Answered) -> bool {
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let held = tx
+        .secret(world.org, answered.grant, &SecretKind::RefreshToken)
+        .await;
+    let spooled = answered.refresh.as_ref().unwrap();
+    held.unwrap().unwrap().sealed == spooled.sealed
+}
+
+#[tokio::test]
+async fn an_answer_outlives_a_sibling_that_asked_again_and_was_refused() {
+    let (world, grant) = World::connected().await;
+    let answered = spooled(&world, grant).await;
+    // A sibling knows nothing of the file.
+    world.deps.spool.remove(&answered).unwrap();
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "status": 400, "body": {"error": "invalid_grant"}, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    let lost = GrantState::NeedsReconnect {
+        reason: ReconnectReason::RotationLost,
+    };
+    assert_eq!(world.grant(grant).await.state, lost);
+
+    world.deps.spool.put(&answered).unwrap();
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    let after = world.grant(grant).await;
+    assert_eq!(
+        (after.state, after.generation),
+        (GrantState::Active, answered.generation + 1)
+    );
+    assert!(is_kept(&world, &answered).await);
+    assert_eq!(ended(&world).await, [] as [&str; 0]);
+    assert_eq!(files(&world), [] as [PathBuf; 0]);
+    assert!(!is_in_doubt(&world, grant).await);
+}
+
+#[tokio::test]
+async fn an_answer_waits_while_a_sibling_asks_again() {
+    let (world, grant) = World::connected().await;
+    let answered = spooled(&world, grant).await;
+    world.later(Duration::from_secs(61));
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    let ask = ClaimAsk {
+        life: Duration::from_secs(60),
+        ..world.claim_ask(grant).await
+    };
+    let claims = tx.claim_refreshes("r2", &[ask]).await.unwrap();
+    assert!(matches!(claims[..], [Claim::Ours(_)]), "{claims:?}");
+    tx.commit().await.unwrap();
+    assert_eq!(spooled::drain(&world.deps).await, 0);
+    assert_eq!(files(&world).len(), 1);
+    assert_eq!(world.grant(grant).await.generation, answered.generation);
+    // It died over it.
+    world.later(Duration::from_secs(61));
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert!(is_kept(&world, &answered).await);
+    assert!(!is_in_doubt(&world, grant).await);
+    assert_eq!(files(&world), [] as [PathBuf; 0]);
+}
+
+async fn is_in_doubt(world: &World, grant: GrantId) -> bool {
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    tx.is_refresh_in_doubt(world.org, grant).await.unwrap()
 }
 
 #[tokio::test]

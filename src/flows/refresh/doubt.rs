@@ -1,32 +1,59 @@
 //! Questions whose answer nobody knows: their asker died, or the answer was lost on its way. They are asked again at once,
 //! whether or not anybody wants the token: a provider takes the old refresh token for a while only (I3).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     domain::{GrantId, OrgId, grant::GrantState},
     failpoints::Failpoint,
     flows::{Deps, Refusal},
+    store::InDoubt,
 };
 
 use super::{Want, ensure};
 
-/// Asks again what is in doubt and not being asked; returns how many questions it took up. Does not wait for answers.
+/// How far the questions were gone through: those of a provider that does not answer, and those that cannot be asked, keep
+/// nobody from the ones behind them.
+#[derive(Debug, Default)]
+pub struct Doubts(Mutex<Option<InDoubt>>);
+
+impl Doubts {
+    fn last(&self) -> MutexGuard<'_, Option<InDoubt>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks again what is in doubt and not being asked, from where it stopped last; returns how many questions it took up. Does
+/// not wait for answers.
 ///
 /// # Errors
 /// When the database is unavailable.
 pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
-    let due = deps.store.due().await?.refreshes_in_doubt(BATCH).await?;
-    let count = due.len();
-    for (org, grant) in due {
-        Failpoint::DoubtFound.reached();
-        let deps = Arc::clone(deps);
-        // One provider that does not answer must not hold up the others' grants.
-        tokio::spawn(async move {
-            if let Err(refusal) = settle(&deps, org, grant).await {
-                tracing::debug!(grant.id = %grant, cause = %refusal, "what was asked for {grant} stays in doubt");
-            }
-        });
+    let mut count = 0;
+    for _page in 0..PAGES {
+        let after = *deps.doubts.last();
+        let due = deps.store.due().await?.refreshes_in_doubt(after, PAGE).await?;
+        let is_last = due.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
+        *deps.doubts.last() = if is_last { None } else { due.last().copied() };
+        // One that waits here for its turn to be asked is taken up already.
+        for doubt in due
+            .into_iter()
+            .filter(|doubt| !deps.flights.is_under_way(doubt.grant))
+        {
+            Failpoint::DoubtFound.reached();
+            count += 1;
+            let deps = Arc::clone(deps);
+            // One provider that does not answer must not hold up the others' grants.
+            tokio::spawn(async move {
+                let InDoubt { org, grant, .. } = doubt;
+                if let Err(refusal) = settle(&deps, org, grant).await {
+                    tracing::debug!(grant.id = %grant, cause = %refusal, "what was asked for {grant} stays in doubt");
+                }
+            });
+        }
+        if is_last || count >= AT_ONCE {
+            break;
+        }
     }
     Ok(count)
 }
@@ -67,5 +94,9 @@ pub async fn settle(deps: &Arc<Deps>, org: OrgId, id: GrantId) -> Result<(), Ref
     }
 }
 
-/// Doubts taken up at a time.
-const BATCH: u64 = 64;
+/// Doubts looked at in one statement.
+const PAGE: u64 = 64;
+/// How many such statements a look may take.
+const PAGES: usize = 64;
+/// Once so many are taken up, the others are the next look's.
+const AT_ONCE: usize = 64;

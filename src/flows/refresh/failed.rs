@@ -118,7 +118,10 @@ async fn set_reconnect_if_unchanged(
     let mut tx = deps.store.write(grant.org).await?;
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
     if let Some(fence) = fence {
-        tx.release_refresh(grant.org, grant.id, fence).await?;
+        if !tx.release_refresh(grant.org, grant.id, fence).await? {
+            // Whoever asked since says what becomes of the grant.
+            return Ok(tx.commit().await?);
+        }
         Failpoint::RefreshYielded.reached();
     }
     if now_grant.generation != grant.generation || now_grant.state != GrantState::Active {

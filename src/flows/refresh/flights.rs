@@ -156,6 +156,11 @@ impl Flights {
         })
     }
 
+    /// Whether somebody here refreshes the grant or waits to.
+    pub(super) fn is_under_way(&self, grant: GrantId) -> bool {
+        locked(&self.under_way).contains_key(&grant)
+    }
+
     /// Waits for a place among the refreshes that are being prepared, asked for or kept. There are more of these than calls:
     /// a call that ends finds another one ready, and what is answered does not pile up. Public for a test that takes all.
     pub async fn place(&self, connector: &Connector) -> Turn {

@@ -8,7 +8,7 @@ use crate::{
         ScopeSet, Time,
         connector::Connector,
         entry::{EntryDraft, EntryType},
-        grant::{Grant, GrantState},
+        grant::{Grant, GrantState, ReconnectReason},
     },
     failpoints::Failpoint,
     flows::{Deps, Refusal, record, upstream},
@@ -31,7 +31,8 @@ pub(super) async fn keep(
     let answered = Arc::new(sealed(prepared, grant, lease, want, answer)?);
     Failpoint::RefreshSealed.reached();
     let reason = matches!(want, Want::Narrowed(_)).then_some("narrowed");
-    if let Some(ask) = together(deps, grant, connector, &answered, reason)? {
+    // What cannot be drafted now is tried by itself, and spooled then.
+    if let Ok(Some(ask)) = together(deps, grant, connector, &answered, reason) {
         match deps.keeps.keep(ask).await {
             Ok(true) => return Ok(answered.access.clone()),
             Ok(false) => {}
@@ -60,11 +61,15 @@ pub(super) async fn keep(
         Ok(Entered::Wider) => Err(Refusal::GrantNeedsReconnect(grant.id)),
         Ok(Entered::Revoked { at }) => Err(Refusal::Revoked { grant: grant.id, at }),
         Ok(Entered::Void) => Err(Refusal::ProviderUnavailable),
-        Err(unavailable @ (Refusal::StoreUnavailable(_) | Refusal::KeyUnavailable)) => {
+        Ok(Entered::Waits) => {
             spool(deps, answered).await;
-            Err(unavailable)
+            Err(Refusal::ProviderUnavailable)
         }
-        Err(refusal) => Err(refusal),
+        // INVARIANT: whatever it was, the answer is all there is of the grant (I3).
+        Err(refusal) => {
+            spool(deps, answered).await;
+            Err(refusal)
+        }
     }
 }
 
@@ -139,11 +144,14 @@ pub(super) enum Entered {
         /// When.
         at: Time,
     },
-    /// Nothing: a later claim or a reconnect was first.
+    /// Nothing: a later answer or a reconnect was first.
     Void,
+    /// Nothing yet: somebody else is asking with the same refresh token.
+    Waits,
 }
 
-/// Writes a sealed answer, by compare-and-set on fence and generation.
+/// Writes a sealed answer, by compare-and-set on fence and generation. A later claim does not make it void, only what came of
+/// that: whoever asks again with a refresh token that is spent is told that it is dead.
 pub(super) async fn enter(
     deps: &Deps,
     grant: &Grant,
@@ -161,10 +169,18 @@ pub(super) async fn enter(
         .expires_at
         .map(|end| restated(end, deps.clock.now(), tx.now()));
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
-    let ours = tx.release_refresh(grant.org, grant.id, answered.fence).await?;
+    let mut ours = tx.release_refresh(grant.org, grant.id, answered.fence).await?;
     Failpoint::RefreshEntering.reached();
-    if !ours || now_grant.generation != answered.generation {
-        // INVARIANT: compare-and-set on generation; a later claim or a reconnect made this answer void. Unless it is
+    if !ours && is_current(&now_grant, answered) {
+        ours = tx.settle_refresh(grant.org, grant.id).await?;
+        if !ours && tx.is_refresh_held(grant.org, grant.id).await? {
+            return Ok(Entered::Waits);
+        }
+        // Whoever held the lease until just now may have moved the grant on.
+        now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
+    }
+    if !ours || !is_current(&now_grant, answered) {
+        // INVARIANT: compare-and-set on generation; a later answer or a reconnect made this one void. Unless it is
         // there already: a commit may have come through though its answer did not.
         let known = tx.secret(grant.org, grant.id, kind).await?;
         let ours_already = known.is_some_and(|known| known.sealed == access.sealed);
@@ -192,6 +208,13 @@ pub(super) async fn enter(
         tx.commit().await?;
         return Ok(Entered::Revoked { at });
     }
+    if let GrantState::NeedsReconnect {
+        reason: ReconnectReason::RotationLost | ReconnectReason::RefreshTokenDead,
+    } = now_grant.state
+    {
+        // That was said of the refresh token before this one.
+        now_grant.state = GrantState::Active;
+    }
     now_grant.generation = access.generation;
     // Wider than the person consented to: kept apart, neither vends nor refreshes (protocol §2).
     let wider = !scopes.is_subset(&now_grant.scopes);
@@ -218,6 +241,11 @@ pub(super) async fn enter(
         (false, true) => Entered::Unproven,
         (false, false) => Entered::Kept,
     })
+}
+
+/// Whether the grant is as it was when the provider was asked.
+fn is_current(grant: &Grant, answered: &Answered) -> bool {
+    (grant.generation, grant.connected_epoch) == (answered.generation, answered.connected_epoch)
 }
 
 /// The answer as it is stored, in the database or beside it.
@@ -251,8 +279,7 @@ fn granted(grant: &Grant, want: &Want, answer: &Tokens) -> ScopeSet {
     })
 }
 
-/// The database, or the key to end what came to nothing, is gone and the provider may have rotated: the answer is kept
-/// beside the database.
+/// What came cannot be entered now, and the provider may have rotated: the answer is kept beside the database.
 async fn spool(deps: &Deps, answered: Arc<Answered>) {
     let (spool, grant) = (deps.spool.clone(), answered.grant);
     let kept = tokio::task::spawn_blocking(move || spool.put(&answered)).await;

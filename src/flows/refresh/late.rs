@@ -35,7 +35,8 @@ pub(super) async fn discard(
     };
     let lives = !matches!(current.state, GrantState::Revoked { .. });
     // A sibling that asked with the same refresh token may have been given the very same tokens, and keeps them.
-    let kept_by_a_sibling = current.connected_epoch == grant.connected_epoch;
+    let kept_by_a_sibling =
+        current.connected_epoch == grant.connected_epoch && current.generation > grant.generation;
     if lives && (kept_by_a_sibling || upstream::ends_more_than_the_token(connector)) {
         draft.reason = Some(upstream::NOT_ALONE.to_owned());
         tracing::warn!(grant.id = %grant.id, connector.id = %grant.connector,

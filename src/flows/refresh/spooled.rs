@@ -35,7 +35,7 @@ pub async fn drain(deps: &Deps) -> usize {
 /// Enters the spooled answers of one grant.
 ///
 /// # Errors
-/// When the database or the key service is unavailable: they wait in their files.
+/// When the database or the key service is unavailable, or another replica is asking for the grant: they wait in their files.
 pub(super) async fn drain_grant(deps: &Deps, id: GrantId) -> Result<usize, Refusal> {
     let spool = deps.spool.clone();
     let waiting = tokio::task::spawn_blocking(move || spool.of(id))
@@ -69,6 +69,7 @@ async fn enter(deps: &Deps, answered: &Answered) -> Result<(), Refusal> {
     Failpoint::SpoolFound.reached();
     match keep::enter(deps, &grant, connector, answered, Some("spooled")).await? {
         Entered::Void => discard(deps, &grant, connector, answered).await?,
+        Entered::Waits => return Err(Refusal::ProviderUnavailable),
         Entered::Kept | Entered::Unproven | Entered::Wider | Entered::Revoked { .. } => {}
     }
     Failpoint::SpoolEntered.reached();
