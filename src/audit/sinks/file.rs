@@ -74,6 +74,8 @@ fn append(path: &Path, text: &[u8]) -> io::Result<()> {
         .append(true)
         .mode(0o600)
         .open(path)?;
+    // Another replica on this host may write to it: what it has written is not to be cut off (flock(2); until it is closed).
+    file.lock()?;
     let whole = end_of_last_line(&mut file)?;
     file.set_len(whole)?;
     let written = file

@@ -71,7 +71,8 @@ pub(super) async fn revoke(oauth: &OAuth<'_>, token: TokenToEnd<'_>) -> RevokeOu
     };
     let request = match build(oauth, token, bearer) {
         Ok(request) => request,
-        Err(_) => return RevokeOutcome::Refused { code: None },
+        // What the operator set up can be mended in the days that are tried.
+        Err(_) => return RevokeOutcome::Retry { after: None },
     };
     match oauth.send(request).await {
         Ok(response) => judge(oauth, &response),
@@ -164,7 +165,8 @@ fn judge(oauth: &OAuth<'_>, response: &InboundResponse) -> RevokeOutcome {
     match errors::classify_revoke(oauth.connector, response.status, &body) {
         // Ended already, which is what was wanted.
         Some(ErrorClass::Dead) => return RevokeOutcome::Revoked,
-        Some(ErrorClass::Transient) => {
+        // That the client is not known or may not is the operator's to mend, and no word about the token.
+        Some(ErrorClass::Transient | ErrorClass::Config) => {
             return RevokeOutcome::Retry {
                 after: super::retry_after(response),
             };
@@ -177,9 +179,12 @@ fn judge(oauth: &OAuth<'_>, response: &InboundResponse) -> RevokeOutcome {
         None => {}
     }
     match (response.status, errors::code(&body)) {
-        (408 | 425 | 429 | 500..=599, _) => RevokeOutcome::Retry {
-            after: super::retry_after(response),
-        },
+        // RFC 6749 §5.2 for the client, RFC 7009 §2.2.1 for both.
+        (408 | 425 | 429 | 500..=599, _) | (_, Some("invalid_client" | "unauthorized_client")) => {
+            RevokeOutcome::Retry {
+                after: super::retry_after(response),
+            }
+        }
         // RFC 7009 §2.2.1.
         (_, Some("unsupported_token_type")) => RevokeOutcome::Unsupported,
         _ => RevokeOutcome::Refused {

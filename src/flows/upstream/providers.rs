@@ -235,9 +235,14 @@ async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeO
         };
         *requests += 1;
         match oauth.revoke(token).await {
-            RevokeOutcome::Revoked => answer = RevokeOutcome::Revoked,
             RevokeOutcome::Unsupported => {}
-            unfinished => return Ok(unfinished),
+            retry @ RevokeOutcome::Retry { .. } => return Ok(retry),
+            // One that is refused leaves the others to be ended; it is said in the end.
+            outcome => {
+                if !matches!(answer, RevokeOutcome::Refused { .. }) {
+                    answer = outcome;
+                }
+            }
         }
     }
     Ok(answer)
