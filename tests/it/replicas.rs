@@ -4,14 +4,14 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use postern::{
     domain::{
-        GrantId,
+        EntryId, GrantId,
         connector::Category,
         decision::{Outcome, UnverifiedDecision},
         entry::{Entry, EntryType},
@@ -21,6 +21,7 @@ use postern::{
     workers::Workers,
 };
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::harness::{World, acme_mail, database, ending};
@@ -199,16 +200,29 @@ async fn newest(world: &World) -> Vec<Entry> {
         .collect()
 }
 
+/// The grant's releases that are durable. By an epoch alone a release that came too late would not show: it bears the one it
+/// was judged under.
+async fn releases(world: &World, grant: GrantId) -> HashSet<EntryId> {
+    let entries = newest(world).await.into_iter();
+    let releases =
+        entries.filter(|entry| entry.kind == EntryType::Release && entry.draft.grant == Some(grant));
+    releases.map(|entry| entry.id).collect()
+}
+
 /// I2: vends on every replica race a revocation on one of them.
 async fn race(count: usize) {
-    let rounds = rounds(1_000, 100);
-    let (world, mut grant, replicas) = replicated(count).await;
+    let (world, grant, replicas) = replicated(count).await;
+    race_on(&world, grant, &replicas, rounds(1_000, 100)).await;
+}
+
+async fn race_on(world: &World, mut grant: GrantId, replicas: &[Arc<Deps>], rounds: usize) {
+    let count = replicas.len();
     let (mut released, mut refused) = (0, 0);
     for round in 0..rounds {
-        for deps in &replicas {
+        for deps in replicas {
             vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
         }
-        let under_way = Arc::new(AtomicUsize::new(0));
+        let (under_way, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let mut tasks = JoinSet::new();
         for caller in 0..16 {
             let (deps, agent, ask) = (
@@ -216,12 +230,14 @@ async fn race(count: usize) {
                 world.agent,
                 world.read(grant),
             );
-            let under_way = Arc::clone(&under_way);
+            let (under_way, answered) = (Arc::clone(&under_way), Arc::clone(&answered));
             tasks.spawn(async move {
                 let mut done = (0, 0);
                 for _ in 0..8 {
+                    let late = answered.load(Ordering::SeqCst);
                     match vend::vend(&deps, agent, ask.clone()).await {
                         Ok(_) => {
+                            assert!(!late, "asked after the revocation was answered, and released");
                             under_way.fetch_add(1, Ordering::Relaxed);
                             done.0 += 1;
                         }
@@ -238,12 +254,19 @@ async fn race(count: usize) {
         let revoked = revoke::run(&replicas[count - 1], world.org, everything())
             .await
             .unwrap();
+        answered.store(true, Ordering::SeqCst);
+        let durable = releases(world, grant).await;
         while let Some(done) = tasks.join_next().await {
             let done = done.unwrap();
             released += done.0;
             refused += done.1;
         }
-        let after = newest(&world)
+        assert_eq!(
+            releases(world, grant).await,
+            durable,
+            "a release became durable after the revocation was answered"
+        );
+        let after = newest(world)
             .await
             .into_iter()
             .filter(|entry| entry.kind == EntryType::Release && entry.draft.grant == Some(grant))
@@ -274,6 +297,43 @@ async fn no_release_follows_a_revocation_on_three_replicas() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_release_follows_a_revocation_on_five_replicas() {
     race(5).await;
+}
+
+/// The promise rests on the guard's row lock, advisory locks only keep the order: engines that have none keep it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_release_follows_a_revocation_where_advisory_locks_lock_nothing() {
+    let (world, grant, _) = replicated(1).await;
+    let Location::Postgres(settings) = &world.location else {
+        panic!("not PostgreSQL")
+    };
+    let name = database::name_of(settings);
+    let mut connection = database::superuser(&name).await;
+    let shadowed = format!(
+        "CREATE SCHEMA without_advisory_locks;
+         GRANT USAGE ON SCHEMA without_advisory_locks TO public;
+         CREATE FUNCTION without_advisory_locks.pg_advisory_xact_lock(bigint) RETURNS void
+           LANGUAGE sql AS 'SELECT';
+         CREATE FUNCTION without_advisory_locks.pg_advisory_xact_lock_shared(bigint) RETURNS void
+           LANGUAGE sql AS 'SELECT';
+         CREATE FUNCTION without_advisory_locks.pg_try_advisory_xact_lock_shared(bigint) RETURNS boolean
+           LANGUAGE sql AS 'SELECT true';
+         ALTER DATABASE {name} SET search_path = without_advisory_locks, pg_catalog, public"
+    );
+    sqlx::raw_sql(AssertSqlSafe(shadowed))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    // Connections from before would have them still.
+    let replicas = [world.replica().await.unwrap(), world.replica().await.unwrap()];
+    let mut held = database::superuser(&name).await;
+    let locks: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_locks, pg_advisory_xact_lock(1) WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    )
+    .fetch_one(&mut held)
+    .await
+    .unwrap();
+    assert_eq!(locks, 0, "they lock still");
+    race_on(&world, grant, &replicas, rounds(200, 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
