@@ -29,6 +29,8 @@ pub struct Tokens {
     pub scopes: Option<ScopeSet>,
     /// When the access token ends, if known.
     pub expires_at: Option<Time>,
+    /// Whether the answer to a refresh named another account than the grant's.
+    pub is_foreign: bool,
 }
 
 impl From<TokenSet> for Tokens {
@@ -38,6 +40,7 @@ impl From<TokenSet> for Tokens {
             refresh_token: set.refresh_token,
             scopes: set.scopes,
             expires_at: set.expires_at,
+            is_foreign: false,
         }
     }
 }
@@ -236,6 +239,7 @@ pub fn open_pending(
             refresh_token: waiting.refresh_token.take().map(RefreshToken::new),
             scopes: waiting.scopes.take(),
             expires_at: waiting.expires_at,
+            is_foreign: false,
         },
         choices: std::mem::take(&mut waiting.choices),
     })

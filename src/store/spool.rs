@@ -44,6 +44,8 @@ pub struct Answered {
     pub access: SecretRow,
     /// The new refresh token, if one came, sealed for the next generation.
     pub refresh: Option<SecretRow>,
+    /// Whether the provider named another account than the grant's.
+    pub is_foreign: bool,
 }
 
 /// Why an answer is not kept beside the database either.
@@ -250,6 +252,9 @@ struct Kept {
     kind: String,
     access: KeptSecret,
     refresh: Option<KeptSecret>,
+    /// Files of earlier versions have none.
+    #[serde(default)]
+    is_foreign: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -280,6 +285,7 @@ impl From<&Answered> for Kept {
             kind: answered.kind.to_string(),
             access: KeptSecret::from(&answered.access),
             refresh: answered.refresh.as_ref().map(KeptSecret::from),
+            is_foreign: answered.is_foreign,
         }
     }
 }
@@ -298,6 +304,7 @@ impl TryFrom<Kept> for Answered {
             kind: kept.kind.parse().map_err(|_| NotKept)?,
             access: kept.access.try_into()?,
             refresh: kept.refresh.map(SecretRow::try_from).transpose()?,
+            is_foreign: kept.is_foreign,
         })
     }
 }
@@ -368,6 +375,7 @@ mod tests {
             kind: SecretKind::Narrowed("abc".to_owned()),
             access: row(ScopeSet::parse("a b", ' ').ok()),
             refresh: Some(row(None)),
+            is_foreign: true,
         }
     }
 

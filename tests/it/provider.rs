@@ -201,6 +201,7 @@ fn kinds() -> Vec<(&'static str, Value, Then)> {
         (
             "another account's name",
             json!({"set": {"sub": "mallory", "email": "m@evil.example"}}),
+            // It is no part of this provider's answer; where it is, the next test looks.
             Renewed,
         ),
         // A refusal, as it should be and not.
@@ -303,4 +304,35 @@ async fn misbehaves(mut fault: Value, then: Then) -> Result<(), String> {
             .map_err(|refusal| format!("and not again: {refusal}"))?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_token_that_names_another_account_is_kept_apart() {
+    let by_answer = "how = \"token_response\"";
+    let world =
+        World::with_connector(&[("how = \"userinfo\"\nurl = \"{origin}/userinfo\"", by_answer)]).await;
+    let names = async |sub: &str| {
+        let named = json!({"next": "token", "set": {"sub": sub, "email": "ada@acme.example"}, "times": 1});
+        world.fault(named).await;
+    };
+    names("acme-7").await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    assert_eq!(world.grant(grant).await.account.id.as_deref(), Some("acme-7"));
+    // The same account, then none.
+    world.later(Duration::from_secs(400));
+    names("acme-7").await;
+    world.vend(world.read(grant)).await.unwrap();
+    world.later(Duration::from_secs(400));
+    world.vend(world.read(grant)).await.unwrap();
+    world.later(Duration::from_secs(400));
+    names("acme-8").await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    let state = world.grant(grant).await.state;
+    assert!(matches!(state, GrantState::Quarantined { .. }), "{state:?}");
+    let said = world.entries().await;
+    assert!(
+        said.iter()
+            .any(|entry| entry.draft.reason.as_deref() == Some("other_account")),
+        "{said:#?}"
+    );
 }

@@ -1,6 +1,6 @@
 //! A database that is older than what is kept outside of it starts sealed, and recovery gives nothing back.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, process::Command, sync::Arc, time::Duration};
 
 use postern::{
     domain::{GrantId, connector::Category},
@@ -11,30 +11,75 @@ use postern::{
         seal, sequence,
         vend::Vended,
     },
-    store::Selector,
+    store::{Location, Selector},
 };
 use serde_json::json;
 
-use super::harness::World;
+use super::harness::{World, database};
 
 const FILE: &str = "checkpoints.jsonl";
 
-/// A copy of the database as it is now.
+/// A copy of the database as it is now: a file of SQLite's, or what `pg_dump` makes of the whole.
 pub async fn copied(world: &World) -> Vec<u8> {
     let copy = world.dir.path().join("copy.db");
     let _none = std::fs::remove_file(&copy);
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.dir.path().join("postern.db"));
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    sqlx::query("VACUUM INTO $1")
-        .bind(copy.to_str().unwrap())
-        .execute(&pool)
-        .await
-        .unwrap();
-    pool.close().await;
+    match &world.location {
+        Location::Sqlite(path) => {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+            let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+            sqlx::query("VACUUM INTO $1")
+                .bind(copy.to_str().unwrap())
+                .execute(&pool)
+                .await
+                .unwrap();
+            pool.close().await;
+        }
+        Location::Postgres(settings) => {
+            let own = database::settings("postgres", &database::name_of(settings)).await;
+            let mut dump = Command::new("pg_dump");
+            done(
+                dump.args(["--create", "--format=custom", "--file"])
+                    .arg(&copy)
+                    .arg(own.url),
+            );
+        }
+    }
     std::fs::read(copy).unwrap()
 }
 
-pub fn put_back(dir: &Path, copy: &[u8]) {
+/// Starts the world again with the copy in its database's place.
+async fn put_back(world: World, copy: &[u8]) -> World {
+    let server = match &world.location {
+        Location::Sqlite(_) => None,
+        Location::Postgres(settings) => {
+            let name = database::name_of(settings);
+            Some((database::settings("postgres", "postgres").await.url, name))
+        }
+    };
+    world
+        .restarted_after(|dir| match server {
+            None => put_file_back(dir, copy),
+            Some((url, name)) => {
+                let file = dir.join("copy.db");
+                std::fs::write(&file, copy).unwrap();
+                let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+                done(Command::new("psql").args(["--quiet", "--command", &drop, &url]));
+                done(
+                    Command::new("pg_restore")
+                        .args(["--create", "--dbname", &url])
+                        .arg(file),
+                );
+            }
+        })
+        .await
+}
+
+fn done(command: &mut Command) {
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{command:?}: {ended:?}");
+}
+
+pub fn put_file_back(dir: &Path, copy: &[u8]) {
     for beside in ["postern.db-wal", "postern.db-shm"] {
         let _none = std::fs::remove_file(dir.join(beside));
     }
@@ -66,13 +111,13 @@ pub async fn plans(world: &World, vouch: Vouch) -> Vec<Plan> {
 
 /// A world with two grants whose database was put back to before `since` happened.
 async fn put_back_before(since: impl AsyncFnOnce(&World, GrantId)) -> (World, GrantId, GrantId) {
-    let (world, first) = World::connected_on_sqlite().await;
+    let (world, first) = World::connected().await;
     let second = world.connect(world.ben, &[Category::Read, Category::Write]).await;
     signed(&world).await;
     let copy = copied(&world).await;
     since(&world, first).await;
     signed(&world).await;
-    let world = world.restarted_after(|dir| put_back(dir, &copy)).await;
+    let world = put_back(world, &copy).await;
     (world, first, second)
 }
 
@@ -172,7 +217,7 @@ async fn recovery_ends_again_what_was_revoked_since_and_nothing_else() {
 
 #[tokio::test]
 async fn a_still_older_database_put_back_after_a_recovery_gives_nothing_back_either() {
-    let (world, first) = World::connected_on_sqlite().await;
+    let (world, first) = World::connected().await;
     let second = world.connect(world.ben, &[Category::Read, Category::Write]).await;
     signed(&world).await;
     let oldest = copied(&world).await;
@@ -181,11 +226,11 @@ async fn a_still_older_database_put_back_after_a_recovery_gives_nothing_back_eit
     let newer = copied(&world).await;
     revoke(&world, Selector::Grant(second)).await;
     signed(&world).await;
-    let world = world.restarted_after(|dir| put_back(dir, &newer)).await;
+    let world = put_back(world, &newer).await;
     recover::run(&world.deps, &plans(&world, Vouch::No).await[0], "test")
         .await
         .unwrap();
-    let world = world.restarted_after(|dir| put_back(dir, &oldest)).await;
+    let world = put_back(world, &oldest).await;
     recover::run(&world.deps, &plans(&world, Vouch::No).await[0], "test")
         .await
         .unwrap();
@@ -213,8 +258,10 @@ async fn a_policy_changed_since_ends_everything_on_recovery() {
 
 #[tokio::test]
 async fn a_database_of_which_nothing_is_kept_outside_is_sealed_until_somebody_vouches_for_it() {
-    let (world, grant) = World::connected_on_sqlite().await;
+    let (world, grant) = World::connected().await;
     signed(&world).await;
+    // No replica that lives can vouch for it.
+    world.later(Duration::from_secs(60));
     let world = world
         .restarted_after(|dir| std::fs::remove_file(dir.join(FILE)).unwrap())
         .await;
@@ -259,10 +306,14 @@ async fn a_replica_that_joined_others_is_no_stranger_to_any_org_when_it_starts_a
 
 #[tokio::test]
 async fn a_database_with_another_history_is_sealed() {
-    let (world, grant) = World::connected_on_sqlite().await;
+    let (world, grant) = World::connected().await;
     signed(&world).await;
+    let zeros = match &world.location {
+        Location::Sqlite(_) => "zeroblob(length(hashes))",
+        Location::Postgres(_) => "decode(repeat('00', length(hashes)), 'hex')",
+    };
     world
-        .raw_sql("UPDATE tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0")
+        .raw_sql(&format!("UPDATE tiles SET hashes = {zeros} WHERE level = 0"))
         .await;
     let world = world.restarted().await;
     assert!(matches!(vend(&world, grant).await, Err(Refusal::Sealed)));
@@ -275,7 +326,7 @@ async fn a_database_with_another_history_is_sealed() {
 
 #[tokio::test]
 async fn a_process_that_died_before_it_told_the_outside_is_not_sealed() {
-    let (world, grant) = World::connected_on_sqlite().await;
+    let (world, grant) = World::connected().await;
     signed(&world).await;
     vend(&world, grant).await.unwrap();
     signed(&world).await;
@@ -292,7 +343,7 @@ async fn a_process_that_died_before_it_told_the_outside_is_not_sealed() {
 
 #[tokio::test]
 async fn a_replica_whose_database_forgets_its_entries_releases_nothing_and_says_so() {
-    let (world, grant) = World::connected_on_sqlite().await;
+    let (world, grant) = World::connected().await;
     vend(&world, grant).await.unwrap();
     world
         .raw_sql("UPDATE writers SET seq = seq - 1 WHERE writer = 'r1/hot'")
@@ -303,7 +354,7 @@ async fn a_replica_whose_database_forgets_its_entries_releases_nothing_and_says_
 
 #[tokio::test]
 async fn an_idle_replica_notices_too_that_its_database_was_put_back() {
-    let (world, grant) = World::connected_on_sqlite().await;
+    let (world, grant) = World::connected().await;
     vend(&world, grant).await.unwrap();
     assert!(world.deps.store.look_for_lost_entries().await.is_ok());
     world.raw_sql("UPDATE writers SET seq = 1").await;

@@ -51,6 +51,7 @@ async fn spooled(world: &World, id: GrantId) -> Answered {
         access: seal::access_token(&key, &grant, &kind, generation, &access, scopes, None).unwrap(),
         kind,
         refresh: Some(seal::refresh_token(&key, &grant, generation, &refresh).unwrap()),
+        is_foreign: false,
     };
     world.deps.spool.put(&answered).unwrap();
     assert!(world.deps.spool.holds(id));

@@ -34,7 +34,7 @@ use postern::{
 
 use super::{
     harness::World,
-    sealed::{copied, plans, put_back},
+    sealed::{copied, plans, put_file_back},
 };
 
 const NAME: &str = "witness.example/w1";
@@ -378,7 +378,7 @@ async fn restored_with_its_file() -> (Arc<Witness>, World, GrantId) {
     witness::round(&world.deps, &server.port()).await.unwrap();
     let world = world
         .restarted_after(|dir| {
-            put_back(dir, &copy);
+            put_file_back(dir, &copy);
             std::fs::write(dir.join("checkpoints.jsonl"), &outside).unwrap();
         })
         .await;

@@ -152,6 +152,7 @@ async fn fill(deps: Arc<Deps>, tenant: Tenant, number: usize, count: usize) -> V
                 refresh_token: Some(RefreshToken::new(refresh_token(number, 1))),
                 scopes: Some(grant.scopes.clone()),
                 expires_at: grant.access_expires_at,
+                is_foreign: false,
             };
             let known = deps.catalogue.get(&grant.connector).unwrap();
             upstream::keep_apart(&mut tx, &key, &grant, known, &tokens)

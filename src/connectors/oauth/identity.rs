@@ -44,6 +44,19 @@ pub(super) async fn identify(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Opt
     account(oauth.connector, &facts).map(Some)
 }
 
+/// The account that an answer to a refresh names by itself; nothing is asked for it.
+pub(super) fn named(oauth: &OAuth<'_>, tokens: &TokenSet) -> Option<String> {
+    let facts = match oauth.connector.identity.how {
+        IdentityHow::TokenResponse => tokens.facts.clone(),
+        IdentityHow::IdToken => {
+            let token = tokens.id_token.as_ref()?.expose_secret();
+            claims(oauth.connector, oauth.client.id, token, oauth.clock.now()).ok()?
+        }
+        IdentityHow::None | IdentityHow::Userinfo | IdentityHow::Call => return None,
+    };
+    account(oauth.connector, &facts).ok()?.id
+}
+
 async fn call(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Value, OAuthError> {
     let connector = oauth.connector;
     let identity = &connector.identity;

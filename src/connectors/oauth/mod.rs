@@ -226,6 +226,12 @@ impl<'a> OAuth<'a> {
         identity::identify(self, tokens).await
     }
 
+    /// Whose the tokens are by the provider's own id, if the answer to a refresh says it by itself.
+    #[must_use]
+    pub fn named(&self, tokens: &TokenSet) -> Option<String> {
+        identity::named(self, tokens)
+    }
+
     /// Ends a token at the provider, as far as it offers that.
     pub async fn revoke(&self, token: TokenToEnd<'_>) -> RevokeOutcome {
         revoke::revoke(self, token).await

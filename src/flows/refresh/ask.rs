@@ -55,8 +55,11 @@ pub(super) async fn ask(
             .or_else(|| Some(ScopeSet::default())),
         None => set.scopes.clone(),
     };
+    // OpenID Connect Core §12.2 for id tokens: the same `sub`.
+    let named = oauth.named(&set);
     Ok(Tokens {
         scopes: proven,
+        is_foreign: named.is_some() && grant.account.id.is_some() && named != grant.account.id,
         ..Tokens::from(set)
     })
 }

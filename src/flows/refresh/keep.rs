@@ -30,7 +30,11 @@ pub(super) async fn keep(
 ) -> Result<SecretRow, Refusal> {
     let answered = Arc::new(sealed(prepared, grant, lease, want, answer)?);
     Failpoint::RefreshSealed.reached();
-    let reason = matches!(want, Want::Narrowed(_)).then_some("narrowed");
+    let reason = match want {
+        _ if answered.is_foreign => Some("other_account"),
+        Want::Narrowed(_) => Some("narrowed"),
+        Want::Renewed { .. } => None,
+    };
     // What cannot be drafted now is tried by itself, and spooled then.
     if let Ok(Some(ask)) = together(deps, grant, connector, &answered, reason) {
         match deps.keeps.keep(ask).await {
@@ -83,8 +87,9 @@ fn together(
 ) -> Result<Option<KeepAsk>, Refusal> {
     let is_wide = answered.kind == SecretKind::AccessToken;
     let scopes = answered.access.scopes.clone().unwrap_or_default();
-    // Wider than consented to, not proven narrow, or the end of the token before it.
-    if !scopes.is_subset(&grant.scopes)
+    // Somebody else's, wider than consented to, not proven narrow, or the end of the token before it.
+    if answered.is_foreign
+        || !scopes.is_subset(&grant.scopes)
         || !is_wide && (scopes.is_empty() || connector.refresh.kills_old_access)
     {
         return Ok(None);
@@ -216,8 +221,8 @@ pub(super) async fn enter(
         now_grant.state = GrantState::Active;
     }
     now_grant.generation = access.generation;
-    // Wider than the person consented to: kept apart, neither vends nor refreshes (protocol §2).
-    let wider = !scopes.is_subset(&now_grant.scopes);
+    // Wider than the person consented to, or not theirs: kept apart, neither vends nor refreshes (protocol §2).
+    let wider = answered.is_foreign || !scopes.is_subset(&now_grant.scopes);
     if wider {
         tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
         now_grant.state = GrantState::Quarantined {
@@ -268,6 +273,7 @@ fn sealed(
         kind,
         access,
         refresh,
+        is_foreign: answer.is_foreign,
     })
 }
 

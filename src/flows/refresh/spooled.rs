@@ -119,6 +119,7 @@ async fn discard(
         refresh_token,
         scopes: answered.access.scopes.clone(),
         expires_at: answered.access.expires_at,
+        is_foreign: answered.is_foreign,
     };
     keep::discard(deps, &then, connector, &answer).await
 }
