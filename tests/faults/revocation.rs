@@ -88,8 +88,8 @@ async fn race(servers: &[Server], round: usize) -> Race {
     let (place, mode) = PLACES[round % PLACES.len()];
     // Most go on while their receipts live, some when they are dead.
     let too_late = round % 7 == 1;
-    // Every other time over a batch of many, else over whatever is under way.
-    let gathers = round % 2 == 1;
+    // Now and then over a batch of many, else over whatever is under way.
+    let gathers = too_late || round % 5 == 3;
     let name = format!("round {round}, {place:?}, too late: {too_late}, of many: {gathers}");
     let grant = first.grant().await;
     let (answered, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -109,7 +109,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
     let busy = 5 + 3 * (round % 5);
     until(|| released.load(Ordering::SeqCst) >= busy).await;
     if gathers {
-        stopped.order(Failpoint::GateGathering, "sleep 400");
+        stopped.order(Failpoint::GateGathering, "sleep 1500");
         until(|| stopped.was_reached()).await;
         tokio::time::sleep(GATHERED).await;
     }
@@ -309,7 +309,7 @@ async fn a_process_stopped_within_the_gate_holds_up_no_revocation_and_begins_ane
 /// Races over one database.
 const ROUNDS: usize = 50;
 /// By then everybody who calls waits for the batch that is about to be gathered.
-const GATHERED: Duration = Duration::from_millis(250);
+const GATHERED: Duration = Duration::from_millis(500);
 /// So many releases are caught at least, on average, by a stop over a batch of many.
 const MANY: usize = 4;
 /// So long a transaction may not say nothing.

@@ -88,6 +88,32 @@ impl Round<'_> {
         self.deployment.tenants[one.tenant].people[one.person].account
     }
 
+    /// Else nothing was tried: calls came through before it and after it, and came while nothing might be released.
+    pub(crate) fn there_was_a_load(&self) -> Result<(), String> {
+        let tries = || {
+            let tries = |one: &'_ Asked| {
+                one.tries
+                    .iter()
+                    .map(|tried| (one.want, tried.clone()))
+                    .collect::<Vec<_>>()
+            };
+            self.asked.iter().flat_map(tries)
+        };
+        let before = tries().filter(|(_, tried)| tried.released() && tried.over < self.struck);
+        let after = tries().filter(|(_, tried)| tried.released() && tried.sent > self.healing);
+        let forbidden = |want| self.fault.forbids(&self.deployment.store, want);
+        let is_forbidden = tries().any(|(want, _)| forbidden(want).is_some());
+        let meanwhile = tries().filter(|(want, tried)| {
+            forbidden(*want)
+                .is_some_and(|margin| tried.sent > self.struck + margin && tried.sent < self.healing)
+        });
+        match (before.count(), meanwhile.count(), after.count()) {
+            (0, ..) | (.., 0) => Err("nothing was released before or after it".to_owned()),
+            (_, 0, _) if is_forbidden => Err("nobody asked while nothing might be released".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     /// I12: while it lasts, nothing is released that must not be.
     pub(crate) fn nothing_was_released_while_broken(&self) -> Result<(), String> {
         for one in self.asked {

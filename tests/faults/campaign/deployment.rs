@@ -21,6 +21,7 @@ use postern::{
 };
 use postern_kms::local::create_key_file;
 use serde_json::{Value, json};
+use sqlx::SqliteConnection;
 
 use crate::{
     browser,
@@ -49,6 +50,8 @@ pub(crate) struct Deployment {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) tenants: [Tenant; 2],
     grants: Mutex<BTreeMap<(usize, usize), String>>,
+    /// Who keeps SQLite's one writer from everybody else, while that is the fault.
+    pub(crate) held: tokio::sync::Mutex<Option<SqliteConnection>>,
 }
 
 /// An org and its one agent.
@@ -104,6 +107,7 @@ impl Deployment {
             replicas: made,
             tenants,
             grants: Mutex::default(),
+            held: tokio::sync::Mutex::default(),
         };
         for replica in &deployment.replicas {
             replica.start().await;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use sqlx::{Connection as _, SqliteConnection};
 
 use crate::{
     deployment::{Deployment, Store},
@@ -32,10 +33,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// All that can befall this deployment.
-    pub(crate) fn all(store: &Store) -> Vec<Self> {
-        let mut all = vec![
+    /// All that can befall a deployment.
+    pub(crate) fn all() -> Vec<Self> {
+        vec![
             Self::DatabaseGone,
+            Self::DatabaseSilent,
             Self::DiskFull,
             Self::KeyServiceDown,
             Self::ClockAhead,
@@ -45,11 +47,7 @@ impl Fault {
             Self::ReplicaKilled,
             Self::ReplicaStopped,
             Self::ClientsHangUp,
-        ];
-        if matches!(store, Store::Postgres(_)) {
-            all.push(Self::DatabaseSilent);
-        }
-        all
+        ]
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -113,7 +111,12 @@ impl Fault {
                 std::fs::rename(path, path.with_extension("gone")).unwrap()
             }
             (Self::DatabaseSilent, Store::Postgres(server)) => server.signal(Signal::STOP),
-            (Self::DatabaseSilent, Store::Sqlite(_)) => panic!("SQLite is no process"),
+            (Self::DatabaseSilent, Store::Sqlite(path)) => {
+                // Another process writes, and does not come to an end.
+                let mut held = SqliteConnection::connect(&path.to_string_lossy()).await.unwrap();
+                sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut held).await.unwrap();
+                *whole.held.lock().await = Some(held);
+            }
             (Self::DiskFull, store) => {
                 if let Store::Postgres(server) = store {
                     server.fill_disk();
@@ -141,7 +144,10 @@ impl Fault {
                 std::fs::rename(path.with_extension("gone"), path).unwrap()
             }
             (Self::DatabaseSilent, Store::Postgres(server)) => server.signal(Signal::CONT),
-            (Self::DatabaseSilent, Store::Sqlite(_)) => panic!("SQLite is no process"),
+            (Self::DatabaseSilent, Store::Sqlite(_)) => {
+                let held = whole.held.lock().await.take().unwrap();
+                held.close().await.unwrap();
+            }
             (Self::DiskFull, store) => {
                 if let Store::Postgres(server) = store {
                     server.make_room();

@@ -251,7 +251,13 @@ impl Agent {
             call.hang_up(Duration::from_micros(self.dice.below(40_000))).await;
             asked.note(sent, None);
         } else {
-            asked.ask(at, PATIENCE).await;
+            // Half of them do not wait for the end of a silence: they come again in the midst of it.
+            let patience = if self.dice.below(2) == 0 {
+                PATIENCE
+            } else {
+                IMPATIENT
+            };
+            asked.ask(at, patience).await;
         }
     }
 }
@@ -261,3 +267,4 @@ const AGENTS_EACH: usize = 2;
 const TRIES: usize = 3;
 /// How long an agent waits.
 const PATIENCE: Duration = Duration::from_secs(9);
+const IMPATIENT: Duration = Duration::from_secs(1);

@@ -36,7 +36,7 @@ pub(crate) async fn campaign(title: &str, postgres: Option<Postgres>, replicas: 
     let mut rows = Vec::new();
     let mut memory = None;
     'all: loop {
-        let mut faults = Fault::all(&campaign.deployment.store);
+        let mut faults = Fault::all();
         campaign.dice.shuffle(&mut faults);
         for fault in faults {
             let row = campaign.round(fault).await;
@@ -132,6 +132,7 @@ impl Campaign {
             logs: &logs,
             seen: &seen,
         };
+        row.check(round.there_was_a_load());
         row.check(round.nothing_was_released_while_broken());
         row.check(round.every_release_has_its_one_entry());
         row.check(round.the_provider_did_no_more_than_was_released());
