@@ -29,6 +29,7 @@ use crate::{
         refresh::{self, Flights},
         refused::Tally,
         seal, sweep,
+        uncut::Uncut,
     },
     release::Gate,
     store::{
@@ -204,6 +205,7 @@ async fn open_with(
         egress: parts.egress,
         facts: FactsCache::default(),
         flights: Flights::default(),
+        uncut: Uncut::default(),
         sinks: parts.sinks,
         witness: parts.witness.map(Arc::new),
         refused: Tally::default(),

@@ -35,6 +35,7 @@ pub mod sinks;
 pub mod sweep;
 pub mod telling;
 pub mod token;
+pub mod uncut;
 pub mod upstream;
 pub mod vend;
 pub mod witness;
@@ -87,6 +88,8 @@ pub struct Deps {
     pub keeps: Keeps,
     /// One refresh per grant in this process.
     pub flights: refresh::Flights,
+    /// What the end of the process waits for.
+    pub uncut: uncut::Uncut,
     /// Where the log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Who cosigns the log's checkpoints.

@@ -16,6 +16,9 @@ use super::{Want, ensure};
 /// # Errors
 /// When the database is unavailable.
 pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
+    if deps.uncut.is_stopping() {
+        return Ok(0);
+    }
     let due = deps.store.due().await?.refreshes_in_doubt(BATCH).await?;
     let count = due.len();
     for (org, grant) in due {
