@@ -29,6 +29,7 @@ use crate::{
         refresh::{self, Flights, doubt::Doubts},
         refused::Tally,
         seal, sweep,
+        uncut::Uncut,
     },
     release::Gate,
     store::{
@@ -205,6 +206,7 @@ async fn open_with(
         facts: FactsCache::default(),
         flights: Flights::default(),
         doubts: Doubts::default(),
+        uncut: Uncut::default(),
         sinks: parts.sinks,
         witness: parts.witness.map(Arc::new),
         refused: Tally::default(),

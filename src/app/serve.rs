@@ -141,7 +141,7 @@ pub(super) async fn run(
         what: what.to_owned(),
         cause,
     };
-    let stop = server::stop_signal().map_err(|cause| io("waiting for signals", cause))?;
+    let told = server::stop_signal().map_err(|cause| io("waiting for signals", cause))?;
     let workers = Workers::start(&deps);
     let (ready, readiness) = watch::channel(Readiness {
         obstacles: vec!["starting"],
@@ -170,7 +170,7 @@ pub(super) async fn run(
     let server = tokio::spawn(server::serve(listener, app, limits, ids, wait(end)));
     up();
     let lost = tokio::select! {
-        () = stop => false,
+        () = told => false,
         () = lost_entries(&deps) => true,
     };
     tracing::info!("stopping: no new connections, requests under way may finish");
@@ -178,18 +178,32 @@ pub(super) async fn run(
     ready.send_replace(Readiness {
         obstacles: vec!["draining"],
     });
-    ended.send_replace(true);
-    for task in [server, ops_server] {
-        task.await
-            .map_err(|_| AppError::Refused("a server ended unexpectedly".to_owned()))?;
-    }
-    workers.stop().await;
-    refused::sum_up(&deps, true).await;
-    deps.store.close().await;
+    let answered = async {
+        ended.send_replace(true);
+        for task in [server, ops_server] {
+            task.await
+                .map_err(|_| AppError::Refused("a server ended unexpectedly".to_owned()))?;
+        }
+        Ok::<_, AppError>(())
+    };
+    stop(&deps, workers, answered).await?;
     if lost {
         return Err(AppError::Store(store::StoreError::Lost));
     }
     Ok(())
+}
+
+/// Ends in order: first the requests under way, which `answered` waits for, then what providers were asked, then the
+/// workers, then the database. Returns what `answered` came to.
+pub async fn stop<T>(deps: &Deps, workers: Workers, answered: impl Future<Output = T>) -> T {
+    deps.uncut.stop();
+    let answered = answered.await;
+    // Before the workers: meanwhile they keep this replica's name and enter what was spooled.
+    deps.uncut.end().await;
+    workers.stop().await;
+    refused::sum_up(deps, true).await;
+    deps.store.close().await;
+    answered
 }
 
 /// Waits until the database is found to have forgotten entries of this process: an older one was put in its place, and

@@ -35,6 +35,7 @@ pub mod sinks;
 pub mod sweep;
 pub mod telling;
 pub mod token;
+pub mod uncut;
 pub mod upstream;
 pub mod vend;
 pub mod witness;
@@ -89,6 +90,8 @@ pub struct Deps {
     pub flights: refresh::Flights,
     /// How far its questions without an answer were gone through.
     pub doubts: refresh::doubt::Doubts,
+    /// What the end of the process waits for.
+    pub uncut: uncut::Uncut,
     /// Where the log is copied to.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Who cosigns the log's checkpoints.

@@ -226,6 +226,8 @@ async fn with_a_place(
             intent: want.kind().to_string(),
             life: ask::life(connector),
         };
+        // INVARIANT: whoever may have asked the provider is waited for; nobody asks when that wait has begun.
+        let _held = deps.uncut.begin().ok_or(Refusal::ProviderUnavailable)?;
         let lease = match deps.claims.claim(ask).await? {
             Claim::Ours(lease) => lease,
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),

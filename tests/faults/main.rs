@@ -27,5 +27,6 @@ mod served;
 mod server;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod stop;
 mod storage;
 mod sweep;

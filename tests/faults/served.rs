@@ -14,7 +14,7 @@ use postern::{
     domain::connector::ConnectorId,
     egress::EgressPolicy,
     flows::{Deps, apply, found},
-    http::{router, security::Site},
+    http::{router, security::Site, server},
     policy::demo,
     store::{Isolation, Location, PostgresSettings},
     workers::Workers,
@@ -77,12 +77,16 @@ async fn serve_here() {
     };
     let address: SocketAddr = setup.listen.trim_start_matches("http://").parse().unwrap();
     let listener = socket(address).listen(1024).unwrap();
-    let _workers = Workers::start(&deps);
+    let stop = server::stop_signal().unwrap();
+    let workers = Workers::start(&deps);
     let site = Site::new(&setup.listen.parse().unwrap()).unwrap();
     let app = router::app(Arc::clone(&deps), site);
     std::fs::write(dir.join("ready.draft"), serde_json::to_vec(&up).unwrap()).unwrap();
     std::fs::rename(dir.join("ready.draft"), dir.join("ready")).unwrap();
-    loopback::serve(listener, app).await;
+    let serving = tokio::spawn(loopback::serve(listener, app));
+    stop.await;
+    // Callers are let go of at once.
+    app::serve::stop(&deps, workers, async { serving.abort() }).await;
 }
 
 /// Bound beside whoever else of this user holds the address so. Only one of them may listen.

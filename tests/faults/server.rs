@@ -161,6 +161,11 @@ impl Server {
         panic!("the process lives on");
     }
 
+    /// Asks the process to stop in its own, orderly way.
+    pub(crate) fn ask_to_stop(&self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+    }
+
     /// Writes the order for a failpoint.
     pub(crate) fn order(&self, place: Failpoint, order: &str) {
         let draft = self.dir.path().join("draft");

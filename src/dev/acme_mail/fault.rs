@@ -44,7 +44,7 @@ pub(super) struct Fault {
     path: Option<String>,
     #[serde(default = "once")]
     times: u32,
-    /// Wait this long before doing anything.
+    /// Wait this long before doing anything, or, with `after`, before saying anything.
     #[serde(default)]
     delay_ms: u64,
     /// Do the work first, then lose the true answer: what a client sees when the connection dies at the wrong time.
@@ -110,8 +110,8 @@ impl Fault {
     where
         F: FnOnce(&mut Entry, Option<&Self>) -> Answer + Send,
     {
-        if self.delay_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(self.delay_ms)).await;
+        if !self.after {
+            self.wait().await;
         }
         let replacement = self.replacement();
         if !self.after
@@ -121,7 +121,16 @@ impl Fault {
         }
         let answer = answer(entry, Some(self));
         entry.error.clone_from(&answer.error);
+        if self.after {
+            self.wait().await;
+        }
         replacement.unwrap_or_else(|| self.reshape(answer).into_response())
+    }
+
+    async fn wait(&self) {
+        if self.delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(self.delay_ms)).await;
+        }
     }
 
     fn replacement(&self) -> Option<Response> {

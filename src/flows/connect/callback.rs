@@ -60,12 +60,16 @@ pub async fn receive(
         return Err(failure);
     }
     let code = answer.code.ok_or(ConnectFailure::Security("code"))?;
+    let held = deps.uncut.begin().ok_or(ConnectFailure::ProviderUnavailable)?;
     let deps = Arc::clone(deps);
-    tokio::spawn(async move { exchange(&deps, session, &code).await })
-        .await
-        .unwrap_or(Err(ConnectFailure::Refused(Refusal::OutcomeUnknown {
-            entry: None,
-        })))
+    tokio::spawn(async move {
+        let _held = held;
+        exchange(&deps, session, &code).await
+    })
+    .await
+    .unwrap_or(Err(ConnectFailure::Refused(Refusal::OutcomeUnknown {
+        entry: None,
+    })))
 }
 
 /// Every check of protocol §2 that stands before the token request.

@@ -22,6 +22,9 @@ use super::{SOON, Want, ensure};
 /// # Errors
 /// When the database is unavailable.
 pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
+    if deps.uncut.is_stopping() {
+        return Ok(0);
+    }
     let due = deps.store.due().await?.renewals(BATCH).await?;
     let count = due.len();
     let mut orgs: BTreeMap<OrgId, Vec<GrantId>> = BTreeMap::new();
@@ -33,6 +36,9 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
             let deps = Arc::clone(deps);
             tokio::spawn(async move {
                 let _place = deps.flights.in_background().await;
+                if deps.uncut.is_stopping() {
+                    return;
+                }
                 let than = Some(grant.generation);
                 if let Err(refusal) = ensure(&deps, &grant, Want::Renewed { than }).await {
                     tracing::debug!(grant.id = %grant.id, cause = %refusal, "{} is not renewed ahead", grant.id);

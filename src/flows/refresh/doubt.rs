@@ -29,6 +29,9 @@ impl Doubts {
 /// # Errors
 /// When the database is unavailable.
 pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
+    if deps.uncut.is_stopping() {
+        return Ok(0);
+    }
     let mut count = 0;
     for _page in 0..PAGES {
         let after = *deps.doubts.last();
