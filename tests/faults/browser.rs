@@ -9,20 +9,7 @@ use url::Url;
 /// offers; all in a browser of their own.
 pub(crate) async fn connect(login: &str, postern: &str, acme: &str, account: &str) {
     let mut browser = Browser::default();
-    let login = browser.open(login).await;
-    browser.submit(&login, "/login/", &[]).await;
-    let connections = browser.open(&format!("{postern}/connections")).await;
-    let reconnects = connections.text.contains("/reconnect");
-    let how = if reconnects {
-        "/reconnect"
-    } else {
-        "/connections/connect"
-    };
-    let asked = browser.submit(&connections, how, &[]).await;
-    let going = browser.submit(&asked, "/connect/", &[]).await;
-    let picking = browser.open(&going.link_to(acme)).await;
-    let account = [("account", account)];
-    let consenting = browser.submit(&picking, "/authorize", &account).await;
+    let consenting = browser.up_to_consent(login, postern, acme, account).await;
     let allow = [("decision", "allow")];
     let confirming = browser.submit(&consenting, "/authorize", &allow).await;
     let confirm = [("choice", "confirm")];
@@ -57,6 +44,30 @@ impl Browser {
         let target = page.url.join(&attribute(form, "action").unwrap()).unwrap();
         let body = filled(form, fields);
         self.go("POST", target, Some((page, body))).await
+    }
+
+    /// Signs in and goes as far as the provider's consent page.
+    pub(crate) async fn up_to_consent(
+        &mut self,
+        login: &str,
+        postern: &str,
+        acme: &str,
+        account: &str,
+    ) -> Page {
+        let login = self.open(login).await;
+        self.submit(&login, "/login/", &[]).await;
+        let connections = self.open(&format!("{postern}/connections")).await;
+        let reconnects = connections.text.contains("/reconnect");
+        let how = if reconnects {
+            "/reconnect"
+        } else {
+            "/connections/connect"
+        };
+        let asked = self.submit(&connections, how, &[]).await;
+        let going = self.submit(&asked, "/connect/", &[]).await;
+        let picking = self.open(&going.link_to(acme)).await;
+        let account = [("account", account)];
+        self.submit(&picking, "/authorize", &account).await
     }
 
     async fn go(&mut self, method: &str, url: Url, form: Option<(&Page, String)>) -> Page {

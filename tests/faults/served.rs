@@ -83,10 +83,12 @@ async fn serve_here() {
     let app = router::app(Arc::clone(&deps), site);
     std::fs::write(dir.join("ready.draft"), serde_json::to_vec(&up).unwrap()).unwrap();
     std::fs::rename(dir.join("ready.draft"), dir.join("ready")).unwrap();
-    let serving = tokio::spawn(loopback::serve(listener, app));
-    stop.await;
     // Callers are let go of at once.
-    app::serve::stop(&deps, workers, async { serving.abort() }).await;
+    tokio::select! {
+        () = loopback::serve(listener, app) => {}
+        () = stop => {}
+    }
+    app::serve::stop(&deps, workers, async {}).await;
 }
 
 /// Bound beside whoever else of this user holds the address so. Only one of them may listen.

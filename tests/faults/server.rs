@@ -37,7 +37,7 @@ pub(crate) struct Server {
     child: Child,
     dir: tempfile::TempDir,
     location: Location,
-    url: String,
+    pub(crate) url: String,
     /// Nobody else is given the port while the process is down.
     _held: TcpSocket,
     pub(crate) acme: String,
@@ -135,7 +135,7 @@ impl Server {
     }
 
     /// A fresh one-time link for Ada.
-    async fn login_url(&self) -> String {
+    pub(crate) async fn login_url(&self) -> String {
         let url = format!("{}/v1/users/{}/login-links", self.url, self.up.user);
         let (_, link) = self
             .call("POST", &url, &self.up.admin_key, Some(json!({})))
@@ -318,6 +318,13 @@ impl Server {
             "UPDATE outbox SET due_at = due_at - 180 * 1000000",
         );
         assert_eq!(moved.await, 1);
+    }
+
+    /// How many connects hold tokens that their person has not confirmed.
+    pub(crate) async fn connects_to_confirm(&self) -> u64 {
+        let held =
+            "UPDATE connect_sessions SET status = status WHERE status = 'confirming' AND tokens IS NOT NULL";
+        database::raw_sql(&self.location, held).await
     }
 
     async fn call(&self, method: &str, url: &str, key: &str, body: Option<Value>) -> Option<(u16, Value)> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::{provider::Rotation, rotation::settled, server::Server};
+use crate::{browser::Browser, provider::Rotation, rotation::settled, server::Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_nobody_waits_for_outlives_an_orderly_stop() {
@@ -15,11 +15,7 @@ async fn a_rotation_that_nobody_waits_for_outlives_an_orderly_stop() {
         .fault(json!({"next": "token", "after": true, "delay_ms": 2000, "times": 1}))
         .await;
     let caller = tokio::spawn(server.read());
-    let begun = Instant::now();
-    while server.refreshes().await == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nobody asks");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_asked(&server, 2).await;
     caller.abort();
 
     server.ask_to_stop();
@@ -36,4 +32,39 @@ async fn a_rotation_that_nobody_waits_for_outlives_an_orderly_stop() {
     let entries = server.entries().await;
     let kept = entries.iter().filter(|entry| entry["type"] == "refresh");
     assert_eq!(kept.count(), 1, "{entries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_of_a_code_that_nobody_waits_for_outlives_an_orderly_stop() {
+    let mut server = Server::connected(Rotation::Strict).await;
+    server
+        .fault(json!({"next": "token", "after": true, "delay_ms": 2000, "times": 1}))
+        .await;
+    let mut browser = Browser::default();
+    let login = server.login_url().await;
+    let consenting = browser
+        .up_to_consent(&login, &server.url, &server.acme, "ada@acme.example")
+        .await;
+    let allow = [("decision", "allow")];
+    tokio::select! {
+        page = browser.submit(&consenting, "/authorize", &allow) => panic!("answered before: {page:?}"),
+        () = until_asked(&server, 2) => {}
+    }
+
+    server.ask_to_stop();
+    assert!(server.until_dead().await.success());
+    assert_eq!(
+        server.connects_to_confirm().await,
+        1,
+        "the tokens that came are kept, sealed"
+    );
+}
+
+/// Waits until the provider has received so many questions for tokens; the first one was of the first connect.
+async fn until_asked(server: &Server, times: usize) {
+    let begun = Instant::now();
+    while server.seen("token").await < times {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody asks");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
