@@ -73,7 +73,7 @@ async fn two_that_end_one_connect_at_the_same_time_are_not_in_each_others_way() 
         journey.come_back(&world, answer).await.unwrap();
         world.later(Duration::from_secs(3600));
         let mut due = world.deps.store.due().await.unwrap();
-        let [(org, id)] = due.connects(10).await.unwrap()[..] else {
+        let [(org, id)] = due.connects(0, 10).await.unwrap()[..] else {
             panic!("there is one that waits for its person")
         };
         drop(due);

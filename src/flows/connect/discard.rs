@@ -85,7 +85,7 @@ pub async fn grant(
 ) -> Result<Option<GrantId>, Refusal> {
     let key = deps.org_key(session.org).await?;
     let now = deps.clock.now();
-    let connector = deps.catalogue.get(&session.connector).ok_or(Refusal::NotFound)?;
+    let connector = deps.catalogue.get(&session.connector);
     let (state, account, wider) = match fate {
         Fate::Quarantine { account, granted } => (
             GrantState::Quarantined {
@@ -122,19 +122,26 @@ pub async fn grant(
         state,
         connected_epoch: epoch.counter,
         generation: 1,
-        binding: deps.binding(&session.connector).ok_or(Refusal::NotFound)?,
+        // Without its connector's file it holds nothing that would be bound.
+        binding: deps.binding(&session.connector).unwrap_or_default(),
         access_expires_at: answer.expires_at,
         has_refresh_token: answer.refresh_token.is_some(),
         connected_at: now,
         last_used_at: None,
     };
     // What somebody began and did not finish never cuts off who is connected.
-    let alone = wider.is_some() || is_alone(&mut tx, &session, connector).await?;
-    if alone {
-        upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?;
-    } else {
-        tx.insert_grant(&grant).await?;
-        upstream::queue(&mut tx, &grant, UpstreamResult::Unconfirmed).await?;
+    let alone = match connector {
+        Some(connector) if wider.is_none() => is_alone(&mut tx, &session, connector).await?,
+        _ => true,
+    };
+    match connector {
+        Some(connector) if alone => upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?,
+        _ => {
+            tx.insert_grant(&grant).await?;
+            // Where the file is gone, nobody knows any more how its tokens are ended.
+            let result = connector.map_or(UpstreamResult::Unsupported, |_| UpstreamResult::Unconfirmed);
+            upstream::queue(&mut tx, &grant, result).await?;
+        }
     }
     session.status = ConnectStatus::Failed;
     session.failure = Some(code.to_owned());
