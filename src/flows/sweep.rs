@@ -18,15 +18,11 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     deps.keyring.sweep();
     let mut due = deps.store.due().await?;
     let before = due.now() - OUTCOME_DUE;
-    let connects = due.connects(BATCH).await?;
     let outcomes = due.outcomes(before, BATCH).await?;
     let quarantines = due.quarantines(BATCH).await?;
     let orgs = due.orgs_to_sweep().await?;
     drop(due);
     let mut ended = refused::sum_up(deps, false).await;
-    for (org, id) in connects {
-        ended += counted(org, discard::overdue(deps, org, id).await);
-    }
     for (org, id) in outcomes {
         ended += counted(org, unknown_outcome(deps, org, id).await);
     }
@@ -36,7 +32,24 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     for org in orgs {
         ended += counted(org, spent(deps, org).await);
     }
-    Ok(ended)
+    Ok(ended + connects(deps).await?)
+}
+
+/// Ends connects past their time. Those that cannot be ended stay the first in the line: who is behind them has its turn.
+async fn connects(deps: &Deps) -> Result<u64, Refusal> {
+    let (mut ended, mut waiting) = (0, 0);
+    loop {
+        let connects = deps.store.due().await?.connects(waiting, BATCH).await?;
+        if connects.is_empty() || ended >= BATCH {
+            return Ok(ended);
+        }
+        for (org, id) in connects {
+            match counted(org, discard::overdue(deps, org, id).await) {
+                0 => waiting += 1,
+                moved => ended += moved,
+            }
+        }
+    }
 }
 
 /// Ends what an earlier process left under way, if no other process can be: it will not come to its end any more. A caller

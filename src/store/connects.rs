@@ -270,7 +270,7 @@ impl Tx {
         row.map(read).transpose()
     }
 
-    /// Sessions under way that a revocation covers, and where each stands.
+    /// Sessions under way that a revocation covers, and where each stands, behind the first `skip` of them.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -278,11 +278,15 @@ impl Tx {
         &mut self,
         org: OrgId,
         revocation: &RevocationRow,
+        skip: u64,
         limit: u64,
     ) -> Result<Vec<(ConnectSessionId, ConnectStatus)>, StoreError> {
         let (kind, id) = revocation.selector.floor();
         let rows = self
-            .rows(connects_to_end(kind), params![org, id, revocation.epoch, limit])
+            .rows(
+                connects_to_end(kind),
+                params![org, id, revocation.epoch, limit, skip],
+            )
             .await?;
         rows.into_iter()
             .map(|row| {
@@ -388,7 +392,7 @@ pub(super) fn connects_to_end(kind: &str) -> &'static str {
                 "SELECT c.id, c.status FROM connect_sessions c WHERE c.org_id = $1 AND c.made_epoch < $3 \
                    AND c.status NOT IN ('completed', 'failed') AND ",
                 $which,
-                " ORDER BY c.id LIMIT $4"
+                " ORDER BY c.id LIMIT $4 OFFSET $5"
             )
         };
     }

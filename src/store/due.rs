@@ -107,15 +107,20 @@ impl Due {
         .await
     }
 
-    /// Connect sessions past their time that are not at an end: their tokens have to be revoked upstream.
+    /// Connect sessions past their time that are not at an end, behind the first `skip` of them: their tokens have to be
+    /// revoked upstream.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn connects(&mut self, limit: u64) -> Result<Vec<(OrgId, ConnectSessionId)>, StoreError> {
+    pub async fn connects(
+        &mut self,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<(OrgId, ConnectSessionId)>, StoreError> {
         self.list(
             "SELECT org_id, id FROM connect_sessions WHERE expires_at < $1 AND status NOT IN ('completed', 'failed')
-             ORDER BY expires_at LIMIT $2",
-            params![self.0.now, limit],
+             ORDER BY expires_at LIMIT $2 OFFSET $3",
+            params![self.0.now, limit, skip],
             pair,
         )
         .await

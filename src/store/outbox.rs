@@ -68,7 +68,8 @@ pub struct OutboxRow {
 }
 
 impl Tx {
-    /// Queues an upstream revocation or writes what came of it.
+    /// Queues an upstream revocation or writes what came of it. One that was queued on nobody's behalf becomes that of the
+    /// first revocation that comes to it, and is tried as long as whoever queued it last asks for.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -77,7 +78,10 @@ impl Tx {
             "outbox",
             "INSERT INTO outbox (org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (org_id, grant_id) DO UPDATE SET due_at = $5, attempts = $7, result = $8",
+             ON CONFLICT (org_id, grant_id) DO UPDATE SET due_at = $5, attempts = $7, result = $8,
+               revocation_id = coalesce(outbox.revocation_id, excluded.revocation_id),
+               give_up_at = CASE WHEN outbox.give_up_at < excluded.give_up_at THEN excluded.give_up_at
+                 ELSE outbox.give_up_at END",
             params![
                 row.org,
                 row.grant,

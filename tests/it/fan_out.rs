@@ -11,7 +11,7 @@ use std::{
 use postern::{
     dev::acme_mail::DEMO_CLIENT_ID,
     domain::{GrantId, RevocationId, connector::Category, entry::EntryType, grant::GrantState},
-    flows::{Deps, apply, connect::discard, revoke, upstream},
+    flows::{Deps, Refusal, apply, connect::discard, revoke, upstream},
     store::{OutboxRow, Selector, UpstreamResult},
     workers::Workers,
 };
@@ -73,7 +73,7 @@ async fn two_that_end_one_connect_at_the_same_time_are_not_in_each_others_way() 
         journey.come_back(&world, answer).await.unwrap();
         world.later(Duration::from_secs(3600));
         let mut due = world.deps.store.due().await.unwrap();
-        let [(org, id)] = due.connects(10).await.unwrap()[..] else {
+        let [(org, id)] = due.connects(0, 10).await.unwrap()[..] else {
             panic!("there is one that waits for its person")
         };
         drop(due);
@@ -117,6 +117,36 @@ async fn a_row_becomes_a_tombstone_at_once_and_loses_its_secrets_with_the_last_w
         (GrantState::Revoked { at }, grant)
     );
     assert_eq!(tombstone.connected_at, buried.connected_at);
+}
+
+/// A grant is ended while its tokens are being renewed, and the provider's answer comes before the tombstone.
+#[tokio::test]
+async fn a_report_names_a_grant_that_was_being_refreshed() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(24 * 3600));
+    let before = world.seen("token").await.len();
+    world
+        .fault(json!({"next": "token", "delay_ms": 1000, "times": 1}))
+        .await;
+    let vending = world.vend(world.read(grant));
+    let ending = async {
+        world.until_seen("token", before + 1).await;
+        world.revoke(Selector::User(world.ada)).await.id
+    };
+    let (vended, id) = tokio::join!(vending, ending);
+    assert!(matches!(vended, Err(Refusal::Revoked { .. })), "{vended:?}");
+    // It was queued on nobody's behalf, an hour before its revocation comes to it.
+    world.later(Duration::from_secs(3600));
+    let at = world.deps.store.read(world.org).await.unwrap().now();
+    assert_eq!(upstream::fan_out(&world.deps).await.unwrap(), 1);
+    let rows = report(&world, id).await;
+    let [row] = &rows[..] else {
+        panic!("the report names {rows:?}")
+    };
+    assert_eq!((row.grant, row.result), (grant, UpstreamResult::Pending));
+    assert_eq!(row.give_up_at, at + upstream::GIVE_UP, "as long as any other");
+    upstream::drain(&world.deps).await.unwrap();
+    assert_eq!(ended(&world, id).await, 1);
 }
 
 /// The first steps of a fan-out are done by a process that then dies; another one does the rest, and nothing twice.

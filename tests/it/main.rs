@@ -19,6 +19,7 @@ mod copy;
 mod decisions;
 mod doctor;
 mod epochs;
+mod exchange;
 mod failover;
 mod fan_out;
 mod gate;

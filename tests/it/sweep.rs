@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use postern::{
-    domain::grant::GrantState,
-    flows::{sweep, upstream},
+    domain::{ConnectSessionId, RevocationId, grant::GrantState},
+    flows::{connect::begin, revoke, sweep, upstream},
+    store::{ConnectStatus, Selector, UpstreamResult},
 };
 use serde_json::json;
 
@@ -73,4 +74,81 @@ async fn a_grant_reconnected_at_the_last_moment_is_not_buried() {
     tx.commit().await.unwrap();
     sweeping.await.unwrap().unwrap();
     assert_eq!(world.grant(grant.id).await.state, GrantState::Active);
+}
+
+/// Ada's tokens wait for her confirmation, and the file of their connector is taken away.
+async fn without_its_connector() -> World {
+    let world = World::with_connector(&[]).await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.come_back(&world, answer).await.unwrap();
+    world
+        .restarted_after(|dir| std::fs::remove_dir_all(dir.join("connectors")).unwrap())
+        .await
+}
+
+async fn fanned_out(world: &World, id: RevocationId) -> bool {
+    upstream::fan_out(&world.deps).await.unwrap();
+    let report = revoke::report(&world.deps, world.org, id, None, 10).await;
+    report.unwrap().0.fanned_out
+}
+
+#[tokio::test]
+async fn a_connect_whose_connector_is_gone_comes_to_its_end() {
+    let world = without_its_connector().await;
+    world.later(Duration::from_secs(601));
+    assert_eq!(sweep::run(&world.deps).await.unwrap(), 1);
+    assert_eq!(sweep::run(&world.deps).await.unwrap(), 0);
+    let tombstone = world.grants_of(world.ada).await.pop().unwrap();
+    assert!(matches!(tombstone.state, GrantState::Revoked { .. }));
+    assert_eq!(world.secrets_of(tombstone.id).await, 0);
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let row = tx.outbox(world.org, tombstone.id).await.unwrap().unwrap();
+    assert_eq!(row.result, UpstreamResult::Unsupported);
+}
+
+#[tokio::test]
+async fn a_revocation_that_covers_a_connect_whose_connector_is_gone_is_fanned_out() {
+    let world = without_its_connector().await;
+    let id = world.revoke(Selector::User(world.ada)).await.id;
+    assert!(fanned_out(&world, id).await);
+}
+
+/// A hundred connects that nothing can end, for their tokens are gone, and behind them a link nobody used.
+async fn behind_a_hundred() -> (World, ConnectSessionId) {
+    let world = World::new().await;
+    let link = async || {
+        let ask = begin::Ask::new(world.ada, world.connector.clone());
+        begin::create(&world.deps, world.org, ask).await.unwrap().session
+    };
+    for _ in 0..100 {
+        link().await;
+    }
+    world
+        .raw_sql("UPDATE connect_sessions SET status = 'confirming'")
+        .await;
+    world.later(Duration::from_secs(1));
+    let last = link().await;
+    (world, last)
+}
+
+async fn status(world: &World, id: ConnectSessionId) -> ConnectStatus {
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    tx.connect(world.org, id).await.unwrap().unwrap().status
+}
+
+#[tokio::test]
+async fn connects_that_cannot_be_ended_do_not_hold_up_the_sweep_of_the_others() {
+    let (world, last) = behind_a_hundred().await;
+    world.later(Duration::from_secs(601));
+    assert_eq!(sweep::run(&world.deps).await.unwrap(), 1);
+    assert_eq!(status(&world, last).await, ConnectStatus::Failed);
+}
+
+#[tokio::test]
+async fn connects_that_cannot_be_ended_do_not_hold_up_the_end_of_the_others() {
+    let (world, last) = behind_a_hundred().await;
+    let id = world.revoke(Selector::User(world.ada)).await.id;
+    assert!(!fanned_out(&world, id).await, "their tokens are not ended");
+    assert_eq!(status(&world, last).await, ConnectStatus::Failed);
 }

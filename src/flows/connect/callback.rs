@@ -1,6 +1,6 @@
 //! Back from the provider: every check before any token request leaves, then exchange, identity, scopes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     connectors::oauth::{self, CodeExchange},
@@ -127,7 +127,7 @@ async fn exchange(
     code: &AuthorizationCode,
 ) -> Result<ConnectRow, ConnectFailure> {
     // The key first: a code is never exchanged for tokens that could not be sealed.
-    let key = deps.org_key(session.org).await?;
+    deps.org_key(session.org).await?;
     let verifier = open_verifier(deps, &session).await?;
     let client = upstream::client(deps, session.org, &session.connector)
         .await
@@ -139,6 +139,9 @@ async fn exchange(
     let mut session = session;
     session.status = ConnectStatus::Exchanging;
     let mut tx = deps.store.write(session.org).await?;
+    // Back in time is in time: the end of the link does not end what is on its way here.
+    session.expires_at = session.expires_at.max(tx.now() + EXCHANGE);
+    let alone = discard::is_alone(&mut tx, &session, connector).await?;
     // INVARIANT: `state` is spent before the token request; a second callback finds nothing to spend.
     if !tx.move_connect(ConnectStatus::Spent, &session).await? {
         return Err(ConnectFailure::Used);
@@ -164,42 +167,99 @@ async fn exchange(
             return Err(ConnectFailure::ProviderUnavailable);
         }
     };
-    let account = oauth.identify(&set).await;
-    let answer = Tokens::from(set);
-    let account = match account {
-        Ok(Some(account)) => account,
-        Ok(None) => Account {
+    let account = match oauth.identify(&set).await {
+        Ok(account) => Some(account.unwrap_or_else(|| Account {
             id: None,
             label: connector.name.clone(),
             email: None,
             tenant: None,
-        },
+        })),
         Err(failure) => {
             tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %failure,
                 "the account behind {} could not be told", session.id);
-            discard::tokens(
-                deps,
-                session,
-                ConnectStatus::Exchanging,
-                &answer,
-                "provider_error",
-            )
-            .await?;
-            return Err(ConnectFailure::ProviderUnavailable);
+            None
         }
     };
-    keep(deps, session, connector, key, answer, account).await
+    let came = Came {
+        connector,
+        account,
+        waits: Pending {
+            tokens: Tokens::from(set),
+            choices: Vec::new(),
+        },
+    };
+    let kept = deps.store.retry(|| keep(deps, &session, &came)).await;
+    // INVARIANT: an answer is kept, handed to the outbox or ended here and now; it is never just forgotten.
+    if let Err(ConnectFailure::Refused(cause)) = &kept {
+        tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %cause,
+            "the tokens of {} were not kept", session.id);
+        discard::at_once(&oauth, &session, alone, &came.waits.tokens).await;
+    }
+    kept
 }
 
-/// Compares what came back with what was asked and what the org allows, and keeps it sealed until the person confirms.
-async fn keep(
+/// What came back from the provider.
+struct Came<'a> {
+    connector: &'a Connector,
+    /// Whose it is; `None` if the provider did not tell.
+    account: Option<Account>,
+    waits: Pending,
+}
+
+/// Keeps what came back sealed until the person confirms, or hands to the outbox what may not be kept. A refusal of ours
+/// means that neither was done.
+async fn keep(deps: &Deps, session: &ConnectRow, came: &Came<'_>) -> Result<ConnectRow, ConnectFailure> {
+    let mut session = session.clone();
+    let answer = &came.waits.tokens;
+    // RFC 6749 §3.3: an answer without `scope` means exactly what was asked.
+    let granted = answer.scopes.clone().unwrap_or_else(|| session.scopes.clone());
+    match judge(deps, &session, came, &granted).await {
+        Ok(()) => {}
+        Err(refused @ ConnectFailure::Refused(_)) => return Err(refused),
+        Err(failure) => {
+            let (fate, code) = match (&failure, &came.account) {
+                (ConnectFailure::Quarantined, Some(account)) => {
+                    let account = account.clone();
+                    (Fate::Quarantine { account, granted }, failure.code())
+                }
+                (_, None) => (Fate::Revoke, ConnectFailure::ProviderError.code()),
+                (_, Some(account)) => {
+                    // Kept so that the person reads which account it was.
+                    session.account = Some(account.clone());
+                    (Fate::Revoke, failure.code())
+                }
+            };
+            discard::grant(deps, session, ConnectStatus::Exchanging, answer, fate, code).await?;
+            return Err(failure);
+        }
+    }
+    // The key from before the exchange may have had its time.
+    let key = deps.org_key(session.org).await?;
+    pending::keep(&key, &mut session, &came.waits)?;
+    session.account.clone_from(&came.account);
+    session.granted = Some(granted);
+    session.status = ConnectStatus::Confirming;
+    session.expires_at = deps.clock.now() + LINK_LIFE;
+    let mut tx = deps.store.write(session.org).await?;
+    if tx.move_connect(ConnectStatus::Exchanging, &session).await? {
+        tx.commit().await?;
+        return Ok(session);
+    }
+    drop(tx);
+    // The exchange took longer than anybody waits for one.
+    let failure = ConnectFailure::Expired;
+    discard::tokens(deps, session, ConnectStatus::Exchanging, answer, failure.code()).await?;
+    Err(failure)
+}
+
+/// Compares what came back with what was asked and what the org allows.
+async fn judge(
     deps: &Deps,
-    mut session: ConnectRow,
-    connector: &Connector,
-    key: crate::crypto::OdkHandle,
-    answer: Tokens,
-    account: Account,
-) -> Result<ConnectRow, ConnectFailure> {
+    session: &ConnectRow,
+    came: &Came<'_>,
+    granted: &ScopeSet,
+) -> Result<(), ConnectFailure> {
+    let account = came.account.as_ref().ok_or(ConnectFailure::ProviderUnavailable)?;
     let mut tx = deps.store.read(session.org).await?;
     if let Some(reconnect) = session.reconnect {
         let grant = tx
@@ -207,56 +267,16 @@ async fn keep(
             .await?
             .ok_or(ConnectFailure::Unknown)?;
         if grant.account.id.is_none() || grant.account.id != account.id {
-            drop(tx);
-            // Kept so that the person reads which account it was.
-            session.account = Some(account);
-            discard::tokens(deps, session, ConnectStatus::Exchanging, &answer, "wrong_account").await?;
             return Err(ConnectFailure::WrongAccount);
         }
     }
-    let rules = rule::of(&mut tx, &session).await?;
-    drop(tx);
+    let rules = rule::of(&mut tx, session).await?;
     // The account first: what is wider is kept apart for days, but not of an account that may not be here at all.
-    if let Err(failure) = rule::admits(&rules, &account) {
-        session.account = Some(account);
-        discard::tokens(deps, session, ConnectStatus::Exchanging, &answer, failure.code()).await?;
-        return Err(failure);
-    }
-    // RFC 6749 §3.3: an answer without `scope` means exactly what was asked.
-    let granted = answer.scopes.clone().unwrap_or_else(|| session.scopes.clone());
+    rule::admits(&rules, account)?;
     if !granted.is_subset(&session.scopes) {
-        let fate = Fate::Quarantine { account, granted };
-        discard::grant(
-            deps,
-            session,
-            ConnectStatus::Exchanging,
-            &answer,
-            fate,
-            "quarantined",
-        )
-        .await?;
         return Err(ConnectFailure::Quarantined);
     }
-    if let Err(failure) = rule::allows(&rules, connector, &granted) {
-        session.account = Some(account);
-        discard::tokens(deps, session, ConnectStatus::Exchanging, &answer, failure.code()).await?;
-        return Err(failure);
-    }
-    let waits = Pending {
-        tokens: answer,
-        choices: Vec::new(),
-    };
-    pending::keep(&key, &mut session, &waits)?;
-    session.account = Some(account);
-    session.granted = Some(granted);
-    session.status = ConnectStatus::Confirming;
-    session.expires_at = deps.clock.now() + LINK_LIFE;
-    let mut tx = deps.store.write(session.org).await?;
-    if !tx.move_connect(ConnectStatus::Exchanging, &session).await? {
-        return Err(ConnectFailure::Used);
-    }
-    tx.commit().await?;
-    Ok(session)
+    rule::allows(&rules, came.connector, granted)
 }
 
 /// What was asked and did not come back.
@@ -268,3 +288,6 @@ pub fn missing(session: &ConnectRow) -> ScopeSet {
         .map(|granted| session.scopes.difference(granted))
         .unwrap_or_default()
 }
+
+/// Longer than the exchange and the question whose account it is take together.
+const EXCHANGE: Duration = Duration::from_secs(120);

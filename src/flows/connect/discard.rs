@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::{
+    connectors::oauth::{OAuth, RevokeOutcome, TokenToEnd},
     domain::{
         ConnectSessionId, GrantId, OrgId, ScopeSet,
+        connector::Connector,
         entry::{EntryDraft, EntryType},
         grant::{Account, Grant, GrantState},
     },
@@ -69,7 +71,7 @@ pub async fn tokens(
 }
 
 /// Ends a session by a grant that never lived: a tombstone, or one in quarantine. `None` if somebody else moved it on
-/// meanwhile.
+/// meanwhile and has the tokens; those of an exchange nobody else has, whatever became of its session.
 ///
 /// # Errors
 /// When the key service or the database is unavailable.
@@ -83,7 +85,7 @@ pub async fn grant(
 ) -> Result<Option<GrantId>, Refusal> {
     let key = deps.org_key(session.org).await?;
     let now = deps.clock.now();
-    let connector = deps.catalogue.get(&session.connector).ok_or(Refusal::NotFound)?;
+    let connector = deps.catalogue.get(&session.connector);
     let (state, account, wider) = match fate {
         Fate::Quarantine { account, granted } => (
             GrantState::Quarantined {
@@ -120,21 +122,26 @@ pub async fn grant(
         state,
         connected_epoch: epoch.counter,
         generation: 1,
-        binding: deps.binding(&session.connector).ok_or(Refusal::NotFound)?,
+        // Without its connector's file it holds nothing that would be bound.
+        binding: deps.binding(&session.connector).unwrap_or_default(),
         access_expires_at: answer.expires_at,
         has_refresh_token: answer.refresh_token.is_some(),
         connected_at: now,
         last_used_at: None,
     };
     // What somebody began and did not finish never cuts off who is connected.
-    let alone = wider.is_some()
-        || !upstream::ends_more_than_the_token(connector)
-        || !lives_beside(&mut tx, &session).await?;
-    if alone {
-        upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?;
-    } else {
-        tx.insert_grant(&grant).await?;
-        upstream::queue(&mut tx, &grant, UpstreamResult::Unconfirmed).await?;
+    let alone = match connector {
+        Some(connector) if wider.is_none() => is_alone(&mut tx, &session, connector).await?,
+        _ => true,
+    };
+    match connector {
+        Some(connector) if alone => upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?,
+        _ => {
+            tx.insert_grant(&grant).await?;
+            // Where the file is gone, nobody knows any more how its tokens are ended.
+            let result = connector.map_or(UpstreamResult::Unsupported, |_| UpstreamResult::Unconfirmed);
+            upstream::queue(&mut tx, &grant, result).await?;
+        }
     }
     session.status = ConnectStatus::Failed;
     session.failure = Some(code.to_owned());
@@ -156,8 +163,8 @@ pub async fn grant(
         &hashed,
         details,
     )?;
-    // Whoever moved the session meanwhile has its tokens too: nothing is kept twice.
-    if !tx.move_connect(from, &session).await? {
+    // Whoever moved the session meanwhile has its tokens too, unless they came only now: nothing is kept twice.
+    if !tx.move_connect(from, &session).await? && from != ConnectStatus::Exchanging {
         return Ok(None);
     }
     tx.append_entry(session.org, entry).await?;
@@ -168,6 +175,45 @@ pub async fn grant(
     }
     tx.commit().await?;
     Ok(Some(grant.id))
+}
+
+/// Ends the tokens of an exchange that could be kept nowhere, while they are in hand. `alone` as it was before they came.
+pub(super) async fn at_once(oauth: &OAuth<'_>, session: &ConnectRow, alone: bool, answer: &Tokens) {
+    // The refresh token first: it is the one that could make more.
+    let refresh = answer.refresh_token.as_ref().map(TokenToEnd::Refresh);
+    let tokens = refresh
+        .into_iter()
+        .chain([TokenToEnd::Access(&answer.access_token)]);
+    let mut ended = false;
+    for token in tokens.filter(|_| alone) {
+        match oauth.revoke(token).await {
+            RevokeOutcome::Revoked => ended = true,
+            RevokeOutcome::Unsupported => {}
+            RevokeOutcome::Retry { .. } | RevokeOutcome::Refused { .. } => {
+                ended = false;
+                break;
+            }
+        }
+    }
+    if ended {
+        tracing::warn!(connect.id = %session.id, connector.id = %session.connector,
+            "the tokens of {} were ended at the provider", session.id);
+    } else {
+        tracing::error!(connect.id = %session.id, connector.id = %session.connector, user.id = %session.user,
+            "the tokens of {} could be neither kept nor ended at the provider", session.id);
+    }
+}
+
+/// Whether ending a session's tokens cuts off nobody who is connected.
+///
+/// # Errors
+/// When the database is unavailable.
+pub(super) async fn is_alone(
+    tx: &mut Tx,
+    session: &ConnectRow,
+    connector: &Connector,
+) -> Result<bool, Refusal> {
+    Ok(!upstream::ends_more_than_the_token(connector) || !lives_beside(tx, session).await?)
 }
 
 /// Whether a grant lives that may be of the same account as a session's tokens.
@@ -196,9 +242,16 @@ async fn lives_beside(tx: &mut Tx, session: &ConnectRow) -> Result<bool, Refusal
 /// # Errors
 /// When the database or the key service is unavailable.
 pub async fn overdue(deps: &Deps, org: OrgId, id: ConnectSessionId) -> Result<u64, Refusal> {
-    let Some(session) = deps.store.read(org).await?.connect(org, id).await? else {
+    let mut tx = deps.store.read(org).await?;
+    let now = tx.now();
+    let Some(session) = tx.connect(org, id).await? else {
         return Ok(0);
     };
+    drop(tx);
+    // Moved on in time, after somebody had seen it overdue.
+    if now < session.expires_at {
+        return Ok(0);
+    }
     let from = session.status;
     let end = end_of(&session);
     match from {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::{
     domain::{ConnectSessionId, OrgId, ScopeSet, Time, UserId, connector::Connector, secret::LinkToken},
-    store::{ConnectRow, ConnectStatus, Keyed, OrgRow, REVOKED, UserRow},
+    store::{ConnectRow, ConnectStatus, Contended, Keyed, OrgRow, REVOKED, UserRow},
 };
 
 use super::{Deps, Refusal};
@@ -95,6 +95,12 @@ impl From<crate::store::StoreError> for ConnectFailure {
 impl From<crate::crypto::CryptoError> for ConnectFailure {
     fn from(error: crate::crypto::CryptoError) -> Self {
         Self::Refused(error.into())
+    }
+}
+
+impl Contended for ConnectFailure {
+    fn is_contended(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.is_contended())
     }
 }
 

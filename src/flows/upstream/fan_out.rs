@@ -108,25 +108,25 @@ impl Pace {
 /// Ends the connects a revocation covers: tokens that wait for their person go to the outbox. `false` while some have to
 /// wait.
 async fn end_connects(deps: &Deps, org: OrgId, revocation: &RevocationRow) -> Result<bool, Refusal> {
-    let mut waiting = false;
+    let mut waiting = 0;
     loop {
         let connects = deps
             .store
             .read(org)
             .await?
-            .connects_to_end(org, revocation, STEP)
+            .connects_to_end(org, revocation, waiting, STEP)
             .await?;
-        let mut ended = 0;
+        if connects.is_empty() {
+            return Ok(waiting == 0);
+        }
         for (id, status) in connects {
             // Its tokens are on their way here: they are ended once they have come.
             if status == ConnectStatus::Exchanging {
-                waiting = true;
-            } else {
-                ended += discard::overdue(deps, org, id).await?;
+                waiting += 1;
+            } else if let Err(refusal) = discard::overdue(deps, org, id).await {
+                tracing::warn!(connect.id = %id, cause = %refusal, "the end of {id} has to wait");
+                waiting += 1;
             }
-        }
-        if ended == 0 {
-            return Ok(!waiting);
         }
     }
 }

@@ -1,0 +1,102 @@
+//! Tokens between the provider's answer and their session: what comes for one that has ended, or when there is nowhere to
+//! keep it, does not live on at the provider with nobody who knows of it.
+
+use std::time::Duration;
+
+use postern::{
+    domain::{connector::Category, entry::EntryType},
+    flows::{connect::ConnectFailure, sweep, upstream},
+};
+use serde_json::json;
+
+use super::harness::{Journey, World};
+
+/// Ada's browser comes back two seconds before her link ends, her provider takes its time to say whose account it is, and
+/// meanwhile something happens.
+async fn meanwhile(
+    world: &World,
+    happens: impl AsyncFnOnce(&World),
+) -> (Journey, Result<(), ConnectFailure>) {
+    let journey = Journey::begin(world, world.ada, None).await;
+    world.later(Duration::from_secs(598));
+    let answer = journey.consent(world, "ada@acme.example", false).await;
+    let before = world.seen("token").await.len();
+    world
+        .fault(json!({"next": "api", "path": "/userinfo", "delay_ms": 1000, "times": 1}))
+        .await;
+    let happening = async {
+        world.until_seen("token", before + 1).await;
+        happens(world).await;
+    };
+    let (outcome, ()) = tokio::join!(journey.come_back(world, answer), happening);
+    (journey, outcome)
+}
+
+/// Nobody waits for an exchange as long as this.
+async fn given_up(world: &World) {
+    world.later(Duration::from_secs(122));
+    assert_eq!(sweep::run(&world.deps).await.unwrap(), 1);
+}
+
+/// Whether the provider was asked to end both tokens of its last answer, the refresh token first.
+async fn ended(world: &World) -> bool {
+    let issued = world.seen("token").await.pop().unwrap();
+    let asked = world.seen("revoke").await;
+    let asked: Vec<_> = asked.iter().map(|call| &call["token_sha256"]).collect();
+    assert!(issued["issued_refresh_sha256"].is_string(), "{issued}");
+    asked == [&issued["issued_refresh_sha256"], &issued["issued_access_sha256"]]
+}
+
+#[tokio::test]
+async fn a_link_that_ends_during_the_exchange_still_connects() {
+    let world = World::new().await;
+    let (journey, outcome) = meanwhile(&world, async |world| {
+        world.later(Duration::from_secs(3));
+        sweep::run(&world.deps).await.unwrap();
+    })
+    .await;
+    outcome.unwrap();
+    journey.confirm(&world, &[Category::Read]).await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_that_come_after_their_session_was_ended_are_ended_at_the_provider() {
+    let world = World::new().await;
+    let (_, outcome) = meanwhile(&world, given_up).await;
+    assert!(matches!(outcome, Err(ConnectFailure::Expired)), "{outcome:?}");
+    upstream::drain(&world.deps).await.unwrap();
+    assert!(ended(&world).await, "they live on at the provider");
+    let said = world.entries().await;
+    assert!(
+        said.iter()
+            .any(|entry| entry.kind == EntryType::UpstreamRevoke && entry.draft.grant.is_some())
+    );
+}
+
+#[tokio::test]
+async fn wider_tokens_that_come_after_their_session_was_ended_are_kept_apart_all_the_same() {
+    let world = World::new().await;
+    world
+        .fault(json!({"next": "token", "widen_scope": true, "times": 1}))
+        .await;
+    let (_, outcome) = meanwhile(&world, given_up).await;
+    assert!(matches!(outcome, Err(ConnectFailure::Quarantined)), "{outcome:?}");
+    let apart = world.grants_of(world.ada).await.pop().unwrap().id;
+    assert_eq!(world.secrets_of(apart).await, 2, "they still have to be ended");
+}
+
+#[tokio::test]
+async fn tokens_that_come_while_the_database_is_gone_are_ended_at_the_provider_at_once() {
+    let world = World::new().await;
+    let (_, outcome) = meanwhile(&world, async |world| world.stopped().await).await;
+    assert!(matches!(outcome, Err(ConnectFailure::Refused(_))), "{outcome:?}");
+    assert!(ended(&world).await, "they live on at the provider");
+}
+
+#[tokio::test]
+async fn tokens_that_can_be_kept_nowhere_are_left_alone_where_ending_them_could_end_a_grant_that_lives() {
+    let (world, _) = World::connected().await;
+    let (_, outcome) = meanwhile(&world, async |world| world.stopped().await).await;
+    assert!(matches!(outcome, Err(ConnectFailure::Refused(_))), "{outcome:?}");
+    assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+}
