@@ -103,17 +103,19 @@ async fn a_revocation_is_believed_only_when_the_provider_says_so() {
     };
     for (status, body, outcome) in [
         (503, json!(null), later.clone()),
-        (429, json!(null), later),
+        (429, json!(null), later.clone()),
+        // The operator's to mend, and no word about the token.
+        (401, json!({"error": "invalid_client"}), later),
         (
             400,
             json!({"error": "unsupported_token_type"}),
             RevokeOutcome::Unsupported,
         ),
         (
-            401,
-            json!({"error": "invalid_client"}),
+            400,
+            json!({"error": "not_yours"}),
             RevokeOutcome::Refused {
-                code: Some("invalid_client".to_owned()),
+                code: Some("not_yours".to_owned()),
             },
         ),
         (302, json!(null), RevokeOutcome::Refused { code: None }),
