@@ -133,6 +133,10 @@ async fn an_answer_outlives_a_sibling_that_asked_again_and_was_refused() {
     assert_eq!(ended(&world).await, [] as [&str; 0]);
     assert_eq!(files(&world), [] as [PathBuf; 0]);
     assert!(!is_in_doubt(&world, grant).await);
+    // Nobody who remembers that it was dead refuses it: the token is tried.
+    let before = world.seen("api").await.len();
+    let _unknown_there = world.vend(world.read(grant)).await;
+    assert!(world.seen("api").await.len() > before);
 }
 
 #[tokio::test]

@@ -26,19 +26,7 @@ const MAX_TEXT: usize = 256;
 pub(super) async fn identify(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Option<Account>, OAuthError> {
     let facts = match oauth.connector.identity.how {
         IdentityHow::None => return Ok(None),
-        IdentityHow::TokenResponse => tokens.facts.clone(),
-        IdentityHow::IdToken => {
-            let token = tokens
-                .id_token
-                .as_ref()
-                .ok_or(OAuthError::Unusable("no id token"))?;
-            claims(
-                oauth.connector,
-                oauth.client.id,
-                token.expose_secret(),
-                oauth.clock.now(),
-            )?
-        }
+        IdentityHow::TokenResponse | IdentityHow::IdToken => told(oauth, tokens)?,
         IdentityHow::Userinfo | IdentityHow::Call => call(oauth, tokens).await?,
     };
     account(oauth.connector, &facts).map(Some)
@@ -46,15 +34,25 @@ pub(super) async fn identify(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Opt
 
 /// The account that an answer to a refresh names by itself; nothing is asked for it.
 pub(super) fn named(oauth: &OAuth<'_>, tokens: &TokenSet) -> Option<String> {
-    let facts = match oauth.connector.identity.how {
-        IdentityHow::TokenResponse => tokens.facts.clone(),
-        IdentityHow::IdToken => {
-            let token = tokens.id_token.as_ref()?.expose_secret();
-            claims(oauth.connector, oauth.client.id, token, oauth.clock.now()).ok()?
-        }
-        IdentityHow::None | IdentityHow::Userinfo | IdentityHow::Call => return None,
-    };
-    account(oauth.connector, &facts).ok()?.id
+    account(oauth.connector, &told(oauth, tokens).ok()?).ok()?.id
+}
+
+/// What the provider said of the account together with the tokens.
+fn told(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Value, OAuthError> {
+    if oauth.connector.identity.how == IdentityHow::TokenResponse {
+        return Ok(tokens.facts.clone());
+    }
+    let token = tokens
+        .id_token
+        .as_ref()
+        .filter(|_| oauth.connector.identity.how == IdentityHow::IdToken)
+        .ok_or(OAuthError::Unusable("no id token"))?;
+    claims(
+        oauth.connector,
+        oauth.client.id,
+        token.expose_secret(),
+        oauth.clock.now(),
+    )
 }
 
 async fn call(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Value, OAuthError> {

@@ -7,7 +7,7 @@ use crate::{
     crypto::OdkHandle,
     domain::{ScopeSet, connector::Connector, grant::Grant},
     failpoints::Failpoint,
-    flows::{Deps, upstream},
+    flows::{Deps, uncut, upstream},
     release::{open, seal::Tokens},
     store::{Lease, OrgRows, SecretRow, StoreError},
 };
@@ -88,7 +88,8 @@ async fn renewing(deps: &Deps, grant: &Grant, connector: &Connector, lease: &Lea
         Ok(ours)
     };
     let mut held = Duration::ZERO;
-    while held < HELD_AT_MOST {
+    // Whoever hangs for longer than any such work takes loses the lease.
+    while held < uncut::LONGEST {
         tokio::time::sleep(RENEW_EVERY).await;
         held += RENEW_EVERY;
         match renew().await {
@@ -121,7 +122,5 @@ const LIFE: Duration = Duration::from_secs(10);
 const LIFE_WITHOUT_GRACE: Duration = Duration::from_secs(60);
 /// Two renewals may fail before a lease ends.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
-/// No work takes longer: whoever hangs for another reason loses the lease.
-const HELD_AT_MOST: Duration = Duration::from_secs(45);
 /// How long the provider may take to prove a narrowing.
 const PROOF_WITHIN: Duration = Duration::from_secs(10);

@@ -62,7 +62,7 @@ pub(super) async fn keep(
         Ok(Entered::Kept) => Ok(answered.access.clone()),
         // A narrowing that narrowed nothing is not one.
         Ok(Entered::Unproven) => Err(Refusal::NotNarrowed),
-        Ok(Entered::Wider) => Err(Refusal::GrantNeedsReconnect(grant.id)),
+        Ok(Entered::Quarantined) => Err(Refusal::GrantNeedsReconnect(grant.id)),
         Ok(Entered::Revoked { at }) => Err(Refusal::Revoked { grant: grant.id, at }),
         Ok(Entered::Void) => Err(Refusal::ProviderUnavailable),
         Ok(Entered::Waits) => {
@@ -143,7 +143,7 @@ pub(super) enum Entered {
     /// What is kept of it is no narrowed token.
     Unproven,
     /// The grant is in quarantine with it.
-    Wider,
+    Quarantined,
     /// The grant had ended: it is in the outbox.
     Revoked {
         /// When.
@@ -217,13 +217,14 @@ pub(super) async fn enter(
         reason: ReconnectReason::RotationLost | ReconnectReason::RefreshTokenDead,
     } = now_grant.state
     {
-        // That was said of the refresh token before this one.
+        // That was said of the refresh token before this one. Whoever has it in memory is to read it anew.
+        tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
         now_grant.state = GrantState::Active;
     }
     now_grant.generation = access.generation;
     // Wider than the person consented to, or not theirs: kept apart, neither vends nor refreshes (protocol §2).
-    let wider = answered.is_foreign || !scopes.is_subset(&now_grant.scopes);
-    if wider {
+    let apart = answered.is_foreign || !scopes.is_subset(&now_grant.scopes);
+    if apart {
         tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
         now_grant.state = GrantState::Quarantined {
             until: tx.now() + QUARANTINE,
@@ -241,8 +242,8 @@ pub(super) async fn enter(
     Failpoint::RefreshRecorded.reached();
     tx.commit().await?;
     Failpoint::RefreshKept.reached();
-    Ok(match (wider, unproven) {
-        (true, _) => Entered::Wider,
+    Ok(match (apart, unproven) {
+        (true, _) => Entered::Quarantined,
         (false, true) => Entered::Unproven,
         (false, false) => Entered::Kept,
     })
@@ -301,5 +302,5 @@ async fn spool(deps: &Deps, answered: Arc<Answered>) {
     }
 }
 
-/// How long a grant wider than consented to is kept apart.
+/// How long a grant is kept apart.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);

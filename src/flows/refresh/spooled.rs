@@ -70,7 +70,7 @@ async fn enter(deps: &Deps, answered: &Answered) -> Result<(), Refusal> {
     match keep::enter(deps, &grant, connector, answered, Some("spooled")).await? {
         Entered::Void => discard(deps, &grant, connector, answered).await?,
         Entered::Waits => return Err(Refusal::ProviderUnavailable),
-        Entered::Kept | Entered::Unproven | Entered::Wider | Entered::Revoked { .. } => {}
+        Entered::Kept | Entered::Unproven | Entered::Quarantined | Entered::Revoked { .. } => {}
     }
     Failpoint::SpoolEntered.reached();
     tell(deps.spool.remove(answered));
