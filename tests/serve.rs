@@ -110,6 +110,27 @@ mod release {
     struct Running(Child);
 
     impl Running {
+        /// A server, waited for until its probe answers so.
+        fn serves(config: &str, ops: &str, ready: u16) -> Self {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let said = || std::fs::read_to_string(log.path()).unwrap();
+            let mut serve = postern();
+            serve.args(["serve", "--config", config]);
+            let child = serve.stderr(log.reopen().unwrap()).spawn();
+            let mut running = Self(child.unwrap());
+            let begun = Instant::now();
+            while status(ops, "/readyz") != Some(ready) {
+                assert!(running.0.try_wait().unwrap().is_none(), "ended: {}", said());
+                assert!(
+                    begun.elapsed() < Duration::from_secs(60),
+                    "never {ready}: {}",
+                    said()
+                );
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            running
+        }
+
         fn stop(&mut self) -> std::process::ExitStatus {
             let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
             kill_process(pid, Signal::TERM).unwrap();
@@ -146,22 +167,59 @@ mod release {
         assert!(made.status.success(), "{}", words(&made));
         let again = run(&init(&config));
         assert_eq!(again.status.code(), Some(1), "{}", words(&again));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = postern().args(["serve", "--config", &config]).stderr(log).spawn();
-        let mut running = Running(child.unwrap());
+        let mut running = Running::serves(&config, &ops, 200);
+        assert!(running.stop().success());
+        assert_eq!(status(&ops, "/readyz"), None);
+    }
+
+    #[test]
+    fn a_database_put_back_is_sealed_until_an_admin_recovers_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let (config, ops) = configured(dir.path(), &data);
+        let made = run(&init(&config));
+        assert!(made.status.success(), "{}", words(&made));
+        let recover = |arguments: &[&str]| run(&[&["recover", "--config", &config], arguments].concat());
+        let fine = recover(&["--dry-run"]);
+        assert!(fine.status.success(), "{}", words(&fine));
+        assert!(words(&fine).contains("Nothing to recover"), "{}", words(&fine));
+
+        let database = data.join("postern.db");
+        let older = std::fs::read(&database).unwrap();
+        let outside = || std::fs::read_to_string(data.join("checkpoints.jsonl")).unwrap_or_default();
+        let before = outside();
+        let mut running = Running::serves(&config, &ops, 200);
+        // What was signed last stands outside.
         let begun = Instant::now();
-        while status(&ops, "/readyz") != Some(200) {
-            let log = || std::fs::read_to_string(dir.path().join("log")).unwrap();
-            assert!(running.0.try_wait().unwrap().is_none(), "ended: {}", log());
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "never ready: {}",
-                log()
-            );
+        while outside() == before {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{before}");
             std::thread::sleep(Duration::from_millis(50));
         }
         assert!(running.stop().success());
-        assert_eq!(status(&ops, "/readyz"), None);
+        for beside in ["postern.db-wal", "postern.db-shm"] {
+            assert!(!data.join(beside).exists(), "{beside}");
+        }
+        std::fs::write(&database, &older).unwrap();
+
+        assert!(Running::serves(&config, &ops, 503).stop().success());
+        let left = outside();
+        let dry = recover(&["--dry-run", "--json"]);
+        assert!(dry.status.success(), "{}", words(&dry));
+        let plan: serde_json::Value = serde_json::from_slice(&dry.stdout).unwrap();
+        assert_eq!(plan["why"], "older_database", "{plan}");
+        assert!(plan["outside"]["entries"].as_u64() > plan["inside"]["entries"].as_u64());
+        // Nobody said yes.
+        let asked = recover(&[]);
+        assert!(!asked.status.success(), "{}", words(&asked));
+        assert!(words(&asked).contains("--yes"), "{}", words(&asked));
+        assert_eq!(outside(), left);
+        assert!(Running::serves(&config, &ops, 503).stop().success());
+
+        let done = recover(&["--yes"]);
+        assert!(done.status.success(), "{}", words(&done));
+        let again = recover(&["--dry-run"]);
+        assert!(words(&again).contains("Nothing to recover"), "{}", words(&again));
+        assert!(Running::serves(&config, &ops, 200).stop().success());
     }
 
     #[test]

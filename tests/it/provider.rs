@@ -8,6 +8,7 @@ use postern::{
         grant::{GrantState, ReconnectReason},
     },
     flows::Refusal,
+    store::SecretKind,
 };
 use serde_json::{Value, json};
 
@@ -90,7 +91,13 @@ fn kinds() -> Vec<(&'static str, Value, Then)> {
             json!({"status": 500, "body": "", "after": true}),
             transient,
         ),
+        (
+            "cut off in the middle of the answer, after the rotation",
+            json!({"cut": true, "after": true}),
+            transient,
+        ),
         ("late, but in time", json!({"delay_ms": 1500}), Renewed),
+        ("slow, but in time", json!({"drip_ms": 100}), Renewed),
         // A body that is none.
         ("an empty body", json!({"status": 200, "body": ""}), transient),
         ("no content", json!({"status": 204, "body": ""}), transient),
@@ -254,6 +261,43 @@ async fn every_kind_of_misbehaviour_is_told_apart_and_damages_nothing() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// An answer is waited for for thirty seconds, to its last byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_takes_too_long_is_given_up_and_damages_nothing() {
+    let late = json!({"delay_ms": 32_000, "after": true});
+    let slow = json!({"drip_ms": 2_500});
+    let ends = tokio::join!(
+        misbehaves(late, Waits("transient")),
+        misbehaves(slow, Waits("transient"))
+    );
+    assert_eq!(ends, (Ok(()), Ok(())));
+}
+
+#[tokio::test]
+async fn fewer_scopes_are_the_tokens_and_not_the_grants() {
+    let (world, grant) = World::connected().await;
+    let before = world.grant(grant).await;
+    let kept = async || {
+        let mut tx = world.deps.store.read(world.org).await.unwrap();
+        let row = tx
+            .secret(world.org, grant, &SecretKind::AccessToken)
+            .await
+            .unwrap();
+        row.unwrap().scopes.unwrap()
+    };
+    assert_eq!(kept().await, before.scopes);
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "set": {"scope": "mail.read"}}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(kept().await.to_string(), "mail.read");
+    assert_eq!(world.grant(grant).await.scopes, before.scopes);
+    world.later(Duration::from_secs(400));
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(kept().await, before.scopes);
 }
 
 /// What went otherwise than it should, if anything did.

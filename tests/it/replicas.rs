@@ -1,7 +1,7 @@
 //! PostgreSQL with several replicas: what one decides, spends, renews or revokes holds on all of them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,14 +11,12 @@ use std::{
 
 use postern::{
     domain::{
-        EntryId, GrantId,
-        clock::Time,
+        GrantId,
         connector::Category,
         decision::{Outcome, UnverifiedDecision},
-        entry::{Entry, EntryType},
     },
     flows::{Deps, Refusal, audit, decide, revoke, sequence, vend},
-    store::{EntryFilter, Location, Selector, StoreError},
+    store::{Location, Selector, StoreError},
     workers::Workers,
 };
 use serde_json::json;
@@ -188,33 +186,6 @@ async fn a_revocation_on_one_replica_is_known_to_the_others_at_once() {
     }
 }
 
-/// The grant's releases that are durable, read without what is sealed beside them: to open that takes longer than a whole race.
-/// By an epoch alone a release that came too late would not show: it bears the one it was judged under.
-async fn releases(world: &World, grant: GrantId, since: Time) -> HashMap<EntryId, i64> {
-    let mut filter = EntryFilter {
-        limit: 500,
-        ..EntryFilter::default()
-    };
-    let mut releases = HashMap::new();
-    let mut tx = world.deps.store.read(world.org).await.unwrap();
-    loop {
-        let rows = tx.entries(world.org, &filter).await.unwrap();
-        let page: Vec<Entry> = rows
-            .iter()
-            .map(|row| serde_json::from_str(&row.bytes).unwrap())
-            .collect();
-        for entry in &page {
-            if entry.kind == EntryType::Release && entry.draft.grant == Some(grant) {
-                releases.insert(entry.id, entry.epoch.counter);
-            }
-        }
-        match page.last() {
-            Some(last) if last.ts >= since => filter.after = Some(last.id),
-            _ => return releases,
-        }
-    }
-}
-
 /// I2: vends on every replica race a revocation on one of them.
 async fn race(count: usize) {
     let (world, grant, replicas) = replicated(count).await;
@@ -264,14 +235,14 @@ async fn race_on(world: &World, mut grant: GrantId, replicas: &[Arc<Deps>], roun
             .await
             .unwrap();
         answered.store(true, Ordering::SeqCst);
-        let durable = releases(world, grant, since).await;
+        let durable = world.releases(grant, since).await;
         let mut given = count;
         while let Some(done) = tasks.join_next().await {
             let done = done.unwrap();
             given += done.0;
             refused += done.1;
         }
-        let in_the_end = releases(world, grant, since).await;
+        let in_the_end = world.releases(grant, since).await;
         assert_eq!(
             in_the_end, durable,
             "a release became durable after the revocation was answered"

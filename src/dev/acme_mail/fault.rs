@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,8 +13,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use hyper::body::SizeHint;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::time::Sleep;
 
 use super::{
     accounts,
@@ -59,6 +61,11 @@ pub(super) struct Fault {
     /// Close the connection instead of answering.
     #[serde(default)]
     hang_up: bool,
+    /// Send the answer in pieces, so long apart.
+    drip_ms: Option<u64>,
+    /// Close the connection in the middle of the answer.
+    #[serde(default)]
+    cut: bool,
     /// Redirect there: instead of answering, or, for `authorize`, instead of the client's redirect URI.
     redirect_to: Option<String>,
     /// Leave these members out of the true answer.
@@ -84,6 +91,9 @@ impl Fault {
         }
         if self.delay_ms > MAX_DELAY_MS {
             return Some("delay_ms is at most 120000");
+        }
+        if self.drip_ms.is_some_and(|pause| pause > MAX_DRIP_MS) {
+            return Some("drip_ms is at most 10000");
         }
         if self.status.is_some_and(is_odd_status) {
             return Some("status is 200 to 599");
@@ -117,14 +127,42 @@ impl Fault {
         if !self.after
             && let Some(response) = replacement
         {
-            return response;
+            return self.slowly(response).await;
         }
         let answer = answer(entry, Some(self));
         entry.error.clone_from(&answer.error);
         if self.after {
             self.wait().await;
         }
-        replacement.unwrap_or_else(|| self.reshape(answer).into_response())
+        let response = replacement.unwrap_or_else(|| self.reshape(answer).into_response());
+        self.slowly(response).await
+    }
+
+    /// The answer, sent in pieces or in part only where that is ordered.
+    async fn slowly(&self, response: Response) -> Response {
+        if !self.cut && self.drip_ms.is_none() {
+            return response;
+        }
+        let (head, body) = response.into_parts();
+        // What breaks off by itself goes on doing so.
+        match axum::body::to_bytes(body, usize::MAX).await {
+            Ok(whole) => Response::from_parts(head, Body::new(self.pieces(whole))),
+            Err(_) => Response::from_parts(head, Body::new(HangUp)),
+        }
+    }
+
+    fn pieces(&self, whole: Bytes) -> Pieces {
+        let size = whole.len().div_ceil(PIECES).max(1);
+        let wanted = if self.cut { whole.len() / 2 } else { whole.len() };
+        let pause = Duration::from_millis(self.drip_ms.unwrap_or(SENT_BY_THEN_MS));
+        Pieces {
+            promised: whole.len() as u64,
+            left: whole.slice(..wanted),
+            size,
+            cut: self.cut,
+            pause,
+            waits: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
     }
 
     async fn wait(&self) {
@@ -236,6 +274,44 @@ impl hyper::body::Body for HangUp {
     }
 }
 
+/// A body in pieces, and perhaps less of it than was promised.
+struct Pieces {
+    promised: u64,
+    left: Bytes,
+    size: usize,
+    cut: bool,
+    pause: Duration,
+    waits: Pin<Box<Sleep>>,
+}
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, io::Error>>> {
+        if self.left.is_empty() && !self.cut {
+            return Poll::Ready(None);
+        }
+        // While nothing comes, what came before is sent.
+        ready!(self.waits.as_mut().poll(context));
+        if self.left.is_empty() {
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+        }
+        let size = self.size.min(self.left.len());
+        let piece = self.left.split_to(size);
+        self.promised -= piece.len() as u64;
+        self.waits = Box::pin(tokio::time::sleep(self.pause));
+        Poll::Ready(Some(Ok(hyper::body::Frame::data(piece))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.promised)
+    }
+}
+
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -245,3 +321,6 @@ fn once() -> u32 {
 }
 
 const MAX_DELAY_MS: u64 = 120_000;
+const MAX_DRIP_MS: u64 = 10_000;
+const PIECES: usize = 16;
+const SENT_BY_THEN_MS: u64 = 20;

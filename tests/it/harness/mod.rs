@@ -6,6 +6,7 @@ mod browser;
 pub mod cluster;
 pub mod database;
 mod deployment;
+mod log;
 mod seed;
 
 use std::{
@@ -33,7 +34,7 @@ use postern::{
         vend::{self, Vended},
     },
     policy::demo,
-    store::{ClaimAsk, EntryFilter, Location, OutsideError, Report, Selector, StoreError},
+    store::{ClaimAsk, Location, OutsideError, Report, Selector, StoreError},
 };
 use serde_json::{Value, json};
 
@@ -290,18 +291,6 @@ impl World {
     pub async fn fault(&self, fault: Value) {
         let complaint = fetch("POST", &format!("{}/admin/fault", self.acme), Some(fault)).await;
         assert_eq!(complaint, Value::Null);
-    }
-
-    /// The entries of the org, newest first.
-    pub async fn entries(&self) -> Vec<postern::domain::entry::Entry> {
-        let filter = EntryFilter {
-            limit: 500,
-            ..EntryFilter::default()
-        };
-        let entries = postern::flows::audit::entries(&self.deps, self.org, &filter)
-            .await
-            .unwrap();
-        entries.into_iter().map(|(entry, _)| entry).collect()
     }
 
     /// The process dies without a word and starts again on the same directory.

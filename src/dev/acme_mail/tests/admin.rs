@@ -2,6 +2,8 @@
 
 use std::task::{Context, Waker};
 
+use hyper::body::Body as _;
+
 use super::*;
 
 /// The digest as the log spells it, made without the code under test.
@@ -219,6 +221,23 @@ async fn a_fault_can_break_off_the_answer() {
     let request = ask(Method::GET, "/userinfo").body(Body::empty()).unwrap();
     let response = world.acme.router().oneshot(request).await.unwrap();
     assert!(response.into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn a_fault_can_send_the_answer_in_pieces_or_the_half_of_it() {
+    let world = World::new();
+    let answer = async |fault: Value| {
+        misbehave(&world, fault).await;
+        let request = ask(Method::GET, "/userinfo").body(Body::empty()).unwrap();
+        let response = world.acme.router().oneshot(request).await.unwrap();
+        let promised = response.body().size_hint().exact().unwrap();
+        (promised, response.into_body().collect().await)
+    };
+    let text = "a body of some length";
+    let (promised, got) = answer(json!({"next": "api", "body": text, "drip_ms": 1})).await;
+    assert_eq!((promised, got.unwrap().to_bytes()), (21, text.into()));
+    let (promised, got) = answer(json!({"next": "api", "body": text, "cut": true})).await;
+    assert_eq!((promised, got.is_err()), (21, true));
 }
 
 #[tokio::test]
