@@ -13,6 +13,7 @@ pub struct Prober {
     /// On the boot clock.
     next_write: Duration,
     down: bool,
+    astray: bool,
 }
 
 impl Prober {
@@ -23,14 +24,17 @@ impl Prober {
             deps,
             next_write: Duration::ZERO,
             down: false,
+            astray: false,
         }
     }
 
     /// The short stable names of what is in the way; empty when nothing is.
     pub async fn obstacles(&mut self) -> Vec<&'static str> {
         let mut obstacles = Vec::new();
-        if !self.store_works().await {
-            obstacles.push("store");
+        match self.store_works().await {
+            None => obstacles.push("store"),
+            Some(false) => obstacles.push("clock"),
+            Some(true) => {}
         }
         if !self.key_works().await {
             obstacles.push("keys");
@@ -55,17 +59,18 @@ impl Prober {
             .any(|key| key.key_ref == self.deps.kek_ref && key.state == KeyState::Enabled)
     }
 
-    /// Reads at every look; writes now and then, and at every look while it does not work.
-    async fn store_works(&mut self) -> bool {
+    /// Whether the clock agrees with the database's; `None` while the database does not work. Reads at every look; writes now
+    /// and then, and at every look while it does not work.
+    async fn store_works(&mut self) -> Option<bool> {
         let now = self.deps.clock.since_boot();
-        let done = if now >= self.next_write {
-            self.deps.store.prove_writable().await
-        } else {
-            self.deps.store.meta("made_by").await.map(drop)
+        let clock = self.deps.store.agrees_with_clock(CLOCK_WITHIN).await;
+        let done = match clock {
+            Ok(agrees) if now >= self.next_write => self.deps.store.prove_writable().await.map(|()| agrees),
+            read => read,
         };
         match &done {
-            Ok(()) if now >= self.next_write => self.next_write = now + WRITE_EVERY,
-            Ok(()) => {}
+            Ok(_) if now >= self.next_write => self.next_write = now + WRITE_EVERY,
+            Ok(_) => {}
             Err(_) => self.next_write = now,
         }
         if let Err(error) = &done
@@ -73,10 +78,17 @@ impl Prober {
         {
             tracing::error!(cause = %error, "the database cannot be written: nothing is released until it can");
         }
-        self.down = done.is_err();
-        !self.down
+        if let Ok(false) = done
+            && !self.astray
+        {
+            tracing::error!("the clock of this machine is more than five seconds off the database's");
+        }
+        (self.down, self.astray) = (done.is_err(), matches!(done, Ok(false)));
+        done.ok()
     }
 }
 
+/// The time of what is promised is the database's; a replica whose own is further off is not ready (protocol §4).
+const CLOCK_WITHIN: Duration = Duration::from_secs(5);
 /// How often a write is tried. Each costs one commit.
 const WRITE_EVERY: Duration = Duration::from_secs(10);

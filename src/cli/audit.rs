@@ -155,7 +155,7 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
     let unfinished = Unfinished::begin(out)?;
     let file = std::io::BufWriter::new(&unfinished.file);
     let mut writer = ExportWriter::begin(file, &checkpoint.origin).map_err(unwritten)?;
-    let (mut next, mut changed) = (0, Vec::new());
+    let (mut next, mut changed, mut missing) = (0, Vec::new(), Vec::new());
     while next < checkpoint.size {
         let start = next.to_string();
         let page = client
@@ -173,10 +173,18 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
             if next == checkpoint.size {
                 break;
             }
-            let text = entry
-                .get("entry")
-                .and_then(Value::as_str)
-                .ok_or_else(|| CliError::Answer("a page of the log holds what is no entry".into()))?;
+            let index = entry.get("index").and_then(Value::as_u64);
+            let text = entry.get("entry").and_then(Value::as_str);
+            let (Some(index), Some(text)) = (index.filter(|index| *index >= next), text) else {
+                return Err(CliError::Answer(
+                    "a page of the log holds what is no entry".into(),
+                ));
+            };
+            missing.extend((next..index.min(checkpoint.size)).map(|index| index.to_string()));
+            next = index.min(checkpoint.size);
+            if next == checkpoint.size {
+                break;
+            }
             let bytes = text.as_bytes();
             let signed = entry.get("leaf").and_then(Value::as_str);
             if signed.is_some_and(|signed| signed != STANDARD.encode(leaf_hash(bytes))) {
@@ -194,14 +202,19 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
         "written to {}; next: postern audit verify {0} --public-key KEY",
         out.display()
     ));
-    if changed.is_empty() {
+    // The export is evidence all the same; the tiles name what the root alone betrays.
+    let wrong: Vec<String> = [
+        ("holds other entries than", changed),
+        ("lacks entries that", missing),
+    ]
+    .into_iter()
+    .filter(|(_, places)| !places.is_empty())
+    .map(|(what, places)| format!("{what} were signed, at index {}", places.join(", ")))
+    .collect();
+    if wrong.is_empty() {
         return Ok(());
     }
-    // The export is evidence all the same; the tiles name what the root alone betrays.
-    Err(CliError::Failed(format!(
-        "the database holds other entries than were signed, at index {}",
-        changed.join(", ")
-    )))
+    Err(CliError::Failed(format!("the database {}", wrong.join("; it "))))
 }
 
 /// An export that is being written, under a name of its own: what bears the export's name is whole.

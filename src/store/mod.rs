@@ -402,6 +402,17 @@ impl Store {
             .await
     }
 
+    /// Whether the clock of this process is no further from the database's.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn agrees_with_clock(&self, within: Duration) -> Result<bool, StoreError> {
+        let before = self.clock.now();
+        let theirs = self.read_deployment().await?.now();
+        // What the way there took is no difference.
+        Ok(before - within <= theirs && theirs <= self.clock.now() + within)
+    }
+
     /// Whether no other process can be at work on this database.
     #[must_use]
     pub fn is_alone(&self) -> bool {

@@ -110,6 +110,21 @@ fn at_least_once_in_order(got: &[(u64, String)], log: &[String]) {
     assert_eq!(next, log.len() as u64);
 }
 
+/// What was asked, what opens Acme Mail, and what opens Postern.
+fn no_secret_is_in(text: &str, world: &World) {
+    let secrets = [
+        "canary-in-the-arguments",
+        "acme_at_",
+        "acme_rt_",
+        &world.agent_key,
+        &world.admin_key,
+        SECRET,
+    ];
+    for secret in secrets {
+        assert!(!text.contains(secret), "{secret} is in a copy of the log");
+    }
+}
+
 #[tokio::test]
 async fn a_file_holds_the_log_line_by_line_across_restarts_and_half_lines() {
     let path = |world: &World| world.dir.path().join("copy.jsonl");
@@ -129,7 +144,7 @@ async fn a_file_holds_the_log_line_by_line_across_restarts_and_half_lines() {
         .map(|(index, entry)| format!("{{\"entry\":{entry},\"index\":{index}}}"))
         .collect();
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-    assert!(!text.contains("canary-in-the-arguments"));
+    no_secret_is_in(text, &world);
 }
 
 #[tokio::test]
@@ -150,6 +165,7 @@ async fn ocsf_events_have_what_the_schema_requires() {
     let (world, log) = run(|world| Arc::new(FileSink::new("ocsf".to_owned(), path(world), Form::Ocsf))).await;
     let text = std::fs::read_to_string(path(&world)).unwrap();
     assert_eq!(text.lines().count(), log.len());
+    no_secret_is_in(&text, &world);
     for (line, entry) in text.lines().zip(&log) {
         let event: Value = serde_json::from_str(line).unwrap();
         let (class, activity) = (
@@ -261,7 +277,7 @@ async fn a_webhook_gets_every_entry_signed_though_it_fails_half_the_time() {
             assert_eq!(one["entry"], entry);
             got.push((index, log[index as usize].clone()));
         }
-        assert!(!body.to_string().contains("canary-in-the-arguments"));
+        no_secret_is_in(&body.to_string(), &world);
     }
     at_least_once_in_order(&got, &log);
     let ids: Vec<String> = receiver
@@ -319,6 +335,7 @@ async fn a_collector_gets_every_entry_as_a_log_record() {
     .await;
     let mut got = Vec::new();
     for body in receiver.bodies() {
+        no_secret_is_in(&body.to_string(), &world);
         let resource = &body["resourceLogs"][0];
         assert!(resource["resource"].to_string().contains(&world.org.to_string()));
         for record in resource["scopeLogs"][0]["logRecords"].as_array().unwrap() {

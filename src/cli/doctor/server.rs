@@ -164,6 +164,10 @@ fn obstacle(name: &str) -> Finding {
             "store: the database cannot be read or written",
             "look for a full disk or a read-only file system (SQLite), or at the server in `store.url` (PostgreSQL); nothing is released until it can",
         ),
+        "clock" => (
+            "clock: the clocks of the server and its database are more than five seconds apart",
+            "let NTP set both",
+        ),
         "keys" => (
             "keys: the key-encryption key cannot be had",
             "put the key file of `[keys]` back, or let the key service answer; without it no secret opens",

@@ -195,6 +195,7 @@ async fn a_quarantined_grant_is_a_warning() {
 async fn every_obstacle_is_a_finding_with_a_fix_of_its_own() {
     let names = [
         "store",
+        "clock",
         "keys",
         "sealed",
         "outside",

@@ -1,6 +1,9 @@
 //! `audit export`, over a server that answers with a log from the test corpus.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::*;
+use crate::audit::encoding::leaf_hash;
 
 /// A log as the API shows it: its checkpoint, and pages of two entries.
 fn log_of(fixture: &str) -> impl Fn(&str) -> Response + Clone + Send + Sync + 'static {
@@ -98,6 +101,44 @@ async fn an_interrupted_export_is_begun_anew_and_no_file_of_somebody_elses_is_to
     assert!(run.messages.contains("x.jsonl.unfinished"), "{}", run.messages);
     assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), "my notes");
     assert!(!out.exists());
+}
+
+/// What the tiles say was signed, beside what the database holds: an entry of another hash, and one that is not there.
+#[tokio::test]
+async fn an_export_names_entries_that_are_not_as_signed_and_those_that_are_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.jsonl");
+    let whole = include_str!("../../../tests/vectors/audit_export.jsonl");
+    let entries: Vec<Value> = whole
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| line.get("entry").is_some())
+        .map(|line| {
+            let text = String::from_utf8(crate::crypto::jcs::canonicalize(&line["entry"]).unwrap()).unwrap();
+            json!({"entry": text, "leaf": STANDARD.encode(leaf_hash(text.as_bytes()))})
+        })
+        .collect();
+    assert!(entries.len() > 4);
+    let log = log_of(whole);
+    let answer = move |path: &str| {
+        if path == "/v1/audit/checkpoint" {
+            return log(path);
+        }
+        let mut entries = entries.clone();
+        for (index, entry) in entries.iter_mut().enumerate() {
+            entry["index"] = json!(index);
+        }
+        entries[1]["leaf"] = entries[0]["leaf"].clone();
+        entries.remove(3);
+        ok(json!({"entries": entries}))("")
+    };
+    let run = ran(&["audit", "export", "--out", out.to_str().unwrap()], &KEY, answer).await;
+    assert_eq!(run.exit, 1, "{}", run.messages);
+    let says = "the database holds other entries than were signed, at index 1; it lacks entries that were signed, at index 3";
+    assert!(run.messages.contains(says), "{}", run.messages);
+    // It is evidence: all that is there, once.
+    let kept = std::fs::read_to_string(&out).unwrap();
+    assert_eq!(kept.lines().count(), whole.lines().count() - 1);
 }
 
 /// An export that was killed between its two names bears both: what is done to the one is done to the other.

@@ -94,6 +94,31 @@ impl Fault {
         }
     }
 
+    /// What the probe of the replica it befalls has to say before it ends, if it lasts long enough for that.
+    pub(crate) fn obstacle(self, store: &Store) -> Option<&'static str> {
+        let is_server = matches!(store, Store::Postgres(_));
+        match self {
+            Self::DatabaseGone => is_server.then_some("store"),
+            Self::KeyServiceDown => Some("keys"),
+            Self::ClockAhead | Self::ClockBehind => is_server.then_some("clock"),
+            _ => None,
+        }
+    }
+
+    /// Whether a revocation has to be answered while it lasts: everything it needs is there.
+    pub(crate) fn lets_revoke(self, replicas: usize) -> bool {
+        match self {
+            Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull => false,
+            Self::KeyServiceDown => false,
+            Self::ReplicaKilled | Self::ReplicaStopped => replicas > 1,
+            Self::ClockAhead
+            | Self::ClockBehind
+            | Self::ProviderDown
+            | Self::ProviderSilent
+            | Self::ClientsHangUp => true,
+        }
+    }
+
     /// Whether calls may stay without an outcome until the sweeper gives them one, five minutes later.
     pub(crate) fn leaves_calls_open(self) -> bool {
         matches!(self, Self::ReplicaKilled)
@@ -168,7 +193,7 @@ impl Fault {
 }
 
 /// The replica that something befalls; the first serves the browsers.
-fn unlucky(whole: &Deployment) -> &Replica {
+pub(crate) fn unlucky(whole: &Deployment) -> &Replica {
     whole.replicas.last().unwrap()
 }
 

@@ -118,6 +118,35 @@ impl Replica {
         call.ask(Duration::from_secs(1)).await
     }
 
+    /// Whether its probe names what is in the way.
+    pub(crate) async fn says(&self, obstacle: &str) -> Result<(), String> {
+        self.until(|said| matches!(said, Some((503, body)) if obstacles(body).contains(&obstacle)))
+            .await
+            .map_err(|said| format!("I12: its probe does not name {obstacle}: {said:?}"))
+    }
+
+    /// Whether its probe says that nothing is.
+    pub(crate) async fn is_ready_again(&self) -> Result<(), String> {
+        self.until(|said| matches!(said, Some((200, _))))
+            .await
+            .map_err(|said| format!("not ready again: {said:?}, ended: {}", self.has_ended()))
+    }
+
+    /// Asks its probe until it says that; what it said last, if it does not.
+    async fn until(&self, wanted: impl Fn(&Heard) -> bool) -> Result<(), Heard> {
+        let begun = Instant::now();
+        loop {
+            let said = self.probe().await;
+            if wanted(&said) {
+                return Ok(());
+            }
+            if begun.elapsed() > SAYS_WITHIN {
+                return Err(said);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The lines of its log from there on, of which those for debugging are only counted.
     fn life(&self, from: u64) -> String {
         let text = std::fs::read(self.log()).unwrap_or_default();
@@ -252,6 +281,14 @@ fn faketime() -> PathBuf {
     path
 }
 
+/// What a probe of a replica says.
+fn obstacles(body: &Value) -> Vec<&str> {
+    let named = body["obstacles"].as_array().into_iter().flatten();
+    named.filter_map(Value::as_str).collect()
+}
+
+/// The longest until its probe, which looks every two seconds, has noticed something.
+const SAYS_WITHIN: Duration = Duration::from_secs(15);
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 /// Of a start that fails, so many lines of the log are shown.
 const LINES: usize = 20;

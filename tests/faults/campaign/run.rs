@@ -14,7 +14,7 @@ use crate::{
     checks::{self, REVOKED, Round, Seen},
     deployment::Deployment,
     dice::Dice,
-    faults::Fault,
+    faults::{Fault, unlucky},
     load::{Asked, Load, Want, asked},
     log::Log,
     postgres::Postgres,
@@ -87,6 +87,10 @@ impl Campaign {
         let grant = deployment.grant_of(REVOKED.0, REVOKED.1);
         let early = self.revoke(&grant, Duration::from_secs(3)).await;
         tokio::time::sleep((struck + fault.lasts()).saturating_duration_since(Instant::now())).await;
+        let said = match fault.obstacle(&deployment.store) {
+            Some(obstacle) => unlucky(&deployment).says(obstacle).await,
+            None => Ok(()),
+        };
         let healing = Instant::now();
         fault.heal(&deployment, &load).await;
         let recovered = self.until_served(healing).await;
@@ -112,6 +116,12 @@ impl Campaign {
             }
         };
         row.check(settled);
+        row.check(said);
+        if early.is_none() && fault.lets_revoke(deployment.replicas.len()) {
+            row.check(Err(
+                "I12: nothing could be revoked meanwhile, and nothing was in the way".to_owned(),
+            ));
+        }
         row.check(checks::repeated_keys_say_the_same(&deployment, fault, &mut asked).await);
         row.check(checks::one_renewal_serves_all(&deployment, &mut self.numbers()).await);
         let seen = Seen::look(&deployment).await;
@@ -168,6 +178,7 @@ impl Campaign {
     async fn until_served(&self, since: Instant) -> Result<Duration, String> {
         let mut number = self.numbers();
         for replica in &self.deployment.replicas {
+            replica.is_ready_again().await?;
             for (who, want) in [((0, 0), Want::Send), ((0, 0), Want::Token), ((1, 0), Want::Send)] {
                 loop {
                     let mut one = asked(&self.deployment, who, want, number());
