@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    connectors::oauth::OAuthError,
     crypto::digest,
     domain::{
         ScopeSet, Time,
@@ -16,7 +17,7 @@ use crate::{
     store::{Claim, ClaimAsk, Look, SecretKind, SecretRow},
 };
 
-use super::{Deps, Refusal};
+use super::{Deps, Refusal, upstream};
 
 pub mod ahead;
 mod ask;
@@ -32,6 +33,7 @@ pub use flights::{Flights, Obtained, Turn};
 
 use failed::Failed;
 use flights::{Pilot, Seat};
+use spooled::Drained;
 
 /// What is wanted of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,16 +178,20 @@ async fn with_a_place(
     let (mut place, mut call) = (Some(place), None);
     Failpoint::RefreshPlaced.reached();
     for _attempt in 0..ATTEMPTS {
-        if deps.spool.holds(seen.id) {
-            // INVARIANT: the provider is not asked again while its last answer waits to be entered.
-            Box::pin(spooled::drain_grant(deps, seen.id)).await?;
+        // SECURITY: what a database knows that is older than it should be may have been asked for already, and a provider can
+        // end a grant whose refresh token comes twice.
+        if deps.store.is_sealed(seen.org) {
+            return Err(Refusal::Sealed);
         }
+        // INVARIANT: the provider is not asked again while its last answer waits to be entered.
+        let waits = deps.spool.holds(seen.id)
+            && Box::pin(spooled::drain_grant(deps, seen.id)).await? == Drained::Waits;
         let look = match look(deps, seen, want).await? {
             Found::Token(token) => return Ok(token),
             Found::Nothing(look) => look,
         };
         let grant = &look.grant;
-        if look.is_held {
+        if look.is_held || waits {
             // Another replica is asking: its answer will be ours. Whoever waits for that needs no place.
             (place, call) = (None, None);
             tokio::time::sleep(POLL).await;
@@ -219,6 +225,10 @@ async fn with_a_place(
                 continue;
             }
         }
+        let client = match upstream::client_among(deps, grant.org, &grant.connector, &look.org).await {
+            Err(Refusal::NotFound) => None,
+            found => Some(found?),
+        };
         let ask = ClaimAsk {
             org: grant.org,
             grant: grant.id,
@@ -240,17 +250,13 @@ async fn with_a_place(
         };
         Failpoint::RefreshClaimed.reached();
         let work = async {
-            let asked = ask::ask(
-                deps,
-                grant,
-                connector,
-                &lease,
-                &key,
-                refresh_token,
-                &look.org,
-                want,
-            )
-            .await;
+            let asked = match &client {
+                Some(client) => {
+                    let oauth = client.oauth(deps, connector);
+                    ask::ask(&oauth, grant, connector, &lease, &key, refresh_token, want).await
+                }
+                None => Err(OAuthError::Definition("the organisation has no client")),
+            };
             // What comes after it is no call.
             drop(call);
             match asked {
@@ -258,7 +264,13 @@ async fn with_a_place(
                     Failpoint::RefreshAnswered.reached();
                     keep::keep(deps, grant, connector, &lease, prepared, want, &answer).await
                 }
-                Err(failure) => failed::failed(deps, grant, connector, &lease, &failure).await,
+                Err(failure) => match failed::failed(deps, grant, connector, &lease, &failure).await? {
+                    Some(refusal) => Err(refusal),
+                    None => match self::look(deps, grant, want).await? {
+                        Found::Token(token) => Ok(token.row),
+                        Found::Nothing(_) => Err(Refusal::ProviderUnavailable),
+                    },
+                },
             }
         };
         let row = ask::holding(deps, grant, connector, &lease, work).await?;

@@ -87,9 +87,16 @@ impl Drop for Held {
     }
 }
 
-/// No such work takes longer: a provider's answer is waited for at most 30 s, and is kept at once, beside the database if
-/// that is gone. Whoever stops the process by force has to allow this much on top of the draining.
-pub const LONGEST: Duration = Duration::from_secs(45);
+/// No such work takes longer: a provider's answer is waited for at most 30 s, what it proves or names 10 s; then it has
+/// [`KEPT_WITHIN`] to be kept, and goes beside the database or, of a connect, is ended within [`ENDED_WITHIN`]. Whoever stops
+/// the process by force has to allow this much on top of the draining.
+const LONGEST: Duration = Duration::from_secs(75);
+/// How long the database may take to keep what a provider answered.
+pub const KEPT_WITHIN: Duration = Duration::from_secs(15);
+/// How long a provider may take to say whose a token is, or that a narrowing narrowed it.
+pub const PROVED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a provider may take to end tokens that could be kept nowhere.
+pub const ENDED_WITHIN: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Tokens between the provider's answer and their session: what comes for one that has ended, or when there is nowhere to
 //! keep it, does not live on at the provider with nobody who knows of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postern::{
     domain::{connector::Category, entry::EntryType},
@@ -99,4 +99,23 @@ async fn tokens_that_can_be_kept_nowhere_are_left_alone_where_ending_them_could_
     let (_, outcome) = meanwhile(&world, async |world| world.stopped().await).await;
     assert!(matches!(outcome, Err(ConnectFailure::Refused(_))), "{outcome:?}");
     assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_an_account_that_is_not_told_in_time_are_ended_at_the_provider() {
+    let world = World::new().await;
+    let journey = Journey::begin(&world, world.ada, None).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    world
+        .fault(json!({"next": "api", "path": "/userinfo", "delay_ms": 20_000, "times": 1}))
+        .await;
+    let begun = Instant::now();
+    let outcome = journey.come_back(&world, answer).await;
+    assert!(
+        matches!(outcome, Err(ConnectFailure::ProviderUnavailable)),
+        "{outcome:?}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(18));
+    upstream::drain(&world.deps).await.unwrap();
+    assert!(ended(&world).await, "they live on at the provider");
 }

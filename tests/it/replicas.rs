@@ -147,6 +147,24 @@ async fn a_token_that_a_sibling_gets_is_found_although_every_place_is_taken() {
     assert!(places.len() > 100, "{}", places.len());
 }
 
+/// Its lease is lost, and a sibling has renewed the token meanwhile: what it hears of the old one says nothing of the grant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_hears_too_late_that_a_token_is_dead_takes_the_siblings() {
+    let (world, grant, replicas) = replicated(2).await;
+    world.later(Duration::from_secs(400));
+    let before = world.seen("token").await.len();
+    let dead = json!({"next": "token", "delay_ms": 1500, "status": 400, "body": {"error": "invalid_grant"}, "times": 1});
+    world.fault(dead).await;
+    let (deps, agent, ask) = (Arc::clone(&replicas[0]), world.agent, world.read(grant));
+    let late = tokio::spawn(async move { vend::vend(&deps, agent, ask).await });
+    world.until_seen("token", before + 1).await;
+    // As if it had stood still for as long as a lease lives.
+    world.raw_sql("UPDATE refresh_leases SET expires_at = 0").await;
+    vend::vend(&replicas[1], agent, world.read(grant)).await.unwrap();
+    late.await.unwrap().unwrap();
+    assert_eq!(world.seen("token").await.len(), before + 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_callers_on_each_of_five_replicas_cause_one_refresh() {
     let (mut world, mut grant, mut replicas) = replicated(5).await;

@@ -7,6 +7,7 @@ use postern::{
     flows::{
         Deps, Refusal, apply, found,
         recover::{self, Plan, Vouch},
+        refresh::{self, doubt, spooled},
         revoke::{self, Ask},
         seal, sequence,
         vend::Vended,
@@ -15,7 +16,10 @@ use postern::{
 };
 use serde_json::json;
 
-use super::harness::{World, database};
+use super::{
+    harness::{World, database},
+    spool,
+};
 
 const FILE: &str = "checkpoints.jsonl";
 
@@ -119,6 +123,52 @@ async fn put_back_before(since: impl AsyncFnOnce(&World, GrantId)) -> (World, Gr
     signed(&world).await;
     let world = put_back(world, &copy).await;
     (world, first, second)
+}
+
+/// Whoever asks with a refresh token that was asked with before may end the grant.
+#[tokio::test]
+async fn nothing_is_asked_of_a_provider_in_the_name_of_a_sealed_org() {
+    let (world, first) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "hang_up": true, "after": true, "times": 1}))
+        .await;
+    vend(&world, first).await.unwrap_err();
+    signed(&world).await;
+    let copy = copied(&world).await;
+    world.later(Duration::from_secs(3));
+    vend(&world, first).await.unwrap();
+    signed(&world).await;
+    let world = put_back(world, &copy).await;
+    assert!(world.deps.store.is_sealed(world.org));
+    let before = world.seen("token").await.len();
+    world.later(Duration::from_secs(20));
+    assert_eq!(doubt::ask_again(&world.deps).await.unwrap(), 0);
+    assert!(matches!(
+        doubt::settle(&world.deps, world.org, first).await,
+        Err(Refusal::Sealed)
+    ));
+    let grant = world.grant(first).await;
+    let than = Some(grant.generation);
+    let asked = refresh::ensure(&world.deps, &grant, refresh::Want::Renewed { than }).await;
+    assert!(matches!(asked, Err(Refusal::Sealed)), "{asked:?}");
+    assert_eq!(world.seen("token").await.len(), before);
+}
+
+/// It may hold the one token that is good. An admin decides first.
+#[tokio::test]
+async fn a_spooled_answer_of_a_sealed_org_is_neither_entered_nor_ended() {
+    let (world, first, _) = put_back_before(async |world, first| {
+        world.later(Duration::from_secs(400));
+        vend(world, first).await.unwrap();
+        spool::spooled(world, first).await;
+    })
+    .await;
+    assert!(world.deps.store.is_sealed(world.org));
+    assert_eq!(spooled::drain(&world.deps).await, 0);
+    assert!(world.deps.spool.holds(first));
+    assert_eq!(spool::files(&world).len(), 1);
+    assert_eq!(spool::ended(&world).await, [] as [&str; 0]);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use postern::{
         grant::{GrantState, ReconnectReason},
         secret::{AccessToken, RefreshToken},
     },
-    flows::{refresh::spooled, upstream},
+    flows::{refresh::spooled, upstream, vend},
     release::seal,
     store::{Answered, Claim, ClaimAsk, SecretKind, Selector},
 };
@@ -23,7 +23,7 @@ const ACCESS: &str = "spooled-access-token-0123456789";
 const REFRESH: &str = "spooled-refresh-token-0123456789";
 
 /// The provider was asked, and its answer found no database.
-async fn spooled(world: &World, id: GrantId) -> Answered {
+pub async fn spooled(world: &World, id: GrantId) -> Answered {
     let grant = world.grant(id).await;
     let mut tx = world.deps.store.write(world.org).await.unwrap();
     let ask = ClaimAsk {
@@ -58,13 +58,13 @@ async fn spooled(world: &World, id: GrantId) -> Answered {
     answered
 }
 
-fn files(world: &World) -> Vec<PathBuf> {
+pub fn files(world: &World) -> Vec<PathBuf> {
     let dir = std::fs::read_dir(world.dir.path().join("spool")).unwrap();
     dir.map(|file| file.unwrap().path()).collect()
 }
 
 /// Which of the two tokens the provider was asked to end.
-async fn ended(world: &World) -> Vec<&'static str> {
+pub async fn ended(world: &World) -> Vec<&'static str> {
     upstream::drain(&world.deps).await.unwrap();
     let calls = world.seen("revoke").await;
     let asked = |token: &str| {
@@ -161,6 +161,30 @@ async fn an_answer_waits_while_a_sibling_asks_again() {
     assert!(is_kept(&world, &answered).await);
     assert!(!is_in_doubt(&world, grant).await);
     assert_eq!(files(&world), [] as [PathBuf; 0]);
+}
+
+/// The sibling's answer is as good as one's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_wants_a_token_while_an_answer_waits_for_a_sibling_takes_the_siblings() {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let sibling = world.replica().await.unwrap();
+    world.later(Duration::from_secs(400));
+    let answered = spooled(&world, grant).await;
+    world.later(Duration::from_secs(61));
+    let before = world.seen("token").await.len();
+    world
+        .fault(json!({"next": "token", "delay_ms": 1500, "times": 1}))
+        .await;
+    let asking = {
+        let (agent, ask) = (world.agent, world.read(grant));
+        tokio::spawn(async move { vend::vend(&sibling, agent, ask).await })
+    };
+    world.until_seen("token", before + 1).await;
+    world.vend(world.read(grant)).await.unwrap();
+    asking.await.unwrap().unwrap();
+    assert_eq!(world.seen("token").await.len(), before + 1);
+    assert!(!is_kept(&world, &answered).await);
 }
 
 async fn is_in_doubt(world: &World, grant: GrantId) -> bool {

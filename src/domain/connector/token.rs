@@ -1,5 +1,7 @@
 //! Facts about tokens: where they are in an answer, how they refresh, whether they can be narrowed.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::SuccessRule;
@@ -76,6 +78,15 @@ pub struct Refresh {
     pub idle_days: Option<u32>,
     /// What a `scope` parameter on refresh does.
     pub scope_on_refresh: ScopeOnRefresh,
+}
+
+impl Refresh {
+    /// How long an answer that was lost can be asked for once more, where that is a question of time.
+    #[must_use]
+    pub fn grace(&self) -> Option<Duration> {
+        let grace = Duration::from_secs(self.old_refresh_valid_s.into());
+        (self.rotates && !grace.is_zero()).then_some(grace)
+    }
 }
 
 impl Default for Refresh {

@@ -3,14 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    connectors::oauth::{self, CodeExchange},
+    connectors::oauth::{self, CodeExchange, OAuthError},
     domain::{
         ScopeSet,
         connector::{Connector, ConnectorId},
         grant::Account,
         secret::{AuthorizationCode, LinkToken},
     },
-    flows::{Deps, Refusal, upstream},
+    flows::{
+        Deps, Refusal,
+        uncut::{ENDED_WITHIN, KEPT_WITHIN, PROVED_WITHIN},
+        upstream,
+    },
     release::seal::{Pending, Tokens},
     store::{ConnectRow, ConnectStatus, Keyed},
 };
@@ -167,7 +171,8 @@ async fn exchange(
             return Err(ConnectFailure::ProviderUnavailable);
         }
     };
-    let account = match oauth.identify(&set).await {
+    let identified = tokio::time::timeout(PROVED_WITHIN, oauth.identify(&set)).await;
+    let account = match identified.unwrap_or(Err(OAuthError::Unusable("it did not come in time"))) {
         Ok(account) => Some(account.unwrap_or_else(|| Account {
             id: None,
             label: connector.name.clone(),
@@ -188,14 +193,30 @@ async fn exchange(
             choices: Vec::new(),
         },
     };
-    let kept = deps.store.retry(|| keep(deps, &session, &came)).await;
+    let kept = deps.store.retry(|| keep(deps, &session, &came));
+    let kept = tokio::time::timeout(KEPT_WITHIN, kept).await;
+    let kept = kept.unwrap_or(Err(Refusal::StoreUnavailable(None).into()));
     // INVARIANT: an answer is kept, handed to the outbox or ended here and now; it is never just forgotten.
     if let Err(ConnectFailure::Refused(cause)) = &kept {
+        if let Some(there) = kept_after_all(deps, &session).await {
+            return Ok(there);
+        }
         tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %cause,
             "the tokens of {} were not kept", session.id);
-        discard::at_once(&oauth, &session, alone, &came.waits.tokens).await;
+        let ended = discard::at_once(&oauth, &session, alone, &came.waits.tokens);
+        let _given_up = tokio::time::timeout(ENDED_WITHIN, ended).await;
     }
     kept
+}
+
+/// The session, if what came back waits in it to be confirmed: a commit may have come through though its answer did not.
+async fn kept_after_all(deps: &Deps, session: &ConnectRow) -> Option<ConnectRow> {
+    let look = async {
+        let mut tx = deps.store.read(session.org).await?;
+        tx.connect(session.org, session.id).await
+    };
+    let there = tokio::time::timeout(LOOK_WITHIN, look).await.ok()?.ok()??;
+    (there.status == ConnectStatus::Confirming).then_some(there)
 }
 
 /// What came back from the provider.
@@ -206,8 +227,8 @@ struct Came<'a> {
     waits: Pending,
 }
 
-/// Keeps what came back sealed until the person confirms, or hands to the outbox what may not be kept. A refusal of ours
-/// means that neither was done.
+/// Keeps what came back sealed until the person confirms, or hands to the outbox what may not be kept. After a refusal of ours
+/// neither was done, unless the commit's answer was lost.
 async fn keep(deps: &Deps, session: &ConnectRow, came: &Came<'_>) -> Result<ConnectRow, ConnectFailure> {
     let mut session = session.clone();
     let answer = &came.waits.tokens;
@@ -289,5 +310,7 @@ pub fn missing(session: &ConnectRow) -> ScopeSet {
         .unwrap_or_default()
 }
 
+/// How long it may take to look whether a commit came through.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 /// Longer than the exchange and the question whose account it is take together.
 const EXCHANGE: Duration = Duration::from_secs(120);

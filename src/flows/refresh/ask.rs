@@ -3,40 +3,31 @@
 use std::{convert::Infallible, future::Future, time::Duration};
 
 use crate::{
-    connectors::oauth::{self, OAuthError},
+    connectors::oauth::{self, OAuth, OAuthError},
     crypto::OdkHandle,
     domain::{ScopeSet, connector::Connector, grant::Grant},
     failpoints::Failpoint,
-    flows::{Deps, uncut, upstream},
+    flows::{Deps, uncut::PROVED_WITHIN},
     release::{open, seal::Tokens},
-    store::{Lease, OrgRows, SecretRow, StoreError},
+    store::{Lease, SecretRow, StoreError},
 };
 
 use super::Want;
 
 /// Asks the provider for what is wanted.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the one place where everything a request needs comes together"
-)]
 pub(super) async fn ask(
-    deps: &Deps,
+    oauth: &OAuth<'_>,
     grant: &Grant,
     connector: &Connector,
     lease: &Lease,
     key: &OdkHandle,
     refresh_token: &SecretRow,
-    rows: &OrgRows,
     want: &Want,
 ) -> Result<Tokens, OAuthError> {
     let token = open::refresh_token(lease, key, grant, refresh_token)
         .map_err(|_| OAuthError::Definition("the sealed refresh token does not open"))?;
     Failpoint::RefreshOpened.reached();
-    let client = upstream::client_among(deps, grant.org, &grant.connector, rows)
-        .await
-        .map_err(|_| OAuthError::Definition("the organisation's client cannot be had"))?;
     let actor = oauth::actor(connector, None).map_err(|_| OAuthError::Definition("no such actor"))?;
-    let oauth = client.oauth(deps, connector);
     let scopes = match want {
         Want::Renewed { .. } => None,
         Want::Narrowed(scopes) => Some(scopes),
@@ -47,7 +38,7 @@ pub(super) async fn ask(
     let proven = match scopes {
         // A narrowing counts only as far as the provider proves it (protocol §5), and the tokens that came are not
         // kept waiting for the proof.
-        Some(asked) => tokio::time::timeout(PROOF_WITHIN, oauth.prove_narrowed(&set, asked))
+        Some(asked) => tokio::time::timeout(PROVED_WITHIN, oauth.prove_narrowed(&set, asked))
             .await
             .ok()
             .and_then(Result::ok)
@@ -88,8 +79,7 @@ async fn renewing(deps: &Deps, grant: &Grant, connector: &Connector, lease: &Lea
         Ok(ours)
     };
     let mut held = Duration::ZERO;
-    // Whoever hangs for longer than any such work takes loses the lease.
-    while held < uncut::LONGEST {
+    while held < HELD_AT_MOST {
         tokio::time::sleep(RENEW_EVERY).await;
         held += RENEW_EVERY;
         match renew().await {
@@ -106,7 +96,7 @@ async fn renewing(deps: &Deps, grant: &Grant, connector: &Connector, lease: &Lea
 /// How long a lease is honoured without being renewed.
 pub(super) fn life(connector: &Connector) -> Duration {
     let refresh = &connector.refresh;
-    if refresh.rotates && Duration::from_secs(refresh.old_refresh_valid_s.into()) < GRACE {
+    if refresh.rotates && refresh.grace().unwrap_or_default() < GRACE {
         // Where the old refresh token is spent, asking again soon saves nothing, and its holder may have the answer.
         LIFE_WITHOUT_GRACE
     } else {
@@ -120,7 +110,7 @@ const GRACE: Duration = Duration::from_secs(60);
 const LIFE: Duration = Duration::from_secs(10);
 /// As long as whoever holds an answer may need to keep it.
 const LIFE_WITHOUT_GRACE: Duration = Duration::from_secs(60);
+/// Whoever hangs for longer loses the lease while there is time left to ask again (I3).
+const HELD_AT_MOST: Duration = Duration::from_secs(45);
 /// Two renewals may fail before a lease ends.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
-/// How long the provider may take to prove a narrowing.
-const PROOF_WITHIN: Duration = Duration::from_secs(10);

@@ -41,7 +41,7 @@ pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
         // One that waits here for its turn to be asked is taken up already.
         for doubt in due
             .into_iter()
-            .filter(|doubt| !deps.flights.is_under_way(doubt.grant))
+            .filter(|doubt| !deps.flights.is_under_way(doubt.grant) && !deps.store.is_sealed(doubt.org))
         {
             Failpoint::DoubtFound.reached();
             count += 1;
@@ -64,8 +64,11 @@ pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
 /// Settles one doubt, by asking again or by finding that it makes no difference.
 ///
 /// # Errors
-/// When the provider, the key service or the database refuses.
+/// When the provider, the key service or the database refuses, or the org is sealed.
 pub async fn settle(deps: &Arc<Deps>, org: OrgId, id: GrantId) -> Result<(), Refusal> {
+    if deps.store.is_sealed(org) {
+        return Err(Refusal::Sealed);
+    }
     let mut tx = deps.store.read(org).await?;
     if !tx.is_refresh_in_doubt(org, id).await? {
         // Its asker was alive and has kept the answer since: the token that came is not renewed again.

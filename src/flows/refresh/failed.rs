@@ -12,17 +12,18 @@ use crate::{
     },
     failpoints::Failpoint,
     flows::{Deps, Refusal, record},
-    store::{LONGEST_COOLDOWN, Lease, SecretRow, Selector},
+    store::{LONGEST_COOLDOWN, Lease, Selector},
 };
 
-/// Says what a failure means for the grant, as far as it means anything.
+/// Says what a failure means for the grant, as far as it means anything; what it means for whoever asked. Nothing if somebody
+/// else has asked since, who says what becomes of the grant.
 pub(super) async fn failed(
     deps: &Deps,
     grant: &Grant,
     connector: &Connector,
     lease: &Lease,
     failure: &OAuthError,
-) -> Result<SecretRow, Refusal> {
+) -> Result<Option<Refusal>, Refusal> {
     Failpoint::RefreshRefused.reached();
     let class = failure.class();
     let reason = match class {
@@ -39,20 +40,27 @@ pub(super) async fn failed(
         "the provider did not renew the token of {}", grant.id);
     let Some(reason) = reason else {
         deps.store
-            .retry(|| set_failed(deps, grant, lease, failure))
+            .retry(|| set_failed(deps, grant, connector, lease, failure))
             .await?;
         Failpoint::RefreshFailed.reached();
-        return Err(Refusal::ProviderUnavailable);
+        return Ok(Some(Refusal::ProviderUnavailable));
     };
     // INVARIANT: a dead refresh token is believed only if it is still ours: a sibling may have rotated it.
-    deps.store
+    let is_ours = deps
+        .store
         .retry(|| set_reconnect_if_unchanged(deps, grant, reason, Some(lease.fence)))
         .await?;
-    Err(Refusal::GrantNeedsReconnect(grant.id))
+    Ok(is_ours.then_some(Refusal::GrantNeedsReconnect(grant.id)))
 }
 
 /// The provider gave nothing and may give it another time.
-async fn set_failed(deps: &Deps, grant: &Grant, lease: &Lease, failure: &OAuthError) -> Result<(), Refusal> {
+async fn set_failed(
+    deps: &Deps,
+    grant: &Grant,
+    connector: &Connector,
+    lease: &Lease,
+    failure: &OAuthError,
+) -> Result<(), Refusal> {
     let draft = EntryDraft {
         user: Some(grant.user),
         grant: Some(grant.id),
@@ -65,7 +73,8 @@ async fn set_failed(deps: &Deps, grant: &Grant, lease: &Lease, failure: &OAuthEr
     let mut tx = deps.store.write(grant.org).await?;
     // Sent and not answered stays in doubt; refused outright is answered.
     let in_doubt = failure.is_in_doubt() || lease.in_doubt.is_some();
-    let not_before = tx.now() + pause(lease.failures, failure);
+    let grace = connector.refresh.grace().filter(|_| in_doubt);
+    let not_before = tx.now() + pause(lease.failures, failure, grace);
     tx.fail_refresh(grant.org, grant.id, lease.fence, in_doubt, not_before)
         .await?;
     Failpoint::RefreshPausing.reached();
@@ -98,14 +107,16 @@ pub(super) async fn set_reconnect(
     deps.store
         .retry(|| set_reconnect_if_unchanged(deps, grant, reason, None))
         .await
+        .map(drop)
 }
 
+/// Whether it was said of the grant as it is: nobody renewed or ended it meanwhile.
 async fn set_reconnect_if_unchanged(
     deps: &Deps,
     grant: &Grant,
     reason: ReconnectReason,
     fence: Option<i64>,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let draft = EntryDraft {
         user: Some(grant.user),
         grant: Some(grant.id),
@@ -120,12 +131,14 @@ async fn set_reconnect_if_unchanged(
     if let Some(fence) = fence {
         if !tx.release_refresh(grant.org, grant.id, fence).await? {
             // Whoever asked since says what becomes of the grant.
-            return Ok(tx.commit().await?);
+            tx.commit().await?;
+            return Ok(false);
         }
         Failpoint::RefreshYielded.reached();
     }
     if now_grant.generation != grant.generation || now_grant.state != GrantState::Active {
-        return Ok(tx.commit().await?);
+        tx.commit().await?;
+        return Ok(false);
     }
     // An allow becomes a deny: the epoch moves on.
     tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
@@ -137,7 +150,7 @@ async fn set_reconnect_if_unchanged(
     Failpoint::RefreshGivingUp.reached();
     tx.commit().await?;
     Failpoint::RefreshGivenUp.reached();
-    Ok(())
+    Ok(true)
 }
 
 /// Why nothing came of a flight, for whoever was on board.
@@ -187,19 +200,47 @@ impl From<Failed> for Refusal {
     }
 }
 
-/// How long the provider is left alone about this grant: doubling, and at least as long as it asks for.
-fn pause(failures: u64, failure: &OAuthError) -> Duration {
+/// How long the provider is left alone about this grant: doubling, and at least as long as it asks for. While the answer is
+/// lost and the old refresh token still good, it is asked a few times all the same (I3).
+fn pause(failures: u64, failure: &OAuthError, grace: Option<Duration>) -> Duration {
     // A request for scopes it does not give says nothing about the provider or the next request.
     if failure.class() == ErrorClass::Scope {
         return Duration::ZERO;
     }
     let doublings = u32::try_from(failures.min(8)).unwrap_or(8);
     let pause = FIRST_PAUSE * 2_u32.pow(doublings);
-    let asked = failure.retry_after().unwrap_or_default().min(LONGEST_COOLDOWN);
+    let longest = match grace.filter(|_| failures < TRIES_IN_GRACE) {
+        Some(grace) => grace / 3,
+        None => LONGEST_COOLDOWN,
+    };
+    let asked = failure.retry_after().unwrap_or_default().min(longest);
     pause.min(LONGEST_PAUSE).max(asked)
 }
 
 /// Short: where the old refresh token is taken for 60 s, a lost answer gets six tries in that time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// So often at most the provider is asked sooner than it wishes.
+const TRIES_IN_GRACE: u64 = 6;
 /// What one's own doubling never exceeds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_rotation_is_asked_for_in_time_whatever_pause_the_provider_wishes() {
+        let busy = |retry_after| OAuthError::Refused {
+            class: ErrorClass::Transient,
+            status: 503,
+            code: None,
+            retry_after,
+        };
+        let wishes = busy(Some(Duration::from_secs(120)));
+        let grace = Some(Duration::from_secs(60));
+        assert_eq!(pause(0, &wishes, grace), Duration::from_secs(20));
+        assert_eq!(pause(0, &wishes, None), Duration::from_secs(120));
+        assert_eq!(pause(6, &wishes, grace), Duration::from_secs(120));
+        assert_eq!(pause(0, &busy(None), grace), FIRST_PAUSE);
+    }
+}

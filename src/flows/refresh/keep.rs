@@ -11,7 +11,7 @@ use crate::{
         grant::{Grant, GrantState, ReconnectReason},
     },
     failpoints::Failpoint,
-    flows::{Deps, Refusal, record, upstream},
+    flows::{Deps, Refusal, record, uncut::KEPT_WITHIN, upstream},
     release::seal::{self, Tokens},
     store::{Answered, KeepAsk, Lease, SecretKind, SecretRow, Selector, restated},
 };
@@ -35,18 +35,18 @@ pub(super) async fn keep(
         Want::Narrowed(_) => Some("narrowed"),
         Want::Renewed { .. } => None,
     };
-    // What cannot be drafted now is tried by itself, and spooled then.
-    if let Ok(Some(ask)) = together(deps, grant, connector, &answered, reason) {
-        match deps.keeps.keep(ask).await {
-            Ok(true) => return Ok(answered.access.clone()),
-            Ok(false) => {}
-            // It is tried once more by itself, whatever the others' answers met with, and kept beside the database then.
-            Err(error) => {
-                tracing::debug!(grant.id = %grant.id, cause = %error, "the answer for {} is kept by itself", grant.id);
+    let entered = async {
+        // What cannot be drafted now is tried by itself, and spooled then.
+        if let Ok(Some(ask)) = together(deps, grant, connector, &answered, reason) {
+            match deps.keeps.keep(ask).await {
+                Ok(true) => return Ok(Entered::Kept),
+                Ok(false) => {}
+                // It is tried once more by itself, whatever the others' answers met with, and kept beside the database then.
+                Err(error) => {
+                    tracing::debug!(grant.id = %grant.id, cause = %error, "the answer for {} is kept by itself", grant.id);
+                }
             }
         }
-    }
-    let entered = async {
         let entered = deps
             .store
             .retry(|| enter(deps, grant, connector, &answered, reason))
@@ -58,7 +58,9 @@ pub(super) async fn keep(
         }
         Ok(entered)
     };
-    match entered.await {
+    // A commit that comes through after that is found when the spooled answer is entered.
+    let entered = tokio::time::timeout(KEPT_WITHIN, entered).await;
+    match entered.unwrap_or(Err(Refusal::StoreUnavailable(None))) {
         Ok(Entered::Kept) => Ok(answered.access.clone()),
         // A narrowing that narrowed nothing is not one.
         Ok(Entered::Unproven) => Err(Refusal::NotNarrowed),

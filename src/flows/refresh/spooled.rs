@@ -23,7 +23,8 @@ pub async fn drain(deps: &Deps) -> usize {
     let mut drained = 0;
     for grant in deps.spool.grants() {
         match drain_grant(deps, grant).await {
-            Ok(count) => drained += count,
+            Ok(Drained::Entered(count)) => drained += count,
+            Ok(Drained::Waits) | Err(Refusal::Sealed) => {}
             Err(refusal) => {
                 tracing::warn!(grant.id = %grant, cause = %refusal, "the spooled answer for {grant} has to wait");
             }
@@ -32,11 +33,20 @@ pub async fn drain(deps: &Deps) -> usize {
     drained
 }
 
+/// What became of a grant's spooled answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// So many were entered, and there are no more.
+    Entered(usize),
+    /// One waits: somebody else is asking for the grant.
+    Waits,
+}
+
 /// Enters the spooled answers of one grant.
 ///
 /// # Errors
-/// When the database or the key service is unavailable, or another replica is asking for the grant: they wait in their files.
-pub(super) async fn drain_grant(deps: &Deps, id: GrantId) -> Result<usize, Refusal> {
+/// When the database or the key service is unavailable, or the org is sealed: they wait in their files.
+pub(super) async fn drain_grant(deps: &Deps, id: GrantId) -> Result<Drained, Refusal> {
     let spool = deps.spool.clone();
     let waiting = tokio::task::spawn_blocking(move || spool.of(id))
         .await
@@ -48,12 +58,19 @@ pub(super) async fn drain_grant(deps: &Deps, id: GrantId) -> Result<usize, Refus
     Failpoint::SpoolRead.reached();
     let count = waiting.len();
     for answered in waiting {
-        enter(deps, &answered).await?;
+        if !enter(deps, &answered).await? {
+            return Ok(Drained::Waits);
+        }
     }
-    Ok(count)
+    Ok(Drained::Entered(count))
 }
 
-async fn enter(deps: &Deps, answered: &Answered) -> Result<(), Refusal> {
+/// Whether it is entered, or ended where it came to nothing.
+async fn enter(deps: &Deps, answered: &Answered) -> Result<bool, Refusal> {
+    // Beside an older database it may be the only one that is good.
+    if deps.store.is_sealed(answered.org) {
+        return Err(Refusal::Sealed);
+    }
     let found = deps
         .store
         .read(answered.org)
@@ -64,18 +81,18 @@ async fn enter(deps: &Deps, answered: &Answered) -> Result<(), Refusal> {
         // Another database, or a connector that was taken away: nobody here can even end these tokens.
         tracing::error!(grant.id = %answered.grant, "nothing here knows {}: its spooled answer is put aside", answered.grant);
         tell(deps.spool.set_aside(answered));
-        return Ok(());
+        return Ok(true);
     };
     Failpoint::SpoolFound.reached();
     match keep::enter(deps, &grant, connector, answered, Some("spooled")).await? {
         Entered::Void => discard(deps, &grant, connector, answered).await?,
-        Entered::Waits => return Err(Refusal::ProviderUnavailable),
+        Entered::Waits => return Ok(false),
         Entered::Kept | Entered::Unproven | Entered::Quarantined | Entered::Revoked { .. } => {}
     }
     Failpoint::SpoolEntered.reached();
     tell(deps.spool.remove(answered));
     Failpoint::SpoolRemoved.reached();
-    Ok(())
+    Ok(true)
 }
 
 fn known(catalogue: &Catalogue, grant: Grant) -> Option<(Grant, &Connector)> {
