@@ -4,9 +4,10 @@
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use postern::{
+    crypto::random,
     domain::{connector::Category, entry::EntryType, grant::GrantState, secret::AuthorizationCode},
     flows::{
-        connect::callback,
+        connect::{ConnectFailure, Visitor, begin, callback},
         refresh::{self, Want},
         revoke,
     },
@@ -18,7 +19,7 @@ use url::Url;
 use super::harness::{Answer, Journey, World, database};
 
 /// Lets `work` wait at most `polls` times and drops it then; what came of it, if it had come to its end.
-async fn dropped_after<F: Future>(work: F, polls: usize) -> Option<F::Output> {
+pub async fn dropped_after<F: Future>(work: F, polls: usize) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut left = polls;
     std::future::poll_fn(move |context| match work.as_mut().poll(context) {
@@ -33,7 +34,7 @@ async fn dropped_after<F: Future>(work: F, polls: usize) -> Option<F::Output> {
 }
 
 /// Looks again until something is so. What was dropped goes on in a task of its own, which nobody can wait for.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..500 {
         if let Some(found) = look().await {
             return found;
@@ -44,7 +45,7 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 /// No connection of a pool has a transaction that nobody will end.
-async fn nothing_stays_open(world: &World) {
+pub async fn nothing_stays_open(world: &World) {
     let Location::Postgres(settings) = &world.location else {
         // There is one connection that writes: a transaction left open would have stopped everybody.
         return;
@@ -351,5 +352,37 @@ async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
     nothing_stays_open(&world).await;
 }
 
+/// A link is good once. Whoever's browser went away before it learned that has a link that is used up, or one that is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_followed_and_dropped_after_any_poll_is_used_up_or_good_still() {
+    let world = World::new().await;
+    let visitor = Visitor {
+        user: Some((world.org, world.ada)),
+    };
+    let link = async || {
+        let ask = begin::Ask::new(world.ada, world.connector.clone());
+        let link = begin::create(&world.deps, world.org, ask).await.unwrap();
+        random::parse_link_token(link.url.rsplit('/').next().unwrap()).unwrap()
+    };
+    for polls in 0.. {
+        let made = link().await;
+        let done = dropped_after(begin::go(&world.deps, &made, visitor), polls).await;
+        match begin::go(&world.deps, &made, visitor).await {
+            // Nothing had been begun.
+            Ok(_) => assert!(done.is_none(), "{polls}: followed twice"),
+            Err(ConnectFailure::Used) => {}
+            Err(other) => panic!("{polls}: {other:?}"),
+        }
+        if let Some(done) = done {
+            done.unwrap();
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+    }
+    world.connect(world.ada, &[Category::Read]).await;
+    nothing_stays_open(&world).await;
+}
+
 /// A quick machine may be done after fewer polls; so many places are tried all the same.
-const AT_LEAST: usize = 6;
+pub const AT_LEAST: usize = 6;

@@ -18,7 +18,10 @@ use postern::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Journey, Proof, World};
+use crate::{
+    hangups,
+    harness::{Answer, Journey, Proof, World},
+};
 
 const RETURN: &str = "https://host.example/done";
 
@@ -327,6 +330,32 @@ async fn a_code_completes_once() {
         200,
         "the second call ends nothing"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_completion_dropped_after_any_poll_is_done_once_when_it_is_asked_for_again() {
+    let world = World::new().await;
+    for polls in 0.. {
+        let arrived = arrive(&world).await;
+        let done = hangups::dropped_after(right(&world, &arrived), polls).await;
+        let again = right(&world, &arrived).await;
+        // It was done already, or is being done.
+        assert!([200, 400].contains(&again.status), "{polls}: {}", again.text());
+        hangups::until("completed", async || {
+            let state = state(&world, &arrived.session).await;
+            assert_ne!(state["status"], "failed", "{polls}: {state}");
+            (state["status"] == "completed").then_some(())
+        })
+        .await;
+        assert_eq!(vend(&world, &arrived.session).await.status, 200, "{polls}");
+        if let Some(done) = done {
+            assert_eq!((done.status, again.status), (200, 400), "{polls}");
+            if polls >= hangups::AT_LEAST {
+                break;
+            }
+        }
+    }
+    hangups::nothing_stays_open(&world).await;
 }
 
 #[tokio::test]
