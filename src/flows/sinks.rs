@@ -9,7 +9,7 @@ use crate::{
 use super::{Deps, Refusal};
 
 /// Brings one sink up to date, org after org; returns how many entries it took. An org whose log cannot be read does
-/// not hold up the others.
+/// not hold up the others. A stop leaves the rest to the next start.
 ///
 /// # Errors
 /// When the database is unavailable, or the sink: then everything else waits for the next look.
@@ -27,6 +27,9 @@ pub async fn drain(deps: &Deps, sink: &dyn Sink) -> Result<usize, Refusal> {
         };
         after = Some(last);
         for org in orgs {
+            if deps.uncut.is_stopping() {
+                return Ok(taken);
+            }
             taken += drain_org(deps, sink, org).await?;
         }
     }
@@ -62,6 +65,9 @@ async fn drain_org(deps: &Deps, sink: &dyn Sink, org: OrgId) -> Result<usize, Re
         tx.move_sink_cursor(org, sink.name(), next, behind).await?;
         tx.commit().await?;
         taken += count;
+        if deps.uncut.is_stopping() {
+            return Ok(taken);
+        }
     }
 }
 

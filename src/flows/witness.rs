@@ -45,6 +45,9 @@ pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
         };
         after = Some(last);
         for org in orgs {
+            if deps.uncut.is_stopping() {
+                return Ok(cosigned);
+            }
             if deps.store.is_sealed(org) {
                 continue;
             }

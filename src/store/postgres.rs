@@ -4,6 +4,7 @@
 //! anything, in the same round trip that begins it, and nothing it sets outlives it.
 
 mod inserts;
+mod trips;
 
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use sqlx::{
         types::Oid,
     },
 };
+
+use trips::{STATEMENT, Trips};
 
 use super::{
     StoreError,
@@ -85,8 +88,10 @@ impl Engine {
                 })
                 .before_acquire(|connection, held| {
                     Box::pin(async move {
-                        // A connection that lay idle may have lost its server; one in use says so by itself.
-                        Ok(held.idle_for < IDLE || sqlx::Connection::ping(connection).await.is_ok())
+                        // A connection that lay idle may have lost its server; one in use says so by itself. There
+                        // has to be time left for another one.
+                        let ping = tokio::time::timeout(PING, sqlx::Connection::ping(connection));
+                        Ok(held.idle_for < IDLE || matches!(ping.await, Ok(Ok(()))))
                     })
                 })
         };
@@ -97,12 +102,13 @@ impl Engine {
             persistent: !settings.pooler,
             isolation: settings.isolation,
         };
-        engine.check().await?;
+        Trips::default().wait(engine.check_role()).await??;
+        engine.check_schema().await?;
         Ok(engine)
     }
 
-    /// Refuses a role that row-level security does not hold, and a schema of another version.
-    async fn check(&self) -> Result<(), StoreError> {
+    /// Refuses a role that row-level security does not hold.
+    async fn check_role(&self) -> Result<Result<(), StoreError>, sqlx::Error> {
         // One transaction: a pooler may give the two round trips of a statement outside of any to two servers.
         let mut connection = self.pool.begin().await?;
         let made: bool = sqlx::query_scalar("SELECT to_regrole('postern_app') IS NOT NULL")
@@ -110,7 +116,7 @@ impl Engine {
             .fetch_one(&mut *connection)
             .await?;
         if !made {
-            return Err(StoreError::Version);
+            return Ok(Err(StoreError::Version));
         }
         // One that inherits `postern_due` would see what that role's policies show in every transaction.
         let unheld: bool = sqlx::query_scalar(
@@ -123,9 +129,11 @@ impl Engine {
         .fetch_one(&mut *connection)
         .await?;
         connection.rollback().await?;
-        if unheld {
-            return Err(StoreError::Role);
-        }
+        Ok(if unheld { Err(StoreError::Role) } else { Ok(()) })
+    }
+
+    /// Refuses a schema of another version.
+    async fn check_schema(&self) -> Result<(), StoreError> {
         let (mut connection, _) = self
             .begin(Mode::Read, Reach::Deployment, Time::from_unix_micros(0))
             .await?;
@@ -154,13 +162,16 @@ impl Engine {
         };
         let mut held = Connection {
             connection: pool.acquire().await?,
+            trips: Trips::default(),
             clean: false,
             persistent: self.persistent,
         };
         // SECURITY: put together from fixed text, ids of ours and hex digits only.
         let begin = sqlx::AssertSqlSafe(begin(mode, self.isolation, reach));
-        let row = sqlx::raw_sql(begin)
-            .fetch_all(&mut *held.connection)
+        let begun = sqlx::raw_sql(begin).fetch_all(&mut *held.connection);
+        let row = held
+            .trips
+            .wait(begun)
             .await?
             .pop()
             .ok_or(StoreError::Inconsistent { table: "clock" })?;
@@ -233,7 +244,10 @@ fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
         (_, Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED;",
         (_, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE;",
     });
-    sql.push_str("SET LOCAL statement_timeout = '10s';");
+    sql.push_str(&format!(
+        "SET LOCAL statement_timeout = {};",
+        STATEMENT.as_millis()
+    ));
     sql.push_str(match mode {
         Mode::Read | Mode::Write | Mode::Gate => "SET LOCAL lock_timeout = '5s';",
         // Others wait for them; whoever holds a lock for longer is in trouble.
@@ -308,6 +322,7 @@ fn admit(orgs: &[OrgId]) -> String {
 #[derive(Debug)]
 pub(super) struct Connection {
     connection: PoolConnection<Postgres>,
+    trips: Trips,
     clean: bool,
     persistent: bool,
 }
@@ -316,16 +331,16 @@ impl Connection {
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         // A commit waits for its replicas as long as it takes: cut off by a time limit, it would be reported as done
         // while it stands on one server only.
-        sqlx::raw_sql("SET LOCAL statement_timeout = 0; COMMIT")
-            .execute(&mut *self.connection)
-            .await?;
+        let commit = sqlx::raw_sql("SET LOCAL statement_timeout = 0; COMMIT").execute(&mut *self.connection);
+        self.trips.wait_for_commit(commit).await?;
         self.clean = true;
         Ok(())
     }
 
     #[cfg(feature = "bench")]
     pub(super) async fn rollback(mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("ROLLBACK").execute(&mut *self.connection).await?;
+        let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut *self.connection);
+        self.trips.wait(rollback).await?;
         self.clean = true;
         Ok(())
     }
@@ -335,7 +350,8 @@ impl Connection {
         sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<u64, StoreError> {
-        let done = self.bind(sql, params).execute(&mut *self.connection).await?;
+        let query = self.bind(sql, params);
+        let done = self.trips.wait(query.execute(&mut *self.connection)).await?;
         Ok(done.rows_affected())
     }
 
@@ -344,22 +360,20 @@ impl Connection {
         sql: impl SqlSafeStr + Send,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        let rows = self.bind(sql, params).fetch_all(&mut *self.connection).await?;
+        let query = self.bind(sql, params);
+        let rows = self.trips.wait(query.fetch_all(&mut *self.connection)).await?;
         rows.iter().map(read).collect()
     }
 
     pub(super) async fn enter(&mut self, org: OrgId) -> Result<(), StoreError> {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(admit(&[org])))
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(())
+        self.set(admit(&[org])).await
     }
 
     /// Lifts the limits of time for what is no request of anybody's: copying a whole database.
     pub(super) async fn take_time(&mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
-            .execute(&mut *self.connection)
-            .await?;
+        let none = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+        self.set(none.to_owned()).await?;
+        self.trips.allow_any();
         Ok(())
     }
 
@@ -373,11 +387,16 @@ impl Connection {
     }
 
     pub(super) async fn allow_time(&mut self, each: Duration) -> Result<(), StoreError> {
-        let sql = format!("SET LOCAL statement_timeout = {}", each.as_millis());
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-            .execute(&mut *self.connection)
+        self.set(format!("SET LOCAL statement_timeout = {}", each.as_millis()))
             .await?;
+        self.trips.allow(each);
         Ok(())
+    }
+
+    /// Says what holds for this transaction. SECURITY: put together from fixed text, ids of ours and numbers only.
+    async fn set(&mut self, sql: String) -> Result<(), StoreError> {
+        let set = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *self.connection);
+        self.trips.wait(set).await.map(drop)
     }
 
     fn bind(
@@ -400,9 +419,13 @@ pub(super) const BATCHES: u32 = 3;
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if !self.clean {
+        if !self.clean || self.trips.are_given_up() {
             // INVARIANT: a connection with an open transaction never goes back to its pool.
             self.connection.close_on_drop();
+        } else {
+            // What dropping it would do, but it gives up its place in the pool if the server does not answer any more.
+            let back = self.connection.return_to_pool();
+            tokio::spawn(async move { tokio::time::timeout(GIVE_BACK, back).await.is_ok() });
         }
     }
 }
@@ -448,5 +471,9 @@ fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
 
 /// How long to wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long a connection that is given back may take to end its transaction.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+/// How long a connection that lay idle may take to answer.
+const PING: Duration = Duration::from_secs(2);
 /// A connection that lay idle longer is tried before it is used.
 const IDLE: Duration = Duration::from_secs(1);

@@ -118,8 +118,17 @@ impl Spool {
     /// Keeps an answer. When this returns, it survives the process and the machine.
     ///
     /// # Errors
-    /// When it cannot be written: then it is lost.
+    /// When it cannot be written: then it is lost. When only its name may not survive the machine, it waits as any other.
     pub fn put(&self, answered: &Answered) -> Result<(), SpoolError> {
+        // Without this a crash of the machine could take the new name away again.
+        self.put_with(answered, |dir| File::open(dir)?.sync_all())
+    }
+
+    fn put_with(
+        &self,
+        answered: &Answered,
+        keep_name: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), SpoolError> {
         let (draft, whole) = (self.0.path(answered, DRAFT), self.0.path(answered, WHOLE));
         let written = || -> io::Result<()> {
             let mut file = OpenOptions::new()
@@ -132,18 +141,21 @@ impl Spool {
             Failpoint::SpoolWritten.reached();
             file.sync_all()?;
             Failpoint::SpoolSynced.reached();
-            fs::rename(&draft, &whole)?;
-            Failpoint::SpoolRenamed.reached();
-            // Without this a crash of the machine could take the new name away again.
-            File::open(&self.0.dir)?.sync_all()
+            fs::rename(&draft, &whole)
         };
         if let Err(cause) = written() {
             // What is left of it would only be removed at the next start.
             let _removed = fs::remove_file(&draft);
             return Err(failed(&whole, cause));
         }
-        self.held().entry(answered.grant).or_default().push(whole);
-        Ok(())
+        Failpoint::SpoolRenamed.reached();
+        let mut held = self.held();
+        let paths = held.entry(answered.grant).or_default();
+        if !paths.contains(&whole) {
+            paths.push(whole.clone());
+        }
+        drop(held);
+        keep_name(&self.0.dir).map_err(|cause| failed(&whole, cause))
     }
 
     /// Whether an answer for this grant waits.
@@ -158,16 +170,23 @@ impl Spool {
         self.held().keys().copied().collect()
     }
 
-    /// The answers that wait for a grant, the oldest first.
+    /// The answers that wait for a grant, the oldest first. One whose file is gone waits no more: somebody drained it at the
+    /// same time, or moved it away.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn of(&self, grant: GrantId) -> Result<Vec<Answered>, SpoolError> {
         let paths = self.held().get(&grant).cloned().unwrap_or_default();
-        let mut answers = paths
-            .iter()
-            .map(|path| read(path))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut answers = Vec::with_capacity(paths.len());
+        for path in paths {
+            match read(&path) {
+                Ok(answered) => answers.push(answered),
+                Err(SpoolError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                    self.miss(grant, &path);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         answers.sort_by_key(|answered| answered.fence);
         Ok(answers)
     }
@@ -199,19 +218,37 @@ impl Spool {
     ) -> Result<(), SpoolError> {
         let path = self.0.path(answered, WHOLE);
         let gone = how(&path).map_err(|cause| failed(&path, cause));
-        let mut held = self.held();
-        if let Some(paths) = held.get_mut(&answered.grant) {
-            paths.retain(|kept| *kept != path);
-            if paths.is_empty() {
-                held.remove(&answered.grant);
-            }
-        }
+        forget(&mut self.held(), answered.grant, &path);
         gone
+    }
+
+    /// A file was not found.
+    fn miss(&self, grant: GrantId, path: &Path) {
+        let mut held = self.held();
+        // Under the lock: it may have been put there again meanwhile.
+        let is_there = path.try_exists().unwrap_or(true);
+        if !is_there && forget(&mut held, grant, path) {
+            tracing::warn!(grant.id = %grant, path = %path.display(), "a spooled answer for {grant} is gone");
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<GrantId, Vec<PathBuf>>> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes a file off the list; whether it was on it.
+fn forget(held: &mut BTreeMap<GrantId, Vec<PathBuf>>, grant: GrantId, path: &Path) -> bool {
+    let Some(paths) = held.get_mut(&grant) else {
+        return false;
+    };
+    let before = paths.len();
+    paths.retain(|kept| kept != path);
+    let was_held = paths.len() < before;
+    if paths.is_empty() {
+        held.remove(&grant);
+    }
+    was_held
 }
 
 impl Inner {
@@ -396,6 +433,35 @@ mod tests {
         }
         assert!(!spool.holds(first.grant));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_keeps_no_other_of_its_grant_from_being_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (answered(4, 9), answered(4, 12));
+        let spool = Spool::open(dir.path()).unwrap();
+        spool.put(&first).unwrap();
+        spool.put(&second).unwrap();
+        fs::remove_file(spool.0.path(&first, WHOLE)).unwrap();
+        let found = spool.of(first.grant).unwrap();
+        assert_eq!(format!("{found:?}"), format!("{:?}", [&second]));
+        fs::remove_file(spool.0.path(&second, WHOLE)).unwrap();
+        assert!(spool.of(first.grant).unwrap().is_empty());
+        assert!(!spool.holds(first.grant));
+    }
+
+    #[test]
+    fn an_answer_whose_name_may_not_survive_the_machine_waits_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let answered = answered(4, 9);
+        spool
+            .put_with(&answered, |_| Err(io::Error::other("no")))
+            .unwrap_err();
+        let found = spool.of(answered.grant).unwrap();
+        assert_eq!(format!("{found:?}"), format!("{:?}", [&answered]));
+        spool.put(&answered).unwrap();
+        assert_eq!(spool.of(answered.grant).unwrap().len(), 1, "it is one file");
     }
 
     #[test]

@@ -119,6 +119,22 @@ async fn a_row_becomes_a_tombstone_at_once_and_loses_its_secrets_with_the_last_w
     assert_eq!(tombstone.connected_at, buried.connected_at);
 }
 
+#[tokio::test]
+async fn a_stop_leaves_the_rest_of_what_follows_a_revocation_to_the_next_start() {
+    let (world, grant) = World::connected().await;
+    let id = world.revoke(Selector::Grant(grant)).await.id;
+    world.deps.uncut.stop();
+    assert_eq!(upstream::fan_out(&world.deps).await.unwrap(), 0);
+    let world = world.restarted().await;
+    assert_eq!(upstream::fan_out(&world.deps).await.unwrap(), 1);
+    world.deps.uncut.stop();
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 0);
+    assert_eq!(asked(&world).await.len(), 0);
+    let world = world.restarted().await;
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 1);
+    assert_eq!(ended(&world, id).await, 1);
+}
+
 /// A grant is ended while its tokens are being renewed, and the provider's answer comes before the tombstone.
 #[tokio::test]
 async fn a_report_names_a_grant_that_was_being_refreshed() {

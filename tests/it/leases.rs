@@ -36,6 +36,11 @@ pub(crate) async fn run(connection: &mut PgConnection, sql: &str) {
 
 /// Until somebody waits for a lock in this database.
 async fn until_one_waits(world: &World) {
+    until_waiting(world, 1).await;
+}
+
+/// Until so many wait for a lock in this database.
+pub(crate) async fn until_waiting(world: &World, count: i64) {
     let Location::Postgres(settings) = &world.location else {
         panic!()
     };
@@ -43,12 +48,12 @@ async fn until_one_waits(world: &World) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     for _ in 0..2000 {
         let waiting = sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching);
-        if waiting.await.unwrap() > 0 {
+        if waiting.await.unwrap() >= count {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("nobody waits for a lock")
+    panic!("no {count} wait for a lock")
 }
 
 /// I4: whoever waited for a lease until an answer was kept under it would ask with a refresh token that is spent.

@@ -56,6 +56,7 @@ mod sinks;
 mod spool;
 mod sweep;
 mod timeouts;
+mod vanished;
 mod vend;
 mod walks;
 mod week;

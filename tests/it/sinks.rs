@@ -1,8 +1,11 @@
 //! Copies of the log: at least once, in order, whatever the receiver and the process do meanwhile; never a secret.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
@@ -11,7 +14,7 @@ use postern::{
     audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
     crypto::{random::parse_link_token, webhook::WebhookKey},
     egress::{Webhook, operator_client},
-    flows::{audit, found, login, sequence, sinks},
+    flows::{Refusal, audit, found, login, sequence, sinks},
 };
 use serde_json::{Value, json};
 
@@ -157,6 +160,55 @@ async fn a_file_that_cannot_be_written_moves_no_cursor() {
     std::fs::create_dir(path.parent().unwrap()).unwrap();
     assert_eq!(sinks::drain(&world.deps, &sink).await.unwrap(), log.len());
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), log.len());
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_keeps_locked_is_given_up_for_this_look() {
+    let (world, _) = World::connected().await;
+    let log = log(&world).await;
+    let path = world.dir.path().join("log.jsonl");
+    let sink = FileSink::new("copy".to_owned(), path.clone(), Form::Entries);
+    // A replica on this host that was stopped while it wrote.
+    let stopped = std::fs::File::create(&path).unwrap();
+    stopped.lock().unwrap();
+    let look = tokio::time::timeout(Duration::from_secs(10), sinks::drain(&world.deps, &sink)).await;
+    let refused = look.expect("it waits for ever");
+    assert!(
+        matches!(refused, Err(Refusal::ProviderUnavailable)),
+        "{refused:?}"
+    );
+    drop(stopped);
+    assert_eq!(sinks::drain(&world.deps, &sink).await.unwrap(), log.len());
+    assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), log.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_a_file_that_was_moved_away_goes_to_the_new_one() {
+    let (world, _) = World::connected().await;
+    let log = log(&world).await;
+    let path = world.dir.path().join("log.jsonl");
+    let sink = FileSink::new("copy".to_owned(), path.clone(), Form::Entries);
+    let other = std::fs::File::create(&path).unwrap();
+    other.lock().unwrap();
+    let rotate = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        std::fs::rename(&path, path.with_extension("1")).unwrap();
+        drop(other);
+    };
+    let (taken, ()) = tokio::join!(sinks::drain(&world.deps, &sink), rotate);
+    assert_eq!(taken.unwrap(), log.len());
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), log.len());
+}
+
+#[tokio::test]
+async fn a_stop_leaves_the_rest_of_a_log_to_the_next_start() {
+    let (world, _) = World::connected().await;
+    log(&world).await;
+    let path = world.dir.path().join("log.jsonl");
+    let sink = FileSink::new("copy".to_owned(), path.clone(), Form::Entries);
+    world.deps.uncut.stop();
+    assert_eq!(sinks::drain(&world.deps, &sink).await.unwrap(), 0);
+    assert!(!path.exists());
 }
 
 #[tokio::test]

@@ -13,7 +13,10 @@ use postern::{
         grant::{GrantState, ReconnectReason},
         secret::{AccessToken, RefreshToken},
     },
-    flows::{refresh::spooled, upstream, vend},
+    flows::{
+        refresh::{self, Want, spooled},
+        upstream, vend,
+    },
     release::seal,
     store::{Answered, Claim, ClaimAsk, SecretKind, Selector},
 };
@@ -94,6 +97,23 @@ async fn an_answer_is_entered_once_and_its_file_goes() {
         .iter()
         .filter(|entry| entry.draft.reason.as_deref() == Some("spooled"));
     assert_eq!(said.count(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_whose_file_somebody_moved_away_keeps_nobody_waiting() {
+    let (world, grant) = World::connected().await;
+    spooled(&world, grant).await;
+    for file in files(&world) {
+        std::fs::rename(&file, world.dir.path().join("elsewhere")).unwrap();
+    }
+    world.later(Duration::from_secs(61));
+    let seen = world.grant(grant).await;
+    let want = Want::Renewed {
+        than: Some(seen.generation),
+    };
+    refresh::ensure(&world.deps, &seen, want).await.unwrap();
+    assert_eq!(world.grant(grant).await.generation, seen.generation + 1);
+    assert!(!world.deps.spool.holds(grant));
 }
 
 /// Whether the answer is the grant's now.

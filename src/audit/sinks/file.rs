@@ -4,9 +4,13 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{Delivery, Sink, SinkBatch, SinkError, ocsf};
 
@@ -57,16 +61,27 @@ impl Sink for FileSink {
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
         Box::pin(async move {
-            let (path, text) = (self.path.clone(), self.lines(batch)?);
-            tokio::task::spawn_blocking(move || append(&path, &text))
-                .await
-                .unwrap_or_else(|_| Err(io::Error::other("the writer stopped")))?;
-            Ok(())
+            let text = Arc::new(self.lines(batch)?);
+            let until = Instant::now() + LOCKED_WITHIN;
+            loop {
+                let (path, text) = (self.path.clone(), Arc::clone(&text));
+                let written = tokio::task::spawn_blocking(move || append(&path, &text))
+                    .await
+                    .unwrap_or_else(|_| Err(io::Error::other("the writer stopped")));
+                match written {
+                    // Somebody who holds it for longer is in trouble, and must not be waited for without end.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                        tokio::time::sleep(LOCKED_PAUSE).await;
+                    }
+                    written => return Ok(written?),
+                }
+            }
         })
     }
 }
 
-/// Appends and syncs, all or nothing: what a crash or a full disk left of an earlier attempt is cut off first.
+/// Appends and syncs, all or nothing: what a crash or a full disk left of an earlier attempt is cut off first. Says
+/// [`io::ErrorKind::WouldBlock`] while it is somebody else's turn.
 fn append(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .create(true)
@@ -75,7 +90,11 @@ fn append(path: &Path, text: &[u8]) -> io::Result<()> {
         .mode(0o600)
         .open(path)?;
     // Another replica on this host may write to it: what it has written is not to be cut off (flock(2); until it is closed).
-    file.lock()?;
+    file.try_lock()?;
+    if !is_at(&file, path)? {
+        // It was moved away before it was locked: whoever reads it takes it for finished.
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     let whole = end_of_last_line(&mut file)?;
     file.set_len(whole)?;
     let written = file
@@ -86,6 +105,16 @@ fn append(path: &Path, text: &[u8]) -> io::Result<()> {
         let _cut = file.set_len(whole);
     }
     written
+}
+
+/// Whether an open file is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Without this a crash of the machine could take the name of a new file away again, and all that is in it.
@@ -114,4 +143,26 @@ fn end_of_last_line(file: &mut File) -> io::Result<u64> {
         end -= length;
     }
     Ok(0)
+}
+
+/// How long one delivery waits for its turn.
+const LOCKED_WITHIN: Duration = Duration::from_secs(2);
+/// Between two tries.
+const LOCKED_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_away_is_not_at_its_path_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        std::fs::rename(&path, dir.path().join("log.1")).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        File::create(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+    }
 }

@@ -23,6 +23,9 @@ pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
     loop {
         let before = queued;
         for (org, id) in deps.store.due().await?.revocations(IN_TURN).await? {
+            if deps.uncut.is_stopping() {
+                return Ok(queued);
+            }
             match step(deps, org, id, paces.entry(id).or_default()).await {
                 Ok(buried) => queued += buried,
                 // What cannot be done yet must not hold up the other revocations.

@@ -79,6 +79,10 @@ pub async fn drain(deps: &Arc<Deps>) -> Result<usize, Refusal> {
 pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refusal> {
     let mut finished = 0;
     loop {
+        // What is left is another replica's, or the next start's.
+        if deps.uncut.is_stopping() {
+            return Ok(finished);
+        }
         let mut due = Vec::new();
         let share = AT_ONCE.div_ceil(u64::try_from(provider.connectors.len()).unwrap_or(1).max(1));
         for connector in &provider.connectors {

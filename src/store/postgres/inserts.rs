@@ -47,8 +47,8 @@ impl Connection {
                     Kind::Text => query.bind(column.into_iter().map(Value::into_text).collect::<Vec<_>>()),
                     Kind::Blob => query.bind(column.into_iter().map(Value::into_blob).collect::<Vec<_>>()),
                 });
-        query.execute(&mut *self.connection).await?;
-        Ok(())
+        let inserted = query.execute(&mut *self.connection);
+        self.trips.wait(inserted).await.map(drop)
     }
 }
 

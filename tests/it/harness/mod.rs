@@ -6,6 +6,7 @@ mod browser;
 pub mod cluster;
 pub mod database;
 mod deployment;
+pub mod link;
 mod log;
 mod seed;
 
