@@ -184,12 +184,14 @@ impl Load {
         dice: &mut Dice,
         stopped: &watch::Receiver<bool>,
     ) -> Self {
-        for who in deployment.everybody().repeat(AGENTS_EACH) {
+        for (index, who) in deployment.everybody().repeat(AGENTS_EACH).into_iter().enumerate() {
             let agent = Agent {
                 deployment: Arc::clone(deployment),
                 numbers: Arc::clone(numbers),
                 dice: dice.split(),
                 who,
+                // Every other one does not wait for the end of a silence, but comes again in the midst of it.
+                patience: if index % 2 == 0 { PATIENCE } else { IMPATIENT },
                 hangs_up: Arc::clone(&self.hangs_up),
                 ledger: Arc::clone(&self.ledger),
             };
@@ -213,6 +215,7 @@ struct Agent {
     numbers: Arc<AtomicU64>,
     dice: Dice,
     who: (usize, usize),
+    patience: Duration,
     hangs_up: Arc<AtomicBool>,
     ledger: Arc<Mutex<Vec<Asked>>>,
 }
@@ -251,13 +254,7 @@ impl Agent {
             call.hang_up(Duration::from_micros(self.dice.below(40_000))).await;
             asked.note(sent, None);
         } else {
-            // Half of them do not wait for the end of a silence: they come again in the midst of it.
-            let patience = if self.dice.below(2) == 0 {
-                PATIENCE
-            } else {
-                IMPATIENT
-            };
-            asked.ask(at, patience).await;
+            asked.ask(at, self.patience).await;
         }
     }
 }
