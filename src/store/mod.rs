@@ -46,6 +46,7 @@ mod spool;
 mod sql;
 mod sqlite;
 mod vigil;
+mod waits;
 mod writers;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
@@ -73,12 +74,13 @@ pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};
 pub use reach::reach;
-pub use refresh::{Claim, ClaimAsk, LONGEST_COOLDOWN, Lease};
+pub use refresh::{Claim, ClaimAsk, Lease};
 pub use replicas::Word;
 pub use retry::Contended;
 pub use revocations::{RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
+pub use waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -7,6 +7,7 @@ use crate::domain::{GrantId, OrgId, RevocationId, Time, connector::ConnectorId};
 use super::{
     StoreError,
     sql::{Fields, Tx, params},
+    waits::{LONGEST_BACKOFF, is_over},
 };
 
 /// What the provider said to an upstream revocation.
@@ -115,7 +116,10 @@ impl Tx {
     ) -> Result<Vec<GrantId>, StoreError> {
         let mut claimed = Vec::with_capacity(grants.len());
         for &grant in grants {
-            let changed = self.execute(CLAIM, params![org, grant, until, self.now]).await?;
+            let farthest = self.now + LONGEST_BACKOFF;
+            let changed = self
+                .execute(CLAIM, params![org, grant, until, self.now, farthest])
+                .await?;
             if changed == 1 {
                 claimed.push(grant);
             }
@@ -158,7 +162,10 @@ impl Tx {
     }
 }
 
-pub(super) const CLAIM: &str = "UPDATE outbox SET due_at = $3 WHERE org_id = $1 AND grant_id = $2 AND result = 'pending' AND due_at <= $4";
+pub(super) const CLAIM: &str = concat!(
+    "UPDATE outbox SET due_at = $3 WHERE org_id = $1 AND grant_id = $2 AND result = 'pending' AND ",
+    is_over!("due_at", "$4", "$5")
+);
 
 pub(super) const OF_REVOCATION: &str =
     "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox

@@ -9,7 +9,7 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, uncut, upstream},
     release::{open, seal::Tokens},
-    store::{Lease, OrgRows, SecretRow, StoreError},
+    store::{LONGEST_LEASE, Lease, OrgRows, SecretRow, StoreError},
 };
 
 use super::Want;
@@ -119,7 +119,7 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Well below [`GRACE`], also after the longest wait for an answer ([`crate::egress`] gives up after 30 s).
 const LIFE: Duration = Duration::from_secs(10);
 /// As long as whoever holds an answer may need to keep it.
-const LIFE_WITHOUT_GRACE: Duration = Duration::from_secs(60);
+const LIFE_WITHOUT_GRACE: Duration = LONGEST_LEASE;
 /// Two renewals may fail before a lease ends.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How long the provider may take to prove a narrowing.
