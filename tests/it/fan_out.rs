@@ -149,6 +149,71 @@ async fn a_report_names_a_grant_that_was_being_refreshed() {
     assert_eq!(ended(&world, id).await, 1);
 }
 
+/// The same, and the provider ends the tokens before the revocation comes to the grant.
+#[tokio::test]
+async fn what_a_provider_said_before_the_tombstone_is_its_last_word() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(24 * 3600));
+    let before = world.seen("token").await.len();
+    world
+        .fault(json!({"next": "token", "delay_ms": 1000, "times": 1}))
+        .await;
+    let vending = world.vend(world.read(grant));
+    let ending = async {
+        world.until_seen("token", before + 1).await;
+        world.revoke(Selector::User(world.ada)).await.id
+    };
+    let (vended, id) = tokio::join!(vending, ending);
+    assert!(matches!(vended, Err(Refusal::Revoked { .. })), "{vended:?}");
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 1);
+    assert_eq!(upstream::fan_out(&world.deps).await.unwrap(), 1);
+    assert_eq!(
+        ended(&world, id).await,
+        1,
+        "the report names it, ended: {:?}",
+        report(&world, id).await
+    );
+    world.later(Duration::from_secs(10));
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 0);
+    assert_eq!(ended(&world, id).await, 1);
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let totals = tx.upstream_totals(world.org, id).await.unwrap();
+    drop(tx);
+    assert_eq!((totals.pending, totals.revoked), (0, 1), "{totals:?}");
+    let entries = world.entries().await;
+    let said = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryType::UpstreamRevoke)
+        .map(|entry| entry.draft.outcome.as_deref());
+    assert_eq!(said.collect::<Vec<_>>(), [Some("revoked")]);
+}
+
+/// Whoever asks for longer than a claim lasts is asked beside, and hears an answer that is no news any more.
+#[tokio::test]
+async fn a_last_word_that_is_heard_twice_is_said_once() {
+    let (world, grant) = World::connected().await;
+    let id = world.revoke(Selector::Grant(grant)).await.id;
+    upstream::fan_out(&world.deps).await.unwrap();
+    world
+        .fault(json!({"next": "revoke", "delay_ms": 1500, "times": 1}))
+        .await;
+    let slow = tokio::spawn({
+        let deps = Arc::clone(&world.deps);
+        async move { upstream::drain(&deps).await.unwrap() }
+    });
+    until_asked(&world, id).await;
+    world.until_seen("revoke", 1).await;
+    world.later(Duration::from_secs(181));
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 1);
+    assert_eq!(slow.await.unwrap(), 0);
+    assert_eq!(ended(&world, id).await, 1);
+    let entries = world.entries().await;
+    let said = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryType::UpstreamRevoke);
+    assert_eq!(said.count(), 1);
+}
+
 /// The first steps of a fan-out are done by a process that then dies; another one does the rest, and nothing twice.
 #[tokio::test]
 async fn a_fan_out_is_taken_over_where_it_was_left() {

@@ -189,7 +189,8 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
     } else {
         last
     };
-    tx.put_outbox(&row).await?;
+    // Another process may have asked as well and heard the last word first.
+    let last = tx.put_outbox(&row).await? && last;
     if last {
         draft.user = tx.grant(row.org, row.grant).await?.map(|grant| grant.user);
         tx.shred_secrets(row.org, row.grant).await?;
