@@ -127,15 +127,32 @@ impl Due {
         .await
     }
 
-    /// Revocations whose fan-out is not finished, the oldest first.
+    /// Revocations whose fan-out is not finished, the oldest first, behind `after`.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn revocations(&mut self, limit: u64) -> Result<Vec<(OrgId, RevocationId)>, StoreError> {
+    pub async fn revocations(
+        &mut self,
+        after: Option<Unfinished>,
+        limit: u64,
+    ) -> Result<Vec<Unfinished>, StoreError> {
+        let (at, org, id) = after.map_or_else(
+            || (FIRST, String::new(), String::new()),
+            |after| (after.at, after.org.to_string(), after.id.to_string()),
+        );
         self.list(
-            "SELECT org_id, id FROM revocations WHERE fanned_out = 0 ORDER BY at LIMIT $1",
-            params![limit],
-            pair,
+            "SELECT org_id, id, at FROM revocations WHERE fanned_out = 0
+               AND at >= $1 AND (at > $1 OR (org_id, id) > ($2, $3))
+             ORDER BY at, org_id, id LIMIT $4",
+            params![at, org, id, limit],
+            |row| {
+                let mut fields = row.fields("revocations");
+                Ok(Unfinished {
+                    org: fields.parse()?,
+                    id: fields.parse()?,
+                    at: fields.time()?,
+                })
+            },
         )
         .await
     }
@@ -309,6 +326,17 @@ pub struct InDoubt {
     pub grant: GrantId,
     /// When the provider was asked.
     pub asked: Time,
+}
+
+/// A revocation whose fan-out is not finished.
+#[derive(Debug, Clone, Copy)]
+pub struct Unfinished {
+    /// Whose.
+    pub org: OrgId,
+    /// Which.
+    pub id: RevocationId,
+    /// When it took effect.
+    pub at: Time,
 }
 
 /// Every org's id is behind the empty text.

@@ -54,7 +54,7 @@ pub use claims::Claims;
 pub use connects::{ConnectRow, ConnectStatus, REVOKED};
 pub use copy::{CopyError, Copying, Progress, Report, TableCount, TableReport, Told, Which};
 pub use counts::SelectorCounts;
-pub use due::{Due, InDoubt};
+pub use due::{Due, InDoubt, Unfinished};
 pub use entries::{EntryFilter, EntryRow, NewEntry};
 pub use facts::{AgentFacts, VendFacts};
 pub(crate) use gate::Durability;
