@@ -38,6 +38,7 @@ pub mod token;
 pub mod uncut;
 pub mod upstream;
 pub mod vend;
+pub mod walk;
 pub mod witness;
 
 use std::{fmt, sync::Arc, time::Duration};

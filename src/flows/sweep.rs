@@ -8,7 +8,7 @@ use crate::domain::{
     grant::GrantState,
 };
 
-use super::{Deps, Refusal, connect::discard, record, refused, revoke::OUTCOME_DUE, upstream};
+use super::{Deps, Refusal, connect::overdue::Ending, record, refused, revoke::OUTCOME_DUE, upstream};
 
 /// Ends what is overdue; returns how many things it ended.
 ///
@@ -38,15 +38,16 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
 /// Ends connects past their time. Those that cannot be ended stay the first in the line: who is behind them has its turn.
 async fn connects(deps: &Deps) -> Result<u64, Refusal> {
     let (mut ended, mut waiting) = (0, 0);
+    let mut ending = Ending::default();
     loop {
         let connects = deps.store.due().await?.connects(waiting, BATCH).await?;
         if connects.is_empty() || ended >= BATCH {
             return Ok(ended);
         }
         for (org, id) in connects {
-            match counted(org, discard::overdue(deps, org, id).await) {
-                0 => waiting += 1,
-                moved => ended += moved,
+            match ending.end(deps, org, id).await {
+                None | Some(0) => waiting += 1,
+                Some(moved) => ended += moved,
             }
         }
     }

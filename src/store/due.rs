@@ -6,6 +6,7 @@ use super::{
     StoreError,
     outside::Reached,
     sql::{Row, Tx, Value, params},
+    waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE, is_over},
 };
 
 /// A look across orgs. It sees ids, states and times, never what is kept for anybody.
@@ -126,15 +127,32 @@ impl Due {
         .await
     }
 
-    /// Revocations whose fan-out is not finished, the oldest first.
+    /// Revocations whose fan-out is not finished, the oldest first, behind `after`.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn revocations(&mut self, limit: u64) -> Result<Vec<(OrgId, RevocationId)>, StoreError> {
+    pub async fn revocations(
+        &mut self,
+        after: Option<Unfinished>,
+        limit: u64,
+    ) -> Result<Vec<Unfinished>, StoreError> {
+        let (at, org, id) = after.map_or_else(
+            || (FIRST, String::new(), String::new()),
+            |after| (after.at, after.org.to_string(), after.id.to_string()),
+        );
         self.list(
-            "SELECT org_id, id FROM revocations WHERE fanned_out = 0 ORDER BY at LIMIT $1",
-            params![limit],
-            pair,
+            "SELECT org_id, id, at FROM revocations WHERE fanned_out = 0
+               AND at >= $1 AND (at > $1 OR (org_id, id) > ($2, $3))
+             ORDER BY at, org_id, id LIMIT $4",
+            params![at, org, id, limit],
+            |row| {
+                let mut fields = row.fields("revocations");
+                Ok(Unfinished {
+                    org: fields.parse()?,
+                    id: fields.parse()?,
+                    at: fields.time()?,
+                })
+            },
         )
         .await
     }
@@ -160,7 +178,8 @@ impl Due {
         }
     }
 
-    /// Grants whose upstream revocation at one connector is to be tried now.
+    /// Grants whose upstream revocation at one connector is to be tried now. What lies so far ahead that only a clock that was
+    /// wrong or the pace of a very large fan-out can have put it there comes last: it may be tried, but is in nobody's way.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -169,8 +188,16 @@ impl Due {
         connector: &ConnectorId,
         limit: u64,
     ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        self.list(OUTBOX, params![self.0.now, connector, limit], pair)
-            .await
+        let now = self.0.now;
+        let mut found = Vec::new();
+        for (behind, up_to) in [(FIRST, now), (now + LONGEST_BACKOFF, LAST)] {
+            let room = limit.saturating_sub(u64::try_from(found.len()).unwrap_or(u64::MAX));
+            if room > 0 {
+                let due = self.list(OUTBOX, params![connector, behind, up_to, room], pair);
+                found.extend(due.await?);
+            }
+        }
+        Ok(found)
     }
 
     /// Grants of which nobody knows what the provider answered to a refresh, and nobody is asking, the oldest question first,
@@ -187,12 +214,25 @@ impl Due {
             || (Time::from_unix_micros(0), String::new(), String::new()),
             |after| (after.asked, after.org.to_string(), after.grant.to_string()),
         );
+        let now = self.0.now;
         self.list(
-            "SELECT org_id, grant_id, intent_at FROM refresh_leases
-             WHERE intent IS NOT NULL AND expires_at <= $1 AND not_before <= $1
-               AND intent_at >= $2 AND (intent_at > $2 OR (org_id, grant_id) > ($3, $4))
-             ORDER BY intent_at, org_id, grant_id LIMIT $5",
-            params![self.0.now, asked, org, grant, limit],
+            concat!(
+                "SELECT org_id, grant_id, intent_at FROM refresh_leases WHERE intent IS NOT NULL AND ",
+                is_over!("expires_at", "$1", "$6"),
+                " AND ",
+                is_over!("not_before", "$1", "$7"),
+                " AND intent_at >= $2 AND (intent_at > $2 OR (org_id, grant_id) > ($3, $4))
+                 ORDER BY intent_at, org_id, grant_id LIMIT $5"
+            ),
+            params![
+                now,
+                asked,
+                org,
+                grant,
+                limit,
+                now + LONGEST_LEASE,
+                now + LONGEST_COOLDOWN
+            ],
             |row| {
                 let mut fields = row.fields("refresh_leases");
                 Ok(InDoubt {
@@ -288,6 +328,17 @@ pub struct InDoubt {
     pub asked: Time,
 }
 
+/// A revocation whose fan-out is not finished.
+#[derive(Debug, Clone, Copy)]
+pub struct Unfinished {
+    /// Whose.
+    pub org: OrgId,
+    /// Which.
+    pub id: RevocationId,
+    /// When it took effect.
+    pub at: Time,
+}
+
 /// Every org's id is behind the empty text.
 fn behind(after: Option<OrgId>) -> String {
     after.map_or_else(String::new, |org| org.to_string())
@@ -297,10 +348,14 @@ pub(super) const NEXT_CONNECTOR: &str =
     "SELECT min(connector) FROM outbox WHERE result = 'pending' AND connector > $1";
 
 pub(super) const OUTBOX: &str = "SELECT org_id, grant_id FROM outbox
-     WHERE result = 'pending' AND connector = $2 AND due_at <= $1 ORDER BY due_at LIMIT $3";
+     WHERE result = 'pending' AND connector = $1 AND due_at > $2 AND due_at <= $3 ORDER BY due_at LIMIT $4";
 
 pub(super) const OUTCOMES: &str =
     "SELECT org_id, entry_id FROM open_calls WHERE sent_at < $1 ORDER BY sent_at LIMIT $2";
+
+/// Before and after all there is.
+const FIRST: Time = Time::from_unix_micros(i64::MIN);
+const LAST: Time = Time::from_unix_micros(i64::MAX);
 
 fn org(row: Row) -> Result<OrgId, StoreError> {
     row.fields("due").parse()

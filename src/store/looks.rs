@@ -19,6 +19,7 @@ use super::{
     lane::{Lane, Patience, Work},
     policies::client_of,
     sql::{Tx, json},
+    waits::{LONGEST_LEASE, is_on},
 };
 
 /// What is known of a grant before its provider is asked for a token.
@@ -134,7 +135,7 @@ impl Tx {
             let grant = grant_of(&mut fields)?;
             let current = read_opt_secret(&mut fields)?;
             let refresh_token = read_opt_secret(&mut fields)?;
-            let is_held = fields.time()? > self.now;
+            let is_held = is_on(fields.time()?, self.now, LONGEST_LEASE);
             found.push((place, grant, current, refresh_token, is_held));
         }
         let under = found.iter().filter_map(|look| Some(look.3.as_ref()?.sealed.odk));

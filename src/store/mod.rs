@@ -46,6 +46,7 @@ mod spool;
 mod sql;
 mod sqlite;
 mod vigil;
+mod waits;
 mod writers;
 
 pub use agents::{AgentRow, EngineRow, ServiceRow};
@@ -53,7 +54,7 @@ pub use claims::Claims;
 pub use connects::{ConnectRow, ConnectStatus, REVOKED};
 pub use copy::{CopyError, Copying, Progress, Report, TableCount, TableReport, Told, Which};
 pub use counts::SelectorCounts;
-pub use due::{Due, InDoubt};
+pub use due::{Due, InDoubt, Unfinished};
 pub use entries::{EntryFilter, EntryRow, NewEntry};
 pub use facts::{AgentFacts, VendFacts};
 pub(crate) use gate::Durability;
@@ -73,12 +74,13 @@ pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};
 pub use reach::reach;
-pub use refresh::{Claim, ClaimAsk, LONGEST_COOLDOWN, Lease};
+pub use refresh::{Claim, ClaimAsk, Lease};
 pub use replicas::Word;
 pub use retry::Contended;
 pub use revocations::{RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
+pub use waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

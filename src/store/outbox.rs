@@ -7,6 +7,7 @@ use crate::domain::{GrantId, OrgId, RevocationId, Time, connector::ConnectorId};
 use super::{
     StoreError,
     sql::{Fields, Tx, params},
+    waits::{LONGEST_BACKOFF, is_over},
 };
 
 /// What the provider said to an upstream revocation.
@@ -69,19 +70,23 @@ pub struct OutboxRow {
 
 impl Tx {
     /// Queues an upstream revocation or writes what came of it. One that was queued on nobody's behalf becomes that of the
-    /// first revocation that comes to it, and is tried as long as whoever queued it last asks for.
+    /// first revocation that comes to it, and is tried as long as whoever queued it last asks for. `false` if it has come to
+    /// its end already.
+    ///
+    /// INVARIANT: where no secret is left that could be ended, the last word stays what it was.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn put_outbox(&mut self, row: &OutboxRow) -> Result<(), StoreError> {
-        self.change(
-            "outbox",
+    pub async fn put_outbox(&mut self, row: &OutboxRow) -> Result<bool, StoreError> {
+        let put = self.execute(
             "INSERT INTO outbox (org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              ON CONFLICT (org_id, grant_id) DO UPDATE SET due_at = $5, attempts = $7, result = $8,
                revocation_id = coalesce(outbox.revocation_id, excluded.revocation_id),
                give_up_at = CASE WHEN outbox.give_up_at < excluded.give_up_at THEN excluded.give_up_at
-                 ELSE outbox.give_up_at END",
+                 ELSE outbox.give_up_at END
+             WHERE outbox.result = 'pending'
+               OR EXISTS (SELECT 1 FROM secrets s WHERE s.org_id = outbox.org_id AND s.row_id = outbox.grant_id)",
             params![
                 row.org,
                 row.grant,
@@ -92,14 +97,22 @@ impl Tx {
                 row.attempts,
                 row.result.as_str()
             ],
-        )
-        .await?;
+        );
+        if put.await? == 0 {
+            self.change(
+                "outbox",
+                "UPDATE outbox SET revocation_id = coalesce(revocation_id, $3) WHERE org_id = $1 AND grant_id = $2",
+                params![row.org, row.grant, row.revocation],
+            )
+            .await?;
+            return Ok(false);
+        }
         self.execute(
             "UPDATE grants SET upstream = $3 WHERE org_id = $1 AND id = $2",
             params![row.org, row.grant, row.result.as_str()],
         )
-        .await
-        .map(drop)
+        .await?;
+        Ok(true)
     }
 
     /// Takes upstream revocations that are due for this process until a moment: who asks, asks alone. Returns those it
@@ -115,7 +128,10 @@ impl Tx {
     ) -> Result<Vec<GrantId>, StoreError> {
         let mut claimed = Vec::with_capacity(grants.len());
         for &grant in grants {
-            let changed = self.execute(CLAIM, params![org, grant, until, self.now]).await?;
+            let farthest = self.now + LONGEST_BACKOFF;
+            let changed = self
+                .execute(CLAIM, params![org, grant, until, self.now, farthest])
+                .await?;
             if changed == 1 {
                 claimed.push(grant);
             }
@@ -158,7 +174,10 @@ impl Tx {
     }
 }
 
-pub(super) const CLAIM: &str = "UPDATE outbox SET due_at = $3 WHERE org_id = $1 AND grant_id = $2 AND result = 'pending' AND due_at <= $4";
+pub(super) const CLAIM: &str = concat!(
+    "UPDATE outbox SET due_at = $3 WHERE org_id = $1 AND grant_id = $2 AND result = 'pending' AND ",
+    is_over!("due_at", "$4", "$5")
+);
 
 pub(super) const OF_REVOCATION: &str =
     "SELECT org_id, grant_id, revocation_id, connector, due_at, give_up_at, attempts, result FROM outbox

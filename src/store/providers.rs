@@ -8,6 +8,7 @@ use crate::domain::Time;
 use super::{
     Store, StoreError,
     sql::{Tx, params},
+    waits::{LONGEST_DEBT, LONGEST_REST, is_astray, is_on},
 };
 
 impl Store {
@@ -18,7 +19,7 @@ impl Store {
     pub async fn take_turns(&self, host: &str, wanted: u64, per_second: u32) -> Result<u64, StoreError> {
         let mut tx = self.write_deployment().await?;
         let bucket = tx.bucket(host).await?;
-        if bucket.not_before > tx.now {
+        if is_on(bucket.not_before, tx.now, LONGEST_REST) {
             return Ok(0);
         }
         let (turns, taken_up_to) = bucket.take(tx.now, wanted, per_second);
@@ -36,7 +37,7 @@ impl Store {
     pub async fn owe_turns(&self, host: &str, made: u64, per_second: u32) -> Result<(), StoreError> {
         let mut tx = self.write_deployment().await?;
         let bucket = tx.bucket(host).await?;
-        let taken_up_to = bucket.taken_up_to.max(tx.now - SECOND) + worth(made, per_second);
+        let taken_up_to = bucket.owing(tx.now, made, per_second);
         tx.put_bucket(host, taken_up_to, bucket.not_before).await?;
         tx.commit().await
     }
@@ -48,7 +49,7 @@ impl Store {
     pub async fn rest_provider(&self, host: &str, after: Duration) -> Result<(), StoreError> {
         let mut tx = self.write_deployment().await?;
         let bucket = tx.bucket(host).await?;
-        let not_before = bucket.not_before.max(tx.now + after);
+        let not_before = bucket.not_before.max(tx.now + after.min(LONGEST_REST));
         tx.put_bucket(host, bucket.taken_up_to, not_before).await?;
         tx.commit().await
     }
@@ -62,6 +63,21 @@ struct Bucket {
 }
 
 impl Bucket {
+    const UNTOUCHED: Self = Self {
+        taken_up_to: Time::from_unix_micros(0),
+        not_before: Time::from_unix_micros(0),
+    };
+
+    /// As far as it can be believed. Whoever asks for a rest was asked before: where a clock that was ahead wrote of turns, it
+    /// wrote of rests, too.
+    fn believed(self, now: Time) -> Self {
+        if is_astray(self.taken_up_to, now, LONGEST_DEBT) || is_astray(self.not_before, now, LONGEST_REST) {
+            Self::UNTOUCHED
+        } else {
+            self
+        }
+    }
+
     /// How many turns there are, and up to when tokens are taken then.
     fn take(self, now: Time, wanted: u64, per_second: u32) -> (u64, Time) {
         // What nobody took within a second is gone.
@@ -69,6 +85,12 @@ impl Bucket {
         let made = now.since(from).as_micros() * u128::from(per_second) / SECOND.as_micros();
         let turns = wanted.min(u64::try_from(made).unwrap_or(u64::MAX));
         (turns, from + worth(turns, per_second))
+    }
+
+    /// Up to when tokens are taken once so many more requests are paid for.
+    fn owing(self, now: Time, made: u64, per_second: u32) -> Time {
+        let owed = self.taken_up_to.max(now - SECOND) + worth(made, per_second);
+        owed.min(now + LONGEST_DEBT)
     }
 }
 
@@ -86,17 +108,14 @@ impl Tx {
             )
             .await?;
         let Some(row) = row else {
-            let never = Time::from_unix_micros(0);
-            return Ok(Bucket {
-                taken_up_to: never,
-                not_before: never,
-            });
+            return Ok(Bucket::UNTOUCHED);
         };
         let mut fields = row.fields("providers");
-        Ok(Bucket {
+        let bucket = Bucket {
             taken_up_to: fields.time()?,
             not_before: fields.time()?,
-        })
+        };
+        Ok(bucket.believed(self.now))
     }
 
     async fn put_bucket(
@@ -123,16 +142,9 @@ mod tests {
 
     const NOW: Time = Time::from_unix_seconds(1_800_000_000);
 
-    fn full() -> Bucket {
-        Bucket {
-            taken_up_to: Time::from_unix_micros(0),
-            not_before: Time::from_unix_micros(0),
-        }
-    }
-
     #[test]
     fn a_bucket_holds_what_a_second_makes_and_no_more() {
-        let (turns, taken_up_to) = full().take(NOW, 100, 10);
+        let (turns, taken_up_to) = Bucket::UNTOUCHED.take(NOW, 100, 10);
         assert_eq!((turns, taken_up_to), (10, NOW));
     }
 
@@ -140,7 +152,7 @@ mod tests {
     fn an_empty_bucket_fills_at_its_pace() {
         let empty = Bucket {
             taken_up_to: NOW,
-            ..full()
+            ..Bucket::UNTOUCHED
         };
         assert_eq!(empty.take(NOW, 1, 10).0, 0);
         assert_eq!(empty.take(NOW + Duration::from_millis(99), 1, 10).0, 0);
@@ -150,7 +162,7 @@ mod tests {
 
     #[test]
     fn over_a_minute_no_more_is_taken_than_the_pace_and_one_bucket() {
-        let (mut bucket, mut taken) = (full(), 0);
+        let (mut bucket, mut taken) = (Bucket::UNTOUCHED, 0);
         for step in 0..6000 {
             let (turns, taken_up_to) = bucket.take(NOW + Duration::from_millis(10) * step, 3, 7);
             taken += turns;
@@ -163,9 +175,30 @@ mod tests {
     fn what_is_owed_is_paid_before_the_next_turn() {
         let owing = Bucket {
             taken_up_to: NOW + worth(5, 10),
-            ..full()
+            ..Bucket::UNTOUCHED
         };
         assert_eq!(owing.take(NOW + Duration::from_millis(500), 1, 10).0, 0);
         assert_eq!(owing.take(NOW + Duration::from_millis(600), 1, 10).0, 1);
+    }
+
+    #[test]
+    fn nothing_is_owed_for_longer_than_is_believed() {
+        let owing = Bucket {
+            taken_up_to: Bucket::UNTOUCHED.owing(NOW, 1_000_000, 1),
+            not_before: NOW + LONGEST_REST,
+        };
+        assert_eq!(owing.believed(NOW), owing);
+        assert_eq!(owing.taken_up_to, NOW + LONGEST_DEBT);
+    }
+
+    #[test]
+    fn a_bucket_that_was_used_ahead_is_full_and_nobody_rests() {
+        let ahead = NOW + Duration::from_secs(3 * 3600);
+        let used = Bucket {
+            taken_up_to: ahead,
+            not_before: ahead + Duration::from_secs(120),
+        };
+        assert_eq!(used.believed(NOW), Bucket::UNTOUCHED);
+        assert_eq!(used.believed(ahead), used);
     }
 }

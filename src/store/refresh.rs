@@ -13,6 +13,7 @@ use crate::{
 use super::{
     StoreError,
     sql::{Tx, json, params},
+    waits::{LONGEST_COOLDOWN, LONGEST_LEASE, is_on, is_over},
 };
 
 /// A claimed lease. Whoever writes a result names its fence; a later claim makes it void.
@@ -100,14 +101,13 @@ impl Tx {
         let (mut claims, mut rows) = (Vec::with_capacity(asks.len()), Vec::new());
         for ask in asks {
             let claim = match known.get_mut(&ask.grant) {
-                Some(before) if before.held_until > self.now => Claim::Held,
+                Some(before) if is_on(before.held_until, self.now, LONGEST_LEASE) => Claim::Held,
                 // INVARIANT: I4; whoever read before a sibling kept its answer would ask a second time.
                 Some(before) if before.generation == ask.generation => {
-                    // Farther away than any pause lasts, it was said by a clock that was put right since.
-                    if before.not_before > self.now && before.not_before <= self.now + LONGEST_COOLDOWN {
+                    if is_on(before.not_before, self.now, LONGEST_COOLDOWN) {
                         Claim::Cooling
                     } else {
-                        let until = self.now + ask.life;
+                        let until = self.now + ask.life.min(LONGEST_LEASE);
                         rows.push((
                             ask.org,
                             ask.grant,
@@ -157,7 +157,7 @@ impl Tx {
             .execute(
                 "UPDATE refresh_leases SET expires_at = $4
                  WHERE org_id = $1 AND grant_id = $2 AND fence = $3 AND intent IS NOT NULL AND expires_at > 0",
-                params![org, grant, fence, self.now + life],
+                params![org, grant, fence, self.now + life.min(LONGEST_LEASE)],
             )
             .await?;
         Ok(changed == 1)
@@ -215,9 +215,13 @@ impl Tx {
     pub async fn settle_refresh(&mut self, org: OrgId, grant: GrantId) -> Result<bool, StoreError> {
         let changed = self
             .execute(
-                "UPDATE refresh_leases SET fence = fence + 1, intent = NULL, intent_at = NULL, failures = 0, not_before = 0
-                 WHERE org_id = $1 AND grant_id = $2 AND expires_at <= $3",
-                params![org, grant, self.now],
+                concat!(
+                    "UPDATE refresh_leases SET fence = fence + 1, intent = NULL, intent_at = NULL, failures = 0, \
+                       not_before = 0
+                     WHERE org_id = $1 AND grant_id = $2 AND ",
+                    is_over!("expires_at", "$3", "$4")
+                ),
+                params![org, grant, self.now, self.now + LONGEST_LEASE],
             )
             .await?;
         Ok(changed == 1)
@@ -230,11 +234,13 @@ impl Tx {
     pub async fn is_refresh_held(&mut self, org: OrgId, grant: GrantId) -> Result<bool, StoreError> {
         let row = self
             .row(
-                "SELECT fence FROM refresh_leases WHERE org_id = $1 AND grant_id = $2 AND expires_at > $3",
-                params![org, grant, self.now],
+                "SELECT expires_at FROM refresh_leases WHERE org_id = $1 AND grant_id = $2",
+                params![org, grant],
             )
             .await?;
-        Ok(row.is_some())
+        let Some(row) = row else { return Ok(false) };
+        let held_until = row.fields("refresh_leases").time()?;
+        Ok(is_on(held_until, self.now, LONGEST_LEASE))
     }
 
     /// Whether it is not known what was answered to what was asked last.
@@ -257,9 +263,11 @@ impl Tx {
     /// When the database is unavailable.
     pub async fn forget_refresh(&mut self, org: OrgId, grant: GrantId) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE refresh_leases SET intent = NULL, intent_at = NULL
-             WHERE org_id = $1 AND grant_id = $2 AND expires_at <= $3",
-            params![org, grant, self.now],
+            concat!(
+                "UPDATE refresh_leases SET intent = NULL, intent_at = NULL WHERE org_id = $1 AND grant_id = $2 AND ",
+                is_over!("expires_at", "$3", "$4")
+            ),
+            params![org, grant, self.now, self.now + LONGEST_LEASE],
         )
         .await
         .map(drop)
@@ -275,6 +283,3 @@ impl Tx {
         .map(drop)
     }
 }
-
-/// No provider is left alone for longer after a failure, whatever it asks for.
-pub const LONGEST_COOLDOWN: Duration = Duration::from_secs(600);

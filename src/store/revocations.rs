@@ -188,12 +188,12 @@ impl Tx {
         self.note_change(grant.org, grant.id, &ended, None).await?;
         self.change(
             "grants",
-            "UPDATE grants SET state = 'revoked', state_reason = NULL, state_at = coalesce($3, $4), upstream = $5
+            "UPDATE grants SET state = 'revoked', state_reason = NULL, state_at = coalesce($3, $4)
              WHERE org_id = $1 AND id = $2",
-            params![grant.org, grant.id, revoked_at(grant), self.now, outbox.result.as_str()],
+            params![grant.org, grant.id, revoked_at(grant), self.now],
         )
         .await?;
-        self.put_outbox(outbox).await
+        self.put_outbox(outbox).await.map(drop)
     }
 
     /// Writes down how much a revocation covered.

@@ -11,7 +11,7 @@ use std::{
 use postern::{
     dev::acme_mail::DEMO_CLIENT_ID,
     domain::{GrantId, RevocationId, connector::Category, entry::EntryType, grant::GrantState},
-    flows::{Deps, Refusal, apply, connect::discard, revoke, upstream},
+    flows::{Deps, Refusal, apply, connect::overdue::Ending, revoke, upstream},
     store::{OutboxRow, Selector, UpstreamResult},
     workers::Workers,
 };
@@ -77,13 +77,13 @@ async fn two_that_end_one_connect_at_the_same_time_are_not_in_each_others_way() 
             panic!("there is one that waits for its person")
         };
         drop(due);
-        let end = || discard::overdue(&world.deps, org, id);
+        let end = async || Ending::default().end(&world.deps, org, id).await;
         let (one, other, third) = tokio::join!(end(), end(), end());
         assert!(
-            one.is_ok() && other.is_ok() && third.is_ok(),
+            one.is_some() && other.is_some() && third.is_some(),
             "{one:?} {other:?} {third:?}"
         );
-        assert_eq!(end().await.unwrap(), 0);
+        assert_eq!(end().await, Some(0));
     }
     let entries = world.entries().await;
     let ended = entries.iter().filter(|entry| entry.kind == EntryType::Connect);
@@ -163,6 +163,71 @@ async fn a_report_names_a_grant_that_was_being_refreshed() {
     assert_eq!(row.give_up_at, at + upstream::GIVE_UP, "as long as any other");
     upstream::drain(&world.deps).await.unwrap();
     assert_eq!(ended(&world, id).await, 1);
+}
+
+/// The same, and the provider ends the tokens before the revocation comes to the grant.
+#[tokio::test]
+async fn what_a_provider_said_before_the_tombstone_is_its_last_word() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(24 * 3600));
+    let before = world.seen("token").await.len();
+    world
+        .fault(json!({"next": "token", "delay_ms": 1000, "times": 1}))
+        .await;
+    let vending = world.vend(world.read(grant));
+    let ending = async {
+        world.until_seen("token", before + 1).await;
+        world.revoke(Selector::User(world.ada)).await.id
+    };
+    let (vended, id) = tokio::join!(vending, ending);
+    assert!(matches!(vended, Err(Refusal::Revoked { .. })), "{vended:?}");
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 1);
+    assert_eq!(upstream::fan_out(&world.deps).await.unwrap(), 1);
+    assert_eq!(
+        ended(&world, id).await,
+        1,
+        "the report names it, ended: {:?}",
+        report(&world, id).await
+    );
+    world.later(Duration::from_secs(10));
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 0);
+    assert_eq!(ended(&world, id).await, 1);
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let totals = tx.upstream_totals(world.org, id).await.unwrap();
+    drop(tx);
+    assert_eq!((totals.pending, totals.revoked), (0, 1), "{totals:?}");
+    let entries = world.entries().await;
+    let said = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryType::UpstreamRevoke)
+        .map(|entry| entry.draft.outcome.as_deref());
+    assert_eq!(said.collect::<Vec<_>>(), [Some("revoked")]);
+}
+
+/// Whoever asks for longer than a claim lasts is asked beside, and hears an answer that is no news any more.
+#[tokio::test]
+async fn a_last_word_that_is_heard_twice_is_said_once() {
+    let (world, grant) = World::connected().await;
+    let id = world.revoke(Selector::Grant(grant)).await.id;
+    upstream::fan_out(&world.deps).await.unwrap();
+    world
+        .fault(json!({"next": "revoke", "delay_ms": 1500, "times": 1}))
+        .await;
+    let slow = tokio::spawn({
+        let deps = Arc::clone(&world.deps);
+        async move { upstream::drain(&deps).await.unwrap() }
+    });
+    until_asked(&world, id).await;
+    world.until_seen("revoke", 1).await;
+    world.later(Duration::from_secs(181));
+    assert_eq!(upstream::drain(&world.deps).await.unwrap(), 1);
+    assert_eq!(slow.await.unwrap(), 0);
+    assert_eq!(ended(&world, id).await, 1);
+    let entries = world.entries().await;
+    let said = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryType::UpstreamRevoke);
+    assert_eq!(said.count(), 1);
 }
 
 /// The first steps of a fan-out are done by a process that then dies; another one does the rest, and nothing twice.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use postern::{
-    domain::{GrantId, connector::Category},
+    domain::{Clock as _, GrantId, connector::Category},
     flows::refresh::{Want, ensure},
     store::{Claim, Location, Selector},
 };
@@ -92,8 +92,9 @@ async fn a_claim_that_waited_for_another_is_not_given() {
         &mut other,
         &format!(
             "BEGIN; INSERT INTO refresh_leases (org_id, grant_id, fence, holder, expires_at, intent, intent_at)
-             VALUES ('{}', '{grant}', 1, 'other', 4000000000000000, 'access_token', 0)",
-            world.org
+             VALUES ('{}', '{grant}', 1, 'other', {}, 'access_token', 0)",
+            world.org,
+            (world.clock.now() + Duration::from_secs(10)).unix_micros()
         ),
     )
     .await;

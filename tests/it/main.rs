@@ -14,6 +14,7 @@ mod ahead;
 mod apply;
 mod audit;
 mod canary;
+mod clocks;
 mod connect;
 mod copy;
 mod decisions;

@@ -207,6 +207,22 @@ async fn whoever_wants_a_token_while_an_answer_waits_for_a_sibling_takes_the_sib
     assert!(!is_kept(&world, &answered).await);
 }
 
+/// A sibling asked again and died, while the clock was hours ahead.
+#[tokio::test]
+async fn an_answer_does_not_wait_for_a_lease_that_was_claimed_while_the_clock_was_ahead() {
+    let (world, grant) = World::connected().await;
+    let answered = spooled(&world, grant).await;
+    world.later(Duration::from_secs(3 * 3600));
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    let ask = world.claim_ask(grant).await;
+    let claims = tx.claim_refreshes("r2", &[ask]).await.unwrap();
+    assert!(matches!(claims[..], [Claim::Ours(_)]), "{claims:?}");
+    tx.commit().await.unwrap();
+    world.clock.put_back(Duration::from_secs(3 * 3600));
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert!(is_kept(&world, &answered).await);
+}
+
 async fn is_in_doubt(world: &World, grant: GrantId) -> bool {
     let mut tx = world.deps.store.read(world.org).await.unwrap();
     tx.is_refresh_in_doubt(world.org, grant).await.unwrap()

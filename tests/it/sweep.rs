@@ -3,13 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use postern::{
-    domain::{ConnectSessionId, RevocationId, grant::GrantState},
+    domain::{ConnectSessionId, RevocationId, connector::Category, grant::GrantState},
     flows::{connect::begin, revoke, sweep, upstream},
     store::{ConnectStatus, Selector, UpstreamResult},
 };
 use serde_json::json;
 
-use super::harness::{Journey, World};
+use super::harness::{
+    Journey, World,
+    breakable::{switch_off, switch_on},
+};
 
 /// A world in which Ada's provider gave more than it was asked for.
 async fn quarantined() -> World {
@@ -151,4 +154,62 @@ async fn connects_that_cannot_be_ended_do_not_hold_up_the_end_of_the_others() {
     let id = world.revoke(Selector::User(world.ada)).await.id;
     assert!(!fanned_out(&world, id).await, "their tokens are not ended");
     assert_eq!(status(&world, last).await, ConnectStatus::Failed);
+}
+
+/// Revocations that cannot be brought to their end stay the first in the line.
+#[tokio::test]
+async fn revocations_that_have_to_wait_do_not_hold_up_those_behind_them() {
+    let world = World::new().await;
+    let grant = world.connect(world.ben, &[Category::Read]).await;
+    let ask = begin::Ask::new(world.ada, world.connector.clone());
+    begin::create(&world.deps, world.org, ask).await.unwrap();
+    world
+        .raw_sql("UPDATE connect_sessions SET status = 'confirming' WHERE status = 'pending'")
+        .await;
+    for _ in 0..256 {
+        world.revoke(Selector::User(world.ada)).await;
+    }
+    world.later(Duration::from_secs(1));
+    let id = world.revoke(Selector::Grant(grant)).await.id;
+    assert!(fanned_out(&world, id).await);
+    assert!(matches!(
+        world.grant(grant).await.state,
+        GrantState::Revoked { .. }
+    ));
+}
+
+/// Tokens of several connects wait for Ada to confirm them.
+async fn with_unconfirmed(count: usize) -> World {
+    let world = World::new().await;
+    for _ in 0..count {
+        let journey = Journey::begin(&world, world.ada, None).await;
+        let answer = journey.consent(&world, "ada@acme.example", false).await;
+        journey.come_back(&world, answer).await.unwrap();
+    }
+    world
+}
+
+#[tokio::test]
+async fn a_key_that_is_switched_off_is_asked_for_once_and_not_for_each_connect() {
+    let world = with_unconfirmed(4).await;
+    let grant = world.connect(world.ben, &[Category::Read]).await;
+    switch_off(&world, world.org);
+    let stuck = [
+        world.revoke(Selector::User(world.ada)).await.id,
+        world.revoke(Selector::User(world.ada)).await.id,
+    ];
+    let other = world.revoke(Selector::Grant(grant)).await.id;
+    switch_on(&world, world.org);
+    switch_off(&world, world.org);
+    assert!(fanned_out(&world, other).await, "it needs no key");
+    assert_eq!(switch_on(&world, world.org), 1);
+
+    // The same where they are past their time.
+    world.later(Duration::from_secs(3600));
+    switch_off(&world, world.org);
+    assert_eq!(sweep::run(&world.deps).await.unwrap(), 0);
+    assert_eq!(switch_on(&world, world.org), 1);
+    for id in stuck {
+        assert!(fanned_out(&world, id).await, "it is over with the key's absence");
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     connectors::oauth::{OAuth, RevokeOutcome, TokenToEnd},
     domain::{
-        ConnectSessionId, GrantId, OrgId, ScopeSet,
+        GrantId, ScopeSet,
         connector::Connector,
         entry::{EntryDraft, EntryType},
         grant::{Account, Grant, GrantState},
@@ -16,8 +16,6 @@ use crate::{
     release::seal::Tokens,
     store::{ConnectRow, ConnectStatus, REVOKED, Tx, UpstreamResult},
 };
-
-use super::pending;
 
 /// What becomes of tokens that find no living grant.
 #[derive(Debug)]
@@ -234,35 +232,6 @@ async fn lives_beside(tx: &mut Tx, session: &ConnectRow) -> Result<bool, Refusal
         };
         living && same
     }))
-}
-
-/// Ends a session past its time or under a revocation: an unused link, an abandoned confirmation or completion. Returns
-/// how many were moved on, by this process or by another that was faster.
-///
-/// # Errors
-/// When the database or the key service is unavailable.
-pub async fn overdue(deps: &Deps, org: OrgId, id: ConnectSessionId) -> Result<u64, Refusal> {
-    let mut tx = deps.store.read(org).await?;
-    let now = tx.now();
-    let Some(session) = tx.connect(org, id).await? else {
-        return Ok(0);
-    };
-    drop(tx);
-    // Moved on in time, after somebody had seen it overdue.
-    if now < session.expires_at {
-        return Ok(0);
-    }
-    let from = session.status;
-    let end = end_of(&session);
-    match from {
-        ConnectStatus::Completed | ConnectStatus::Failed => return Ok(0),
-        ConnectStatus::Confirming | ConnectStatus::AwaitingComplete => {
-            let pending = pending::open(deps, &session).await?;
-            tokens(deps, session, from, &pending.tokens, end).await?;
-        }
-        _ => fail(deps, session, from, end).await?,
-    }
-    Ok(1)
 }
 
 /// Why a session that is past its time ended.

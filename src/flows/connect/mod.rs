@@ -10,6 +10,7 @@ pub mod complete;
 pub mod confirm;
 pub mod discard;
 mod keep;
+pub mod overdue;
 mod pending;
 mod rule;
 mod superseded;

@@ -9,7 +9,7 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, uncut::PROVED_WITHIN},
     release::{open, seal::Tokens},
-    store::{Lease, SecretRow, StoreError},
+    store::{LONGEST_LEASE, Lease, SecretRow, StoreError},
 };
 
 use super::Want;
@@ -109,7 +109,7 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Well below [`GRACE`], also after the longest wait for an answer ([`crate::egress`] gives up after 30 s).
 const LIFE: Duration = Duration::from_secs(10);
 /// As long as whoever holds an answer may need to keep it.
-const LIFE_WITHOUT_GRACE: Duration = Duration::from_secs(60);
+const LIFE_WITHOUT_GRACE: Duration = LONGEST_LEASE;
 /// Whoever hangs for longer loses the lease while there is time left to ask again (I3).
 const HELD_AT_MOST: Duration = Duration::from_secs(45);
 /// Two renewals may fail before a lease ends.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{
     domain::{GrantId, OrgId, grant::GrantState},
     failpoints::Failpoint,
-    flows::{Deps, Refusal},
+    flows::{Deps, Refusal, walk::Walk},
     store::InDoubt,
 };
 
@@ -15,10 +15,10 @@ use super::{Want, ensure};
 /// How far the questions were gone through: those of a provider that does not answer, and those that cannot be asked, keep
 /// nobody from the ones behind them.
 #[derive(Debug, Default)]
-pub struct Doubts(Mutex<Option<InDoubt>>);
+pub struct Doubts(Mutex<Walk<InDoubt>>);
 
 impl Doubts {
-    fn last(&self) -> MutexGuard<'_, Option<InDoubt>> {
+    fn walk(&self) -> MutexGuard<'_, Walk<InDoubt>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -34,10 +34,9 @@ pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
     }
     let mut count = 0;
     for _page in 0..PAGES {
-        let after = *deps.doubts.last();
+        let after = deps.doubts.walk().after();
         let due = deps.store.due().await?.refreshes_in_doubt(after, PAGE).await?;
-        let is_last = due.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
-        *deps.doubts.last() = if is_last { None } else { due.last().copied() };
+        let is_last = deps.doubts.walk().passed(&due, PAGE);
         // One that waits here for its turn to be asked is taken up already.
         for doubt in due
             .into_iter()

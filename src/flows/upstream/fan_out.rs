@@ -1,13 +1,16 @@
 //! What follows a revocation, grant by grant: the tombstone and a place in the outbox. In steps, each a transaction of its
 //! own, so that a fan-out over very many grants stops nobody else's work, can stop anywhere and goes on from there.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use crate::{
     domain::{OrgId, RevocationId, Time, connector::ConnectorId},
     failpoints::Failpoint,
-    flows::{Deps, Refusal, connect::discard},
-    store::{ConnectStatus, RevocationRow, UpstreamResult},
+    flows::{Deps, Refusal, connect::overdue::Ending, walk::Walk},
+    store::{ConnectStatus, RevocationRow, Unfinished, UpstreamResult},
 };
 
 use super::{GIVE_UP, can_revoke, outbox_row};
@@ -19,23 +22,38 @@ use super::{GIVE_UP, can_revoke, outbox_row};
 /// When the database is unavailable; what was done stays done, the rest follows on the next call.
 pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
     let mut paces: HashMap<RevocationId, Pace> = HashMap::new();
-    let mut queued = 0;
+    // Nothing but connects that have to wait keeps these from their end: they are not looked at twice.
+    let mut waiting: HashSet<RevocationId> = HashSet::new();
+    let (mut walk, mut ending) = (Walk::default(), Ending::default());
+    let (mut queued, mut before) = (0, 0);
     loop {
-        let before = queued;
-        for (org, id) in deps.store.due().await?.revocations(IN_TURN).await? {
+        let after = walk.after();
+        let page = deps.store.due().await?.revocations(after, IN_TURN).await?;
+        for &Unfinished { org, id, .. } in &page {
             if deps.uncut.is_stopping() {
                 return Ok(queued);
             }
-            match step(deps, org, id, paces.entry(id).or_default()).await {
-                Ok(buried) => queued += buried,
+            if waiting.contains(&id) {
+                continue;
+            }
+            match step(deps, org, id, paces.entry(id).or_default(), &mut ending).await {
+                Ok(Step { buried, waits }) => {
+                    queued += buried;
+                    if waits {
+                        waiting.insert(id);
+                    }
+                }
                 // What cannot be done yet must not hold up the other revocations.
                 Err(refusal) => {
                     tracing::warn!(revocation.id = %id, cause = %refusal, "the fan-out of {id} has to wait");
                 }
             }
         }
-        if queued == before {
-            return Ok(queued);
+        if walk.passed(&page, IN_TURN) {
+            if queued == before {
+                return Ok(queued);
+            }
+            before = queued;
         }
     }
 }
@@ -45,21 +63,52 @@ pub async fn fan_out(deps: &Deps) -> Result<usize, Refusal> {
 /// # Errors
 /// When the database is unavailable.
 pub async fn bury_now(deps: &Deps, org: OrgId, id: RevocationId) -> Result<(), Refusal> {
-    step(deps, org, id, &mut Pace::default()).await.map(drop)
+    step(deps, org, id, &mut Pace::default(), &mut Ending::default())
+        .await
+        .map(drop)
 }
 
-/// Buries some of a revocation's grants; after the last of them, ends its connects. Returns how many were buried.
-async fn step(deps: &Deps, org: OrgId, id: RevocationId, pace: &mut Pace) -> Result<usize, Refusal> {
-    let Some(revocation) = deps.store.read(org).await?.revocation(org, id).await? else {
-        return Ok(0);
+/// What a step came to.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// How many grants were buried.
+    buried: usize,
+    /// All are, and connects that the revocation covers have to wait.
+    waits: bool,
+}
+
+/// Buries some of a revocation's grants; after the last of them, ends its connects.
+async fn step(
+    deps: &Deps,
+    org: OrgId,
+    id: RevocationId,
+    pace: &mut Pace,
+    ending: &mut Ending,
+) -> Result<Step, Refusal> {
+    let mut step = Step {
+        buried: 0,
+        waits: false,
     };
-    let buried = bury(deps, org, &revocation, pace).await?;
-    if buried < usize::try_from(STEP).unwrap_or(usize::MAX) && end_connects(deps, org, &revocation).await? {
+    let mut tx = deps.store.read(org).await?;
+    let Some(revocation) = tx.revocation(org, id).await? else {
+        return Ok(step);
+    };
+    // Where only connects are left, nobody has to wait for a transaction that writes nothing.
+    let is_buried = tx.grants_to_bury(org, &revocation, 1).await?.is_empty();
+    drop(tx);
+    if !is_buried {
+        step.buried = bury(deps, org, &revocation, pace).await?;
+    }
+    if step.buried == usize::try_from(STEP).unwrap_or(usize::MAX) {
+        return Ok(step);
+    }
+    step.waits = !end_connects(deps, org, &revocation, ending).await?;
+    if !step.waits {
         let mut tx = deps.store.write(org).await?;
         tx.finish_fan_out(org, id).await?;
         tx.commit().await?;
     }
-    Ok(buried)
+    Ok(step)
 }
 
 async fn bury(
@@ -110,7 +159,12 @@ impl Pace {
 
 /// Ends the connects a revocation covers: tokens that wait for their person go to the outbox. `false` while some have to
 /// wait.
-async fn end_connects(deps: &Deps, org: OrgId, revocation: &RevocationRow) -> Result<bool, Refusal> {
+async fn end_connects(
+    deps: &Deps,
+    org: OrgId,
+    revocation: &RevocationRow,
+    ending: &mut Ending,
+) -> Result<bool, Refusal> {
     let mut waiting = 0;
     loop {
         let connects = deps
@@ -119,22 +173,20 @@ async fn end_connects(deps: &Deps, org: OrgId, revocation: &RevocationRow) -> Re
             .await?
             .connects_to_end(org, revocation, waiting, STEP)
             .await?;
-        if connects.is_empty() {
+        // Without its key, one look at an org's connects is enough to know that they have to wait.
+        if connects.is_empty() || waiting > 0 && ending.is_keyless(org) {
             return Ok(waiting == 0);
         }
         for (id, status) in connects {
             // Its tokens are on their way here: they are ended once they have come.
-            if status == ConnectStatus::Exchanging {
-                waiting += 1;
-            } else if let Err(refusal) = discard::overdue(deps, org, id).await {
-                tracing::warn!(connect.id = %id, cause = %refusal, "the end of {id} has to wait");
+            if status == ConnectStatus::Exchanging || ending.end(deps, org, id).await.is_none() {
                 waiting += 1;
             }
         }
     }
 }
 
-/// Revocations that take turns.
+/// Revocations that are looked up at a time.
 const IN_TURN: u64 = 256;
 /// Grants buried in one transaction: the gate may have to wait for it.
 const STEP: u64 = 100;

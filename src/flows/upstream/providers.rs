@@ -14,7 +14,7 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, Refusal, record},
     release::open::{self, Ended},
-    store::{OutboxRow, SecretKind, SecretRow, UpstreamResult},
+    store::{LONGEST_BACKOFF, OutboxRow, SecretKind, SecretRow, UpstreamResult},
 };
 
 use super::client;
@@ -172,7 +172,8 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
     };
     row.due_at = now + backoff(row.attempts);
     if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
-        row.due_at = row.due_at.max(now + after);
+        // A longer rest is the provider's, kept for all that waits there.
+        row.due_at = row.due_at.max(now + after.min(LONGEST_BACKOFF));
     }
     let last = row.result != UpstreamResult::Pending;
     let mut draft = EntryDraft {
@@ -192,7 +193,8 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
     } else {
         last
     };
-    tx.put_outbox(&row).await?;
+    // Another process may have asked as well and heard the last word first.
+    let last = tx.put_outbox(&row).await? && last;
     if last {
         draft.user = tx.grant(row.org, row.grant).await?.map(|grant| grant.user);
         tx.shred_secrets(row.org, row.grant).await?;
@@ -261,7 +263,7 @@ fn host(revoke: &Revoke) -> Option<String> {
 /// 2 s, doubling, at most an hour.
 fn backoff(attempts: u64) -> Duration {
     let doublings = u32::try_from(attempts.min(11)).unwrap_or(11);
-    Duration::from_secs(2_u64.saturating_pow(doublings).min(3600))
+    Duration::from_secs(2_u64.saturating_pow(doublings)).min(LONGEST_BACKOFF)
 }
 
 /// Grants whose tokens one provider is asked to end at a time.
