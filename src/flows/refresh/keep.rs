@@ -298,7 +298,7 @@ async fn spool(deps: &Deps, answered: Arc<Answered>) {
             tracing::warn!(grant.id = %grant, "the answer for {grant} was spooled");
         }
         Ok(Err(error)) => {
-            tracing::error!(grant.id = %grant, cause = %error, "the answer for {grant} could not be kept and is lost");
+            tracing::error!(grant.id = %grant, cause = %error, "the answer for {grant} could not be kept safely and may be lost");
         }
         Err(_) => tracing::error!(grant.id = %grant, "the answer for {grant} could not be kept and is lost"),
     }
