@@ -180,8 +180,13 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
                     "a page of the log holds what is no entry".into(),
                 ));
             };
-            missing.extend((next..index.min(checkpoint.size)).map(|index| index.to_string()));
-            next = index.min(checkpoint.size);
+            let there = index.min(checkpoint.size);
+            match there - next {
+                0 => {}
+                1 => missing.push(next.to_string()),
+                _ => missing.push(format!("{next} to {}", there - 1)),
+            }
+            next = there;
             if next == checkpoint.size {
                 break;
             }

@@ -262,20 +262,19 @@ async fn with_a_place(
             match asked {
                 Ok(answer) => {
                     Failpoint::RefreshAnswered.reached();
-                    keep::keep(deps, grant, connector, &lease, prepared, want, &answer).await
+                    let kept = keep::keep(deps, grant, connector, &lease, prepared, want, &answer);
+                    kept.await.map(|row| Obtained { row, is_fresh: true })
                 }
                 Err(failure) => match failed::failed(deps, grant, connector, &lease, &failure).await? {
                     Some(refusal) => Err(refusal),
                     None => match self::look(deps, grant, want).await? {
-                        Found::Token(token) => Ok(token.row),
+                        Found::Token(token) => Ok(token),
                         Found::Nothing(_) => Err(Refusal::ProviderUnavailable),
                     },
                 },
             }
         };
-        let row = ask::holding(deps, grant, connector, &lease, work).await?;
-        let is_fresh = true;
-        return Ok(Obtained { row, is_fresh });
+        return ask::holding(deps, grant, connector, &lease, work).await;
     }
     Err(Refusal::ProviderUnavailable)
 }

@@ -88,8 +88,8 @@ impl Drop for Held {
 }
 
 /// No such work takes longer: a provider's answer is waited for at most 30 s, what it proves or names 10 s; then it has
-/// [`KEPT_WITHIN`] to be kept, and goes beside the database or, of a connect, is ended within [`ENDED_WITHIN`]. Whoever stops
-/// the process by force has to allow this much on top of the draining.
+/// [`KEPT_WITHIN`] to be kept, and goes beside the database or, of a connect, is looked for once more (3 s) and ended within
+/// [`ENDED_WITHIN`]. Whoever stops the process by force has to allow this much on top of the draining.
 const LONGEST: Duration = Duration::from_secs(75);
 /// How long the database may take to keep what a provider answered.
 pub const KEPT_WITHIN: Duration = Duration::from_secs(15);

@@ -6,7 +6,7 @@ use super::{
     StoreError,
     outside::Reached,
     sql::{Row, Tx, Value, params},
-    waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE, is_over},
+    waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE, farthest, is_over},
 };
 
 /// A look across orgs. It sees ids, states and times, never what is kept for anybody.
@@ -190,7 +190,7 @@ impl Due {
     ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
         let now = self.0.now;
         let mut found = Vec::new();
-        for (behind, up_to) in [(FIRST, now), (now + LONGEST_BACKOFF, LAST)] {
+        for (behind, up_to) in [(FIRST, now), (farthest(now, LONGEST_BACKOFF), LAST)] {
             let room = limit.saturating_sub(u64::try_from(found.len()).unwrap_or(u64::MAX));
             if room > 0 {
                 let due = self.list(OUTBOX, params![connector, behind, up_to, room], pair);
@@ -230,8 +230,8 @@ impl Due {
                 org,
                 grant,
                 limit,
-                now + LONGEST_LEASE,
-                now + LONGEST_COOLDOWN
+                farthest(now, LONGEST_LEASE),
+                farthest(now, LONGEST_COOLDOWN)
             ],
             |row| {
                 let mut fields = row.fields("refresh_leases");

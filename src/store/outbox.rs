@@ -7,7 +7,7 @@ use crate::domain::{GrantId, OrgId, RevocationId, Time, connector::ConnectorId};
 use super::{
     StoreError,
     sql::{Fields, Tx, params},
-    waits::{LONGEST_BACKOFF, is_over},
+    waits::{LONGEST_BACKOFF, farthest, is_over},
 };
 
 /// What the provider said to an upstream revocation.
@@ -128,7 +128,7 @@ impl Tx {
     ) -> Result<Vec<GrantId>, StoreError> {
         let mut claimed = Vec::with_capacity(grants.len());
         for &grant in grants {
-            let farthest = self.now + LONGEST_BACKOFF;
+            let farthest = farthest(self.now, LONGEST_BACKOFF);
             let changed = self
                 .execute(CLAIM, params![org, grant, until, self.now, farthest])
                 .await?;

@@ -329,8 +329,8 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        // A commit waits for its replicas as long as it takes: cut off by a time limit, it would be reported as done
-        // while it stands on one server only.
+        // At the server a commit waits for its replicas as long as it takes: cut off by a time limit there, it would be
+        // reported as done while it stands on one server only. Who waits no longer here does not know whether it was done.
         let commit = sqlx::raw_sql("SET LOCAL statement_timeout = 0; COMMIT").execute(&mut *self.connection);
         self.trips.wait_for_commit(commit).await?;
         self.clean = true;

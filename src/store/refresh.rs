@@ -13,7 +13,7 @@ use crate::{
 use super::{
     StoreError,
     sql::{Tx, json, params},
-    waits::{LONGEST_COOLDOWN, LONGEST_LEASE, is_on, is_over},
+    waits::{LONGEST_COOLDOWN, LONGEST_LEASE, farthest, is_on, is_over},
 };
 
 /// A claimed lease. Whoever writes a result names its fence; a later claim makes it void.
@@ -221,7 +221,7 @@ impl Tx {
                      WHERE org_id = $1 AND grant_id = $2 AND ",
                     is_over!("expires_at", "$3", "$4")
                 ),
-                params![org, grant, self.now, self.now + LONGEST_LEASE],
+                params![org, grant, self.now, farthest(self.now, LONGEST_LEASE)],
             )
             .await?;
         Ok(changed == 1)
@@ -267,7 +267,7 @@ impl Tx {
                 "UPDATE refresh_leases SET intent = NULL, intent_at = NULL WHERE org_id = $1 AND grant_id = $2 AND ",
                 is_over!("expires_at", "$3", "$4")
             ),
-            params![org, grant, self.now, self.now + LONGEST_LEASE],
+            params![org, grant, self.now, farthest(self.now, LONGEST_LEASE)],
         )
         .await
         .map(drop)

@@ -4,7 +4,7 @@
 //! right: believed, they would have everybody wait for as long as it had been wrong. So each kind of wait has a longest
 //! one, which nobody writes beyond.
 //!
-//! INVARIANT: what is farther ahead than the longest wait of its kind counts as past, in Rust and in SQL.
+//! INVARIANT: what is farther ahead than the longest wait of its kind, and [`SLACK`], counts as past, in Rust and in SQL.
 
 use std::time::Duration;
 
@@ -17,11 +17,16 @@ pub(super) fn is_on(until: Time, now: Time, longest: Duration) -> bool {
 
 /// Whether nobody whose clock was right can have written this moment.
 pub(super) fn is_astray(until: Time, now: Time, longest: Duration) -> bool {
-    until > now + longest
+    until > farthest(now, longest)
+}
+
+/// The last moment that can have been written, seen from now.
+pub(super) fn farthest(now: Time, longest: Duration) -> Time {
+    now + longest + SLACK
 }
 
 /// The same as [`is_on`] in SQL, the other way round: an expression for the moment, the parameter that is now, and the one
-/// that is now and the longest wait of the kind.
+/// that is the [`farthest`] moment of the kind.
 macro_rules! is_over {
     ($until:literal, $now:literal, $farthest:literal) => {
         concat!("(", $until, " <= ", $now, " OR ", $until, " > ", $farthest, ")")
@@ -29,6 +34,9 @@ macro_rules! is_over {
 }
 pub(super) use is_over;
 
+/// A transaction that began earlier may come later to a row, and finds there what was written with a later clock: believed no
+/// further than is ever written, a lease of just now would be nobody's. The clock of a new primary may be behind, too.
+const SLACK: Duration = Duration::from_secs(60);
 /// No lease of a refresh is honoured for longer without being renewed.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
 /// No provider is left alone for longer after a failed refresh, whatever it asks for.
@@ -51,7 +59,10 @@ mod tests {
         let is_on = |until| is_on(until, now, longest);
         assert!(!is_on(now));
         assert!(is_on(now + Duration::from_micros(1)));
-        assert!(is_on(now + longest));
-        assert!(!is_on(now + longest + Duration::from_micros(1)));
+        assert!(
+            is_on(now + longest + SLACK),
+            "somebody began later and was faster"
+        );
+        assert!(!is_on(now + longest + SLACK + Duration::from_micros(1)));
     }
 }

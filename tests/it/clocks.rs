@@ -106,6 +106,17 @@ async fn claim(world: &World, grant: GrantId, life: Duration) -> Claim {
     claim
 }
 
+/// I4: whoever began a moment before the holder, and comes to the lease after it, finds it held.
+#[tokio::test]
+async fn a_lease_that_was_claimed_by_a_later_clock_is_held() {
+    let (world, grant) = World::connected().await;
+    let (life, moment) = (Duration::from_secs(60), Duration::from_millis(1));
+    world.later(moment);
+    assert!(matches!(claim(&world, grant, life).await, Claim::Ours(_)));
+    world.clock.put_back(moment);
+    assert!(matches!(claim(&world, grant, life).await, Claim::Held));
+}
+
 /// Asks again what is in doubt, and waits until the answer is the grant's.
 async fn asks_again(world: &World, grant: GrantId) {
     let before = world.grant(grant).await.generation;

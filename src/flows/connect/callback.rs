@@ -228,7 +228,7 @@ struct Came<'a> {
 }
 
 /// Keeps what came back sealed until the person confirms, or hands to the outbox what may not be kept. After a refusal of ours
-/// neither was done, unless the commit's answer was lost.
+/// neither was done, unless the commit's answer was lost or came too late.
 async fn keep(deps: &Deps, session: &ConnectRow, came: &Came<'_>) -> Result<ConnectRow, ConnectFailure> {
     let mut session = session.clone();
     let answer = &came.waits.tokens;

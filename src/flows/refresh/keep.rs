@@ -181,6 +181,7 @@ pub(super) async fn enter(
     if !ours && is_current(&now_grant, answered) {
         ours = tx.settle_refresh(grant.org, grant.id).await?;
         if !ours && tx.is_refresh_held(grant.org, grant.id).await? {
+            tx.commit().await?;
             return Ok(Entered::Waits);
         }
         // Whoever held the lease until just now may have moved the grant on.

@@ -173,7 +173,8 @@ async fn end_connects(
             .await?
             .connects_to_end(org, revocation, waiting, STEP)
             .await?;
-        // Without its key, one look at an org's connects is enough to know that they have to wait.
+        // Without its key, one look at an org's connects is enough to know that they have to wait. Links that nobody followed
+        // wait with them; they lead to nothing.
         if connects.is_empty() || waiting > 0 && ending.is_keyless(org) {
             return Ok(waiting == 0);
         }
