@@ -57,7 +57,7 @@ impl Uncut {
         self.state.borrow().is_stopping
     }
 
-    /// Lets no more begin and waits for what is under way, at most [`LONGEST`].
+    /// Lets no more begin and waits for what is under way, 75 s at most.
     pub async fn end(&self) {
         self.state.send_modify(|state| state.is_closed = true);
         let mut state = self.state.subscribe();
