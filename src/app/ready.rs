@@ -12,8 +12,8 @@ pub struct Prober {
     deps: Arc<Deps>,
     /// On the boot clock.
     next_write: Duration,
-    down: bool,
-    astray: bool,
+    /// What stood between it and its database at the last look.
+    before: Option<&'static str>,
 }
 
 impl Prober {
@@ -23,19 +23,13 @@ impl Prober {
         Self {
             deps,
             next_write: Duration::ZERO,
-            down: false,
-            astray: false,
+            before: None,
         }
     }
 
     /// The short stable names of what is in the way; empty when nothing is.
     pub async fn obstacles(&mut self) -> Vec<&'static str> {
-        let mut obstacles = Vec::new();
-        match self.store_works().await {
-            None => obstacles.push("store"),
-            Some(false) => obstacles.push("clock"),
-            Some(true) => {}
-        }
+        let mut obstacles = Vec::from_iter(self.before_the_store().await);
         if !self.key_works().await {
             obstacles.push("keys");
         }
@@ -59,9 +53,9 @@ impl Prober {
             .any(|key| key.key_ref == self.deps.kek_ref && key.state == KeyState::Enabled)
     }
 
-    /// Whether the clock agrees with the database's; `None` while the database does not work. Reads at every look; writes now
-    /// and then, and at every look while it does not work.
-    async fn store_works(&mut self) -> Option<bool> {
+    /// What stands between this replica and its database: that does not work, or has another clock. Reads at every look; writes
+    /// now and then, and at every look while it does not work.
+    async fn before_the_store(&mut self) -> Option<&'static str> {
         let now = self.deps.clock.since_boot();
         let clock = self.deps.store.agrees_with_clock(CLOCK_WITHIN).await;
         let done = match clock {
@@ -73,18 +67,24 @@ impl Prober {
             Ok(_) => {}
             Err(_) => self.next_write = now,
         }
-        if let Err(error) = &done
-            && !self.down
-        {
-            tracing::error!(cause = %error, "the database cannot be written: nothing is released until it can");
+        let obstacle = match &done {
+            Err(_) => Some("store"),
+            Ok(false) => Some("clock"),
+            Ok(true) => None,
+        };
+        if obstacle != self.before {
+            match &done {
+                Err(error) => {
+                    tracing::error!(cause = %error, "the database cannot be written: nothing is released until it can");
+                }
+                Ok(false) => {
+                    tracing::error!("the clock of this machine is more than five seconds off the database's");
+                }
+                Ok(true) => {}
+            }
         }
-        if let Ok(false) = done
-            && !self.astray
-        {
-            tracing::error!("the clock of this machine is more than five seconds off the database's");
-        }
-        (self.down, self.astray) = (done.is_err(), matches!(done, Ok(false)));
-        done.ok()
+        self.before = obstacle;
+        obstacle
     }
 }
 

@@ -170,9 +170,6 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
             return Err(CliError::Answer("the log ends before its checkpoint".into()));
         }
         for entry in entries {
-            if next == checkpoint.size {
-                break;
-            }
             let index = entry.get("index").and_then(Value::as_u64);
             let text = entry.get("entry").and_then(Value::as_str);
             let (Some(index), Some(text)) = (index.filter(|index| *index >= next), text) else {

@@ -136,10 +136,7 @@ impl Due {
         after: Option<Unfinished>,
         limit: u64,
     ) -> Result<Vec<Unfinished>, StoreError> {
-        let (at, org, id) = after.map_or_else(
-            || (FIRST, String::new(), String::new()),
-            |after| (after.at, after.org.to_string(), after.id.to_string()),
-        );
+        let (at, org, id) = place(after.map(|after| (after.at, after.org, after.id)));
         self.list(
             "SELECT org_id, id, at FROM revocations WHERE fanned_out = 0
                AND at >= $1 AND (at > $1 OR (org_id, id) > ($2, $3))
@@ -210,10 +207,7 @@ impl Due {
         after: Option<InDoubt>,
         limit: u64,
     ) -> Result<Vec<InDoubt>, StoreError> {
-        let (asked, org, grant) = after.map_or_else(
-            || (Time::from_unix_micros(0), String::new(), String::new()),
-            |after| (after.asked, after.org.to_string(), after.grant.to_string()),
-        );
+        let (asked, org, grant) = place(after.map(|after| (after.asked, after.org, after.grant)));
         let now = self.0.now;
         self.list(
             concat!(
@@ -337,6 +331,14 @@ pub struct Unfinished {
     pub id: RevocationId,
     /// When it took effect.
     pub at: Time,
+}
+
+/// A place in a line that goes by moment, org and id; without one, before the first.
+fn place(after: Option<(Time, OrgId, impl ToString)>) -> (Time, String, String) {
+    after.map_or_else(
+        || (FIRST, String::new(), String::new()),
+        |(at, org, id)| (at, org.to_string(), id.to_string()),
+    )
 }
 
 /// Every org's id is behind the empty text.

@@ -136,8 +136,7 @@ async fn a_stop_leaves_the_rest_of_what_follows_a_revocation_to_the_next_start()
 }
 
 /// A grant is ended while its tokens are being renewed, and the provider's answer comes before the tombstone.
-#[tokio::test]
-async fn a_report_names_a_grant_that_was_being_refreshed() {
+async fn ended_while_renewed() -> (World, GrantId, RevocationId) {
     let (world, grant) = World::connected().await;
     world.later(Duration::from_secs(24 * 3600));
     let before = world.seen("token").await.len();
@@ -151,6 +150,12 @@ async fn a_report_names_a_grant_that_was_being_refreshed() {
     };
     let (vended, id) = tokio::join!(vending, ending);
     assert!(matches!(vended, Err(Refusal::Revoked { .. })), "{vended:?}");
+    (world, grant, id)
+}
+
+#[tokio::test]
+async fn a_report_names_a_grant_that_was_being_refreshed() {
+    let (world, grant, id) = ended_while_renewed().await;
     // It was queued on nobody's behalf, an hour before its revocation comes to it.
     world.later(Duration::from_secs(3600));
     let at = world.deps.store.read(world.org).await.unwrap().now();
@@ -165,22 +170,10 @@ async fn a_report_names_a_grant_that_was_being_refreshed() {
     assert_eq!(ended(&world, id).await, 1);
 }
 
-/// The same, and the provider ends the tokens before the revocation comes to the grant.
+/// The provider ends the tokens before the revocation comes to the grant.
 #[tokio::test]
 async fn what_a_provider_said_before_the_tombstone_is_its_last_word() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(24 * 3600));
-    let before = world.seen("token").await.len();
-    world
-        .fault(json!({"next": "token", "delay_ms": 1000, "times": 1}))
-        .await;
-    let vending = world.vend(world.read(grant));
-    let ending = async {
-        world.until_seen("token", before + 1).await;
-        world.revoke(Selector::User(world.ada)).await.id
-    };
-    let (vended, id) = tokio::join!(vending, ending);
-    assert!(matches!(vended, Err(Refusal::Revoked { .. })), "{vended:?}");
+    let (world, _, id) = ended_while_renewed().await;
     assert_eq!(upstream::drain(&world.deps).await.unwrap(), 1);
     assert_eq!(upstream::fan_out(&world.deps).await.unwrap(), 1);
     assert_eq!(

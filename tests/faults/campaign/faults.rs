@@ -108,8 +108,7 @@ impl Fault {
     /// Whether a revocation has to be answered while it lasts: everything it needs is there.
     pub(crate) fn lets_revoke(self, replicas: usize) -> bool {
         match self {
-            Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull => false,
-            Self::KeyServiceDown => false,
+            Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull | Self::KeyServiceDown => false,
             Self::ReplicaKilled | Self::ReplicaStopped => replicas > 1,
             Self::ClockAhead
             | Self::ClockBehind
