@@ -18,8 +18,19 @@ pub(super) struct Chest {
 }
 
 impl Chest {
-    /// Makes what is missing and loads the rest.
+    /// Makes what is missing and loads the rest. Replicas may start side by side.
     pub(super) async fn open(
+        store: &Store,
+        keyring: &Keyring,
+        kek_ref: &str,
+        clock: &dyn Clock,
+    ) -> Result<Self, AppError> {
+        store
+            .retry(|| Self::complete(store, keyring, kek_ref, clock))
+            .await
+    }
+
+    async fn complete(
         store: &Store,
         keyring: &Keyring,
         kek_ref: &str,

@@ -33,8 +33,8 @@ use crate::{
     },
     release::Gate,
     store::{
-        Claims, CopyError, Keeps, Location, Looks, Outside, OutsideError, Spool, SpoolError, Store,
-        StoreError, TimeSource,
+        Claims, Contended, CopyError, Keeps, Location, Looks, Outside, OutsideError, Spool, SpoolError,
+        Store, StoreError, TimeSource,
     },
 };
 
@@ -90,6 +90,12 @@ impl AppError {
     fn local_key(path: &Path) -> impl FnOnce(LocalKeyError) -> Self {
         let path = path.display().to_string();
         move |cause| Self::LocalKey { path, cause }
+    }
+}
+
+impl Contended for AppError {
+    fn is_contended(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_contended())
     }
 }
 

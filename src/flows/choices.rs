@@ -29,53 +29,57 @@ pub async fn save(
 ) -> Result<usize, Refusal> {
     // The key first: no key service is asked while the transaction is open.
     let key = deps.org_key(org).await?;
-    let mut tx = deps.store.write(org).await?;
-    let grant = tx.grant(org, grant).await?.ok_or(Refusal::NotFound)?;
-    if grant.user != user {
-        return Err(Refusal::NotFound);
-    }
-    if let GrantState::Revoked { at } = grant.state {
-        return Err(Refusal::Revoked { grant: grant.id, at });
-    }
-    // INVARIANT: an agent may lose something by this, so it goes through the guard.
-    let epoch = tx.advance_epoch(org, &Selector::Grant(grant.id)).await?;
-    let mut entries = Vec::new();
-    for choice in choices {
-        let Some(outcome) = put(deps, &mut tx, &grant, epoch, choice).await? else {
-            continue;
-        };
-        let draft = EntryDraft {
-            user: Some(user),
-            agent: Some(choice.agent),
-            grant: Some(grant.id),
-            connector: Some(grant.connector.clone()),
-            outcome: Some(outcome.to_owned()),
-            ..EntryDraft::default()
-        };
-        let details = record::Details {
-            note: Some(json!({"categories": choice.categories, "raw": choice.raw})),
-            ..record::Details::default()
-        };
-        let hashed = record::Hashed::default();
-        entries.push(record::sealed(
-            deps,
-            &key,
-            org,
-            EntryType::Delegation,
-            draft,
-            &hashed,
-            details,
-        )?);
-    }
-    let changed = entries.len();
-    if changed == 0 {
-        return Ok(0);
-    }
-    for entry in entries {
-        tx.append_entry(org, entry).await?;
-    }
-    tx.commit().await?;
-    Ok(changed)
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            let grant = tx.grant(org, grant).await?.ok_or(Refusal::NotFound)?;
+            if grant.user != user {
+                return Err(Refusal::NotFound);
+            }
+            if let GrantState::Revoked { at } = grant.state {
+                return Err(Refusal::Revoked { grant: grant.id, at });
+            }
+            // INVARIANT: an agent may lose something by this, so it goes through the guard.
+            let epoch = tx.advance_epoch(org, &Selector::Grant(grant.id)).await?;
+            let mut entries = Vec::new();
+            for choice in choices {
+                let Some(outcome) = put(deps, &mut tx, &grant, epoch, choice).await? else {
+                    continue;
+                };
+                let draft = EntryDraft {
+                    user: Some(user),
+                    agent: Some(choice.agent),
+                    grant: Some(grant.id),
+                    connector: Some(grant.connector.clone()),
+                    outcome: Some(outcome.to_owned()),
+                    ..EntryDraft::default()
+                };
+                let details = record::Details {
+                    note: Some(json!({"categories": choice.categories, "raw": choice.raw})),
+                    ..record::Details::default()
+                };
+                let hashed = record::Hashed::default();
+                entries.push(record::sealed(
+                    deps,
+                    &key,
+                    org,
+                    EntryType::Delegation,
+                    draft,
+                    &hashed,
+                    details,
+                )?);
+            }
+            let changed = entries.len();
+            if changed == 0 {
+                return Ok(0);
+            }
+            for entry in entries {
+                tx.append_entry(org, entry).await?;
+            }
+            tx.commit().await?;
+            Ok(changed)
+        })
+        .await
 }
 
 /// Makes a choice hold; returns `made` or `ended`, or nothing if it held before. The caller holds the guard.

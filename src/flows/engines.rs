@@ -15,28 +15,32 @@ use super::{Deps, Refusal, record};
 /// # Errors
 /// When there is none in this org.
 pub async fn disable(deps: &Deps, org: OrgId, id: EngineId, by: String) -> Result<EngineRow, Refusal> {
-    let mut tx = deps.store.write(org).await?;
-    let engines = tx.engines(org).await?;
-    let mut engine = engines
-        .into_iter()
-        .find(|engine| engine.id == id)
-        .ok_or(Refusal::NotFound)?;
-    if engine.disabled_at.is_some() {
-        return Ok(engine);
-    }
-    // INVARIANT: through the guard, so that a decision verified a moment ago is verified again, without this key.
-    tx.advance_epoch(org, &Selector::All(true)).await?;
-    tx.disable_engine(org, id).await?;
-    engine.disabled_at = Some(tx.now());
-    let draft = EntryDraft {
-        on_behalf: vec![by],
-        outcome: Some("engine_disabled".to_owned()),
-        correlation: Some(id.to_string()),
-        ..EntryDraft::default()
-    };
-    // Without sealed particulars: disabling never waits for the org's key service.
-    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
-        .await?;
-    tx.commit().await?;
-    Ok(engine)
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            let engines = tx.engines(org).await?;
+            let mut engine = engines
+                .into_iter()
+                .find(|engine| engine.id == id)
+                .ok_or(Refusal::NotFound)?;
+            if engine.disabled_at.is_some() {
+                return Ok(engine);
+            }
+            // INVARIANT: through the guard, so that a decision verified a moment ago is verified again, without this key.
+            tx.advance_epoch(org, &Selector::All(true)).await?;
+            tx.disable_engine(org, id).await?;
+            engine.disabled_at = Some(tx.now());
+            let draft = EntryDraft {
+                on_behalf: vec![by.clone()],
+                outcome: Some("engine_disabled".to_owned()),
+                correlation: Some(id.to_string()),
+                ..EntryDraft::default()
+            };
+            // Without sealed particulars: disabling never waits for the org's key service.
+            tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+                .await?;
+            tx.commit().await?;
+            Ok(engine)
+        })
+        .await
 }

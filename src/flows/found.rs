@@ -55,17 +55,21 @@ pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded
         outcome: Some("org_created".to_owned()),
         ..EntryDraft::default()
     };
-    let entry = record::open(deps, EntryType::Admin, draft)?;
-    let mut tx = deps.store.write(org.id).await?;
-    tx.insert_org(&org, u32::from_be_bytes(incarnation)).await?;
-    tx.insert_odk(&odk).await?;
-    tx.insert_user(org.id, &admin).await?;
-    let admin_key = keys::mint(deps, &mut tx, org.id, KeyOwner::Admin).await?;
-    tx.append_entry(org.id, entry).await?;
-    tx.commit().await?;
-    Ok(Founded {
-        org: org.id,
-        admin: admin.id,
-        admin_key: admin_key.key,
-    })
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org.id).await?;
+            tx.insert_org(&org, u32::from_be_bytes(incarnation)).await?;
+            tx.insert_odk(&odk).await?;
+            tx.insert_user(org.id, &admin).await?;
+            let admin_key = keys::mint(deps, &mut tx, org.id, KeyOwner::Admin).await?;
+            tx.append_entry(org.id, record::open(deps, EntryType::Admin, draft.clone())?)
+                .await?;
+            tx.commit().await?;
+            Ok(Founded {
+                org: org.id,
+                admin: admin.id,
+                admin_key: admin_key.key,
+            })
+        })
+        .await
 }

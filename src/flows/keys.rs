@@ -30,31 +30,35 @@ pub struct Made {
 /// When there is no such owner, the agent is disabled, or the caller's own key has ended.
 pub async fn make(deps: &Deps, who: &Principal, owner: KeyOwner) -> Result<Made, Refusal> {
     let org = who.org();
-    let mut tx = deps.store.write(org).await?;
-    still_in_force(&mut tx, who).await?;
-    match owner {
-        KeyOwner::Admin => {}
-        KeyOwner::Service(service) => {
-            let services = tx.services(org).await?;
-            if !services.iter().any(|known| known.id == service) {
-                return Err(Refusal::NotFound);
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            still_in_force(&mut tx, who).await?;
+            match owner {
+                KeyOwner::Admin => {}
+                KeyOwner::Service(service) => {
+                    let services = tx.services(org).await?;
+                    if !services.iter().any(|known| known.id == service) {
+                        return Err(Refusal::NotFound);
+                    }
+                }
+                KeyOwner::Agent(agent) => {
+                    let agent = tx.agent(org, agent).await?.ok_or(Refusal::NotFound)?;
+                    if agent.disabled_at.is_some() {
+                        return Err(Refusal::invalid("/owner", "this agent is disabled"));
+                    }
+                }
             }
-        }
-        KeyOwner::Agent(agent) => {
-            let agent = tx.agent(org, agent).await?.ok_or(Refusal::NotFound)?;
-            if agent.disabled_at.is_some() {
-                return Err(Refusal::invalid("/owner", "this agent is disabled"));
-            }
-        }
-    }
-    // INVARIANT: the facts of an agent hold its living keys, so a new one moves the epoch on as a lost one does.
-    tx.advance_epoch(org, &whose(&owner)).await?;
-    let made = mint(deps, &mut tx, org, owner).await?;
-    let draft = draft(who, &made.row, "key_created");
-    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
-        .await?;
-    tx.commit().await?;
-    Ok(made)
+            // INVARIANT: the facts of an agent hold its living keys, so a new one moves the epoch on as a lost one does.
+            tx.advance_epoch(org, &whose(&owner)).await?;
+            let made = mint(deps, &mut tx, org, owner).await?;
+            let draft = draft(who, &made.row, "key_created");
+            tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+                .await?;
+            tx.commit().await?;
+            Ok(made)
+        })
+        .await
 }
 
 /// Who has to be ended with certainty if this change is lost to an older database: an agent alone, else everything.
@@ -71,22 +75,26 @@ fn whose(owner: &KeyOwner) -> Selector {
 /// When there is none in this org, or the caller's own key has ended.
 pub async fn revoke(deps: &Deps, who: &Principal, id: KeyId) -> Result<ApiKeyRow, Refusal> {
     let org = who.org();
-    let mut tx = deps.store.write(org).await?;
-    still_in_force(&mut tx, who).await?;
-    let mut key = tx.api_key_by_id(org, id).await?.ok_or(Refusal::NotFound)?;
-    if key.revoked_at.is_some() {
-        return Ok(key);
-    }
-    // INVARIANT: through the guard, so that what was let in by this key reads its facts again before a release.
-    tx.advance_epoch(org, &whose(&key.owner)).await?;
-    tx.revoke_api_key(org, id).await?;
-    key.revoked_at = Some(tx.now());
-    let draft = draft(who, &key, "key_revoked");
-    // Without sealed particulars: ending a key never waits for the org's key service.
-    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
-        .await?;
-    tx.commit().await?;
-    Ok(key)
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            still_in_force(&mut tx, who).await?;
+            let mut key = tx.api_key_by_id(org, id).await?.ok_or(Refusal::NotFound)?;
+            if key.revoked_at.is_some() {
+                return Ok(key);
+            }
+            // INVARIANT: through the guard, so that what was let in by this key reads its facts again before a release.
+            tx.advance_epoch(org, &whose(&key.owner)).await?;
+            tx.revoke_api_key(org, id).await?;
+            key.revoked_at = Some(tx.now());
+            let draft = draft(who, &key, "key_revoked");
+            // Without sealed particulars: ending a key never waits for the org's key service.
+            tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+                .await?;
+            tx.commit().await?;
+            Ok(key)
+        })
+        .await
 }
 
 /// Mints a key inside a transaction; its text is in the answer and nowhere else.

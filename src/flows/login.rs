@@ -47,27 +47,31 @@ pub struct Offered {
 /// When there is no such person here, or a host application manages them.
 pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Result<LoginLink, Refusal> {
     let token = random::link_token(&*deps.random)?;
-    let draft = EntryDraft {
-        user: Some(user),
-        on_behalf: vec![by],
-        outcome: Some("login_link".to_owned()),
-        ..EntryDraft::default()
-    };
-    let entry = record::open(deps, EntryType::Session, draft)?;
-    let mut tx = deps.store.write(org).await?;
-    let person = tx.user(org, user).await?.ok_or(Refusal::NotFound)?;
-    if person.managed_by.is_some() {
-        return Err(Refusal::NotFound);
-    }
-    let expires_at = tx.now() + LINK_LIFE;
-    tx.insert_login_link(&deps.lookup.link("login", &token)?, org, user, expires_at)
-        .await?;
-    tx.append_entry(org, entry).await?;
-    tx.commit().await?;
-    Ok(LoginLink {
-        url: deps.link_url("login", &token),
-        expires_at,
-    })
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            let person = tx.user(org, user).await?.ok_or(Refusal::NotFound)?;
+            if person.managed_by.is_some() {
+                return Err(Refusal::NotFound);
+            }
+            let expires_at = tx.now() + LINK_LIFE;
+            tx.insert_login_link(&deps.lookup.link("login", &token)?, org, user, expires_at)
+                .await?;
+            let draft = EntryDraft {
+                user: Some(user),
+                on_behalf: vec![by.clone()],
+                outcome: Some("login_link".to_owned()),
+                ..EntryDraft::default()
+            };
+            tx.append_entry(org, record::open(deps, EntryType::Session, draft)?)
+                .await?;
+            tx.commit().await?;
+            Ok(LoginLink {
+                url: deps.link_url("login", &token),
+                expires_at,
+            })
+        })
+        .await
 }
 
 /// For whom a link is, while it can be used; looking does not spend it.
@@ -93,21 +97,25 @@ pub async fn enter(deps: &Deps, token: &LinkToken) -> Result<LinkToken, Refusal>
     let (tx, link) = find(deps, &hash).await?;
     drop(tx);
     let (org, user) = (link.org, link.user);
-    let mut tx = deps.store.write(org).await?;
-    if !tx.spend_login_link(org, &hash).await? {
-        return Err(Refusal::NotFound);
-    }
-    let draft = EntryDraft {
-        user: Some(user),
-        outcome: Some("login".to_owned()),
-        ..EntryDraft::default()
-    };
-    let entry = record::open(deps, EntryType::Session, draft)?;
-    let expires_at = tx.now() + SESSION_LIFE;
-    tx.insert_session(&deps.lookup.session(&session)?, org, user, expires_at)
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            if !tx.spend_login_link(org, &hash).await? {
+                return Err(Refusal::NotFound);
+            }
+            let draft = EntryDraft {
+                user: Some(user),
+                outcome: Some("login".to_owned()),
+                ..EntryDraft::default()
+            };
+            let entry = record::open(deps, EntryType::Session, draft)?;
+            let expires_at = tx.now() + SESSION_LIFE;
+            tx.insert_session(&deps.lookup.session(&session)?, org, user, expires_at)
+                .await?;
+            tx.append_entry(org, entry).await?;
+            Ok::<_, Refusal>(tx.commit().await?)
+        })
         .await?;
-    tx.append_entry(org, entry).await?;
-    tx.commit().await?;
     Ok(session)
 }
 
@@ -156,19 +164,23 @@ pub async fn leave(deps: &Deps, session: &LinkToken) -> Result<(), Refusal> {
         return Ok(());
     };
     drop(tx);
-    let mut tx = deps.store.write(org).await?;
-    if let Some(row) = tx.session(org, &hash).await? {
-        let draft = EntryDraft {
-            user: Some(row.user),
-            outcome: Some("logout".to_owned()),
-            ..EntryDraft::default()
-        };
-        tx.delete_session(row.org, &hash).await?;
-        tx.append_entry(row.org, record::open(deps, EntryType::Session, draft)?)
-            .await?;
-        tx.commit().await?;
-    }
-    Ok(())
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            if let Some(row) = tx.session(org, &hash).await? {
+                let draft = EntryDraft {
+                    user: Some(row.user),
+                    outcome: Some("logout".to_owned()),
+                    ..EntryDraft::default()
+                };
+                tx.delete_session(row.org, &hash).await?;
+                tx.append_entry(row.org, record::open(deps, EntryType::Session, draft)?)
+                    .await?;
+                tx.commit().await?;
+            }
+            Ok(())
+        })
+        .await
 }
 
 impl Deps {

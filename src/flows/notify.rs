@@ -12,7 +12,7 @@ use crate::{
         grant::{Grant, GrantState},
     },
     egress::{Undelivered, Webhook},
-    store::Notice,
+    store::{Notice, StoreError},
 };
 
 use super::{Deps, Refusal};
@@ -44,16 +44,9 @@ pub async fn tell(deps: &Arc<Deps>) -> Result<usize, Refusal> {
 
 /// One try; `true` if it arrived.
 async fn tell_one(deps: &Deps, webhook: &Webhook, org: OrgId, id: GrantId) -> Result<bool, Refusal> {
-    let mut tx = deps.store.write(org).await?;
-    let now = tx.now();
-    let (Some(notice), Some(grant)) = (tx.notice(org, id).await?, tx.grant(org, id).await?) else {
+    let Some((now, notice, grant)) = deps.store.retry(|| take(deps, org, id)).await? else {
         return Ok(false);
     };
-    // Whoever takes it up has the time until the next try for itself.
-    if !tx.take_notice(org, id, now + pause(notice.attempts)).await? {
-        return Ok(false);
-    }
-    tx.commit().await?;
     let sent = match message(&grant, &notice) {
         Some((message, body)) => webhook.send(&message, now, body).await,
         None => Err(Undelivered::Message),
@@ -66,10 +59,28 @@ async fn tell_one(deps: &Deps, webhook: &Webhook, org: OrgId, id: GrantId) -> Re
         }
         tracing::error!(grant.id = %id, cause = %cause, "the receiver is not told of {id} any more");
     }
-    let mut tx = deps.store.write(org).await?;
-    tx.end_notice(org, id, &notice).await?;
-    tx.commit().await?;
+    let ended = deps.store.retry(|| async {
+        let mut tx = deps.store.write(org).await?;
+        tx.end_notice(org, id, &notice).await?;
+        tx.commit().await
+    });
+    ended.await?;
     Ok(arrived)
+}
+
+/// Takes a notice up, with the time and its grant; `None` if there is nothing to tell any more, or another is at it.
+async fn take(deps: &Deps, org: OrgId, id: GrantId) -> Result<Option<(Time, Notice, Grant)>, StoreError> {
+    let mut tx = deps.store.write(org).await?;
+    let now = tx.now();
+    let (Some(notice), Some(grant)) = (tx.notice(org, id).await?, tx.grant(org, id).await?) else {
+        return Ok(None);
+    };
+    // Whoever takes it up has the time until the next try for itself.
+    if !tx.take_notice(org, id, now + pause(notice.attempts)).await? {
+        return Ok(None);
+    }
+    tx.commit().await?;
+    Ok(Some((now, notice, grant)))
 }
 
 /// Id and body.

@@ -33,30 +33,34 @@ pub async fn host_user(
     if let Some(user) = known {
         return Ok(user.id);
     }
-    let mut tx = deps.store.write(org).await?;
-    // Another call may have made the person since.
-    if let Some(user) = tx.user_by_external_id(org, service, external_id).await? {
-        return Ok(user.id);
-    }
-    let user = UserRow {
-        id: UserId::new(tx.now(), &*deps.random)?,
-        email: None,
-        role: Role::Member,
-        managed_by: Some(service),
-        external_id: Some(external_id.to_owned()),
-        created_at: tx.now(),
-    };
-    tx.insert_user(org, &user).await?;
-    let draft = EntryDraft {
-        user: Some(user.id),
-        on_behalf: vec![service.to_string()],
-        outcome: Some("person_added".to_owned()),
-        ..EntryDraft::default()
-    };
-    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
-        .await?;
-    tx.commit().await?;
-    Ok(user.id)
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            // Another call may have made the person since.
+            if let Some(user) = tx.user_by_external_id(org, service, external_id).await? {
+                return Ok(user.id);
+            }
+            let user = UserRow {
+                id: UserId::new(tx.now(), &*deps.random)?,
+                email: None,
+                role: Role::Member,
+                managed_by: Some(service),
+                external_id: Some(external_id.to_owned()),
+                created_at: tx.now(),
+            };
+            tx.insert_user(org, &user).await?;
+            let draft = EntryDraft {
+                user: Some(user.id),
+                on_behalf: vec![service.to_string()],
+                outcome: Some("person_added".to_owned()),
+                ..EntryDraft::default()
+            };
+            tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+                .await?;
+            tx.commit().await?;
+            Ok(user.id)
+        })
+        .await
 }
 
 /// The person a host application calls `external_id`, if there is one.

@@ -138,29 +138,33 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
         incarnation: u32::from_be_bytes(incarnation),
         counter: plan.counter,
     };
-    let mut tx = deps.store.write(org).await?;
-    tx.begin_incarnation(org, epoch).await?;
-    for selector in &plan.ends {
-        end(deps, &mut tx, org, selector, epoch).await?;
-    }
-    if let (Some(size), Some(witness)) = (plan.witnessed, &deps.witness) {
-        // So that what is known now does not seal the org at every start.
-        let cursor = witness::cursor(witness);
-        let seen = tx.sink_cursor(org, &cursor).await?;
-        tx.move_sink_cursor(org, &cursor, seen, size).await?;
-    }
-    // People log in again: a session or link that ended since would otherwise be back.
-    tx.end_all_sessions(org).await?;
-    let draft = EntryDraft {
-        on_behalf: vec![by.to_owned()],
-        outcome: Some("recovered".to_owned()),
-        reason: Some(plan.why.to_owned()),
-        correlation: plan.lost_head.clone(),
-        ..EntryDraft::default()
-    };
-    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            tx.begin_incarnation(org, epoch).await?;
+            for selector in &plan.ends {
+                end(deps, &mut tx, org, selector, epoch).await?;
+            }
+            if let (Some(size), Some(witness)) = (plan.witnessed, &deps.witness) {
+                // So that what is known now does not seal the org at every start.
+                let cursor = witness::cursor(witness);
+                let seen = tx.sink_cursor(org, &cursor).await?;
+                tx.move_sink_cursor(org, &cursor, seen, size).await?;
+            }
+            // People log in again: a session or link that ended since would otherwise be back.
+            tx.end_all_sessions(org).await?;
+            let draft = EntryDraft {
+                on_behalf: vec![by.to_owned()],
+                outcome: Some("recovered".to_owned()),
+                reason: Some(plan.why.to_owned()),
+                correlation: plan.lost_head.clone(),
+                ..EntryDraft::default()
+            };
+            tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+                .await?;
+            Ok::<_, Refusal>(tx.commit().await?)
+        })
         .await?;
-    tx.commit().await?;
     deps.store.unseal(org);
     deps.facts.forget(org);
     // Its first checkpoint is kept outside before anything is released.

@@ -161,9 +161,12 @@ async fn counted(
             before.allow_time(COUNTING).await?;
             let counts = before.count_selector(org, &row.selector).await?;
             drop(before);
-            let mut tx = deps.store.write(org).await?;
-            tx.set_revocation_counts(org, row.id, &counts).await?;
-            tx.commit().await?;
+            let kept = deps.store.retry(|| async {
+                let mut tx = deps.store.write(org).await?;
+                tx.set_revocation_counts(org, row.id, &counts).await?;
+                tx.commit().await
+            });
+            kept.await?;
             Ok::<_, StoreError>(counts)
         };
         counted

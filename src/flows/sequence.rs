@@ -96,7 +96,7 @@ async fn some_steps(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
         if came.again.is_empty() {
             break;
         }
-        let next = step(deps, &came.again).await?;
+        let next = deps.store.retry(|| step(deps, &came.again)).await?;
         came.placed += next.placed;
         came.again = next.again;
     }

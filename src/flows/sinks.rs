@@ -60,10 +60,13 @@ async fn drain_org(deps: &Deps, sink: &dyn Sink, org: OrgId) -> Result<usize, Re
                 return Err(Refusal::ProviderUnavailable);
             }
         }
-        let mut tx = deps.store.write(org).await?;
-        // Another replica may have been faster: then these entries went out twice, and the cursor is where it belongs.
-        tx.move_sink_cursor(org, sink.name(), next, behind).await?;
-        tx.commit().await?;
+        let moved = deps.store.retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            // Another replica may have been faster: then these entries went out twice, and the cursor is where it belongs.
+            tx.move_sink_cursor(org, sink.name(), next, behind).await?;
+            tx.commit().await
+        });
+        moved.await?;
         taken += count;
         if deps.uncut.is_stopping() {
             return Ok(taken);

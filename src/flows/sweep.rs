@@ -24,13 +24,13 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     drop(due);
     let mut ended = refused::sum_up(deps, false).await;
     for (org, id) in outcomes {
-        ended += counted(org, unknown_outcome(deps, org, id).await);
+        ended += counted(org, deps.store.retry(|| unknown_outcome(deps, org, id)).await);
     }
     for (org, id) in quarantines {
-        ended += counted(org, quarantine_over(deps, org, id).await);
+        ended += counted(org, deps.store.retry(|| quarantine_over(deps, org, id)).await);
     }
     for org in orgs {
-        ended += counted(org, spent(deps, org).await);
+        ended += counted(org, deps.store.retry(|| spent(deps, org)).await);
     }
     Ok(ended + connects(deps).await?)
 }
@@ -71,14 +71,19 @@ pub async fn earlier_life(deps: &Deps) -> Result<(), Refusal> {
             return Ok(());
         }
         for (org, id) in calls {
-            unknown_outcome(deps, org, id).await?;
+            deps.store.retry(|| unknown_outcome(deps, org, id)).await?;
         }
         for (org, id) in keys {
-            let mut tx = deps.store.write(org).await?;
-            tx.finish_idempotency(org, id, 504, "outcome_unknown").await?;
-            tx.commit().await?;
+            deps.store.retry(|| unfinished(deps, org, id)).await?;
         }
     }
+}
+
+/// A key whose call will not come to its end any more.
+async fn unfinished(deps: &Deps, org: OrgId, id: EntryId) -> Result<(), Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    tx.finish_idempotency(org, id, 504, "outcome_unknown").await?;
+    Ok(tx.commit().await?)
 }
 
 /// What cannot be ended waits for the next look; it must not hold up what is due beside it, nor another org's.

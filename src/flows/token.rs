@@ -110,15 +110,19 @@ pub async fn forgot_from_ahead(deps: &Deps, prepared: &Prepared, ready: &Ready) 
         return Ok(false);
     }
     drop(tx);
-    let mut tx = deps.store.write(grant.org).await?;
-    tx.expire_secret(grant.org, grant.id, &ready.kind).await?;
-    let ended = SecretRow {
-        expires_at: Some(tx.now()),
-        ..ready.row.clone()
-    };
-    tx.commit().await?;
-    prepared.grant.keep_token(&ready.kind, ended);
-    Ok(true)
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(grant.org).await?;
+            tx.expire_secret(grant.org, grant.id, &ready.kind).await?;
+            let ended = SecretRow {
+                expires_at: Some(tx.now()),
+                ..ready.row.clone()
+            };
+            tx.commit().await?;
+            prepared.grant.keep_token(&ready.kind, ended);
+            Ok(true)
+        })
+        .await
 }
 
 /// Whether a token ends within what is allowed: Postern cannot call a released token back (protocol §5).

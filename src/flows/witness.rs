@@ -113,12 +113,15 @@ pub async fn show(deps: &Deps, witness: &Witness, org: OrgId) -> Result<Shown, F
     for _ in 0..TRIES {
         match ask(deps, witness, org, old, &head).await? {
             Answer::Cosigned(note) => {
-                let mut tx = deps.store.write(org).await?;
-                // If the log has grown meanwhile, the next look shows the longer one.
-                tx.keep_cosigned(org, &head.checkpoint, &note).await?;
-                tx.move_sink_cursor(org, &cursor(witness), seen, head.size)
-                    .await?;
-                tx.commit().await?;
+                let keep = deps.store.retry(|| async {
+                    let mut tx = deps.store.write(org).await?;
+                    // If the log has grown meanwhile, the next look shows the longer one.
+                    tx.keep_cosigned(org, &head.checkpoint, &note).await?;
+                    tx.move_sink_cursor(org, &cursor(witness), seen, head.size)
+                        .await?;
+                    tx.commit().await
+                });
+                keep.await?;
                 return Ok(Shown::Cosigned);
             }
             Answer::Claims(size) if size <= head.size => old = size,

@@ -51,6 +51,7 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn touch_session(&self, org: OrgId, hash: &[u8; 32], before: Time) -> Result<(), StoreError> {
+        self.retry(|| async {
         let mut tx = self.write_rows(&[org]).await?;
         let now = tx.now();
         tx.execute(
@@ -59,6 +60,7 @@ impl Store {
         )
         .await?;
         tx.commit().await
+        }).await
     }
 }
 

@@ -17,17 +17,20 @@ impl Store {
     /// # Errors
     /// When the database is unavailable: then nobody is asked.
     pub async fn take_turns(&self, host: &str, wanted: u64, per_second: u32) -> Result<u64, StoreError> {
-        let mut tx = self.write_deployment().await?;
-        let bucket = tx.bucket(host).await?;
-        if is_on(bucket.not_before, tx.now, LONGEST_REST) {
-            return Ok(0);
-        }
-        let (turns, taken_up_to) = bucket.take(tx.now, wanted, per_second);
-        if turns > 0 {
-            tx.put_bucket(host, taken_up_to, bucket.not_before).await?;
-            tx.commit().await?;
-        }
-        Ok(turns)
+        self.retry(|| async {
+            let mut tx = self.write_deployment().await?;
+            let bucket = tx.bucket(host).await?;
+            if is_on(bucket.not_before, tx.now, LONGEST_REST) {
+                return Ok(0);
+            }
+            let (turns, taken_up_to) = bucket.take(tx.now, wanted, per_second);
+            if turns > 0 {
+                tx.put_bucket(host, taken_up_to, bucket.not_before).await?;
+                tx.commit().await?;
+            }
+            Ok(turns)
+        })
+        .await
     }
 
     /// Takes turns for requests that were made already: the next ones come later by as much.
@@ -35,11 +38,14 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn owe_turns(&self, host: &str, made: u64, per_second: u32) -> Result<(), StoreError> {
-        let mut tx = self.write_deployment().await?;
-        let bucket = tx.bucket(host).await?;
-        let taken_up_to = bucket.owing(tx.now, made, per_second);
-        tx.put_bucket(host, taken_up_to, bucket.not_before).await?;
-        tx.commit().await
+        self.retry(|| async {
+            let mut tx = self.write_deployment().await?;
+            let bucket = tx.bucket(host).await?;
+            let taken_up_to = bucket.owing(tx.now, made, per_second);
+            tx.put_bucket(host, taken_up_to, bucket.not_before).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Leaves a provider alone for as long as it said.
@@ -47,11 +53,14 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn rest_provider(&self, host: &str, after: Duration) -> Result<(), StoreError> {
-        let mut tx = self.write_deployment().await?;
-        let bucket = tx.bucket(host).await?;
-        let not_before = bucket.not_before.max(tx.now + after.min(LONGEST_REST));
-        tx.put_bucket(host, bucket.taken_up_to, not_before).await?;
-        tx.commit().await
+        self.retry(|| async {
+            let mut tx = self.write_deployment().await?;
+            let bucket = tx.bucket(host).await?;
+            let not_before = bucket.not_before.max(tx.now + after.min(LONGEST_REST));
+            tx.put_bucket(host, bucket.taken_up_to, not_before).await?;
+            tx.commit().await
+        })
+        .await
     }
 }
 

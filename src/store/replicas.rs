@@ -166,7 +166,7 @@ impl Store {
         if matches!(*self.engine, Engine::Sqlite(_)) {
             return;
         }
-        let done = async {
+        let done = self.retry(|| async {
             let mut tx = self.write_deployment().await?;
             let token = self.replica.token.as_slice();
             tx.execute(
@@ -175,7 +175,7 @@ impl Store {
             )
             .await?;
             tx.commit().await
-        };
+        });
         if let Err(error) = done.await {
             tracing::debug!(cause = %error, "the replica's name was not given back");
         }

@@ -99,51 +99,56 @@ pub async fn plan(deps: &Deps, org: OrgId, toml: &str) -> Result<Plan, Refusal> 
 /// # Errors
 /// When the document does not hold, or something of ours is unavailable.
 pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Applied, Refusal> {
-    let document = checked(deps, toml)?;
+    checked(deps, toml)?;
     // The key first: no key service is asked while the transaction is open.
     let key = deps.org_key(org).await?;
-    let draft = EntryDraft {
-        on_behalf: vec![by],
-        outcome: Some("applied".to_owned()),
-        ..EntryDraft::default()
-    };
-    let mut tx = deps.store.write(org).await?;
-    let (work, warnings) = compare(&mut tx, org, document).await?;
-    let changes: Vec<Change> = work.iter().map(Work::describe).collect();
-    if changes.is_empty() {
-        return Ok(Applied {
-            changes,
-            warnings,
-            keys: Vec::new(),
-        });
-    }
-    let epoch = tx.advance_epoch(org, &Selector::All(true)).await?;
-    let mut keys = Vec::new();
-    for one in work {
-        if let Some(key) = one.run(deps, &mut tx, org, epoch.counter, &key).await? {
-            keys.push(key);
-        }
-    }
-    let details = record::Details {
-        note: serde_json::to_value(&changes).ok(),
-        ..record::Details::default()
-    };
-    let entry = record::sealed(
-        deps,
-        &key,
-        org,
-        EntryType::Admin,
-        draft,
-        &record::Hashed::default(),
-        details,
-    )?;
-    tx.append_entry(org, entry).await?;
-    tx.commit().await?;
-    Ok(Applied {
-        changes,
-        warnings,
-        keys,
-    })
+    deps.store
+        .retry(|| async {
+            let document = checked(deps, toml)?;
+            let mut tx = deps.store.write(org).await?;
+            let (work, warnings) = compare(&mut tx, org, document).await?;
+            let changes: Vec<Change> = work.iter().map(Work::describe).collect();
+            if changes.is_empty() {
+                return Ok(Applied {
+                    changes,
+                    warnings,
+                    keys: Vec::new(),
+                });
+            }
+            let epoch = tx.advance_epoch(org, &Selector::All(true)).await?;
+            let mut keys = Vec::new();
+            for one in work {
+                if let Some(key) = one.run(deps, &mut tx, org, epoch.counter, &key).await? {
+                    keys.push(key);
+                }
+            }
+            let draft = EntryDraft {
+                on_behalf: vec![by.clone()],
+                outcome: Some("applied".to_owned()),
+                ..EntryDraft::default()
+            };
+            let details = record::Details {
+                note: serde_json::to_value(&changes).ok(),
+                ..record::Details::default()
+            };
+            let entry = record::sealed(
+                deps,
+                &key,
+                org,
+                EntryType::Admin,
+                draft,
+                &record::Hashed::default(),
+                details,
+            )?;
+            tx.append_entry(org, entry).await?;
+            tx.commit().await?;
+            Ok(Applied {
+                changes,
+                warnings,
+                keys,
+            })
+        })
+        .await
 }
 
 /// A document whose every part was looked at.

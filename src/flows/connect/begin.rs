@@ -76,67 +76,73 @@ pub async fn create(deps: &Deps, org: OrgId, ask: Ask) -> Result<ConnectLink, Re
         ));
     }
     let token = random::link_token(&*deps.random)?;
-    let mut tx = deps.store.write(org).await?;
-    let user = tx.user(org, ask.user).await?.ok_or(Refusal::NotFound)?;
-    let rules = tx
-        .connector_rules(org)
-        .await?
-        .remove(&ask.connector)
-        .ok_or_else(|| Refusal::invalid("/connector", "the organisation has no client at this connector"))?;
-    let scopes = rule::to_ask(&rules, connector, &known, ask.scopes.as_ref())?;
-    // Host-managed persons are connected by their own service key and by nobody else's page alone.
-    let service = ask.service.or(user.managed_by);
-    if user.managed_by != service {
-        return Err(Refusal::NotFound);
-    }
-    check_return_url(&mut tx, org, service, ask.return_url.as_deref()).await?;
-    if let Some(reconnect) = ask.reconnect {
-        let grant = tx.grant(org, reconnect).await?.ok_or(Refusal::NotFound)?;
-        if grant.user != ask.user || grant.connector != ask.connector {
-            return Err(Refusal::NotFound);
-        }
-        if let GrantState::Revoked { at } = grant.state {
-            return Err(Refusal::Revoked { grant: reconnect, at });
-        }
-    }
-    let now = tx.now();
-    let epoch = tx.epoch(org).await?.ok_or(Refusal::NotFound)?;
-    let row = ConnectRow {
-        org,
-        id: ConnectSessionId::new(now, &*deps.random)?,
-        link_hash: deps.link_hash(&token)?,
-        user: ask.user,
-        connector: ask.connector,
-        scopes,
-        label: ask.label,
-        agent: ask.agent,
-        service,
-        return_url: ask.return_url,
-        reconnect: ask.reconnect,
-        status: ConnectStatus::Pending,
-        failure: None,
-        made_epoch: epoch.counter,
-        created_at: now,
-        expires_at: now + LINK_LIFE,
-        revoked: false,
-        state_hash: None,
-        browser_hash: None,
-        verifier: None,
-        tokens: None,
-        account: None,
-        granted: None,
-        grant: None,
-        code_hash: None,
-        code_expires: None,
-    };
-    tx.insert_connect(&row).await?;
-    tx.commit().await?;
-    let url = deps.link_url("connect", &token);
-    Ok(ConnectLink {
-        session: row.id,
-        url,
-        expires_at: row.expires_at,
-    })
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            let user = tx.user(org, ask.user).await?.ok_or(Refusal::NotFound)?;
+            let rules = tx
+                .connector_rules(org)
+                .await?
+                .remove(&ask.connector)
+                .ok_or_else(|| {
+                    Refusal::invalid("/connector", "the organisation has no client at this connector")
+                })?;
+            let scopes = rule::to_ask(&rules, connector, &known, ask.scopes.as_ref())?;
+            // Host-managed persons are connected by their own service key and by nobody else's page alone.
+            let service = ask.service.or(user.managed_by);
+            if user.managed_by != service {
+                return Err(Refusal::NotFound);
+            }
+            check_return_url(&mut tx, org, service, ask.return_url.as_deref()).await?;
+            if let Some(reconnect) = ask.reconnect {
+                let grant = tx.grant(org, reconnect).await?.ok_or(Refusal::NotFound)?;
+                if grant.user != ask.user || grant.connector != ask.connector {
+                    return Err(Refusal::NotFound);
+                }
+                if let GrantState::Revoked { at } = grant.state {
+                    return Err(Refusal::Revoked { grant: reconnect, at });
+                }
+            }
+            let now = tx.now();
+            let epoch = tx.epoch(org).await?.ok_or(Refusal::NotFound)?;
+            let row = ConnectRow {
+                org,
+                id: ConnectSessionId::new(now, &*deps.random)?,
+                link_hash: deps.link_hash(&token)?,
+                user: ask.user,
+                connector: ask.connector.clone(),
+                scopes,
+                label: ask.label.clone(),
+                agent: ask.agent,
+                service,
+                return_url: ask.return_url.clone(),
+                reconnect: ask.reconnect,
+                status: ConnectStatus::Pending,
+                failure: None,
+                made_epoch: epoch.counter,
+                created_at: now,
+                expires_at: now + LINK_LIFE,
+                revoked: false,
+                state_hash: None,
+                browser_hash: None,
+                verifier: None,
+                tokens: None,
+                account: None,
+                granted: None,
+                grant: None,
+                code_hash: None,
+                code_expires: None,
+            };
+            tx.insert_connect(&row).await?;
+            tx.commit().await?;
+            let url = deps.link_url("connect", &token);
+            Ok(ConnectLink {
+                session: row.id,
+                url,
+                expires_at: row.expires_at,
+            })
+        })
+        .await
 }
 
 async fn check_return_url(
@@ -206,11 +212,15 @@ pub async fn go(deps: &Deps, token: &LinkToken, visitor: Visitor) -> Result<Link
     let sealed = seal::verifier(&key, &place(&session, &row, VERIFIER), &verifier).map_err(Refusal::from)?;
     session.verifier = Some(sealed);
     session.status = ConnectStatus::Spent;
-    let mut tx = deps.store.write(session.org).await?;
-    if !tx.move_connect(ConnectStatus::Pending, &session).await? {
-        return Err(ConnectFailure::Used);
-    }
-    tx.commit().await?;
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(session.org).await?;
+            if !tx.move_connect(ConnectStatus::Pending, &session).await? {
+                return Err(ConnectFailure::Used);
+            }
+            Ok::<_, ConnectFailure>(tx.commit().await?)
+        })
+        .await?;
     Ok(cookie)
 }
 

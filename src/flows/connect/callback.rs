@@ -140,18 +140,8 @@ async fn exchange(
         .catalogue
         .get(&session.connector)
         .ok_or(ConnectFailure::NotConfigured)?;
-    let mut session = session;
-    session.status = ConnectStatus::Exchanging;
-    let mut tx = deps.store.write(session.org).await?;
-    // Back in time is in time: the end of the link does not end what is on its way here.
-    session.expires_at = session.expires_at.max(tx.now() + EXCHANGE);
-    let alone = discard::is_alone(&mut tx, &session, connector).await?;
     // INVARIANT: `state` is spent before the token request; a second callback finds nothing to spend.
-    if !tx.move_connect(ConnectStatus::Spent, &session).await? {
-        return Err(ConnectFailure::Used);
-    }
-    tx.commit().await?;
-    session.verifier = None;
+    let (session, alone) = deps.store.retry(|| spend(deps, &session, connector)).await?;
 
     let redirect_uri = deps.redirect_uri(&session.connector);
     let actor = oauth::actor(connector, None).map_err(|_| ConnectFailure::NotConfigured)?;
@@ -207,6 +197,27 @@ async fn exchange(
         let _given_up = tokio::time::timeout(ENDED_WITHIN, ended).await;
     }
     kept
+}
+
+/// Spends the session's `state`. Returns the session as the exchange goes on with it, and whether its person has nothing else
+/// at this connector that ending its tokens could end.
+async fn spend(
+    deps: &Deps,
+    session: &ConnectRow,
+    connector: &Connector,
+) -> Result<(ConnectRow, bool), ConnectFailure> {
+    let mut session = session.clone();
+    session.status = ConnectStatus::Exchanging;
+    let mut tx = deps.store.write(session.org).await?;
+    // Back in time is in time: the end of the link does not end what is on its way here.
+    session.expires_at = session.expires_at.max(tx.now() + EXCHANGE);
+    let alone = discard::is_alone(&mut tx, &session, connector).await?;
+    if !tx.move_connect(ConnectStatus::Spent, &session).await? {
+        return Err(ConnectFailure::Used);
+    }
+    tx.commit().await?;
+    session.verifier = None;
+    Ok((session, alone))
 }
 
 /// The session, if what came back waits in it to be confirmed: a commit may have come through though its answer did not.

@@ -49,7 +49,7 @@ pub async fn complete(
         );
     }
     still_there(&mut deps.store.read(org).await?, org, &mut pending).await?;
-    keep::grant(deps, session, pending)
+    keep::grant(deps, &session, &pending)
         .await
         .map_err(|failure| match failure {
             ConnectFailure::Refused(refusal) => refusal,

@@ -113,20 +113,21 @@ async fn settle(deps: &Deps, session: ConnectRow, choices: Vec<Choice>) -> Resul
     let mut pending = pending::open(deps, &session).await?;
     pending.choices = choices;
     match session.service {
-        None => keep::grant(deps, session, pending)
+        None => keep::grant(deps, &session, &pending)
             .await
             .map(Confirmed::Connected),
-        Some(_) => hold(deps, session, &pending).await.map(Confirmed::Waiting),
+        Some(_) => deps
+            .store
+            .retry(|| hold(deps, &session, &pending))
+            .await
+            .map(Confirmed::Waiting),
     }
 }
 
 /// Keeps what the person confirmed in its session: there is no grant before the host application has answered, and a
 /// grant that would be renewed stays as it is until then.
-async fn hold(
-    deps: &Deps,
-    mut session: ConnectRow,
-    pending: &Pending,
-) -> Result<Option<Back>, ConnectFailure> {
+async fn hold(deps: &Deps, session: &ConnectRow, pending: &Pending) -> Result<Option<Back>, ConnectFailure> {
+    let mut session = session.clone();
     let key = deps.org_key(session.org).await?;
     pending::keep(&key, &mut session, pending)?;
     let code = crypto::random::link_token(&*deps.random).map_err(Refusal::from)?;

@@ -41,15 +41,20 @@ pub async fn fail(
     from: ConnectStatus,
     code: &str,
 ) -> Result<(), Refusal> {
-    let entry = record::open(deps, EntryType::Connect, draft(&session, None, "failed", code))?;
+    let failed = draft(&session, None, "failed", code);
     session.status = ConnectStatus::Failed;
     session.failure = Some(code.to_owned());
-    let mut tx = deps.store.write(session.org).await?;
-    if tx.move_connect(from, &session).await? {
-        tx.append_entry(session.org, entry).await?;
-        tx.commit().await?;
-    }
-    Ok(())
+    deps.store
+        .retry(|| async {
+            let mut tx = deps.store.write(session.org).await?;
+            if tx.move_connect(from, &session).await? {
+                let entry = record::open(deps, EntryType::Connect, failed.clone())?;
+                tx.append_entry(session.org, entry).await?;
+                tx.commit().await?;
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// Ends a session whose tokens nobody will use: they go to the outbox. `false` if somebody else moved it on meanwhile, who
@@ -75,7 +80,7 @@ pub async fn tokens(
 /// When the key service or the database is unavailable.
 pub async fn grant(
     deps: &Deps,
-    mut session: ConnectRow,
+    session: ConnectRow,
     from: ConnectStatus,
     answer: &Tokens,
     fate: Fate,
@@ -106,73 +111,81 @@ pub async fn grant(
             )
         }
     };
-    let mut tx = deps.store.write(session.org).await?;
-    let epoch = tx.epoch(session.org).await?.ok_or(Refusal::NotFound)?;
-    let grant = Grant {
-        id: GrantId::new(now, &*deps.random)?,
-        org: session.org,
-        user: session.user,
-        connector: session.connector.clone(),
-        account,
-        label: session.label.clone(),
-        // Never what came back beyond that: a reconnect asks for what is kept here.
-        scopes: session.scopes.clone(),
-        state,
-        connected_epoch: epoch.counter,
-        generation: 1,
-        // Without its connector's file it holds nothing that would be bound.
-        binding: deps.binding(&session.connector).unwrap_or_default(),
-        access_expires_at: answer.expires_at,
-        has_refresh_token: answer.refresh_token.is_some(),
-        connected_at: now,
-        last_used_at: None,
-    };
-    // What somebody began and did not finish never cuts off who is connected.
-    let alone = match connector {
-        Some(connector) if wider.is_none() => is_alone(&mut tx, &session, connector).await?,
-        _ => true,
-    };
-    match connector {
-        Some(connector) if alone => upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?,
-        _ => {
-            tx.insert_grant(&grant).await?;
-            // Where the file is gone, nobody knows any more how its tokens are ended.
-            let result = connector.map_or(UpstreamResult::Unsupported, |_| UpstreamResult::Unconfirmed);
-            upstream::queue(&mut tx, &grant, result).await?;
-        }
-    }
-    session.status = ConnectStatus::Failed;
-    session.failure = Some(code.to_owned());
-    session.grant = Some(grant.id);
-    session.verifier = None;
-    session.tokens = None;
-    let failed = draft(&session, Some(grant.id), "failed", code);
-    let details = record::Details {
-        note: wider.map(|granted| json!({"granted": granted})),
-        ..record::Details::default()
-    };
-    let hashed = record::Hashed::default();
-    let entry = record::sealed(
-        deps,
-        &key,
-        grant.org,
-        EntryType::Connect,
-        failed,
-        &hashed,
-        details,
-    )?;
-    // Whoever moved the session meanwhile has its tokens too, unless they came only now: nothing is kept twice.
-    if !tx.move_connect(from, &session).await? && from != ConnectStatus::Exchanging {
-        return Ok(None);
-    }
-    tx.append_entry(session.org, entry).await?;
-    if !alone {
-        let left = draft(&session, Some(grant.id), "discarded", upstream::NOT_ALONE);
-        tx.append_entry(session.org, record::open(deps, EntryType::Connect, left)?)
-            .await?;
-    }
-    tx.commit().await?;
-    Ok(Some(grant.id))
+    deps.store
+        .retry(|| async {
+            let mut session = session.clone();
+            let mut tx = deps.store.write(session.org).await?;
+            let epoch = tx.epoch(session.org).await?.ok_or(Refusal::NotFound)?;
+            let grant = Grant {
+                id: GrantId::new(now, &*deps.random)?,
+                org: session.org,
+                user: session.user,
+                connector: session.connector.clone(),
+                account: account.clone(),
+                label: session.label.clone(),
+                // Never what came back beyond that: a reconnect asks for what is kept here.
+                scopes: session.scopes.clone(),
+                state,
+                connected_epoch: epoch.counter,
+                generation: 1,
+                // Without its connector's file it holds nothing that would be bound.
+                binding: deps.binding(&session.connector).unwrap_or_default(),
+                access_expires_at: answer.expires_at,
+                has_refresh_token: answer.refresh_token.is_some(),
+                connected_at: now,
+                last_used_at: None,
+            };
+            // What somebody began and did not finish never cuts off who is connected.
+            let alone = match connector {
+                Some(connector) if wider.is_none() => is_alone(&mut tx, &session, connector).await?,
+                _ => true,
+            };
+            match connector {
+                Some(connector) if alone => {
+                    upstream::keep_apart(&mut tx, &key, &grant, connector, answer).await?
+                }
+                _ => {
+                    tx.insert_grant(&grant).await?;
+                    // Where the file is gone, nobody knows any more how its tokens are ended.
+                    let result =
+                        connector.map_or(UpstreamResult::Unsupported, |_| UpstreamResult::Unconfirmed);
+                    upstream::queue(&mut tx, &grant, result).await?;
+                }
+            }
+            session.status = ConnectStatus::Failed;
+            session.failure = Some(code.to_owned());
+            session.grant = Some(grant.id);
+            session.verifier = None;
+            session.tokens = None;
+            let failed = draft(&session, Some(grant.id), "failed", code);
+            let details = record::Details {
+                note: wider.as_ref().map(|granted| json!({"granted": granted})),
+                ..record::Details::default()
+            };
+            let hashed = record::Hashed::default();
+            let entry = record::sealed(
+                deps,
+                &key,
+                grant.org,
+                EntryType::Connect,
+                failed,
+                &hashed,
+                details,
+            )?;
+            // Whoever moved the session meanwhile has its tokens too, unless they came only now: nothing is kept twice.
+            if !tx.move_connect(from, &session).await? && from != ConnectStatus::Exchanging {
+                return Ok(None);
+            }
+            tx.append_entry(session.org, entry).await?;
+            if !alone {
+                let left = draft(&session, Some(grant.id), "discarded", upstream::NOT_ALONE);
+                tx.append_entry(session.org, record::open(deps, EntryType::Connect, left)?)
+                    .await?;
+            }
+            tx.commit().await?;
+            Ok(Some(grant.id))
+        })
+        .await
 }
 
 /// Ends the tokens of an exchange that could be kept nowhere, while they are in hand. `alone` as it was before they came.

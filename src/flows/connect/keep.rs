@@ -26,9 +26,14 @@ use super::{
 /// When the session has moved on or is over, what it would renew is over, or something of ours is unavailable.
 pub(super) async fn grant(
     deps: &Deps,
-    mut session: ConnectRow,
-    pending: Pending,
+    session: &ConnectRow,
+    pending: &Pending,
 ) -> Result<GrantId, ConnectFailure> {
+    deps.store.retry(|| keep(deps, session, pending)).await
+}
+
+async fn keep(deps: &Deps, session: &ConnectRow, pending: &Pending) -> Result<GrantId, ConnectFailure> {
+    let mut session = session.clone();
     let from = session.status;
     let Pending {
         tokens: answer,
@@ -65,7 +70,7 @@ pub(super) async fn grant(
     let held_to = rule::admits(&rules, &account).and_then(|()| rule::allows(&rules, connector, &granted));
     if let Err(failure) = held_to {
         drop(tx);
-        discard::tokens(deps, session, from, &answer, failure.code()).await?;
+        discard::tokens(deps, session, from, answer, failure.code()).await?;
         return Err(failure);
     }
     let renewed = existing(&mut tx, &session).await?;
@@ -125,7 +130,7 @@ pub(super) async fn grant(
         tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)
             .await?;
     }
-    for choice in &choices {
+    for choice in choices {
         choices::put(deps, &mut tx, &grant, epoch, choice).await?;
     }
     session.status = ConnectStatus::Completed;

@@ -32,7 +32,7 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
         orgs.entry(org).or_default().push(grant);
     }
     for (org, grants) in orgs {
-        let renewed = take_up(deps, org, &grants).await?;
+        let renewed = deps.store.retry(|| take_up(deps, org, &grants)).await?;
         // Those of a sealed org are looked at again later, and keep no other from its turn.
         for grant in renewed.into_iter().filter(|_| !deps.store.is_sealed(org)) {
             let deps = Arc::clone(deps);

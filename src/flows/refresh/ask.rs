@@ -70,19 +70,19 @@ pub(super) async fn holding<T>(
 }
 
 async fn renewing(deps: &Deps, grant: &Grant, connector: &Connector, lease: &Lease) -> Infallible {
-    let renew = async || -> Result<bool, StoreError> {
+    let renew = || async {
         let mut tx = deps.store.write(grant.org).await?;
         let ours = tx
             .renew_refresh(grant.org, grant.id, lease.fence, life(connector))
             .await?;
         tx.commit().await?;
-        Ok(ours)
+        Ok::<_, StoreError>(ours)
     };
     let mut held = Duration::ZERO;
     while held < HELD_AT_MOST {
         tokio::time::sleep(RENEW_EVERY).await;
         held += RENEW_EVERY;
-        match renew().await {
+        match deps.store.retry(renew).await {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => {

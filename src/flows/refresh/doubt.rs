@@ -92,9 +92,12 @@ pub async fn settle(deps: &Arc<Deps>, org: OrgId, id: GrantId) -> Result<(), Ref
             Ok(())
         }
         None => {
-            let mut tx = deps.store.write(org).await?;
-            tx.forget_refresh(org, id).await?;
-            Ok(tx.commit().await?)
+            let forget = deps.store.retry(|| async {
+                let mut tx = deps.store.write(org).await?;
+                tx.forget_refresh(org, id).await?;
+                tx.commit().await
+            });
+            Ok(forget.await?)
         }
     }
 }

@@ -84,7 +84,11 @@ async fn enter(deps: &Deps, answered: &Answered) -> Result<bool, Refusal> {
         return Ok(true);
     };
     Failpoint::SpoolFound.reached();
-    match keep::enter(deps, &grant, connector, answered, Some("spooled")).await? {
+    let entered = deps
+        .store
+        .retry(|| keep::enter(deps, &grant, connector, answered, Some("spooled")))
+        .await?;
+    match entered {
         Entered::Void => discard(deps, &grant, connector, answered).await?,
         Entered::Waits => return Ok(false),
         Entered::Kept | Entered::Unproven | Entered::Quarantined | Entered::Revoked { .. } => {}
@@ -138,7 +142,9 @@ async fn discard(
         expires_at: answered.access.expires_at,
         is_foreign: answered.is_foreign,
     };
-    keep::discard(deps, &then, connector, &answer).await
+    deps.store
+        .retry(|| keep::discard(deps, &then, connector, &answer))
+        .await
 }
 
 /// The database holds what came of it; a file that stays is compared again at the next start.

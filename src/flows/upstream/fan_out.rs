@@ -97,16 +97,20 @@ async fn step(
     let is_buried = tx.grants_to_bury(org, &revocation, 1).await?.is_empty();
     drop(tx);
     if !is_buried {
-        step.buried = bury(deps, org, &revocation, pace).await?;
+        let buried = deps.store.retry(|| bury(deps, org, &revocation, pace.clone()));
+        (step.buried, *pace) = buried.await?;
     }
     if step.buried == usize::try_from(STEP).unwrap_or(usize::MAX) {
         return Ok(step);
     }
     step.waits = !end_connects(deps, org, &revocation, ending).await?;
     if !step.waits {
-        let mut tx = deps.store.write(org).await?;
-        tx.finish_fan_out(org, id).await?;
-        tx.commit().await?;
+        let finish = deps.store.retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            tx.finish_fan_out(org, id).await?;
+            tx.commit().await
+        });
+        finish.await?;
     }
     Ok(step)
 }
@@ -115,8 +119,8 @@ async fn bury(
     deps: &Deps,
     org: OrgId,
     revocation: &RevocationRow,
-    pace: &mut Pace,
-) -> Result<usize, Refusal> {
+    mut pace: Pace,
+) -> Result<(usize, Pace), Refusal> {
     let mut tx = deps.store.write(org).await?;
     let grants = tx.grants_to_bury(org, revocation, STEP).await?;
     for grant in &grants {
@@ -140,12 +144,12 @@ async fn bury(
     Failpoint::FanOutBurying.reached();
     tx.commit().await?;
     Failpoint::FanOutBuried.reached();
-    Ok(grants.len())
+    Ok((grants.len(), pace))
 }
 
 /// When each of a revocation's grants is due at its provider: not all at once, but as fast as the provider is asked at
 /// all. What somebody else revokes meanwhile is then due among them and not behind the last.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Pace(HashMap<ConnectorId, Time>);
 
 impl Pace {

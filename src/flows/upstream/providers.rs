@@ -14,7 +14,7 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, Refusal, record},
     release::open::{self, Ended},
-    store::{LONGEST_BACKOFF, OutboxRow, SecretKind, SecretRow, UpstreamResult},
+    store::{LONGEST_BACKOFF, OutboxRow, SecretKind, SecretRow, StoreError, UpstreamResult},
 };
 
 use super::client;
@@ -134,10 +134,14 @@ async fn claim(deps: &Deps, due: Vec<(OrgId, GrantId)>) -> Result<Vec<(OrgId, Gr
     }
     let mut claimed = Vec::new();
     for (org, grants) in orgs {
-        let mut tx = deps.store.write(org).await?;
-        let until = tx.now() + CLAIM;
-        let ours = tx.claim_outbox(org, &grants, until).await?;
-        tx.commit().await?;
+        let ours = deps.store.retry(|| async {
+            let mut tx = deps.store.write(org).await?;
+            let until = tx.now() + CLAIM;
+            let ours = tx.claim_outbox(org, &grants, until).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>(ours)
+        });
+        let ours = ours.await?;
         claimed.extend(ours.into_iter().map(|grant| (org, grant)));
     }
     Ok(claimed)
@@ -145,7 +149,7 @@ async fn claim(deps: &Deps, due: Vec<(OrgId, GrantId)>) -> Result<Vec<(OrgId, Gr
 
 /// One try.
 async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<Tried, Refusal> {
-    let Some(mut row) = deps.store.read(org).await?.outbox(org, grant).await? else {
+    let Some(row) = deps.store.read(org).await?.outbox(org, grant).await? else {
         return Ok(Tried {
             finished: false,
             requests: 0,
@@ -159,6 +163,20 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
         // RFC 9110 §10.2.3: said to one of us, it is meant for all.
         deps.store.rest_provider(host, after).await?;
     }
+    let finished = deps
+        .store
+        .retry(|| enter(deps, row.clone(), asked, &answer))
+        .await?;
+    Ok(Tried { finished, requests })
+}
+
+/// Enters what a provider answered when it was asked to end the tokens up to a generation; `true` if that was the last word.
+async fn enter(
+    deps: &Deps,
+    mut row: OutboxRow,
+    asked: Option<u64>,
+    answer: &Result<RevokeOutcome, Refusal>,
+) -> Result<bool, Refusal> {
     let mut tx = deps.store.write(row.org).await?;
     // The database's time, by which what is due is looked for.
     let now = tx.now();
@@ -173,7 +191,7 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
     row.due_at = now + backoff(row.attempts);
     if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
         // A longer rest is the provider's, kept for all that waits there.
-        row.due_at = row.due_at.max(now + after.min(LONGEST_BACKOFF));
+        row.due_at = row.due_at.max(now + (*after).min(LONGEST_BACKOFF));
     }
     let last = row.result != UpstreamResult::Pending;
     let mut draft = EntryDraft {
@@ -202,10 +220,7 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
             .await?;
     }
     tx.commit().await?;
-    Ok(Tried {
-        finished: last,
-        requests,
-    })
+    Ok(last)
 }
 
 /// The newest generation among the tokens the provider is about to be asked to end.

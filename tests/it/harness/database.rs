@@ -205,8 +205,31 @@ async fn template() -> String {
         .execute(&mut connection)
         .await
         .unwrap();
+    if std::env::var_os("POSTERN_TEST_CONFLICTS").is_some() {
+        sqlx::raw_sql(CONFLICTS)
+            .execute(&mut superuser(&name).await)
+            .await
+            .unwrap();
+    }
     name
 }
+
+/// With `POSTERN_TEST_CONFLICTS`, every second of Postern's transactions is told at its first change that another was in its
+/// way, as engines do that run them side by side and let one of two go on.
+const CONFLICTS: &str = "
+    CREATE FUNCTION in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF current_user NOT IN ('postgres', 'postern_owner') AND hashtext(pg_current_xact_id()::text) % 2 = 0 THEN
+            RAISE EXCEPTION 'in the way' USING ERRCODE = 'serialization_failure';
+        END IF;
+        RETURN NULL;
+    END $$;
+    DO $$ DECLARE named text; BEGIN
+        FOR named IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+            EXECUTE format('CREATE TRIGGER in_the_way BEFORE INSERT OR UPDATE OR DELETE ON %I
+                FOR EACH STATEMENT EXECUTE FUNCTION in_the_way()', named);
+        END LOOP;
+    END $$;
+";
 
 /// The superuser's URL of the run's server, which is started when it is first asked for.
 async fn server() -> &'static str {
