@@ -41,15 +41,19 @@ macro_rules! history {
                 "word",
                 include_str!(concat!("../../migrations/", $dialect, "/0009_word.sql")),
             ),
+            (
+                "unfinished",
+                include_str!(concat!("../../migrations/", $dialect, "/0010_unfinished.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 9] = history!("sqlite");
-const POSTGRES: [(&str, &str); 9] = history!("postgres");
+const SQLITE: [(&str, &str); 10] = history!("sqlite");
+const POSTGRES: [(&str, &str); 10] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 9;
+pub(super) const LATEST: i64 = 10;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -42,19 +42,42 @@ struct Came {
     failed: usize,
 }
 
+/// What the callers of a race see of it, and of the round they are in.
+#[derive(Debug)]
+struct Seen {
+    round: String,
+    /// When the process was stopped.
+    stopped: OnceLock<Instant>,
+    /// The revocation was answered.
+    answered: AtomicBool,
+    released: AtomicUsize,
+}
+
+impl Seen {
+    fn released(&self) -> usize {
+        self.released.load(Ordering::SeqCst)
+    }
+
+    /// How long ago the process was stopped.
+    fn stood_still(&self) -> Duration {
+        self.stopped.get().map(Instant::elapsed).unwrap_or_default()
+    }
+}
+
 /// Calls one process until it says that the grant is revoked.
-async fn call(vend: Vend, answered: &AtomicBool, released: &AtomicUsize) -> Came {
+async fn call(vend: Vend, seen: &Seen) -> Came {
     let mut came = Came::default();
     loop {
-        let late = answered.load(Ordering::SeqCst);
+        let late = seen.answered.load(Ordering::SeqCst);
         match vend.call().await {
             Some((200, answer)) => {
                 assert!(
                     !late,
-                    "asked after the revocation was answered, and released: {answer}"
+                    "{}: asked after the revocation was answered, and released: {answer}",
+                    seen.round
                 );
                 came.released += 1;
-                released.fetch_add(1, Ordering::SeqCst);
+                seen.released.fetch_add(1, Ordering::SeqCst);
             }
             Some((410, _)) => {
                 came.refused += 1;
@@ -64,7 +87,13 @@ async fn call(vend: Vend, answered: &AtomicBool, released: &AtomicUsize) -> Came
             Some((503, _)) => came.failed += 1,
             // A connection that stood still for too long is closed.
             None if came.failed < PATIENCE => came.failed += 1,
-            other => panic!("{other:?}"),
+            // Nor does anybody wait for a provider's answer for longer, whoever stood still.
+            Some((504, _)) if seen.stood_still() >= LONGEST_CALL => came.failed += 1,
+            other => panic!(
+                "{}, {:?} after the stop: {other:?}",
+                seen.round,
+                seen.stood_still()
+            ),
         }
     }
 }
@@ -92,7 +121,12 @@ async fn race(servers: &[Server], round: usize) -> Race {
     let gathers = too_late && round % 2 == 1 || round % 5 == 3;
     let name = format!("round {round}, {place:?}, too late: {too_late}, of many: {gathers}");
     let grant = first.grant().await;
-    let (answered, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::new(Seen {
+        round: name.clone(),
+        stopped: OnceLock::new(),
+        answered: AtomicBool::new(false),
+        released: AtomicUsize::new(0),
+    });
     let (mut theirs, mut its) = (JoinSet::new(), JoinSet::new());
     for server in servers {
         let (callers, calls) = if std::ptr::eq(server, stopped) {
@@ -102,12 +136,12 @@ async fn race(servers: &[Server], round: usize) -> Race {
         };
         for _ in 0..callers {
             let vend = server.vend(&grant, mode);
-            let (answered, released) = (Arc::clone(&answered), Arc::clone(&released));
-            calls.spawn(async move { call(vend, &answered, &released).await });
+            let seen = Arc::clone(&seen);
+            calls.spawn(async move { call(vend, &seen).await });
         }
     }
     let busy = 5 + 3 * (round % 5);
-    until(|| released.load(Ordering::SeqCst) >= busy).await;
+    until(|| seen.released() >= busy).await;
     if gathers {
         stopped.order(Failpoint::GateGathering, "sleep 1500");
         until(|| stopped.was_reached()).await;
@@ -116,10 +150,10 @@ async fn race(servers: &[Server], round: usize) -> Race {
     stopped.order(place, "stop");
     stopped.until_stopped().await;
     assert!(stopped.was_reached(), "{name}: stopped by something else");
-    let stood_still = Instant::now();
+    let stood_still = *seen.stopped.get_or_init(Instant::now);
     // The others go on meanwhile.
-    let before = released.load(Ordering::SeqCst);
-    until(|| released.load(Ordering::SeqCst) > before + CALLERS).await;
+    let before = seen.released();
+    until(|| seen.released() > before + CALLERS).await;
 
     let begun = Instant::now();
     let selector = if round.is_multiple_of(3) {
@@ -128,7 +162,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
         json!({"all": true})
     };
     let revoked = other.revoke(&selector).await;
-    answered.store(true, Ordering::SeqCst);
+    seen.answered.store(true, Ordering::SeqCst);
     let took = begun.elapsed();
     let durable = releases(&other.newest_entries(500).await, &grant);
     assert!(took < HELD_UP, "{name}: the revocation took {took:?}");
@@ -139,7 +173,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
     if too_late {
         tokio::time::sleep(LONGER_THAN_A_RECEIPT.saturating_sub(stood_still.elapsed())).await;
     }
-    let (sent, given) = (first.seen("api").await, released.load(Ordering::SeqCst));
+    let (sent, given) = (first.seen("api").await, seen.released());
     let dead = stood_still.elapsed() > LIFE;
     stopped.go_on();
     while let Some(came) = its.join_next().await {
@@ -154,7 +188,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
         (true, false) => 0,
     };
     let late = match mode {
-        "token" => released.load(Ordering::SeqCst) - given,
+        "token" => seen.released() - given,
         _ => first.seen("api").await - sent,
     };
     assert!(late <= most, "{name}: {late} left after it went on");
@@ -321,5 +355,7 @@ const TOO_LATE: Duration = Duration::from_millis(1500);
 const PATIENCE: usize = 100;
 /// Within this time the database has ended what the stopped process had begun, on a busy machine.
 const HELD_UP: Duration = Duration::from_secs(10);
+/// How long a call to a provider may take.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// How long a receipt lives.
 const LIFE: Duration = Duration::from_secs(5);

@@ -183,6 +183,9 @@ async fn end_connects(
             return Ok(waiting == 0);
         }
         for (id, status) in connects {
+            if deps.uncut.is_stopping() {
+                return Ok(false);
+            }
             // Its tokens are on their way here: they are ended once they have come.
             if status == ConnectStatus::Exchanging || ending.end(deps, org, id).await.is_none() {
                 waiting += 1;
