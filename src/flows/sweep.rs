@@ -71,19 +71,14 @@ pub async fn earlier_life(deps: &Deps) -> Result<(), Refusal> {
             return Ok(());
         }
         for (org, id) in calls {
-            deps.store.retry(|| unknown_outcome(deps, org, id)).await?;
+            unknown_outcome(deps, org, id).await?;
         }
         for (org, id) in keys {
-            deps.store.retry(|| unfinished(deps, org, id)).await?;
+            let mut tx = deps.store.write(org).await?;
+            tx.finish_idempotency(org, id, 504, "outcome_unknown").await?;
+            tx.commit().await?;
         }
     }
-}
-
-/// A key whose call will not come to its end any more.
-async fn unfinished(deps: &Deps, org: OrgId, id: EntryId) -> Result<(), Refusal> {
-    let mut tx = deps.store.write(org).await?;
-    tx.finish_idempotency(org, id, 504, "outcome_unknown").await?;
-    Ok(tx.commit().await?)
 }
 
 /// What cannot be ended waits for the next look; it must not hold up what is due beside it, nor another org's.

@@ -439,14 +439,14 @@ impl Store {
 
     async fn stop_writers(&self) {
         for (org, writer) in self.begun.take() {
-            let stopped = async {
+            let stopped = self.retry(|| async {
                 let mut tx = self
                     .begin_as(Mode::Write, Reach::Org(org), writer.clone())
                     .await?;
                 let entry = self.begun.entry(tx.now(), "stopped")?;
                 tx.append_entry(org, entry).await?;
                 tx.commit().await
-            };
+            });
             if let Err(cause) = stopped.await {
                 tracing::warn!(org.id = %org, cause = %cause, "the log of {org} does not say that {writer} stopped");
             }

@@ -51,7 +51,6 @@ impl Store {
     /// # Errors
     /// When the database is unavailable.
     pub async fn touch_session(&self, org: OrgId, hash: &[u8; 32], before: Time) -> Result<(), StoreError> {
-        self.retry(|| async {
         let mut tx = self.write_rows(&[org]).await?;
         let now = tx.now();
         tx.execute(
@@ -60,7 +59,6 @@ impl Store {
         )
         .await?;
         tx.commit().await
-        }).await
     }
 }
 

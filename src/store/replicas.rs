@@ -92,6 +92,7 @@ impl Store {
                 params![token, until, word],
             )
             .await?;
+        let mut taken = None;
         if kept == 0 {
             let free = tx
                 .row(
@@ -114,9 +115,13 @@ impl Store {
                 params![&name, token, until, word],
             )
             .await?;
+            taken = Some(name);
+        }
+        tx.commit().await?;
+        if let Some(name) = taken {
             *self.replica.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
         }
-        tx.commit().await
+        Ok(())
     }
 
     /// Says to other replicas, from here on, what this one found when it compared the database with what is kept outside.

@@ -25,7 +25,8 @@ impl Contended for StoreError {
 }
 
 impl Store {
-    /// Runs `work`, a whole transaction from its beginning to its commit, until nobody is in its way, for a few seconds.
+    /// Runs `work`, a whole transaction from its beginning to its commit, until nobody is in its way, for a few seconds. What
+    /// is retried in it shares them.
     ///
     /// # Errors
     /// The last one of `work`: at once if it is of another kind, else when the time is up.
@@ -34,30 +35,44 @@ impl Store {
         W: Future<Output = Result<T, E>>,
         E: Contended,
     {
-        retry(&*self.random, work).await
+        retry(&*self.random, WITHIN, work).await
     }
 }
 
-async fn retry<T, E, W>(random: &dyn Randomness, mut work: impl FnMut() -> W) -> Result<T, E>
+async fn retry<T, E, W>(
+    random: &dyn Randomness,
+    within: Duration,
+    mut work: impl FnMut() -> W,
+) -> Result<T, E>
 where
     W: Future<Output = Result<T, E>>,
     E: Contended,
 {
     // The pauses are tokio's time, so their end is too: a test that pauses one pauses both.
-    let began = Instant::now();
-    let mut longest = FIRST_PAUSE;
-    loop {
-        match work().await {
-            Err(error) if error.is_contended() && began.elapsed() < WITHIN => {
-                let Ok(pause) = random_pause(longest, random) else {
-                    return Err(error);
-                };
-                tokio::time::sleep(pause).await;
-                longest = (longest * 2).min(LONGEST_PAUSE);
+    let until = UNTIL
+        .try_with(|until| *until)
+        .unwrap_or_else(|_| Instant::now() + within);
+    let trying = async {
+        let mut longest = FIRST_PAUSE;
+        loop {
+            match work().await {
+                Err(error) if error.is_contended() && Instant::now() < until => {
+                    let Ok(pause) = random_pause(longest, random) else {
+                        return Err(error);
+                    };
+                    tokio::time::sleep(pause).await;
+                    longest = (longest * 2).min(LONGEST_PAUSE);
+                }
+                done => return done,
             }
-            done => return done,
         }
-    }
+    };
+    UNTIL.scope(until, trying).await
+}
+
+tokio::task_local! {
+    /// When the outermost of retries within each other gives up, and all in it.
+    static UNTIL: Instant;
 }
 
 /// The first pause is at most this long; each of the next ones at most twice the one before.
@@ -77,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn work_in_somebodys_way_is_done_when_they_are_gone() {
         let tries = Cell::new(0);
-        let done = retry(&OsRandomness::new(), || {
+        let done = retry(&OsRandomness::new(), WITHIN, || {
             tries.set(tries.get() + 1);
             let gone = tries.get() > 12;
             async move {
@@ -93,9 +108,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn retries_within_each_other_give_up_together() {
+        let (random, within) = (OsRandomness::new(), Duration::from_secs(2));
+        let began = Instant::now();
+        let done: Result<(), _> = retry(&random, within, || async {
+            tokio::time::sleep(Duration::from_millis(1800)).await;
+            retry(&random, within, || async { Err(StoreError::Conflict) }).await
+        })
+        .await;
+        assert!(matches!(done, Err(StoreError::Conflict)));
+        assert!(began.elapsed() < within * 2 - Duration::from_millis(300));
+    }
+
+    #[tokio::test]
     async fn an_error_of_another_kind_is_the_answer_at_once() {
         let tries = Cell::new(0);
-        let done: Result<(), _> = retry(&OsRandomness::new(), || {
+        let done: Result<(), _> = retry(&OsRandomness::new(), WITHIN, || {
             tries.set(tries.get() + 1);
             async { Err(StoreError::Exists) }
         })

@@ -104,7 +104,7 @@ pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Ap
     let key = deps.org_key(org).await?;
     deps.store
         .retry(|| async {
-            let document = checked(deps, toml)?;
+            let document = parse(toml)?;
             let mut tx = deps.store.write(org).await?;
             let (work, warnings) = compare(&mut tx, org, document).await?;
             let changes: Vec<Change> = work.iter().map(Work::describe).collect();

@@ -32,7 +32,14 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
         orgs.entry(org).or_default().push(grant);
     }
     for (org, grants) in orgs {
-        let renewed = deps.store.retry(|| take_up(deps, org, &grants)).await?;
+        let renewed = match deps.store.retry(|| take_up(deps, org, &grants)).await {
+            Ok(renewed) => renewed,
+            // Nobody else's have to wait with them.
+            Err(refusal) => {
+                tracing::warn!(org.id = %org, cause = %refusal, "what is to be renewed ahead in {org} has to wait");
+                continue;
+            }
+        };
         // Those of a sealed org are looked at again later, and keep no other from its turn.
         for grant in renewed.into_iter().filter(|_| !deps.store.is_sealed(org)) {
             let deps = Arc::clone(deps);

@@ -2,6 +2,8 @@
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{
     connectors::oauth::{self, OAuth, OAuthError},
     crypto::OdkHandle,
@@ -78,15 +80,21 @@ async fn renewing(deps: &Deps, grant: &Grant, connector: &Connector, lease: &Lea
         tx.commit().await?;
         Ok::<_, StoreError>(ours)
     };
-    let mut held = Duration::ZERO;
-    while held < HELD_AT_MOST {
+    let began = Instant::now();
+    loop {
         tokio::time::sleep(RENEW_EVERY).await;
-        held += RENEW_EVERY;
-        match deps.store.retry(renew).await {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(error) => {
+        let left = HELD_AT_MOST.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        match tokio::time::timeout(left.min(LIFE), deps.store.retry(renew)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => break,
+            Ok(Err(error)) => {
                 tracing::debug!(grant.id = %grant.id, cause = %error, "the lease of {} was not renewed", grant.id);
+            }
+            Err(_) => {
+                tracing::debug!(grant.id = %grant.id, "the lease of {} was not renewed in time", grant.id);
             }
         }
     }
@@ -112,5 +120,5 @@ const LIFE: Duration = Duration::from_secs(10);
 const LIFE_WITHOUT_GRACE: Duration = LONGEST_LEASE;
 /// Whoever hangs for longer loses the lease while there is time left to ask again (I3).
 const HELD_AT_MOST: Duration = Duration::from_secs(45);
-/// Two renewals may fail before a lease ends.
+/// Two renewals may fail at once before a lease ends.
 const RENEW_EVERY: Duration = Duration::from_secs(3);

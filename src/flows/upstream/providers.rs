@@ -132,7 +132,7 @@ async fn claim(deps: &Deps, due: Vec<(OrgId, GrantId)>) -> Result<Vec<(OrgId, Gr
     for (org, grant) in due {
         orgs.entry(org).or_default().push(grant);
     }
-    let mut claimed = Vec::new();
+    let (mut claimed, mut failed) = (Vec::new(), None);
     for (org, grants) in orgs {
         let ours = deps.store.retry(|| async {
             let mut tx = deps.store.write(org).await?;
@@ -141,10 +141,16 @@ async fn claim(deps: &Deps, due: Vec<(OrgId, GrantId)>) -> Result<Vec<(OrgId, Gr
             tx.commit().await?;
             Ok::<_, StoreError>(ours)
         });
-        let ours = ours.await?;
-        claimed.extend(ours.into_iter().map(|grant| (org, grant)));
+        match ours.await {
+            Ok(ours) => claimed.extend(ours.into_iter().map(|grant| (org, grant))),
+            // What was claimed of others is asked all the same: until the claim is over nobody else does.
+            Err(error) => failed = Some(error),
+        }
     }
-    Ok(claimed)
+    match failed {
+        Some(error) if claimed.is_empty() => Err(error.into()),
+        _ => Ok(claimed),
+    }
 }
 
 /// One try.
