@@ -158,7 +158,11 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the process lives on");
+        let said = std::fs::read_to_string(self.dir.path().join("stderr.log")).unwrap_or_default();
+        panic!(
+            "the process lives on, {:?} are spooled, and it said: {said}",
+            self.spooled()
+        );
     }
 
     /// Asks the process to stop in its own, orderly way.

@@ -108,10 +108,16 @@ async fn an_answer_that_was_spooled_survives_its_process() {
     }
 }
 
+/// Longer than a look at what is spooled takes without a database.
+const ONE_LOOK: Duration = Duration::from_secs(1);
+
 /// The process dies over entering what it spooled.
 async fn killed_entering(server: &mut Server, place: Failpoint) {
+    println!("to be killed at {place:?}");
     database_gone(server, None).await;
     server.order(place, "kill");
+    // A look that began before the order ends without the database: found at once, it would enter the answer and pass the order.
+    tokio::time::sleep(ONE_LOOK).await;
     server.find_database().await;
     server.until_dead().await;
     assert!(server.was_reached(), "{place:?}");
