@@ -87,8 +87,6 @@ async fn call(vend: Vend, seen: &Seen) -> Came {
             Some((503, _)) => came.failed += 1,
             // A connection that stood still for too long is closed.
             None if came.failed < PATIENCE => came.failed += 1,
-            // It was about to send, or had: Acme Mail has closed the connection meanwhile.
-            Some((504, _)) if seen.stood_still() >= PROVIDERS_PATIENCE => came.failed += 1,
             other => panic!(
                 "{}, {:?} after the stop: {other:?}",
                 seen.round,
@@ -355,7 +353,5 @@ const TOO_LATE: Duration = Duration::from_millis(1500);
 const PATIENCE: usize = 100;
 /// Within this time the database has ended what the stopped process had begun, on a busy machine.
 const HELD_UP: Duration = Duration::from_secs(10);
-/// How long Acme Mail waits for a request on a connection that was opened for one.
-const PROVIDERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a receipt lives.
 const LIFE: Duration = Duration::from_secs(5);
