@@ -12,14 +12,17 @@ use axum::{Router, body::Bytes, http::HeaderMap, http::StatusCode, routing::post
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use postern::{
     crypto::webhook::WebhookKey,
-    domain::GrantId,
+    domain::{GrantId, connector::Category},
     egress::{Webhook, operator_client},
     flows::{notify, upstream},
     store::Selector,
 };
 use serde_json::{Value, json};
 
-use super::{harness::World, shared::loopback};
+use super::{
+    harness::{Journey, World},
+    shared::loopback,
+};
 
 /// The example of the Standard Webhooks reference libraries.
 const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -138,6 +141,56 @@ async fn the_end_of_a_grant_is_told_once_it_is_worked_off() {
     upstream::fan_out(&world.deps).await.unwrap();
     assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
     assert_eq!(receiver.messages()[0].1["data"]["state"], "revoked");
+}
+
+/// Ada connects the same account again.
+async fn reconnect(world: &World, grant: GrantId) {
+    let journey = Journey::begin(world, world.ada, Some(grant)).await;
+    let answer = journey.consent(world, "ada@acme.example", false).await;
+    let again = journey.finish(world, answer, &[Category::Read]).await.unwrap();
+    assert_eq!(again, grant);
+}
+
+#[tokio::test]
+async fn every_state_a_grant_comes_to_is_told_under_a_number_that_grows() {
+    let (mut world, grant) = World::connected().await;
+    let receiver = Receiver::of(&mut world).await;
+    let told = async |world: &World| {
+        assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
+        assert_eq!(notify::tell(&world.deps).await.unwrap(), 0);
+    };
+    found_dead(&world, grant).await;
+    told(&world).await;
+    reconnect(&world, grant).await;
+    told(&world).await;
+    // More than she consented to: it is kept apart.
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "widen_scope": true, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    told(&world).await;
+    reconnect(&world, grant).await;
+    told(&world).await;
+    world.revoke(Selector::Grant(grant)).await;
+    upstream::fan_out(&world.deps).await.unwrap();
+    told(&world).await;
+
+    let messages = receiver.messages();
+    let got: Vec<_> = messages
+        .iter()
+        .map(|(id, body)| (id.clone(), &body["data"]["state"], &body["data"]["reason"]))
+        .collect();
+    let (dead, none) = (json!("refresh_token_dead"), Value::Null);
+    let states = ["needs_reconnect", "active", "quarantined", "active", "revoked"].map(|state| json!(state));
+    let expected: Vec<_> = (1..)
+        .zip(&states)
+        .map(|(number, state)| {
+            let reason = if number == 1 { &dead } else { &none };
+            (format!("{grant}.{number}"), state, reason)
+        })
+        .collect();
+    assert_eq!(got, expected);
 }
 
 #[tokio::test]

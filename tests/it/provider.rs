@@ -129,6 +129,22 @@ fn kinds() -> Vec<(&'static str, Value, Then)> {
             json!({"status": 200, "body": "\u{feff}{\"access_token\": \"abc\", \"token_type\": \"Bearer\"}"}),
             transient,
         ),
+        // A good body under a wrong name: what it is counts, not what it is called.
+        (
+            "a good answer as a page",
+            json!({"content_type": "text/html"}),
+            Renewed,
+        ),
+        (
+            "a good answer as text",
+            json!({"content_type": "text/plain"}),
+            Renewed,
+        ),
+        (
+            "a good answer without a type",
+            json!({"content_type": ""}),
+            Renewed,
+        ),
         // An answer that lacks something or has it in another shape.
         ("no access token", json!({"omit": ["access_token"]}), transient),
         (

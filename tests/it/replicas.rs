@@ -23,7 +23,10 @@ use serde_json::json;
 use sqlx::AssertSqlSafe;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::harness::{World, acme_mail, database, ending};
+use super::{
+    harness::{World, acme_mail, database, ending},
+    revoke::{anew, is_told, selectors},
+};
 
 /// A connected world with as many replicas.
 async fn replicated(count: usize) -> (World, GrantId, Vec<Arc<Deps>>) {
@@ -204,16 +207,18 @@ async fn a_revocation_on_one_replica_is_known_to_the_others_at_once() {
     }
 }
 
-/// I2: vends on every replica race a revocation on one of them.
+/// I2: vends on every replica race a revocation on one of them, by each kind of selector in turn.
 async fn race(count: usize) {
-    let (world, grant, replicas) = replicated(count).await;
-    race_on(&world, grant, &replicas, rounds(1_000, 100)).await;
+    let (mut world, grant, replicas) = replicated(count).await;
+    race_on(&mut world, grant, &replicas, rounds(1_000, 100)).await;
 }
 
-async fn race_on(world: &World, mut grant: GrantId, replicas: &[Arc<Deps>], rounds: usize) {
+async fn race_on(world: &mut World, mut grant: GrantId, replicas: &[Arc<Deps>], rounds: usize) {
     let count = replicas.len();
     let (mut released, mut refused) = (0, 0);
-    for round in 0..rounds {
+    let selectors = selectors().await;
+    for (round, select) in (0..rounds).zip(selectors.iter().cycle()) {
+        let selector = select(world, grant);
         // Entries of one moment have no order among replicas.
         world.later(Duration::from_secs(1));
         let since = world.deps.clock.now();
@@ -229,18 +234,23 @@ async fn race_on(world: &World, mut grant: GrantId, replicas: &[Arc<Deps>], roun
                 world.read(grant),
             );
             let (under_way, answered) = (Arc::clone(&under_way), Arc::clone(&answered));
+            let selector = selector.clone();
             tasks.spawn(async move {
                 let mut done = (0, 0);
                 for _ in 0..8 {
                     let late = answered.load(Ordering::SeqCst);
                     match vend::vend(&deps, agent, ask.clone()).await {
                         Ok(_) => {
-                            assert!(!late, "asked after the revocation was answered, and released");
+                            assert!(
+                                !late,
+                                "{selector:?}: asked after the revocation was answered, and released"
+                            );
                             under_way.fetch_add(1, Ordering::Relaxed);
                             done.0 += 1;
                         }
-                        Err(Refusal::Revoked { .. } | Refusal::StoreUnavailable(None)) => done.1 += 1,
-                        Err(other) => panic!("{other:?}"),
+                        Err(Refusal::StoreUnavailable(None)) => done.1 += 1,
+                        Err(refusal) if is_told(&selector, &refusal) => done.1 += 1,
+                        Err(other) => panic!("{selector:?}: {other:?}"),
                     }
                 }
                 done
@@ -249,7 +259,7 @@ async fn race_on(world: &World, mut grant: GrantId, replicas: &[Arc<Deps>], roun
         while under_way.load(Ordering::Relaxed) < 8 + round % 32 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let revoked = revoke::run(&replicas[count - 1], world.org, everything())
+        let revoked = revoke::run(&replicas[count - 1], world.org, ending(selector.clone()))
             .await
             .unwrap();
         answered.store(true, Ordering::SeqCst);
@@ -263,7 +273,7 @@ async fn race_on(world: &World, mut grant: GrantId, replicas: &[Arc<Deps>], roun
         let in_the_end = world.releases(grant, since).await;
         assert_eq!(
             in_the_end, durable,
-            "a release became durable after the revocation was answered"
+            "{selector:?}: a release became durable after the revocation was answered"
         );
         assert!(
             durable.len() >= given,
@@ -272,10 +282,10 @@ async fn race_on(world: &World, mut grant: GrantId, replicas: &[Arc<Deps>], roun
         );
         assert!(
             durable.values().all(|counter| *counter < revoked.epoch.counter),
-            "a release of the selection commits after the revocation's entry"
+            "{selector:?}: a release of the selection commits after the revocation's entry"
         );
         released += given - count;
-        grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+        grant = anew(world, grant, &selector).await;
     }
     assert!(
         released > 0 && refused > 0,
@@ -301,7 +311,7 @@ async fn no_release_follows_a_revocation_on_five_replicas() {
 /// The promise rests on the guard's row lock, advisory locks only keep the order: engines that have none keep it too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_release_follows_a_revocation_where_advisory_locks_lock_nothing() {
-    let (world, grant, _) = replicated(1).await;
+    let (mut world, grant, _) = replicated(1).await;
     let Location::Postgres(settings) = &world.location else {
         panic!("not PostgreSQL")
     };
@@ -332,7 +342,7 @@ async fn no_release_follows_a_revocation_where_advisory_locks_lock_nothing() {
     .await
     .unwrap();
     assert_eq!(locks, 0, "they lock still");
-    race_on(&world, grant, &replicas, rounds(200, 20)).await;
+    race_on(&mut world, grant, &replicas, rounds(200, 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,38 @@
 //! Row-level security and roles on PostgreSQL, asked with raw SQL in the service's own role.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
 use postern::{
     app::AppError,
-    domain::connector::Category,
-    store::{Location, StoreError},
+    dev::acme_mail::DEMO_CLIENT_ID,
+    domain::{
+        EntryId, GrantId,
+        connector::Category,
+        entry::{EntryDraft, EntryType},
+        principal::{KeyKind, Principal},
+    },
+    flows::{
+        actions::Caller,
+        apply, authenticate,
+        choices::Choice,
+        connect::{
+            begin,
+            confirm::{self, Confirmed},
+        },
+        found, vend,
+    },
+    policy::demo,
+    store::{Claim, ClaimAsk, Location, NewEntry, StoreError},
 };
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::task::JoinSet;
 
-use super::harness::{World, database};
+use super::harness::{Journey, World, database};
 
 async fn world() -> (World, PgConnection) {
     let world = World::on_postgres().await;
@@ -137,6 +162,145 @@ async fn a_transaction_sees_and_writes_the_orgs_it_named_and_no_other() {
         .await
         .unwrap();
     assert_eq!(taken.rows_affected(), 0);
+}
+
+/// One more org of the deployment: its agent, and a grant that this agent may read with.
+async fn another(world: &World, name: &str) -> (Caller, GrantId) {
+    let founded = found::found(&world.deps, name, "eve@other.example")
+        .await
+        .unwrap();
+    let document = toml::to_string(&json!({
+        "agent": [{"name": "Mail Assistant"}],
+        "connector": {"acme-mail": {"client_id": DEMO_CLIENT_ID}},
+        "policies": {"org": [demo::ORG], "agent": [demo::AGENT]},
+    }))
+    .unwrap();
+    let applied = apply::apply(&world.deps, founded.org, "test".to_owned(), &document)
+        .await
+        .unwrap();
+    let by = authenticate::by_key(&world.deps, KeyKind::Agent, &applied.keys[0].key).await;
+    let Ok(Principal::Agent { org, agent, key }) = by else {
+        panic!("not an agent's key: {by:?}");
+    };
+    let ask = begin::Ask::new(founded.admin, world.connector.clone());
+    let journey = Journey::begin_in(&world.deps, org, ask).await;
+    let answer = journey.consent(world, "ben@acme.example", false).await;
+    journey.come_back(world, answer).await.unwrap();
+    let choice = Choice {
+        agent,
+        categories: [Category::Read].into(),
+        raw: false,
+    };
+    let confirmed = confirm::confirm(
+        &world.deps,
+        &journey.link,
+        Some(&journey.cookie),
+        journey.visitor,
+        vec![choice],
+    )
+    .await
+    .unwrap();
+    let Confirmed::Connected(grant) = confirmed else {
+        panic!("not connected")
+    };
+    (Caller { org, agent, key }, grant)
+}
+
+/// The database itself writes down who writes a row of which org, and what its transaction had named by then.
+const WATCH: &str = "
+    CREATE TABLE watched (tx TEXT, place TEXT, role TEXT, admitted TEXT, org TEXT);
+    GRANT INSERT ON watched TO PUBLIC;
+    CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO watched VALUES (pg_current_xact_id()::text, TG_TABLE_NAME, current_user,
+            current_setting('postern.orgs', true), NEW.org_id);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER watched AFTER INSERT OR UPDATE ON entries FOR EACH ROW EXECUTE FUNCTION watch();
+    CREATE TRIGGER watched AFTER INSERT OR UPDATE ON refresh_leases FOR EACH ROW EXECUTE FUNCTION watch();
+";
+
+/// One runtime thread: what is asked for together stands in its line before the lane looks.
+#[tokio::test]
+async fn what_is_done_together_for_two_orgs_names_these_two_and_is_written_by_the_services_role() {
+    let (world, _) = world().await;
+    let grant = world.grants_of(world.ada).await[0].id;
+    let two = [(world.agent, grant), another(&world, "Second").await];
+    // The third is as alive as they are, and what went before on a connection is of no account.
+    let (third, theirs) = another(&world, "Third").await;
+    vend::vend(&world.deps, third, world.read(theirs)).await.unwrap();
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut superuser = database::superuser(&database::name_of(settings)).await;
+    sqlx::raw_sql(WATCH).execute(&mut superuser).await.unwrap();
+
+    // The gate.
+    let entry = || NewEntry {
+        id: EntryId::new(world.deps.clock.now(), &*world.deps.random).unwrap(),
+        kind: EntryType::Decision,
+        draft: EntryDraft::default(),
+        sealed: None,
+    };
+    let [first, second] = two.map(|(caller, _)| world.deps.gate.follow_up(caller.org, entry()));
+    let told = tokio::join!(first, second);
+    assert!(matches!(told, (Ok(_), Ok(_))), "{told:?}");
+    // Releases as they come, after one refresh in each org.
+    world.later(Duration::from_secs(400));
+    let mut vends = JoinSet::new();
+    for turn in 0..32 {
+        let (caller, grant) = two[turn % 2];
+        let (deps, ask) = (Arc::clone(&world.deps), world.read(grant));
+        vends.spawn(async move { vend::vend(&deps, caller, ask).await });
+    }
+    while let Some(done) = vends.join_next().await {
+        done.unwrap().unwrap();
+    }
+    // Claims of leases.
+    let asking = async |(caller, grant): (Caller, GrantId)| {
+        let mut tx = world.deps.store.read(caller.org).await.unwrap();
+        ClaimAsk {
+            org: caller.org,
+            grant,
+            generation: tx.grant(caller.org, grant).await.unwrap().unwrap().generation,
+            intent: "access_token".to_owned(),
+            life: Duration::from_secs(10),
+        }
+    };
+    let (first, second) = (asking(two[0]).await, asking(two[1]).await);
+    let claims = &world.deps.claims;
+    let claimed = tokio::join!(claims.claim(first), claims.claim(second));
+    assert!(
+        matches!(claimed, (Ok(Claim::Ours(_)), Ok(Claim::Ours(_)))),
+        "{claimed:?}"
+    );
+
+    let rows: Vec<(String, String, String, Option<String>, String)> =
+        sqlx::query_as("SELECT tx, place, role, admitted, org FROM watched")
+            .fetch_all(&mut superuser)
+            .await
+            .unwrap();
+    let both: BTreeSet<String> = two.iter().map(|(caller, _)| caller.org.to_string()).collect();
+    let mut batches: BTreeMap<(String, String), [BTreeSet<String>; 2]> = BTreeMap::new();
+    for (tx, place, role, admitted, org) in rows {
+        assert_eq!(role, "postern_app", "{place}");
+        // Nothing and everything are no names of theirs either.
+        let admitted = admitted.unwrap_or_default();
+        let admitted: BTreeSet<String> = admitted.split(',').map(str::to_owned).collect();
+        assert!(admitted.is_subset(&both), "{place}: {admitted:?}");
+        let [named, written] = batches.entry((place, tx)).or_default();
+        named.extend(admitted);
+        written.insert(org);
+    }
+    for ((place, _), [named, written]) in &batches {
+        assert_eq!(named, written, "{place}");
+    }
+    for place in ["entries", "refresh_leases"] {
+        let mut named = batches.iter().filter(|((of, _), _)| of == place);
+        assert!(
+            named.any(|(_, [named, _])| *named == both),
+            "no batch of both orgs wrote {place}"
+        );
+    }
 }
 
 #[tokio::test]

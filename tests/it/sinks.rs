@@ -343,6 +343,44 @@ async fn a_webhook_gets_every_entry_signed_though_it_fails_half_the_time() {
     assert_eq!(ids[0], ids[1]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_that_copy_side_by_side_give_every_entry_in_order_and_a_file_of_its_own_name_is_whole() {
+    let (receiver, url) = Receiver::start().await;
+    let (world, grant) = World::connected().await;
+    for _ in 0..250 {
+        world.vend(world.read(grant)).await.unwrap();
+    }
+    let log = log(&world).await;
+    // As three replicas do: the receiver is one, the files are theirs.
+    let mut replicas = tokio::task::JoinSet::new();
+    for replica in 0..3 {
+        let (deps, url) = (Arc::clone(&world.deps), url.clone());
+        let path = world.dir.path().join(format!("{replica}.jsonl"));
+        replicas.spawn(async move {
+            let key = WebhookKey::parse(SECRET).unwrap();
+            let hook = Webhook::new(url, key, operator_client().unwrap());
+            let hook = WebhookSink::new("hook".to_owned(), hook);
+            // Every second request is refused.
+            while !matches!(sinks::drain(&deps, &hook).await, Ok(0)) {}
+            let file = FileSink::new(format!("file-{replica}"), path.clone(), Form::Entries);
+            sinks::drain(&deps, &file).await.unwrap();
+            std::fs::read_to_string(path).unwrap().lines().count()
+        });
+    }
+    while let Some(lines) = replicas.join_next().await {
+        assert_eq!(lines.unwrap(), log.len());
+    }
+    let mut got = Vec::new();
+    for body in receiver.bodies() {
+        for one in body["data"]["entries"].as_array().unwrap() {
+            let index = one["index"].as_u64().unwrap();
+            got.push((index, log[index as usize].clone()));
+        }
+    }
+    assert!(got.len() > log.len(), "nothing came twice");
+    at_least_once_in_order(&got, &log);
+}
+
 #[tokio::test]
 async fn a_webhooks_signature_holds_over_the_bytes_that_came() {
     let seen: Arc<Mutex<Option<(HeaderMap, Bytes)>>> = Arc::default();

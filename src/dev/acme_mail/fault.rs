@@ -56,6 +56,7 @@ pub(super) struct Fault {
     status: Option<u16>,
     /// Answer this instead: a string is sent as it is, anything else as JSON.
     body: Option<Value>,
+    /// Call what is answered this, also the true answer; empty: the true answer has no content type.
     content_type: Option<String>,
     retry_after: Option<u32>,
     /// Close the connection instead of answering.
@@ -134,7 +135,7 @@ impl Fault {
         if self.after {
             self.wait().await;
         }
-        let response = replacement.unwrap_or_else(|| self.reshape(answer).into_response());
+        let response = replacement.unwrap_or_else(|| self.called(self.reshape(answer).into_response()));
         self.slowly(response).await
     }
 
@@ -205,6 +206,22 @@ impl Fault {
             put(header::RETRY_AFTER, &seconds.to_string());
         }
         Some(response)
+    }
+
+    /// The true answer under the content type that is ordered.
+    fn called(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        match self.content_type.as_deref().map(HeaderValue::from_str) {
+            Some(Ok(kind)) if kind.is_empty() => {
+                headers.remove(header::CONTENT_TYPE);
+            }
+            Some(Ok(kind)) => {
+                headers.insert(header::CONTENT_TYPE, kind);
+            }
+            // What is no header was complained of when it was ordered.
+            Some(Err(_)) | None => {}
+        }
+        response
     }
 
     fn reshape(&self, mut answer: Answer) -> Answer {

@@ -155,9 +155,12 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        UserId,
-        grant::{Account, ReconnectReason},
+    use crate::{
+        crypto::OsRandomness,
+        domain::{
+            UserId,
+            grant::{Account, ReconnectReason},
+        },
     };
 
     const START: Time = Time::from_unix_seconds(1_800_000_000);
@@ -210,6 +213,33 @@ mod tests {
         assert!(*first.0 >= 3300 && *last.0 <= 3600 - 45, "{first:?} {last:?}");
         let most = by_second.values().max().unwrap();
         assert!(*most < 60, "{most} of 10,000 in one second of 255");
+    }
+
+    /// Ids as they are made, all in one millisecond: what they differ in has to be what they are spread by.
+    #[test]
+    fn the_ids_of_many_grants_fill_every_tenth_of_the_window_alike() {
+        let (facts, random) = (Refresh::default(), OsRandomness::new());
+        let (begins, room) = (at(3600) - AHEAD, AHEAD - SOON - SOON / 2);
+        let mut tenths = BTreeMap::new();
+        for _ in 0..10_000 {
+            let one = Grant {
+                id: GrantId::new(START, &random).unwrap(),
+                ..grant(1)
+            };
+            let moment = match plan(&one, &facts, START, START) {
+                Plan::At(moment) => moment,
+                other => panic!("{other:?}"),
+            };
+            assert!(begins <= moment && moment <= begins + room, "{moment:?}");
+            let tenth = moment.since(begins).as_micros() * 10 / room.as_micros();
+            *tenths.entry(tenth.min(9)).or_insert(0) += 1;
+        }
+        assert_eq!(tenths.len(), 10);
+        // Six and a half standard deviations.
+        assert!(
+            tenths.values().all(|count| (800..=1200).contains(count)),
+            "{tenths:?}"
+        );
     }
 
     #[test]

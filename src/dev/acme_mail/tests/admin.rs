@@ -215,6 +215,20 @@ async fn a_fault_can_send_garbage_with_status_200() {
 }
 
 #[tokio::test]
+async fn a_fault_can_send_the_true_answer_under_another_content_type_or_none() {
+    let world = World::new();
+    let mut tokens = world.connect(ADA, ALL).await;
+    for kind in ["text/html", "text/plain", ""] {
+        misbehave(&world, json!({"next": "token", "content_type": kind})).await;
+        let got = world.refresh(&tokens.refresh).await;
+        let named = got.headers.get(header::CONTENT_TYPE);
+        assert_eq!(named.map_or("", |value| value.to_str().unwrap()), kind);
+        assert_eq!(named.is_none(), kind.is_empty());
+        tokens = got.tokens();
+    }
+}
+
+#[tokio::test]
 async fn a_fault_can_break_off_the_answer() {
     let world = World::new();
     misbehave(&world, json!({"next": "api", "hang_up": true})).await;
