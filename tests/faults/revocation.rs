@@ -40,6 +40,8 @@ struct Came {
     released: usize,
     refused: usize,
     failed: usize,
+    /// Releases of which nobody knows whether they arrived.
+    unknown: Vec<String>,
 }
 
 /// What the callers of a race see of it, and of the round they are in.
@@ -87,6 +89,10 @@ async fn call(vend: Vend, seen: &Seen) -> Came {
             Some((503, _)) => came.failed += 1,
             // A connection that stood still for too long is closed.
             None if came.failed < PATIENCE => came.failed += 1,
+            // A connection to the provider as well, over a request that had begun. The log has to say so.
+            Some((504, answer)) if seen.stood_still() > Duration::ZERO => {
+                came.unknown.push(answer["entry_id"].as_str().unwrap().to_owned());
+            }
             other => panic!(
                 "{}, {:?} after the stop: {other:?}",
                 seen.round,
@@ -168,11 +174,13 @@ async fn race(servers: &[Server], round: usize) -> Race {
     while let Some(came) = theirs.join_next().await {
         all.add(came.unwrap());
     }
+    assert!(all.unknown.is_empty(), "{name}: {all:?}");
     if too_late {
         tokio::time::sleep(LONGER_THAN_A_RECEIPT.saturating_sub(stood_still.elapsed())).await;
     }
     let (sent, given) = (first.seen("api").await, seen.released());
-    let dead = stood_still.elapsed() > LIFE;
+    let stood = stood_still.elapsed();
+    let dead = stood > LIFE;
     stopped.go_on();
     while let Some(came) = its.join_next().await {
         all.add(came.unwrap());
@@ -197,6 +205,12 @@ async fn race(servers: &[Server], round: usize) -> Race {
         durable,
         "{name}: a release became durable after the revocation was answered"
     );
+    for release in &all.unknown {
+        println!("{name}: unknown, went on {stood:?} after the stop");
+        assert!(durable.contains(release), "{name}: {release} is of no release");
+        let said = |entry: &&Value| entry["correlation"] == release.as_str() && entry["outcome"] == "unknown";
+        assert_eq!(of_grant(&entries, "outcome", &grant).filter(said).count(), 1, "{name}: {release}");
+    }
     let dropped = || of_grant(&entries, "dropped", &grant).count();
     Race {
         took,
@@ -247,6 +261,7 @@ impl Came {
         self.released += other.released;
         self.refused += other.refused;
         self.failed += other.failed;
+        self.unknown.extend(other.unknown);
     }
 }
 
@@ -352,6 +367,6 @@ const TOO_LATE: Duration = Duration::from_millis(1500);
 /// How often a caller is refused for other reasons.
 const PATIENCE: usize = 100;
 /// Within this time the database has ended what the stopped process had begun, on a busy machine.
-const HELD_UP: Duration = Duration::from_secs(10);
+const HELD_UP: Duration = Duration::from_secs(4);
 /// How long a receipt lives.
 const LIFE: Duration = Duration::from_secs(5);
