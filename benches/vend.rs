@@ -1,11 +1,13 @@
 //! What a vend costs beside a route that does nothing and beside itself without the commit, over HTTP in one process;
 //! whether it notices how many grants there are; and what happens when more is asked than can be done.
 //!
-//! `cargo bench --bench vend --features bench -- pairs stages` measures only these; there are also `size` and `overload`,
-//! and, only if asked for, `profile`: vends alone, for a profiler and for two programs in turn.
+//! `cargo bench --bench vend --features bench -- pairs stages` measures only these; there are also `size`, `overload`
+//! and `log`, and, only if asked for, `profile`: vends alone, for a profiler and for two programs in turn.
 
 #[path = "vend/load.rs"]
 mod load;
+#[path = "vend/log.rs"]
+mod log;
 mod measure;
 #[path = "vend/open.rs"]
 mod open;
@@ -98,6 +100,9 @@ fn main() -> Done<ExitCode> {
     }
     if wanted("overload") {
         overload::measure(&mut figures, &mut machine, &committing)?;
+    }
+    if wanted("log") {
+        log::measure(&mut figures, &mut machine, &committing, &runtime)?;
     }
     if wanted("size") {
         size::measure(&mut figures, &mut machine, &runtime)?;

@@ -72,6 +72,20 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
         beside.push(flooded.served.tail_us / 1e3);
         ratio.push(flooded.served.tail_us / own);
     }
+    let goals = [
+        (
+            Spread::of(goodput.clone()).median >= GOODPUT,
+            "at twice the capacity 0.75 of the peak are to be served",
+        ),
+        (
+            refused.len() == PAIRS && Spread::of(refused.clone()).median <= REFUSED_MS,
+            "at twice the capacity refusals are to take at most 20 ms (p99)",
+        ),
+        (
+            Spread::of(ratio.clone()).median <= BESIDE,
+            "another org is to take at most twice its own time beside a flood (p99)",
+        ),
+    ];
     for (name, values) in [
         ("at twice the capacity: goodput / peak", goodput),
         ("at twice the capacity: share refused", share),
@@ -85,9 +99,21 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
     ] {
         figures.show(name.to_owned(), Spread::of(values));
     }
+    // Half a second says little of a goal.
+    if !short() {
+        for (reached, goal) in goals {
+            figures.ask(reached, goal);
+        }
+    }
     Ok(())
 }
 
+/// The least of the peak that is served at twice the capacity.
+const GOODPUT: f64 = 0.75;
+/// How long a refusal may take there, p99.
+const REFUSED_MS: f64 = 20.0;
+/// What another org's p99 may take beside a flood, of its own alone.
+const BESIDE: f64 = 2.0;
 /// Requests a second of the org that does not flood.
 const QUIET: f64 = 100.0;
 /// Connections of those who ask for more than there is; the server takes 1024.

@@ -43,13 +43,13 @@ pub(crate) async fn grants(served: &Served, count: usize) -> Done<()> {
 }
 
 /// A connection of the owner's, past the program.
-enum Rows {
+pub(crate) enum Rows {
     Sqlite(SqliteConnection),
     Postgres(sqlx::PgConnection),
 }
 
 impl Rows {
-    async fn open(location: &Location) -> Done<Self> {
+    pub(crate) async fn open(location: &Location) -> Done<Self> {
         Ok(match location {
             Location::Sqlite(path) => {
                 let options = SqliteConnectOptions::new()
@@ -123,6 +123,18 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// When the oldest entry was written that has no place in its log yet, in microseconds.
+    pub(crate) async fn oldest_without_a_place(&mut self) -> Done<Option<i64>> {
+        // A writer's entries get their places in their order.
+        let sql = "SELECT min(e.ts) FROM writers w JOIN entries e
+                     ON e.org_id = w.org_id AND e.writer = w.writer AND e.writer_seq = w.placed + 1
+                   WHERE w.waits = 1";
+        Ok(match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(sql).fetch_one(connection).await?,
+            Self::Postgres(connection) => sqlx::query_scalar(sql).fetch_one(connection).await?,
+        })
     }
 
     async fn close(self) -> Done<()> {
