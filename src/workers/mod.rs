@@ -2,7 +2,7 @@
 //! renewing ahead, telling the operator's webhook, sweeping. Each worker looks, does what is due and looks
 //! again; what it could not do waits for the next look.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -24,61 +24,10 @@ impl Workers {
     pub fn start(deps: &Arc<Deps>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let work = {
-            let (deps, stopped) = (Arc::clone(deps), stopped.clone());
-            move || sequence_all(Arc::clone(&deps), stopped.clone())
-        };
-        tasks.spawn(every("sequencer", SEQUENCE_EVERY, stopped.clone(), work));
-        for sink in &deps.sinks {
-            let (deps, sink) = (Arc::clone(deps), Arc::clone(sink));
-            // Each sink has its own task: a slow one holds up nobody.
-            let work = move || {
-                let (deps, sink) = (Arc::clone(&deps), Arc::clone(&sink));
-                async move { sinks::drain(&deps, &*sink).await.map(drop) }
-            };
-            tasks.spawn(every("sink", SINK_EVERY, stopped.clone(), work));
+        for worker in periodic(deps) {
+            tasks.spawn(every(worker, stopped.clone()));
         }
-        if let Some(witness) = &deps.witness {
-            let (deps, witness) = (Arc::clone(deps), Arc::clone(witness));
-            let work = move || {
-                let (deps, witness) = (Arc::clone(&deps), Arc::clone(&witness));
-                async move { witness::round(&deps, &witness).await.map(drop) }
-            };
-            tasks.spawn(every("witness", SINK_EVERY, stopped.clone(), work));
-        }
-        tasks.spawn(every(
-            "fan-out",
-            OUTBOX_EVERY,
-            stopped.clone(),
-            with(deps, fan_out),
-        ));
-        tasks.spawn(end_upstream(Arc::clone(deps), stopped.clone()));
-        tasks.spawn(every(
-            "refresh",
-            REFRESH_EVERY,
-            stopped.clone(),
-            with(deps, settle_refreshes),
-        ));
-        tasks.spawn(every(
-            "renewals",
-            REFRESH_EVERY,
-            stopped.clone(),
-            with(deps, look_ahead),
-        ));
-        tasks.spawn(every("notices", REFRESH_EVERY, stopped.clone(), with(deps, tell)));
-        tasks.spawn(every(
-            "replica",
-            REPLICA_EVERY,
-            stopped.clone(),
-            with(deps, renew_name),
-        ));
-        tasks.spawn(every(
-            "others",
-            FOLLOW_EVERY,
-            stopped.clone(),
-            with(deps, follow_others),
-        ));
-        tasks.spawn(every("sweep", SWEEP_EVERY, stopped, with(deps, sweep_once)));
+        tasks.spawn(end_upstream(Arc::clone(deps), stopped));
         Self { tasks, stop }
     }
 
@@ -90,22 +39,107 @@ impl Workers {
     }
 }
 
-/// There is no pause while there is more.
-async fn sequence_all(deps: Arc<Deps>, stopped: watch::Receiver<bool>) -> Result<(), Refusal> {
-    while sequence::round(&deps).await? && !*stopped.borrow() {}
-    Ok(())
+/// All that is looked at again and again. Only the worker that asks the providers to end tokens is none of these: it looks
+/// again while they are still being asked. Tests on a clock of their own take the looks of this list by hand, and
+/// [`upstream::drain`] beside it.
+#[must_use]
+pub fn periodic(deps: &Arc<Deps>) -> Vec<Worker> {
+    let mut workers = vec![
+        Worker::new(deps, "sequencer", SEQUENCE_EVERY, |deps| async move {
+            sequence::round(&deps).await
+        }),
+        Worker::new(deps, "fan-out", OUTBOX_EVERY, |deps| async move {
+            upstream::fan_out(&deps).await.map(no_more)
+        }),
+        Worker::new(deps, "refresh", REFRESH_EVERY, |deps| async move {
+            // What the provider answered comes before what it is to be asked again.
+            refresh::spooled::drain(&deps).await;
+            refresh::doubt::ask_again(&deps).await.map(no_more)
+        }),
+        Worker::new(deps, "renewals", REFRESH_EVERY, |deps| async move {
+            refresh::ahead::look(&deps).await.map(no_more)
+        }),
+        Worker::new(deps, "notices", REFRESH_EVERY, |deps| async move {
+            notify::tell(&deps).await.map(no_more)
+        }),
+        Worker::new(deps, "replica", REPLICA_EVERY, |deps| async move {
+            deps.store
+                .renew_replica()
+                .await
+                .map(no_more)
+                .map_err(Refusal::from)
+        }),
+        Worker::new(deps, "others", FOLLOW_EVERY, |deps| async move {
+            seal::keep_up(&deps).await.map(no_more)
+        }),
+        Worker::new(deps, "sweep", SWEEP_EVERY, |deps| async move {
+            sweep::run(&deps).await.map(no_more)
+        }),
+    ];
+    for sink in &deps.sinks {
+        let sink = Arc::clone(sink);
+        // Each sink has its own worker: a slow one holds up nobody.
+        workers.push(Worker::new(deps, "sink", SINK_EVERY, move |deps| {
+            let sink = Arc::clone(&sink);
+            async move { sinks::drain(&deps, &*sink).await.map(no_more) }
+        }));
+    }
+    if let Some(witness) = &deps.witness {
+        let witness = Arc::clone(witness);
+        workers.push(Worker::new(deps, "witness", SINK_EVERY, move |deps| {
+            let witness = Arc::clone(&witness);
+            async move { witness::round(&deps, &witness).await.map(no_more) }
+        }));
+    }
+    workers
 }
 
-async fn renew_name(deps: Arc<Deps>) -> Result<(), Refusal> {
-    Ok(deps.store.renew_replica().await?)
+/// For those that do all there is in one look.
+fn no_more<T>(_done: T) -> bool {
+    false
 }
 
-async fn follow_others(deps: Arc<Deps>) -> Result<(), Refusal> {
-    seal::keep_up(&deps).await
+/// What is looked at again and again.
+pub struct Worker {
+    /// What it is called in the log.
+    pub name: &'static str,
+    pause: Duration,
+    look: Box<dyn Fn() -> Look + Send + Sync>,
 }
 
-async fn fan_out(deps: Arc<Deps>) -> Result<(), Refusal> {
-    upstream::fan_out(&deps).await.map(drop)
+/// A look under way.
+type Look = Pin<Box<dyn Future<Output = Result<bool, Refusal>> + Send>>;
+
+impl Worker {
+    fn new<F, R>(deps: &Arc<Deps>, name: &'static str, pause: Duration, look: F) -> Self
+    where
+        F: Fn(Arc<Deps>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<bool, Refusal>> + Send + 'static,
+    {
+        let deps = Arc::clone(deps);
+        let look = move || -> Look { Box::pin(look(Arc::clone(&deps))) };
+        Self {
+            name,
+            pause,
+            look: Box::new(look),
+        }
+    }
+
+    /// Does what is due; whether there is more, for which to look again at once.
+    ///
+    /// # Errors
+    /// When it has to wait for something, for the database mostly: then the next look goes on.
+    pub async fn look(&self) -> Result<bool, Refusal> {
+        (self.look)().await
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Asks the providers to end what is due, each in a task of its own: a slow one holds up nobody else's.
@@ -148,55 +182,24 @@ async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
     while rounds.join_next().await.is_some() {}
 }
 
-async fn settle_refreshes(deps: Arc<Deps>) -> Result<(), Refusal> {
-    // What the provider answered comes before what it is to be asked again.
-    refresh::spooled::drain(&deps).await;
-    refresh::doubt::ask_again(&deps).await.map(drop)
-}
-
-async fn look_ahead(deps: Arc<Deps>) -> Result<(), Refusal> {
-    refresh::ahead::look(&deps).await.map(drop)
-}
-
-async fn tell(deps: Arc<Deps>) -> Result<(), Refusal> {
-    notify::tell(&deps).await.map(drop)
-}
-
-async fn sweep_once(deps: Arc<Deps>) -> Result<(), Refusal> {
-    sweep::run(&deps).await.map(drop)
-}
-
-fn with<F, R>(deps: &Arc<Deps>, work: F) -> impl Fn() -> R + Send + 'static + use<F, R>
-where
-    F: Fn(Arc<Deps>) -> R + Send + 'static,
-{
-    let deps = Arc::clone(deps);
-    move || work(Arc::clone(&deps))
-}
-
-/// Works, waits, works again, until told to stop. Work under way is never cut off, and work that panics is begun anew at
-/// the next look: nobody else would notice that a worker is gone.
-async fn every<R>(
-    name: &'static str,
-    pause: Duration,
-    mut stopped: watch::Receiver<bool>,
-    work: impl Fn() -> R + Send,
-) where
-    R: Future<Output = Result<(), Refusal>> + Send + 'static,
-{
+/// Looks, waits, looks again, until told to stop; there is no pause while there is more. Work under way is never cut off, and
+/// work that panics is begun anew at the next look: nobody else would notice that a worker is gone.
+async fn every(worker: Worker, mut stopped: watch::Receiver<bool>) {
+    let name = worker.name;
     while !*stopped.borrow() {
         // In a set: whoever drops the workers stops this one, too.
         let mut look = JoinSet::new();
-        look.spawn(work());
+        look.spawn((worker.look)());
         match look.join_next().await {
+            Some(Ok(Ok(true))) => continue,
             Some(Ok(Err(refusal))) => {
                 tracing::warn!(worker = name, cause = %refusal, "{name} has to wait");
             }
             Some(Err(_)) => tracing::error!(worker = name, "{name} stopped unexpectedly and is begun anew"),
-            Some(Ok(Ok(()))) | None => {}
+            Some(Ok(Ok(false))) | None => {}
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(worker.pause) => {}
             changed = stopped.changed() => if changed.is_err() { return },
         }
     }
@@ -231,19 +234,24 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let work = {
             let (looks, twice) = (Arc::clone(&looks), Arc::clone(&twice));
-            move || {
+            move || -> Look {
                 let (looks, twice) = (Arc::clone(&looks), Arc::clone(&twice));
-                async move {
+                Box::pin(async move {
                     assert!(
                         looks.fetch_add(1, Ordering::SeqCst) > 0,
                         "the first look goes wrong"
                     );
                     twice.add_permits(1);
-                    Ok(())
-                }
+                    Ok(false)
+                })
             }
         };
-        let worker = tokio::spawn(every("test", Duration::from_millis(1), stopped, work));
+        let worker = Worker {
+            name: "test",
+            pause: Duration::from_millis(1),
+            look: Box::new(work),
+        };
+        let worker = tokio::spawn(every(worker, stopped));
         let again = tokio::time::timeout(Duration::from_secs(60), twice.acquire()).await;
         drop(again.expect("it never looked again").unwrap());
         stop.send(true).unwrap();

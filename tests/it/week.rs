@@ -14,9 +14,10 @@ use postern::{
     flows::{
         Refusal,
         actions::{Ask, Target},
-        audit, notify, refresh, sequence, sweep, upstream,
+        audit, upstream,
         vend::Vended,
     },
+    workers::periodic,
 };
 use serde_json::json;
 
@@ -75,20 +76,20 @@ impl Week {
         }
     }
 
-    /// What the workers do, once. Nothing of it may fail.
+    /// What the workers do, once: the looks of all that a process starts. Nothing of it may fail.
     async fn work(&self) {
         let deps = &self.world.deps;
-        sequence::round(deps).await.unwrap();
-        upstream::fan_out(deps).await.unwrap();
+        let mut due = deps.store.due().await.unwrap();
+        let is_renewing = !due.renewals(1).await.unwrap().is_empty();
+        drop(due);
+        for worker in periodic(deps) {
+            while worker.look().await.expect(worker.name) {}
+        }
+        // The one that is not in the list asks each provider in a task of its own; here all of them are waited for.
         upstream::drain(deps).await.unwrap();
-        refresh::spooled::drain(deps).await;
-        refresh::doubt::ask_again(deps).await.unwrap();
-        if refresh::ahead::look(deps).await.unwrap() > 0 {
+        if is_renewing {
             self.until_nobody_asks().await;
         }
-        notify::tell(deps).await.unwrap();
-        deps.store.renew_replica().await.unwrap();
-        sweep::run(deps).await.unwrap();
     }
 
     /// A look does not wait for the provider; the clock waits for it here.
