@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """Runs the independent verifier on the shared vectors and on damaged copies of them.
 
-    python3 tools/verify_audit_test.py        (POSTERN_LONG=1: every 7th bit of the export instead of every 911th)
+    python3 tools/verify_audit_test.py        (POSTERN_LONG=1: every bit of the export instead of every 97th)
 """
+import base64
+import copy
 import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import unittest
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 TOOLS = pathlib.Path(__file__).resolve().parent
 VECTORS = TOOLS.parent / "tests" / "vectors"
@@ -19,6 +24,12 @@ import verify_audit as audit  # noqa: E402
 EXPORT = (VECTORS / "audit_export.jsonl").read_bytes()
 KEY = audit.Key((VECTORS / "audit_export.vkey").read_text())
 KNOWN = json.loads((VECTORS / "audit.json").read_text())
+LINES = EXPORT.splitlines(keepends=True)
+# As an operator has them: the entries as bytes, and the key that signs (tests/vectors/audit.json says which).
+ENTRIES = [line[len(b'{"entry":'):line.rindex(b',"index":')] for line in LINES[1:-1]]
+SIGNER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
+# Above all entries, the header.
+ABOVE = 2
 
 
 def verify(export, kept=None):
@@ -29,6 +40,85 @@ def verify(export, kept=None):
 
 def names(verifier, line):
     return any(finding["at"].get("line") == line for finding in verifier.findings)
+
+
+def kinds(verifier):
+    return [finding["kind"] for finding in verifier.findings]
+
+
+def states():
+    """The verifier before each line, and where the line begins. It reads in one direction: what it was before a line is
+    the same for whatever is wrong in it or behind it."""
+    verifier, start = audit.Verifier(KEY), 0
+    for line in LINES:
+        yield start, verifier
+        verifier, start = going_on(verifier), start + len(line)
+        verifier.line += 1
+        verifier.one(line[:-1])
+
+
+def going_on(verifier):
+    """The same verifier, of which the first one knows nothing."""
+    other = copy.copy(verifier)
+    other.tree = copy.copy(verifier.tree)
+    other.tree.peaks = list(verifier.tree.peaks)
+    other.writers, other.findings = dict(verifier.writers), list(verifier.findings)
+    return other
+
+
+class UntilNamed:
+    """A file that ends once a line is named: what is behind it makes no difference any more."""
+
+    def __init__(self, raw, verifier, line):
+        self.source, self.verifier, self.line = io.BytesIO(raw), verifier, line
+
+    def readline(self, most):
+        return b"" if names(self.verifier, self.line) else self.source.readline(most)
+
+
+def chained(entries):
+    """What an operator writes who holds all the keys: each entry names the hash of its writer's one before. Members are
+    put in as they are; bytes take the place of the whole entry."""
+    heads, written = {}, []
+    for entry in entries:
+        if type(entry) is bytes:
+            written.append(entry)
+            continue
+        seq, prev = heads.get(entry["writer"], (0, bytes(32)))
+        raw = audit.canonical({**entry, "prev": prev.hex(), "writer_seq": seq + 1})
+        heads[entry["writer"]] = (seq + 1, audit.hashlib.sha256(raw).digest())
+        written.append(raw)
+    return written, heads
+
+
+def note_over(entries, heads):
+    """The checkpoint over these, signed."""
+    tree = audit.Tree()
+    for raw in entries:
+        tree.append(raw)
+    lines = [KEY.name, str(tree.size), base64.b64encode(tree.root()).decode()]
+    lines += [f"writer {name} {seq} {digest.hex()}" for name, (seq, digest) in sorted(heads.items())]
+    body = "".join(line + "\n" for line in lines)
+    blob = base64.b64encode(KEY.id + SIGNER.sign(body.encode())).decode()
+    return f"{body}\n\u2014 {KEY.name} {blob}\n"
+
+
+def export_of(entries, note):
+    lines = [LINES[0][:-1]]
+    lines += [b'{"entry":%b,"index":%d}' % (raw, index) for index, raw in enumerate(entries)]
+    lines.append(audit.canonical({"checkpoint": note}))
+    return b"".join(line + b"\n" for line in lines)
+
+
+def parsed():
+    return [json.loads(raw) for raw in ENTRIES]
+
+
+NOTE = json.loads(LINES[-1])["checkpoint"]
+
+
+def kept_at_the_end():
+    return audit.read_checkpoint(KEY.open(NOTE)[0])
 
 
 class KnownAnswers(unittest.TestCase):
@@ -56,37 +146,193 @@ class KnownAnswers(unittest.TestCase):
 
 
 class Damage(unittest.TestCase):
-    lines = EXPORT.splitlines(keepends=True)
-
     def test_flipped_bits_are_found_and_their_line_named(self):
-        step = 7 if os.environ.get("POSTERN_LONG") else 911
-        for bit in range(0, len(EXPORT) * 8, step):
-            flipped = bytearray(EXPORT)
-            flipped[bit // 8] ^= 1 << bit % 8
-            verifier = verify(bytes(flipped))
-            line = EXPORT.count(b"\n", 0, bit // 8) + 1
-            self.assertTrue(names(verifier, line), f"bit {bit}: {verifier.findings}")
+        step, bit = 1 if os.environ.get("POSTERN_LONG") else 97, 0
+        for line, (start, before) in enumerate(states(), 1):
+            rest = bytearray(EXPORT[start:])
+            while bit < (start + len(LINES[line - 1])) * 8:
+                at, mask = bit // 8 - start, 1 << bit % 8
+                rest[at] ^= mask
+                verifier = going_on(before)
+                verifier.read(UntilNamed(bytes(rest), verifier, line))
+                rest[at] ^= mask
+                self.assertTrue(names(verifier, line), f"bit {bit}: {verifier.findings}")
+                bit += step
+        self.assertGreaterEqual(bit, len(EXPORT) * 8)
 
     def test_deleted_swapped_and_doubled_lines_are_found_and_named(self):
-        for at in range(len(self.lines)):
-            gone = self.lines[:at] + self.lines[at + 1:]
+        for at in range(len(LINES)):
+            gone = LINES[:at] + LINES[at + 1:]
             self.assertTrue(names(verify(b"".join(gone)), at + 1), f"deleted {at + 1}")
-            twice = self.lines[:at + 1] + self.lines[at:]
+            twice = LINES[:at + 1] + LINES[at:]
             self.assertTrue(names(verify(b"".join(twice)), at + 2), f"doubled {at + 1}")
-            if at + 1 < len(self.lines):
-                swapped = self.lines[:at] + [self.lines[at + 1], self.lines[at]] + self.lines[at + 2:]
+            if at + 1 < len(LINES):
+                swapped = LINES[:at] + [LINES[at + 1], LINES[at]] + LINES[at + 2:]
                 self.assertTrue(names(verify(b"".join(swapped)), at + 1), f"swapped {at + 1}")
 
-    def test_truncation_is_found(self):
-        for size in range(0, len(EXPORT), 997):
-            self.assertIn("truncated", [finding["kind"] for finding in verify(EXPORT[:size]).findings])
+    def test_every_truncation_is_found_and_the_line_it_ends_in_named(self):
+        for line, (start, before) in enumerate(states(), 1):
+            for size in range(len(LINES[line - 1])):
+                verifier = going_on(before)
+                verifier.read(io.BytesIO(EXPORT[start:start + size]))
+                last = verifier.findings[-1]
+                self.assertEqual((last["kind"], names(verifier, line)), ("truncated", True), f"{start + size} bytes")
 
     def test_another_key_does_not_verify(self):
         other = audit.Key(KNOWN["vkey"])
         other.id = b"\0\0\0\0"
         verifier = audit.Verifier(other)
         verifier.read(io.BytesIO(EXPORT))
-        self.assertEqual([finding["kind"] for finding in verifier.findings], ["unsigned"])
+        self.assertEqual(kinds(verifier), ["unsigned"])
+
+
+class Forks(unittest.TestCase):
+    """What its own key signs, and what somebody kept who has seen another story."""
+
+    def forked(self, at):
+        entries = parsed()
+        entries[at]["reason"] = "another story"
+        written, heads = chained(entries)
+        return written, note_over(written, heads)
+
+    def test_an_export_written_and_signed_here_is_the_shared_one(self):
+        written, heads = chained(parsed())
+        self.assertEqual(export_of(written, note_over(written, heads)), EXPORT)
+
+    def test_a_fork_at_any_entry_is_found_by_whoever_kept_a_checkpoint_behind_it(self):
+        for at in range(len(ENTRIES)):
+            written, note = self.forked(at)
+            export = export_of(written, note)
+            # By itself it is a log like any other.
+            self.assertEqual(verify(export).findings, [], at)
+            self.assertEqual(kinds(verify(export, kept_at_the_end())), ["rewritten"], at)
+
+    def test_a_fork_behind_the_kept_checkpoint_contradicts_nobody(self):
+        kept = audit.read_checkpoint(KEY.open((VECTORS / "audit_export.kept").read_text(encoding="utf-8"))[0])
+        for at, found in [(kept["size"] - 1, ["rewritten"]), (kept["size"], [])]:
+            self.assertEqual(kinds(verify(export_of(*self.forked(at)), kept)), found, at)
+
+    def test_a_log_shorter_than_the_kept_checkpoint_is_found(self):
+        written, heads = chained(parsed()[:-1])
+        export = export_of(written, note_over(written, heads))
+        self.assertEqual(verify(export).findings, [])
+        self.assertEqual(kinds(verify(export, kept_at_the_end())), ["rewritten"])
+
+    def test_an_entry_spliced_in_from_a_fork_is_found_and_its_line_named(self):
+        for at in range(len(ENTRIES)):
+            spliced = list(ENTRIES)
+            spliced[at] = self.forked(at)[0][at]
+            verifier = verify(export_of(spliced, NOTE))
+            self.assertTrue(names(verifier, at + ABOVE) and "wrong_root" in kinds(verifier), verifier.findings)
+
+    def test_the_end_of_a_fork_behind_an_honest_beginning_is_found_and_the_seam_named(self):
+        for at in range(len(ENTRIES)):
+            written, note = self.forked(at)
+            # The seam is behind the entry that tells the two stories apart, in its writer's chain.
+            verifier = verify(export_of(ENTRIES[:at + 1] + written[at + 1:], note))
+            self.assertTrue(names(verifier, at + ABOVE) and "wrong_root" in kinds(verifier), verifier.findings)
+
+    def test_the_checkpoint_of_a_fork_under_the_honest_entries_is_found(self):
+        for at in range(len(ENTRIES)):
+            verifier = verify(export_of(ENTRIES, self.forked(at)[1]))
+            self.assertTrue({"wrong_root", "writer_head"} <= set(kinds(verifier)), verifier.findings)
+
+
+# No entry has these, for they are replaced when one is made: whoever shows the log shows one visible line.
+HOSTILE = [
+    "\0", "a\0b", "\x1b[2J\x1b[31mred", "\u202etxt.exe\u2066", "\u200b\ufeff", "line\nbreak\r\n", "\x85\x9b31m",
+    "\u2028", "\U000e0041", "soft\xadhyphen", "x" * 100_000, "日" * 43,
+]
+# Odd, and nothing else.
+ODD = ["", "\",\"outcome\":\"allow", "\\u0000", "\\u{202e}", "e\u0301", "日本", "\U0001f600", "<script>", "x" * 128]
+
+
+def place(name, text):
+    """Puts a text into a member, which may lie within another one."""
+    def put(entry):
+        if name == "on_behalf":
+            entry["on_behalf"] = [text] * 16
+        elif name == "approvals":
+            entry["approvals"] = [{"id": text}]
+        elif "." in name:
+            outer, inner = name.split(".")
+            entry[outer] = {**(entry[outer] or {}), inner: text}
+        else:
+            entry[name] = text
+    return put
+
+
+TEXTS = ["context_digest", "correlation", "outcome", "reason", "tool", "on_behalf", "policy.digest", "policy.id",
+         "policy.version", "decision.iss", "decision.jti"]
+
+
+class HostileText(unittest.TestCase):
+    """An operator with the key writes what Postern never would, and signs it."""
+
+    # A release, which has every member.
+    at = next(at for at, raw in enumerate(ENTRIES) if b'"type":"release"' in raw)
+
+    def signed(self, change):
+        entries = parsed()
+        change(entries[self.at])
+        return self.signed_over(entries)
+
+    def signed_raw(self, raw):
+        entries = parsed()
+        entries[self.at] = raw
+        return self.signed_over(entries)
+
+    def signed_over(self, entries):
+        written, heads = chained(entries)
+        return export_of(written, note_over(written, heads))
+
+    def refused(self, export, why):
+        verifier = audit.Verifier(KEY)
+        verifier.read(UntilNamed(export, verifier, self.at + ABOVE))
+        named = [finding["kind"] for finding in verifier.findings if finding["at"].get("line") == self.at + ABOVE]
+        self.assertTrue({"bad_entry", "bad_line"} & set(named), f"{why}: {verifier.findings}")
+        return verifier
+
+    def test_hidden_text_in_any_member_is_refused_and_named(self):
+        members = set(audit.ENTRY) - {"decision", "policy", "prev", "writer_seq", "writer"}
+        members |= set(TEXTS) | {"decision.outcome", "decision.sha256"}
+        for name in sorted(members):
+            for text in HOSTILE:
+                # A URL may be longer than other text.
+                if not (name == "decision.iss" and text == HOSTILE[-1]):
+                    self.refused(self.signed(place(name, text)), f"{name} {text[:20]!r}")
+
+    def test_hidden_text_as_a_writers_name_is_refused(self):
+        for text in HOSTILE:
+            export = self.signed(place("writer", text))
+            self.refused(export, repr(text[:20]))
+
+    def test_odd_text_is_text(self):
+        for name in TEXTS:
+            for text in ODD:
+                self.assertEqual(verify(self.signed(place(name, text))).findings, [], f"{name} {text!r}")
+
+    def test_bytes_that_are_no_canonical_text_are_refused_and_named(self):
+        raw = ENTRIES[self.at]
+        null = b'"reason":null'
+        self.assertIn(null, raw)
+        for text in [b'"a\xff\xfe\x00\x80b"', b'"\xc0\xaf"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\u0061"',
+                     b'"a\tb"', b"'a'", b'"a","reason":"b"', b"NaN", b"1e3", b"[" * 20_000, b'"a" ', b'{"a":1}']:
+            self.refused(self.signed_raw(raw.replace(null, b'"reason":' + text)), text[:20])
+
+    def test_a_line_longer_than_any_is_refused_and_not_kept(self):
+        verifier = self.refused(self.signed(place("tool", "x" * (1 << 20))), "1 MB")
+        self.assertIn("bad_line", kinds(verifier))
+
+    def test_what_is_said_of_it_is_one_visible_line_each(self):
+        for text in HOSTILE[:-2]:
+            with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+                file.write(self.signed(place("tool", text)))
+                file.flush()
+                command = [sys.executable, TOOLS / "verify_audit.py", file.name, VECTORS / "audit_export.vkey"]
+                done = subprocess.run(command, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1)
+            self.assertTrue(all(line.isprintable() for line in done.stdout.split("\n")), repr(done.stdout))
 
 
 class CommandLine(unittest.TestCase):
