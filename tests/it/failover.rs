@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,9 +13,10 @@ use std::{
 
 use postern::{
     app::ready::Prober,
+    dev::acme_mail,
     domain::{GrantId, connector::Category, grant::GrantState},
     flows::{
-        Deps, Refusal, audit, sequence,
+        Deps, Refusal, apply, audit, delegate, sequence,
         vend::{self, Vended},
     },
     workers::Workers,
@@ -22,7 +24,10 @@ use postern::{
 use serde_json::json;
 use tokio::{sync::RwLock, task::JoinSet};
 
-use super::harness::{World, cluster::Cluster, fetch, token};
+use super::{
+    harness::{ISSUER, World, cluster::Cluster, fetch, token},
+    shared::loopback,
+};
 
 /// What the callers saw.
 #[derive(Default)]
@@ -49,6 +54,69 @@ impl Seen {
     fn is_ready(&self) -> Option<bool> {
         self.ready.lock().unwrap().last().copied()
     }
+}
+
+/// A Postern over the cluster, and an Acme Mail that takes each refresh token once: a renewal that is lost stays lost, and no
+/// grace heals it unseen. Narrowing needs a grace, so the tokens that leave are raw ones.
+async fn strict(cluster: &Cluster) -> World {
+    let world = World::on(cluster.location()).await;
+    let (listener, acme) = loopback::listen().await;
+    let provider = loopback::acme(&acme, Arc::clone(&world.clock) as _, ISSUER, &[STRICT])
+        .with_rotation_grace(Duration::ZERO);
+    tokio::spawn(loopback::serve(listener, provider.router()));
+    let world = World {
+        connector: STRICT.parse().unwrap(),
+        acme: acme.clone(),
+        ..world
+    };
+    let world = world.restarted_after(|dir| write_connector(dir, &acme)).await;
+    let rule = r#"@modes("execute,raw") permit (principal, action, resource);"#;
+    let document = toml::to_string(&json!({
+        "connector": {STRICT: {"client_id": acme_mail::DEMO_CLIENT_ID}},
+        "policies": {"org": [rule], "agent": [rule]},
+    }))
+    .unwrap();
+    apply::apply(&world.deps, world.org, "test".to_owned(), &document)
+        .await
+        .unwrap();
+    world
+}
+
+/// What Postern is told of that Acme Mail, in a replica's directory.
+fn write_connector(dir: &Path, acme: &str) {
+    let mut text = include_str!("../../connectors/acme-mail.toml").to_owned();
+    for (before, after) in [
+        ("id = \"acme-mail\"", format!("id = \"{STRICT}\"")),
+        ("old_refresh_valid_s = 60", "old_refresh_valid_s = 0".to_owned()),
+        (
+            "how = \"refresh_scope\"\nproof = \"returned_scope\"",
+            "how = \"none\"".to_owned(),
+        ),
+        ("{origin}", acme.to_owned()),
+        ("{authority}", acme.trim_start_matches("http://").to_owned()),
+    ] {
+        assert!(text.contains(before), "{before}");
+        text = text.replace(before, &after);
+    }
+    std::fs::create_dir(dir.join("connectors")).unwrap();
+    std::fs::write(dir.join("connectors").join(format!("{STRICT}.toml")), text).unwrap();
+}
+
+/// Ada connects it and lets the agent do both, and have her token as it is.
+async fn connect(world: &World) -> GrantId {
+    let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+    let ask = delegate::Ask {
+        agent: world.agent.agent,
+        grant,
+        categories: [Category::Read, Category::Write].into(),
+        tools: [].into(),
+        raw: true,
+        expires_at: None,
+    };
+    delegate::make(&world.deps, world.org, world.ada, ask)
+        .await
+        .unwrap();
+    grant
 }
 
 /// One caller that asks again and again, for calls and for tokens, and takes nothing but an outage for an excuse.
@@ -83,8 +151,68 @@ async fn call(world: Arc<World>, deps: Arc<Deps>, grant: GrantId, seen: Arc<Seen
 /// The provider lets the access tokens expire.
 async fn expire(world: &World, seen: &Seen) {
     let _nobody_calls = seen.calling.write().await;
+    expire_between_calls(world).await;
+}
+
+async fn expire_between_calls(world: &World) {
     let url = format!("{}/admin/expire", world.acme);
     fetch("POST", &url, Some(json!({"account": "ada@acme.example"}))).await;
+}
+
+/// The provider renews a token, which spends the one before it, and takes its time to say so. Returns before it does.
+async fn renewed_and_not_told_yet(world: &World, seen: &Seen) {
+    let nobody_calls = seen.calling.write().await;
+    let asked = world.seen("token").await.len();
+    let delay_ms = u64::try_from(SILENCE.as_millis()).unwrap();
+    world
+        .fault(json!({"next": "token", "after": true, "delay_ms": delay_ms}))
+        .await;
+    expire_between_calls(world).await;
+    drop(nobody_calls);
+    world.until_seen("token", asked + 1).await;
+}
+
+/// Waits until the provider has told: whoever it told has no database.
+async fn until_told(world: &World) {
+    let began = Instant::now();
+    while world
+        .seen("token")
+        .await
+        .iter()
+        .any(|request| request["status"].is_null())
+    {
+        assert!(began.elapsed() < SILENCE * 4, "the provider never answered");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How often the provider renewed the grant's tokens.
+async fn renewals(world: &World) -> u64 {
+    let requests = world.seen("token").await;
+    let renewed = requests.iter().filter(|request| {
+        request["grant_type"] == "refresh_token" && request["issued_refresh_sha256"].is_string()
+    });
+    u64::try_from(renewed.count()).unwrap()
+}
+
+/// Waits until the database holds every generation that the provider gave. An answer that found no database for long enough
+/// is in the spool by then, and is entered soon after there is one.
+async fn until_all_is_entered(world: &World, seen: &Seen, grant: GrantId, first: u64) {
+    // So nobody has a token renewed meanwhile.
+    let _nobody_calls = seen.calling.write().await;
+    let began = Instant::now();
+    loop {
+        let given = first + renewals(world).await;
+        let held = world.grant(grant).await;
+        if held.generation == given {
+            return;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(90),
+            "generation {given} was given, and the grant is {held:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Time goes on, whatever anybody waits for.
@@ -126,9 +254,12 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_killed_under_load_takes_nothing_with_it() {
     let cluster = Cluster::start().await;
-    let world = Arc::new(World::on(cluster.location()).await);
-    let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
-    let replicas = [Arc::clone(&world.deps), world.replica().await.unwrap()];
+    let world = Arc::new(strict(&cluster).await);
+    let grant = connect(&world).await;
+    let first = world.grant(grant).await.generation;
+    let other = world.data_dir();
+    write_connector(&other, &world.acme);
+    let replicas = [Arc::clone(&world.deps), world.replica_in(&other).await.unwrap()];
     let workers: Vec<Workers> = replicas.iter().map(Workers::start).collect();
     let seen = Arc::new(Seen::default());
     let mut tasks = JoinSet::new();
@@ -144,12 +275,14 @@ async fn a_primary_killed_under_load_takes_nothing_with_it() {
     })
     .await;
 
-    let generation = world.grant(grant).await.generation;
-    assert!(generation > 1, "nothing was renewed before the failover");
-    // In the middle of a renewal.
-    expire(&world, &seen).await;
+    assert!(
+        world.grant(grant).await.generation > first,
+        "nothing was renewed before the failover"
+    );
+    renewed_and_not_told_yet(&world, &seen).await;
     cluster.kill_primary();
     until("not ready", || seen.is_ready() == Some(false)).await;
+    until_told(&world).await;
     // The address moves on before there is a primary: whoever connects finds a database that only reads.
     cluster.switch();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -162,6 +295,7 @@ async fn a_primary_killed_under_load_takes_nothing_with_it() {
         recovered.as_millis(),
         released.as_millis()
     );
+    until_all_is_entered(&world, &seen, grant, first).await;
     seen.stop.store(true, Ordering::SeqCst);
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
@@ -171,24 +305,21 @@ async fn a_primary_killed_under_load_takes_nothing_with_it() {
         seen.refused.load(Ordering::SeqCst) > 0,
         "nobody noticed the failover"
     );
-    nothing_was_lost(&world, &cluster, &seen, grant, generation).await;
+    nothing_was_lost(&world, &cluster, &seen, grant, first).await;
     for workers in workers {
         workers.stop().await;
     }
 }
 
-async fn nothing_was_lost(world: &World, cluster: &Cluster, seen: &Seen, grant: GrantId, generation: u64) {
-    // No generation: what anybody had seen is there, and so is a refresh token that works.
+async fn nothing_was_lost(world: &World, cluster: &Cluster, seen: &Seen, grant: GrantId, first: u64) {
+    // No generation: all that the provider gave are there, and the last refresh token, which works once, works.
     let held = world.grant(grant).await;
     assert_eq!(held.state, GrantState::Active);
-    assert!(
-        held.generation >= generation,
-        "{} < {generation}",
-        held.generation
-    );
+    assert_eq!(held.generation, first + renewals(world).await);
     expire(world, seen).await;
     world.vend(world.read(grant)).await.unwrap();
-    assert!(world.grant(grant).await.generation > held.generation);
+    assert_eq!(world.grant(grant).await.generation, held.generation + 1);
+    assert_eq!(held.generation + 1, first + renewals(world).await);
     let refused: Vec<_> = world
         .seen("token")
         .await
@@ -229,3 +360,8 @@ async fn nothing_was_lost(world: &World, cluster: &Cluster, seen: &Seen, grant: 
     sequence::run(&world.deps, world.org).await.unwrap();
     audit::checkpoint(&world.deps, world.org).await.unwrap();
 }
+
+/// The connector's id.
+const STRICT: &str = "acme-other";
+/// How long the provider is silent after the renewal in which the primary dies: long enough to kill it.
+const SILENCE: Duration = Duration::from_secs(4);

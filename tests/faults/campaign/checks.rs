@@ -1,4 +1,5 @@
-//! The invariants, asked from the outside: what agents heard, what Acme Mail saw, what the exported log says.
+//! The invariants, asked from the outside: what agents heard, what Acme Mail saw, what the exported log says. I1 to I6, I12 and
+//! I15 are here, I7 and I8 in `secrets.rs`; I16, a week with nobody there, runs on a virtual clock in `tests/it/week.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     deployment::Deployment,
     faults::Fault,
-    load::{Asked, Want, asked, subject},
+    load::{Asked, Try, Want, asked, subject},
     log::Log,
 };
 
@@ -21,6 +22,10 @@ pub(crate) struct Round<'r> {
     pub(crate) struck: Instant,
     /// When its healing began.
     pub(crate) healing: Instant,
+    /// How long it was until everybody was served again.
+    pub(crate) out: Duration,
+    /// What Acme Mail had been asked last before the round.
+    pub(crate) since: u64,
     pub(crate) asked: &'r [Asked],
     /// The grant that was ended, and when that was answered.
     pub(crate) revoked: (&'r str, Instant),
@@ -75,6 +80,31 @@ async fn requests(deployment: &Deployment) -> Vec<Value> {
     }
 }
 
+/// The number of the latest request that Acme Mail has seen.
+pub(crate) async fn latest_request(deployment: &Deployment) -> u64 {
+    let requests = requests(deployment).await;
+    requests
+        .last()
+        .map_or(0, |latest| latest["seq"].as_u64().unwrap())
+}
+
+/// The refresh tokens that bought an account new ones, in requests after this one, and how often each did.
+fn spent(requests: &[Value], account: &str, since: u64) -> BTreeMap<String, usize> {
+    let mut spent = BTreeMap::new();
+    let bought = requests.iter().filter(|seen| {
+        seen["kind"] == "token"
+            && seen["account"] == account
+            && seen["issued_refresh_sha256"].is_string()
+            && seen["grant_type"] == "refresh_token"
+            && seen["seq"].as_u64() > Some(since)
+    });
+    for seen in bought {
+        let token = seen["token_sha256"].as_str().unwrap().to_owned();
+        *spent.entry(token).or_default() += 1;
+    }
+    spent
+}
+
 /// How often an account's tokens were renewed.
 async fn renewals(deployment: &Deployment, account: &str) -> usize {
     let is_one = |seen: &&Value| {
@@ -101,7 +131,7 @@ impl Round<'_> {
         };
         let before = tries().filter(|(_, tried)| tried.released() && tried.over < self.struck);
         let after = tries().filter(|(_, tried)| tried.released() && tried.sent > self.healing);
-        let forbidden = |want| self.fault.forbids(&self.deployment.store, want);
+        let forbidden = |want| self.fault.forbids(want);
         let is_forbidden = tries().any(|(want, _)| forbidden(want).is_some());
         let meanwhile = tries().filter(|(want, tried)| {
             forbidden(*want)
@@ -117,7 +147,7 @@ impl Round<'_> {
     /// I12: while it lasts, nothing is released that must not be.
     pub(crate) fn nothing_was_released_while_broken(&self) -> Result<(), String> {
         for one in self.asked {
-            let Some(margin) = self.fault.forbids(&self.deployment.store, one.want) else {
+            let Some(margin) = self.fault.forbids(one.want) else {
                 continue;
             };
             for tried in &one.tries {
@@ -147,7 +177,7 @@ impl Round<'_> {
             if released > 0 && !is_release {
                 return Err(format!("I6: the entry is no release: {one:?} {entry:?}"));
             }
-            let answered = one.released() && one.want == Want::Send;
+            let answered = one.want == Want::Send && one.tries.iter().any(Try::done);
             if answered && letters != 1 {
                 return Err(format!("I15: released, and {letters} letters: {one:?}"));
             }
@@ -237,6 +267,46 @@ impl Round<'_> {
             .find(unknown)
             .map_or(Ok(()), |seen| Err(format!("I3: {seen}")))
     }
+
+    /// I3: the database holds every generation that the provider gave. Its grace heals what was lost; so where no answer can be
+    /// lost, no refresh token was sent twice either.
+    pub(crate) async fn no_generation_was_lost(&self) -> Result<(), String> {
+        let others = self
+            .deployment
+            .everybody()
+            .into_iter()
+            .filter(|who| *who != REVOKED);
+        for (tenant, person) in others {
+            let account = self.deployment.tenants[tenant].people[person].account;
+            let (grant, first) = self.deployment.connected(tenant, person);
+            let begun = Instant::now();
+            loop {
+                // In this order: what is given in between is for the next look.
+                let given = spent(&requests(self.deployment).await, account, 0).len();
+                let held = self.deployment.generation(&grant).await;
+                if held - first >= i64::try_from(given).unwrap() {
+                    break;
+                }
+                if begun.elapsed() > ASKED_AGAIN_WITHIN {
+                    return Err(format!(
+                        "I3: {account} was given {given} generations after {first} and is at {held}"
+                    ));
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            // Whoever waits for a database loses its lease in the end, and another one asks.
+            let is_long = self.fault.breaks_the_store() && self.out > LEASES_LAST;
+            let twice = spent(&self.seen.requests, account, self.since)
+                .into_iter()
+                .find(|(_, times)| *times > 1);
+            if let Some((token, times)) = twice.filter(|_| !is_long && !self.fault.may_lose_answers()) {
+                return Err(format!(
+                    "I3: the answer for {account} was lost: asked {times} times with {token}"
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// I4: an expired token, twelve callers at all replicas, one request to renew it, and everybody is served (I3).
@@ -248,9 +318,7 @@ pub(crate) async fn one_renewal_serves_all(
     let account = deployment.tenants[0].people[0].account;
     for again in [true, false] {
         let before = renewals(deployment, account).await;
-        deployment
-            .acme("POST", "/admin/expire", Some(json!({"account": account})))
-            .await;
+        deployment.expire(who.0, who.1).await;
         let mut calls = tokio::task::JoinSet::new();
         for number in 0..12 {
             let mut one = asked(deployment, who, Want::List, numbers());
@@ -356,6 +424,10 @@ pub(crate) async fn tenants_are_apart(deployment: &Deployment, logs: &[Log; 2]) 
 /// Whose grant is ended in every round: (tenant, person).
 pub(crate) const REVOKED: (usize, usize) = (0, 1);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Less than a lease that nobody renews, and than an answer takes from the spool into the database.
+const LEASES_LAST: Duration = Duration::from_secs(7);
+/// How long after a fault an answer may still have to be asked for again: a lease has to end first.
+const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long after a fault what the database could not take may still have to be written. A try that began during the fault may
 /// take ten seconds to fail, and the one after it some more.

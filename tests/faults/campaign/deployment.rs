@@ -21,7 +21,9 @@ use postern::{
 };
 use postern_kms::local::create_key_file;
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions,
+};
 
 use crate::{
     browser,
@@ -49,7 +51,8 @@ pub(crate) struct Deployment {
     pub(crate) acme: SocketAddr,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) tenants: [Tenant; 2],
-    grants: Mutex<BTreeMap<(usize, usize), String>>,
+    /// What somebody connected last, and the generation that it had then.
+    grants: Mutex<BTreeMap<(usize, usize), (String, i64)>>,
     /// Who keeps SQLite's one writer from everybody else, while that is the fault.
     pub(crate) held: tokio::sync::Mutex<Option<SqliteConnection>>,
 }
@@ -139,12 +142,47 @@ impl Deployment {
         let login = link["url"].as_str().unwrap();
         browser::connect(login, &postern, &acme, who.account).await;
         let grant = self.living_grant(tenant, person).await.unwrap();
-        self.grants.lock().unwrap().insert((tenant, person), grant);
+        let generation = self.generation(&grant).await;
+        let connected = (grant, generation);
+        self.grants.lock().unwrap().insert((tenant, person), connected);
     }
 
     /// The grant that somebody connected last.
     pub(crate) fn grant_of(&self, tenant: usize, person: usize) -> String {
+        self.connected(tenant, person).0
+    }
+
+    /// The same, and the generation that it was connected with.
+    pub(crate) fn connected(&self, tenant: usize, person: usize) -> (String, i64) {
         self.grants.lock().unwrap()[&(tenant, person)].clone()
+    }
+
+    /// The generation that a grant has in the database.
+    pub(crate) async fn generation(&self, grant: &str) -> i64 {
+        let sql = format!("SELECT generation FROM grants WHERE id = '{grant}'");
+        match &self.store {
+            Store::Postgres(server) => server.number(&sql).await,
+            Store::Sqlite(path) => {
+                let mut connection = SqliteConnectOptions::new()
+                    .filename(path)
+                    .connect()
+                    .await
+                    .unwrap();
+                let number = sqlx::query_scalar(AssertSqlSafe(sql.as_str()))
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+                connection.close().await.unwrap();
+                number
+            }
+        }
+    }
+
+    /// Acme Mail lets somebody's access tokens expire.
+    pub(crate) async fn expire(&self, tenant: usize, person: usize) {
+        let account = self.tenants[tenant].people[person].account;
+        self.acme("POST", "/admin/expire", Some(json!({"account": account})))
+            .await;
     }
 
     /// A request of an org's admin to the first replica.
@@ -197,10 +235,6 @@ impl Deployment {
         match &self.store {
             Store::Postgres(server) => server.raw_sql(sql).await,
             Store::Sqlite(path) => {
-                use sqlx::{
-                    AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions,
-                };
-
                 let options = SqliteConnectOptions::new().filename(path);
                 let mut connection = options.connect().await.unwrap();
                 sqlx::raw_sql(AssertSqlSafe(sql))

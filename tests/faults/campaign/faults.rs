@@ -34,9 +34,8 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All that can befall a deployment.
-    pub(crate) fn all() -> Vec<Self> {
-        vec![
-            Self::DatabaseGone,
+    pub(crate) fn all(store: &Store) -> Vec<Self> {
+        let mut all = vec![
             Self::DatabaseSilent,
             Self::DiskFull,
             Self::KeyServiceDown,
@@ -47,7 +46,12 @@ impl Fault {
             Self::ReplicaKilled,
             Self::ReplicaStopped,
             Self::ClientsHangUp,
-        ]
+        ];
+        // A file that was moved away is still there for whoever has it open: SQLite's database does not go while it runs.
+        if let Store::Postgres(_) = store {
+            all.push(Self::DatabaseGone);
+        }
+        all
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -78,12 +82,10 @@ impl Fault {
     }
 
     /// From when on nothing of this kind may be released while it lasts; `None` if it may.
-    pub(crate) fn forbids(self, store: &Store, want: Want) -> Option<Duration> {
+    pub(crate) fn forbids(self, want: Want) -> Option<Duration> {
         let at_once = Some(Duration::from_millis(200));
         match self {
-            // A file that was moved away is still there for whoever has it open.
-            Self::DatabaseGone => matches!(store, Store::Postgres(_)).then_some(Duration::from_millis(200)),
-            Self::DatabaseSilent | Self::DiskFull => at_once,
+            Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull => at_once,
             Self::KeyServiceDown => Some(Duration::from_millis(5200)),
             Self::ProviderDown | Self::ProviderSilent => at_once.filter(|_| want != Want::Token),
             Self::ClockAhead
@@ -98,7 +100,7 @@ impl Fault {
     pub(crate) fn obstacle(self, store: &Store) -> Option<&'static str> {
         let is_server = matches!(store, Store::Postgres(_));
         match self {
-            Self::DatabaseGone => is_server.then_some("store"),
+            Self::DatabaseGone => Some("store"),
             Self::KeyServiceDown => Some("keys"),
             Self::ClockAhead | Self::ClockBehind => is_server.then_some("clock"),
             _ => None,
@@ -123,6 +125,25 @@ impl Fault {
         matches!(self, Self::ReplicaKilled)
     }
 
+    /// Whether tokens have to be renewed just when it strikes. A provider that is away itself would only be left alone for a
+    /// while after it.
+    pub(crate) fn strikes_renewals(self) -> bool {
+        !matches!(self, Self::ProviderDown | Self::ProviderSilent)
+    }
+
+    /// Whether a provider's answer can be lost, so that it has to be asked for again: it does not arrive, whoever has it dies or
+    /// stands still, or neither the database nor the spool can take it.
+    pub(crate) fn may_lose_answers(self) -> bool {
+        matches!(
+            self,
+            Self::ProviderDown
+                | Self::ProviderSilent
+                | Self::ReplicaKilled
+                | Self::ReplicaStopped
+                | Self::DiskFull
+        )
+    }
+
     /// Whether nothing can be written while it lasts.
     pub(crate) fn breaks_the_store(self) -> bool {
         matches!(self, Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull)
@@ -130,9 +151,10 @@ impl Fault {
 
     pub(crate) async fn strike(self, whole: &Deployment, load: &Load) {
         match (self, &whole.store) {
-            (Self::DatabaseGone, Store::Postgres(server)) => server.crash(),
-            (Self::DatabaseGone, Store::Sqlite(path)) => {
-                std::fs::rename(path, path.with_extension("gone")).unwrap()
+            (Self::DatabaseGone, store) => {
+                if let Store::Postgres(server) = store {
+                    server.crash();
+                }
             }
             (Self::DatabaseSilent, Store::Postgres(server)) => server.signal(Signal::STOP),
             (Self::DatabaseSilent, Store::Sqlite(path)) => {
@@ -163,9 +185,10 @@ impl Fault {
 
     pub(crate) async fn heal(self, whole: &Deployment, load: &Load) {
         match (self, &whole.store) {
-            (Self::DatabaseGone, Store::Postgres(server)) => server.start_again(),
-            (Self::DatabaseGone, Store::Sqlite(path)) => {
-                std::fs::rename(path.with_extension("gone"), path).unwrap()
+            (Self::DatabaseGone, store) => {
+                if let Store::Postgres(server) = store {
+                    server.start_again();
+                }
             }
             (Self::DatabaseSilent, Store::Postgres(server)) => server.signal(Signal::CONT),
             (Self::DatabaseSilent, Store::Sqlite(_)) => {

@@ -50,11 +50,18 @@ pub(crate) struct Try {
     pub(crate) status: Option<u16>,
     pub(crate) code: String,
     pub(crate) entry: Option<String>,
+    /// What the provider said to Postern's call, if that was heard.
+    provider: Option<u64>,
 }
 
 impl Try {
     pub(crate) fn released(&self) -> bool {
         self.status == Some(200)
+    }
+
+    /// Whether the provider did what was released: it may have called the token dead when no time was left to renew it.
+    pub(crate) fn done(&self) -> bool {
+        self.released() && self.provider.is_some_and(|status| status < 300)
     }
 
     /// Whether asking again would say the same.
@@ -112,6 +119,7 @@ impl Asked {
             status,
             code: text("code").unwrap_or_default(),
             entry: text("entry_id"),
+            provider: body["status"].as_u64(),
         });
     }
 }

@@ -1,5 +1,5 @@
 //! The fault campaign: `postern serve` processes under load. Each dependency is broken in turn and mended again, nothing
-//! is started anew that did not die, and then the invariants are asked from the outside.
+//! is started anew that did not die, and then the invariants are asked from the outside (`checks.rs` says which).
 //!
 //! Twenty minutes with `POSTERN_LONG=1`, in an order of its own each time; without, every fault once. The seed is printed,
 //! `POSTERN_FAULTS_SEED` sets it. Needs PostgreSQL, Python and libfaketime, and no failpoints: what runs is what is shipped.

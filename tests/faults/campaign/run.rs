@@ -36,7 +36,7 @@ pub(crate) async fn campaign(title: &str, postgres: Option<Postgres>, replicas: 
     let mut rows = Vec::new();
     let mut memory = None;
     'all: loop {
-        let mut faults = Fault::all();
+        let mut faults = Fault::all(&campaign.deployment.store);
         campaign.dice.shuffle(&mut faults);
         for fault in faults {
             let row = campaign.round(fault).await;
@@ -63,10 +63,6 @@ pub(crate) async fn campaign(title: &str, postgres: Option<Postgres>, replicas: 
         grown < MEMORY_KIB,
         "memory grew by {grown} KiB after the first round of all faults"
     );
-    let mut number = campaign.numbers();
-    secrets::sealed_values_open_only_at_home(&campaign.deployment, &mut number)
-        .await
-        .unwrap();
 }
 
 struct Campaign {
@@ -78,9 +74,13 @@ struct Campaign {
 impl Campaign {
     async fn round(&mut self, fault: Fault) -> Row {
         let deployment = Arc::clone(&self.deployment);
+        let since = checks::latest_request(&deployment).await;
         let load = Load::start(&deployment, &self.numbers, &mut self.dice);
         tokio::time::sleep(CALM).await;
 
+        if fault.strikes_renewals() {
+            self.begin_renewals().await;
+        }
         fault.strike(&deployment, &load).await;
         let struck = Instant::now();
         tokio::time::sleep(fault.lasts() / 2).await;
@@ -137,6 +137,8 @@ impl Campaign {
             fault,
             struck,
             healing,
+            out: healing.duration_since(struck) + row.recovered,
+            since,
             asked: &asked,
             revoked: (&grant, revoked_at),
             logs: &logs,
@@ -148,10 +150,22 @@ impl Campaign {
         row.check(round.the_provider_did_no_more_than_was_released());
         row.check(round.nothing_follows_a_revocation());
         row.check(round.no_rotation_was_lost());
+        row.check(round.no_generation_was_lost().await);
         row.check(checks::tenants_are_apart(&deployment, &logs).await);
         row.check(secrets::nothing_is_in_the_clear(&deployment));
         deployment.connect(REVOKED.0, REVOKED.1).await;
+        row.check(secrets::sealed_values_open_only_at_home(&deployment, &mut self.numbers()).await);
         row
+    }
+
+    /// Whoever calls next finds that a token has to be renewed. At most once in a round under load: a provider that calls a
+    /// token dead which it gave a moment ago ends the grant, and rightly so.
+    async fn begin_renewals(&mut self) {
+        let everybody = self.deployment.everybody();
+        for (tenant, person) in everybody.into_iter().filter(|who| *who != REVOKED) {
+            self.deployment.expire(tenant, person).await;
+        }
+        tokio::time::sleep(Duration::from_millis(self.dice.below(60))).await;
     }
 
     /// Asks for the end of a grant; when that was done, if it was.
