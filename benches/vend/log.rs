@@ -24,15 +24,13 @@ pub(crate) fn measure(
     runtime: &tokio::runtime::Runtime,
 ) -> Done<()> {
     let time = Duration::from_millis(if short() { 1_500 } else { 15_000 });
-    let two: Vec<_> = served.tenants.iter().take(2).collect();
-    let two = two
+    let two: load::Requests = served
+        .tenants
         .iter()
+        .take(2)
         .map(|one| served.request("/v1/vend", one))
-        .collect::<Vec<_>>();
-    for (who, requests) in [
-        ("all orgs", served.requests("/v1/vend")),
-        ("two orgs", two.into()),
-    ] {
+        .collect();
+    for (who, requests) in [("all orgs", served.requests("/v1/vend")), ("two orgs", two)] {
         machine.look(served.world.dir.path())?;
         let watching = runtime.spawn(watch(served.world.location.clone(), time));
         load::run(&served.address, requests, 64, time)?;

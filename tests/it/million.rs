@@ -11,32 +11,19 @@ use std::{
 };
 
 use postern::{
-    dev::acme_mail::DEMO_CLIENT_ID,
-    domain::{
-        GrantId,
-        clock::Time,
-        connector::Category,
-        principal::{KeyKind, Principal},
-    },
+    domain::{clock::Time, connector::Category},
     flows::{
         Deps, Refusal,
         actions::{Ask, Caller},
-        apply, authenticate,
-        choices::Choice,
-        connect::{
-            begin,
-            confirm::{self, Confirmed},
-        },
-        found, revoke, upstream, vend,
+        revoke, upstream, vend,
     },
-    policy::demo,
     store::{Location, Selector},
     workers::Workers,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::harness::{Journey, World, database, ending};
+use super::harness::{World, database, ending};
 
 fn many() -> u64 {
     let asked = std::env::var("POSTERN_TEST_GRANTS");
@@ -133,41 +120,6 @@ async fn ending_very_many_grants_takes_as_long_as_ending_a_few_on_postgres() {
     costs_the_same(true).await;
 }
 
-/// Another org of the deployment: its agent, and a grant that this agent may read with.
-async fn neighbour(world: &World) -> (Caller, GrantId) {
-    let founded = found::found(&world.deps, "Other", "eve@other.example")
-        .await
-        .unwrap();
-    let document = toml::to_string(&json!({
-        "agent": [{"name": "Mail Assistant"}],
-        "connector": {"acme-mail": {"client_id": DEMO_CLIENT_ID}},
-        "policies": {"org": [demo::ORG], "agent": [demo::AGENT]},
-    }))
-    .unwrap();
-    let applied = apply::apply(&world.deps, founded.org, "test".to_owned(), &document)
-        .await
-        .unwrap();
-    let by = authenticate::by_key(&world.deps, KeyKind::Agent, &applied.keys[0].key).await;
-    let Ok(Principal::Agent { org, agent, key }) = by else {
-        panic!("not an agent's key: {by:?}");
-    };
-    let ask = begin::Ask::new(founded.admin, world.connector.clone());
-    let journey = Journey::begin_in(&world.deps, org, ask).await;
-    let answer = journey.consent(world, "ben@acme.example", false).await;
-    journey.come_back(world, answer).await.unwrap();
-    let choice = Choice {
-        agent,
-        categories: [Category::Read].into(),
-        raw: false,
-    };
-    let (link, cookie) = (&journey.link, Some(&journey.cookie));
-    let confirmed = confirm::confirm(&world.deps, link, cookie, journey.visitor, vec![choice]).await;
-    let Ok(Confirmed::Connected(grant)) = confirmed else {
-        panic!("not connected: {:?}", confirmed.err())
-    };
-    (Caller { org, agent, key }, grant)
-}
-
 /// What callers for two orgs get done: for the one whose persons are revoked, and for its neighbour.
 #[derive(Default)]
 struct Load {
@@ -239,7 +191,7 @@ fn percent(sorted: &[Duration], percent: usize) -> Duration {
 async fn a_revocation_gets_through_the_full_load_of_three_replicas() {
     let world = Arc::new(World::on_postgres().await);
     let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
-    let (neighbour, theirs) = neighbour(&world).await;
+    let (neighbour, theirs) = world.another_org("Other").await;
     world.seed(grant, many()).await;
     let replicas = [
         Arc::clone(&world.deps),
@@ -363,7 +315,7 @@ async fn the_fan_out_over_very_many_grants_comes_to_its_end_though_a_replica_die
     let all = seeded + 1;
     let world = World::on_postgres().await;
     let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
-    let (neighbour, theirs) = neighbour(&world).await;
+    let (neighbour, theirs) = world.another_org("Other").await;
     world.seed(grant, seeded).await;
     let (one, other) = (world.replica().await.unwrap(), world.replica().await.unwrap());
     let over = Arc::new(AtomicBool::new(false));

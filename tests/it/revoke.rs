@@ -14,19 +14,15 @@ use postern::{
         connector::Category,
         entry::{Entry, EntryType},
         grant::GrantState,
-        principal::{KeyKind, Principal},
     },
-    flows::{
-        Refusal, actions::Caller, apply, authenticate, connect::ConnectFailure, login, revoke, sweep,
-        upstream, vend,
-    },
+    flows::{Refusal, apply, connect::ConnectFailure, login, revoke, sweep, upstream, vend},
     store::{Selector, UpstreamResult},
 };
 
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::harness::{Journey, World, database, ending};
+use super::harness::{Journey, World, agent_with, database, ending};
 
 async fn upstream_settled(world: &World) {
     upstream::fan_out(&world.deps).await.unwrap();
@@ -204,11 +200,7 @@ pub(crate) async fn anew(world: &mut World, grant: GrantId, selector: &Selector)
         let applied = apply::apply(&world.deps, world.org, "test".to_owned(), &document)
             .await
             .unwrap();
-        let next = authenticate::by_key(&world.deps, KeyKind::Agent, &applied.keys[0].key).await;
-        let Ok(Principal::Agent { org, agent, key }) = next else {
-            panic!("not an agent's key: {next:?}");
-        };
-        world.agent = Caller { org, agent, key };
+        world.agent = agent_with(&world.deps, &applied.keys[0].key).await;
     }
     world.connect(world.ada, &[Category::Read, Category::Write]).await
 }

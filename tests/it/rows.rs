@@ -8,31 +8,18 @@ use std::{
 
 use postern::{
     app::AppError,
-    dev::acme_mail::DEMO_CLIENT_ID,
     domain::{
         EntryId, GrantId,
         connector::Category,
         entry::{EntryDraft, EntryType},
-        principal::{KeyKind, Principal},
     },
-    flows::{
-        actions::Caller,
-        apply, authenticate,
-        choices::Choice,
-        connect::{
-            begin,
-            confirm::{self, Confirmed},
-        },
-        found, vend,
-    },
-    policy::demo,
+    flows::{actions::Caller, vend},
     store::{Claim, ClaimAsk, Location, NewEntry, StoreError},
 };
-use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use super::harness::{Journey, World, database};
+use super::harness::{World, database};
 
 async fn world() -> (World, PgConnection) {
     let world = World::on_postgres().await;
@@ -164,48 +151,6 @@ async fn a_transaction_sees_and_writes_the_orgs_it_named_and_no_other() {
     assert_eq!(taken.rows_affected(), 0);
 }
 
-/// One more org of the deployment: its agent, and a grant that this agent may read with.
-async fn another(world: &World, name: &str) -> (Caller, GrantId) {
-    let founded = found::found(&world.deps, name, "eve@other.example")
-        .await
-        .unwrap();
-    let document = toml::to_string(&json!({
-        "agent": [{"name": "Mail Assistant"}],
-        "connector": {"acme-mail": {"client_id": DEMO_CLIENT_ID}},
-        "policies": {"org": [demo::ORG], "agent": [demo::AGENT]},
-    }))
-    .unwrap();
-    let applied = apply::apply(&world.deps, founded.org, "test".to_owned(), &document)
-        .await
-        .unwrap();
-    let by = authenticate::by_key(&world.deps, KeyKind::Agent, &applied.keys[0].key).await;
-    let Ok(Principal::Agent { org, agent, key }) = by else {
-        panic!("not an agent's key: {by:?}");
-    };
-    let ask = begin::Ask::new(founded.admin, world.connector.clone());
-    let journey = Journey::begin_in(&world.deps, org, ask).await;
-    let answer = journey.consent(world, "ben@acme.example", false).await;
-    journey.come_back(world, answer).await.unwrap();
-    let choice = Choice {
-        agent,
-        categories: [Category::Read].into(),
-        raw: false,
-    };
-    let confirmed = confirm::confirm(
-        &world.deps,
-        &journey.link,
-        Some(&journey.cookie),
-        journey.visitor,
-        vec![choice],
-    )
-    .await
-    .unwrap();
-    let Confirmed::Connected(grant) = confirmed else {
-        panic!("not connected")
-    };
-    (Caller { org, agent, key }, grant)
-}
-
 /// The database itself writes down who writes a row of which org, and what its transaction had named by then.
 const WATCH: &str = "
     CREATE TABLE watched (tx TEXT, place TEXT, role TEXT, admitted TEXT, org TEXT);
@@ -224,9 +169,9 @@ const WATCH: &str = "
 async fn what_is_done_together_for_two_orgs_names_these_two_and_is_written_by_the_services_role() {
     let (world, _) = world().await;
     let grant = world.grants_of(world.ada).await[0].id;
-    let two = [(world.agent, grant), another(&world, "Second").await];
+    let two = [(world.agent, grant), world.another_org("Second").await];
     // The third is as alive as they are, and what went before on a connection is of no account.
-    let (third, theirs) = another(&world, "Third").await;
+    let (third, theirs) = world.another_org("Third").await;
     vend::vend(&world.deps, third, world.read(theirs)).await.unwrap();
     let Location::Postgres(settings) = &world.location else {
         panic!()

@@ -163,11 +163,7 @@ impl Deployment {
         match &self.store {
             Store::Postgres(server) => server.number(&sql).await,
             Store::Sqlite(path) => {
-                let mut connection = SqliteConnectOptions::new()
-                    .filename(path)
-                    .connect()
-                    .await
-                    .unwrap();
+                let mut connection = opened(path).await;
                 let number = sqlx::query_scalar(AssertSqlSafe(sql.as_str()))
                     .fetch_one(&mut connection)
                     .await
@@ -235,8 +231,7 @@ impl Deployment {
         match &self.store {
             Store::Postgres(server) => server.raw_sql(sql).await,
             Store::Sqlite(path) => {
-                let options = SqliteConnectOptions::new().filename(path);
-                let mut connection = options.connect().await.unwrap();
+                let mut connection = opened(path).await;
                 sqlx::raw_sql(AssertSqlSafe(sql))
                     .execute(&mut connection)
                     .await
@@ -245,6 +240,12 @@ impl Deployment {
             }
         }
     }
+}
+
+/// A connection to the file, past Postern.
+async fn opened(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path);
+    options.connect().await.unwrap()
 }
 
 fn settings(store: &Store, public: SocketAddr, acme: SocketAddr) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use postern::{
     crypto::{lookup::show_link, random},
     domain::{
-        GrantId, OrgId, ScopeSet, UserId,
+        AgentId, GrantId, OrgId, ScopeSet, UserId,
         connector::Category,
         secret::{AuthorizationCode, LinkToken},
     },
@@ -153,8 +153,18 @@ impl Journey {
 
     /// The person's confirmation.
     pub async fn confirm(&self, world: &World, categories: &[Category]) -> Result<GrantId, ConnectFailure> {
+        self.confirm_for(world, world.agent.agent, categories).await
+    }
+
+    /// The same for an agent of their own org.
+    pub async fn confirm_for(
+        &self,
+        world: &World,
+        agent: AgentId,
+        categories: &[Category],
+    ) -> Result<GrantId, ConnectFailure> {
         let choice = Choice {
-            agent: world.agent.agent,
+            agent,
             categories: categories.iter().copied().collect::<BTreeSet<_>>(),
             raw: false,
         };

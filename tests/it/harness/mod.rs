@@ -8,6 +8,7 @@ pub mod database;
 mod deployment;
 pub mod link;
 mod log;
+mod neighbour;
 mod seed;
 
 use std::{
@@ -25,12 +26,11 @@ use postern::{
         clock::FixedClock,
         connector::{Category, ConnectorId},
         grant::Grant,
-        principal::{KeyKind, Principal},
     },
     flows::{
         Deps, Refusal,
         actions::{Ask, Caller, Target},
-        apply, authenticate, found,
+        apply, found,
         revoke::{self, Revoked},
         vend::{self, Vended},
     },
@@ -42,6 +42,7 @@ use serde_json::{Value, json};
 pub use api::{Answer, Api, Member, Proof, log_in};
 pub use browser::{Journey, Outcome, connect_as};
 pub use deployment::{copied, copying, open_as};
+pub use neighbour::agent_with;
 
 use deployment::{OTHER, elsewhere, own_connector, own_connectors, start_acme};
 
@@ -164,11 +165,7 @@ impl World {
             .unwrap()
             .id;
         drop(tx);
-        let agent = authenticate::by_key(&deps, KeyKind::Agent, &key("agent").key).await;
-        let Ok(Principal::Agent { org, agent, key: by }) = agent else {
-            panic!("not an agent's key: {agent:?}");
-        };
-        let agent = Caller { org, agent, key: by };
+        let agent = agent_with(&deps, &key("agent").key).await;
         Self {
             clock,
             acme,
