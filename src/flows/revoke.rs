@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{
     domain::{
         EntryId, GrantId, OrgId, RevocationId, Time,
@@ -35,6 +37,8 @@ pub struct Revoked {
     pub epoch: Epoch,
     /// When.
     pub at: Time,
+    /// How long it waited for the releases under way: from its place in line to the guard, held exclusively.
+    pub guard_wait: Duration,
     /// How much it covered; `None` if that was not counted in time for this answer.
     pub counts: Option<SelectorCounts>,
     /// Releases whose call was sent and has no outcome yet; `None` if they could not be read any more.
@@ -110,7 +114,9 @@ async fn commit(deps: &Arc<Deps>, org: OrgId, ask: &Ask) -> Result<Revoked, Refu
     let entry = record::open(deps, EntryType::Revoke, draft)?;
     // What a snapshot shows now is what is about to end: every other change of the org stands in line behind `tx`.
     let before = snapshot(deps, org).await;
+    let asked = Instant::now();
     let epoch = tx.advance_epoch(org, &ask.selector).await?;
+    let guard_wait = asked.elapsed();
     let row = RevocationRow {
         id,
         selector: ask.selector.clone(),
@@ -130,6 +136,7 @@ async fn commit(deps: &Arc<Deps>, org: OrgId, ask: &Ask) -> Result<Revoked, Refu
         id,
         epoch,
         at: row.at,
+        guard_wait,
         counts: counted(deps, org, row, before).await,
         in_flight: None,
     })

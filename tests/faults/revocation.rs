@@ -125,6 +125,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
     let gathers = too_late && round % 2 == 1 || round % 5 == 3;
     let name = format!("round {round}, {place:?}, too late: {too_late}, of many: {gathers}");
     let grant = first.grant().await;
+    let known = newest(first).await;
     let seen = Arc::new(Seen {
         round: name.clone(),
         stopped: OnceLock::new(),
@@ -168,7 +169,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
     let revoked = other.revoke(&selector).await;
     seen.answered.store(true, Ordering::SeqCst);
     let took = begun.elapsed();
-    let durable = releases(&other.newest_entries(500).await, &grant);
+    let durable = releases(&other.entries_since(&known).await, &grant);
     assert!(took < HELD_UP, "{name}: the revocation took {took:?}");
     let mut all = Came::default();
     while let Some(came) = theirs.join_next().await {
@@ -198,7 +199,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
         _ => first.seen("api").await - sent,
     };
     assert!(late <= most, "{name}: {late} left after it went on");
-    let entries = first.newest_entries(500).await;
+    let entries = first.entries_since(&known).await;
     nothing_follows(&entries, &grant, &revoked, &name);
     assert_eq!(
         releases(&entries, &grant),
@@ -224,6 +225,11 @@ async fn race(servers: &[Server], round: usize) -> Race {
         came: all,
         dropped: (gathers && dead).then(dropped),
     }
+}
+
+/// The newest entry there is.
+async fn newest(server: &Server) -> String {
+    server.entries().await[0]["id"].as_str().unwrap().to_owned()
 }
 
 /// The grant's entries of a type.
@@ -335,6 +341,7 @@ async fn a_process_stopped_within_the_gate_holds_up_no_revocation_and_begins_ane
     let first = Server::connected_over_postgres(Rotation::Grace).await;
     let second = first.replica().await;
     let grant = first.grant().await;
+    let known = newest(&first).await;
     for server in [&first, &second] {
         let (status, answer) = server.vend(&grant, "execute").call().await.unwrap();
         assert_eq!(status, 200, "{answer}");
@@ -359,7 +366,7 @@ async fn a_process_stopped_within_the_gate_holds_up_no_revocation_and_begins_ane
     let (status, answer) = vending.await.unwrap().unwrap();
     assert_eq!((status, &answer["code"]), (410, &json!("revoked")), "{answer}");
     assert_eq!(first.seen("api").await, sent + 1);
-    let entries = first.newest_entries(500).await;
+    let entries = first.entries_since(&known).await;
     nothing_follows(&entries, &grant, &revoked, "stopped within the gate");
 }
 

@@ -293,11 +293,34 @@ impl Server {
         self.newest_entries(30).await
     }
 
-    pub(crate) async fn newest_entries(&self, limit: usize) -> Vec<Value> {
-        let url = format!("{}/v1/audit/entries?limit={limit}", self.url);
+    async fn newest_entries(&self, limit: usize) -> Vec<Value> {
+        let (items, _) = self.page_of_entries(&format!("limit={limit}")).await;
+        items
+    }
+
+    /// Every entry that came after one of them, newest first, however many there are.
+    pub(crate) async fn entries_since(&self, known: &str) -> Vec<Value> {
+        let mut since = Vec::new();
+        let mut query = "limit=1000".to_owned();
+        loop {
+            let (items, next) = self.page_of_entries(&query).await;
+            let is_known = |entry: &Value| entry["id"] == known;
+            let end = items.iter().position(is_known);
+            since.extend_from_slice(&items[..end.unwrap_or(items.len())]);
+            if end.is_some() {
+                return since;
+            }
+            let next = next.unwrap_or_else(|| panic!("{known} is not among them"));
+            query = format!("limit=1000&after={next}");
+        }
+    }
+
+    async fn page_of_entries(&self, query: &str) -> (Vec<Value>, Option<String>) {
+        let url = format!("{}/v1/audit/entries?{query}", self.url);
         let (status, answer) = self.call("GET", &url, &self.up.admin_key, None).await.unwrap();
         assert_eq!(status, 200, "{answer}");
-        answer["items"].as_array().unwrap().clone()
+        let next = answer["next"].as_str().map(str::to_owned);
+        (answer["items"].as_array().unwrap().clone(), next)
     }
 
     /// The admin ends everything; the process may die over it.
