@@ -8,8 +8,8 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, BufRead as _, BufReader},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -232,8 +232,6 @@ impl Outside {
             return Ok(());
         }
         if let Err(error) = appending.append(&lines) {
-            // INVARIANT: no half line stays before a whole one.
-            let _cut = appending.file.set_len(appending.bytes);
             let mut waiting = held(&self.waiting);
             let later = std::mem::replace(&mut *waiting, lines);
             waiting.extend(later);
@@ -254,8 +252,14 @@ impl Appending {
             serde_json::to_writer(&mut text, line)?;
             text.push(b'\n');
         }
-        self.file.write_all(&text)?;
-        self.file.sync_data()?;
+        // INVARIANT: no half line stays before a whole one, and no hole: a disk that fills up takes a part of what is written.
+        self.file.set_len(self.bytes)?;
+        let written = self.file.write_all_at(&text, self.bytes);
+        if let Err(error) = written.and_then(|()| self.file.sync_data()) {
+            // Nobody is told of it. If even that fails, it is cut before anything else is written.
+            let _cut = self.file.set_len(self.bytes);
+            return Err(error);
+        }
         self.bytes += u64::try_from(text.len()).unwrap_or(0);
         self.lines += lines.len();
         Ok(())
@@ -285,6 +289,8 @@ impl Kept {
         }
         match line.fact {
             Fact::Began => {}
+            // Another replica's checkpoint may be written after a larger one that this replica has signed meanwhile.
+            Fact::Checkpoint { size, .. } if size < self.size => {}
             Fact::Checkpoint { size, note } => {
                 self.size = size;
                 self.checkpoint = Some(note);

@@ -202,3 +202,41 @@ fn a_recovery_ends_the_old_history_and_keeps_what_was_ended() {
     kept.hear(line(1, 4, checkpoint(2)));
     assert_eq!(kept.checkpoint.as_deref(), Some("note of 2"));
 }
+
+#[test]
+fn what_a_full_disk_took_a_part_of_is_written_anew_without_a_hole() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Outside::open(dir.path()).unwrap();
+    write(&outside, vec![line(1, 1, moved("user", "usr_1"))]);
+    // As it is left where not even cutting it off succeeded.
+    std::io::Write::write_all(&mut held(&outside.file).file, &[b'{'; 500]).unwrap();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let whole = std::mem::replace(&mut held(&outside.file).file, full);
+    outside.add([line(1, 2, moved("user", "usr_2"))]);
+    outside.flush_now().unwrap_err();
+    held(&outside.file).file = whole;
+    write(&outside, vec![line(1, 3, moved("user", "usr_3"))]);
+    let text = std::fs::read(file(&dir)).unwrap();
+    assert!(!text.contains(&0), "a hole");
+    assert_eq!(outside.kept().unwrap()[&org(1)].moved.len(), 3);
+}
+
+#[test]
+fn a_checkpoint_that_is_written_late_takes_nothing_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Outside::open(dir.path()).unwrap();
+    write(
+        &outside,
+        vec![line(1, 1, checkpoint(120)), line(1, 1, checkpoint(110))],
+    );
+    assert_eq!(outside.kept().unwrap()[&org(1)].size, 120);
+    drop(outside);
+    let again = Outside::open(dir.path()).unwrap();
+    assert_eq!(again.knows(org(1)).unwrap().size, 120);
+    // A recovery begins another history.
+    write(
+        &again,
+        vec![line(1, 2, Fact::Recovered), line(1, 2, checkpoint(7))],
+    );
+    assert_eq!(again.kept().unwrap()[&org(1)].size, 7);
+}
