@@ -48,6 +48,29 @@ async fn ended(world: &World, id: RevocationId) -> usize {
         .count()
 }
 
+/// Where only access tokens are taken, and one of them ends nothing else or is dead, what could make more lives on.
+#[tokio::test]
+async fn a_refresh_token_that_the_provider_does_not_end_is_not_said_to_be_ended() {
+    for (kills, later, result) in [
+        ("token", 0, UpstreamResult::Unconfirmed),
+        ("grant", 0, UpstreamResult::Revoked),
+        ("grant", 400, UpstreamResult::Unconfirmed),
+    ] {
+        let changed = format!("accepts = \"access\"\nkills = \"{kills}\"");
+        let world = World::with_connector(&[("kills = \"grant\"", &changed)]).await;
+        let grant = world.connect(world.ada, &[Category::Read]).await;
+        let issued = world.seen("token").await.pop().unwrap();
+        world.later(Duration::from_secs(later));
+        let id = world.revoke(Selector::Grant(grant)).await.id;
+        upstream::fan_out(&world.deps).await.unwrap();
+        upstream::drain(&world.deps).await.unwrap();
+        let asked = asked(&world).await;
+        assert_eq!(asked.len(), 1);
+        assert!(asked.contains_key(issued["issued_access_sha256"].as_str().unwrap()));
+        assert_eq!(report(&world, id).await[0].result, result, "{kills}, {later}");
+    }
+}
+
 #[tokio::test]
 async fn the_refresh_token_is_ended_first() {
     let (world, grant) = World::connected().await;

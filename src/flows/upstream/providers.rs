@@ -8,7 +8,7 @@ use crate::{
     connectors::oauth::{RevokeOutcome, TokenToEnd},
     domain::{
         GrantId, OrgId,
-        connector::{ConnectorId, Revoke},
+        connector::{Connector, ConnectorId, Revoke, RevokeKills},
         entry::{EntryDraft, EntryType},
     },
     failpoints::Failpoint,
@@ -253,6 +253,9 @@ async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeO
         .partition(|(kind, _)| *kind == SecretKind::RefreshToken);
     let oauth = client.oauth(deps, connector);
     let mut answer = RevokeOutcome::Unsupported;
+    // A refresh token that is not taken may end with an access token that lives.
+    let (mut is_left, mut is_ended_too) = (false, false);
+    let now = deps.clock.now();
     for (kind, secret) in refresh.iter().chain(&access) {
         let key = deps.key_of(row.org, secret.sealed.odk).await?;
         let token = open::for_revocation(&key, &grant, kind, secret).map_err(|_| Refusal::KeyUnavailable)?;
@@ -262,17 +265,31 @@ async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeO
         };
         *requests += 1;
         match oauth.revoke(token).await {
-            RevokeOutcome::Unsupported => {}
+            RevokeOutcome::Unsupported => is_left |= *kind == SecretKind::RefreshToken,
             retry @ RevokeOutcome::Retry { .. } => return Ok(retry),
             // One that is refused leaves the others to be ended; it is said in the end.
             outcome => {
+                let lived = secret.expires_at.is_none_or(|end| end > now);
+                is_ended_too |= lived && outcome == RevokeOutcome::Revoked && ends_with_any(connector);
                 if !matches!(answer, RevokeOutcome::Refused { .. }) {
                     answer = outcome;
                 }
             }
         }
     }
+    // INVARIANT: a refresh token that the provider ended neither by itself nor with another is not said to be ended.
+    if is_left && !is_ended_too && answer == RevokeOutcome::Revoked {
+        answer = RevokeOutcome::Refused { code: None };
+    }
     Ok(answer)
+}
+
+/// Whether the refresh token ends with an access token of the same grant.
+fn ends_with_any(connector: &Connector) -> bool {
+    matches!(
+        connector.revoke.kills,
+        Some(RevokeKills::Grant | RevokeKills::AllTokensOfUserAndClient)
+    )
 }
 
 fn host(revoke: &Revoke) -> Option<String> {
