@@ -12,6 +12,7 @@ use crate::{
         connector::Connector,
         grant::{Grant, GrantState, ReconnectReason},
     },
+    egress::BeginBy,
     failpoints::Failpoint,
     release::seal::Prepared,
     store::{Claim, ClaimAsk, Look, SecretKind, SecretRow},
@@ -238,6 +239,9 @@ async fn with_a_place(
         };
         // INVARIANT: whoever may have asked the provider is waited for; nobody asks when that wait has begun.
         let _held = deps.uncut.begin().ok_or(Refusal::ProviderUnavailable)?;
+        // INVARIANT: whoever stood still for longer than a lease lives asks nobody: another one has the answer by then, and a
+        // provider may end a grant whose refresh token comes twice.
+        let begin_by = BeginBy::new(Arc::clone(&deps.clock), deps.clock.since_boot() + ask.life);
         let lease = match deps.claims.claim(ask).await? {
             Claim::Ours(lease) => lease,
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),
@@ -251,10 +255,13 @@ async fn with_a_place(
         Failpoint::RefreshClaimed.reached();
         let work = async {
             let asked = match &client {
-                Some(client) => {
-                    let oauth = client.oauth(deps, connector);
-                    ask::ask(&oauth, grant, connector, &lease, &key, refresh_token, want).await
-                }
+                Some(client) => match ask::opened(&lease, &key, grant, refresh_token) {
+                    Ok(token) => {
+                        let oauth = client.oauth(deps, connector);
+                        ask::ask(&oauth, grant, connector, &token, want, begin_by).await
+                    }
+                    Err(failure) => Err(failure),
+                },
                 None => Err(OAuthError::Definition("the organisation has no client")),
             };
             // What comes after it is no call.

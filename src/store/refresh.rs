@@ -187,6 +187,27 @@ impl Tx {
         .map(drop)
     }
 
+    /// Gives the lease back with its question not asked. `in_doubt`: an earlier one still has no answer.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn give_back_refresh(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        fence: i64,
+        in_doubt: bool,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE refresh_leases SET expires_at = 0, intent = CASE WHEN CAST($4 AS BIGINT) = 1 THEN intent END,
+               intent_at = CASE WHEN CAST($4 AS BIGINT) = 1 THEN intent_at END
+             WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
+            params![org, grant, fence, in_doubt],
+        )
+        .await
+        .map(drop)
+    }
+
     /// Gives the lease back with its question answered; `false` if it was claimed by another meanwhile.
     ///
     /// # Errors

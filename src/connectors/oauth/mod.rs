@@ -29,7 +29,7 @@ use crate::{
         grant::Account,
         secret::{AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken},
     },
-    egress::{Egress, EgressError, InboundResponse, OutboundRequest, Purpose},
+    egress::{BeginBy, Egress, EgressError, InboundResponse, OutboundRequest, Purpose},
     failpoints::Failpoint,
 };
 
@@ -101,6 +101,12 @@ impl OAuthError {
         }
     }
 
+    /// Whether the request was not begun, because its moment had passed.
+    #[must_use]
+    pub fn came_too_late(&self) -> bool {
+        matches!(self, Self::Egress(EgressError::TooLate))
+    }
+
     /// Whether the provider may have acted on the request without us knowing the result.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
@@ -157,7 +163,8 @@ impl<'a> OAuth<'a> {
 
     /// Refreshes (RFC 6749 §6). With `narrowed`, asks for fewer scopes, which only a connector that
     /// [`narrows_by_refresh`](Connector::narrows_by_refresh) allows; the caller proves it by
-    /// [`prove_narrowed`](Self::prove_narrowed).
+    /// [`prove_narrowed`](Self::prove_narrowed). Given a moment to begin by, it begins by
+    /// then or not at all.
     ///
     /// # Errors
     /// [`OAuthError`].
@@ -166,8 +173,10 @@ impl<'a> OAuth<'a> {
         refresh_token: &RefreshToken,
         narrowed: Option<&ScopeSet>,
         actor: Option<&Actor>,
+        begin_by: Option<BeginBy>,
     ) -> Result<TokenSet, OAuthError> {
-        let request = request::refresh(self.connector, self.client, refresh_token, narrowed)?;
+        let mut request = request::refresh(self.connector, self.client, refresh_token, narrowed)?;
+        request.begin_by = begin_by;
         let response = self.send(request).await?;
         Failpoint::RefreshHeard.reached();
         answer::read(

@@ -25,7 +25,9 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
     if deps.uncut.is_stopping() {
         return Ok(0);
     }
-    let due = deps.store.due().await?.renewals(BATCH).await?;
+    let mut room: Vec<_> = (0..BATCH).map_while(|_| deps.flights.take_room()).collect();
+    let most = u64::try_from(room.len()).unwrap_or(BATCH);
+    let due = deps.store.due().await?.renewals(most).await?;
     let count = due.len();
     let mut orgs: BTreeMap<OrgId, Vec<GrantId>> = BTreeMap::new();
     for (org, grant) in due {
@@ -42,8 +44,9 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
         };
         // Those of a sealed org are looked at again later, and keep no other from its turn.
         for grant in renewed.into_iter().filter(|_| !deps.store.is_sealed(org)) {
-            let deps = Arc::clone(deps);
+            let (deps, room) = (Arc::clone(deps), room.pop());
             tokio::spawn(async move {
+                let _room = room;
                 let _place = deps.flights.in_background().await;
                 if deps.uncut.is_stopping() {
                     return;

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use crate::{
     connectors::oauth::{self, OAuth, OAuthError},
     crypto::OdkHandle,
-    domain::{ScopeSet, connector::Connector, grant::Grant},
+    domain::{ScopeSet, connector::Connector, grant::Grant, secret::RefreshToken},
+    egress::BeginBy,
     failpoints::Failpoint,
     flows::{Deps, uncut::PROVED_WITHIN},
     release::{open, seal::Tokens},
@@ -16,26 +17,35 @@ use crate::{
 
 use super::Want;
 
-/// Asks the provider for what is wanted.
+/// The refresh token, for whoever holds the lease.
+pub(super) fn opened(
+    lease: &Lease,
+    key: &OdkHandle,
+    grant: &Grant,
+    sealed: &SecretRow,
+) -> Result<RefreshToken, OAuthError> {
+    let token = open::refresh_token(lease, key, grant, sealed)
+        .map_err(|_| OAuthError::Definition("the sealed refresh token does not open"))?;
+    Failpoint::RefreshOpened.reached();
+    Ok(token)
+}
+
+/// Asks the provider for what is wanted, by that moment or not at all.
 pub(super) async fn ask(
     oauth: &OAuth<'_>,
     grant: &Grant,
     connector: &Connector,
-    lease: &Lease,
-    key: &OdkHandle,
-    refresh_token: &SecretRow,
+    token: &RefreshToken,
     want: &Want,
+    begin_by: BeginBy,
 ) -> Result<Tokens, OAuthError> {
-    let token = open::refresh_token(lease, key, grant, refresh_token)
-        .map_err(|_| OAuthError::Definition("the sealed refresh token does not open"))?;
-    Failpoint::RefreshOpened.reached();
     let actor = oauth::actor(connector, None).map_err(|_| OAuthError::Definition("no such actor"))?;
     let scopes = match want {
         Want::Renewed { .. } => None,
         Want::Narrowed(scopes) => Some(scopes),
     };
     Failpoint::RefreshAsking.reached();
-    let set = oauth.refresh(&token, scopes, actor).await?;
+    let set = oauth.refresh(token, scopes, actor, Some(begin_by)).await?;
     Failpoint::RefreshReceived.reached();
     let proven = match scopes {
         // A narrowing counts only as far as the provider proves it (protocol §5), and the tokens that came are not

@@ -25,6 +25,11 @@ pub(super) async fn failed(
     failure: &OAuthError,
 ) -> Result<Option<Refusal>, Refusal> {
     Failpoint::RefreshRefused.reached();
+    if failure.came_too_late() {
+        // Nobody was asked, so nothing is known to be wrong with anybody.
+        deps.store.retry(|| give_back(deps, grant, lease)).await?;
+        return Ok(Some(Refusal::ProviderUnavailable));
+    }
     let class = failure.class();
     let reason = match class {
         // An earlier answer was lost and the provider rotated: the grant is lost, and that is said (I3). Asking again
@@ -51,6 +56,15 @@ pub(super) async fn failed(
         .retry(|| set_reconnect_if_unchanged(deps, grant, reason, Some(lease.fence)))
         .await?;
     Ok(is_ours.then_some(Refusal::GrantNeedsReconnect(grant.id)))
+}
+
+/// Gives the lease back as it was taken.
+async fn give_back(deps: &Deps, grant: &Grant, lease: &Lease) -> Result<(), Refusal> {
+    let mut tx = deps.store.write(grant.org).await?;
+    tx.give_back_refresh(grant.org, grant.id, lease.fence, lease.in_doubt.is_some())
+        .await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// The provider gave nothing and may give it another time.

@@ -250,7 +250,7 @@ async fn a_refresh_never_sends_scope_of_its_own_accord() {
     let refresh_token = RefreshToken::new("rt-1".to_owned());
     let tokens = world
         .oauth(&acme, None)
-        .refresh(&refresh_token, None, None)
+        .refresh(&refresh_token, None, None, None)
         .await
         .unwrap();
     assert_eq!(tokens.refresh_token.unwrap().expose_secret(), "rt-2");
@@ -286,13 +286,16 @@ async fn fewer_scopes_are_asked_for_only_where_the_file_says_safe() {
     for other in &refusing {
         let outcome = world
             .oauth(other, None)
-            .refresh(&refresh_token, Some(&asked), None)
+            .refresh(&refresh_token, Some(&asked), None, None)
             .await;
         assert!(matches!(outcome, Err(OAuthError::Definition(_))));
     }
     assert!(world.seen().is_empty());
     let oauth = world.oauth(&acme, None);
-    let tokens = oauth.refresh(&refresh_token, Some(&asked), None).await.unwrap();
+    let tokens = oauth
+        .refresh(&refresh_token, Some(&asked), None, None)
+        .await
+        .unwrap();
     assert_eq!(world.seen()[0].form("scope").as_deref(), Some("mail.read"));
     assert_eq!(oauth.prove_narrowed(&tokens, &asked).await.unwrap(), Some(asked));
 }
@@ -313,7 +316,10 @@ async fn only_a_returned_scope_within_the_asked_one_proves_narrowing() {
         let asked = ScopeSet::parse("mail.read", ' ').unwrap();
         let oauth = world.oauth(&acme, None);
         let refresh_token = RefreshToken::new("rt-1".to_owned());
-        let tokens = oauth.refresh(&refresh_token, Some(&asked), None).await.unwrap();
+        let tokens = oauth
+            .refresh(&refresh_token, Some(&asked), None, None)
+            .await
+            .unwrap();
         assert_eq!(
             oauth.prove_narrowed(&tokens, &asked).await.unwrap().is_some(),
             proven,
@@ -339,7 +345,10 @@ async fn introspection_proves_by_its_own_scope() {
         let oauth = world.oauth(&acme, Some(&secret));
         let asked = ScopeSet::parse("mail.read", ' ').unwrap();
         let refresh_token = RefreshToken::new("rt-1".to_owned());
-        let tokens = oauth.refresh(&refresh_token, Some(&asked), None).await.unwrap();
+        let tokens = oauth
+            .refresh(&refresh_token, Some(&asked), None, None)
+            .await
+            .unwrap();
         assert_eq!(
             oauth.prove_narrowed(&tokens, &asked).await.unwrap().is_some(),
             proven,
@@ -395,7 +404,7 @@ async fn a_lost_answer_is_in_doubt_and_an_unreachable_server_is_not() {
     for _ in 0..2 {
         let error = world
             .oauth(&acme, None)
-            .refresh(&refresh_token, None, None)
+            .refresh(&refresh_token, None, None, None)
             .await
             .unwrap_err();
         assert!(error.is_in_doubt(), "{error}");
@@ -404,7 +413,7 @@ async fn a_lost_answer_is_in_doubt_and_an_unreachable_server_is_not() {
     let there = throttled.connector("acme-mail");
     let error = throttled
         .oauth(&there, None)
-        .refresh(&refresh_token, None, None)
+        .refresh(&refresh_token, None, None, None)
         .await
         .unwrap_err();
     assert!(
@@ -415,7 +424,7 @@ async fn a_lost_answer_is_in_doubt_and_an_unreachable_server_is_not() {
     nowhere.server.token_url = "http://127.0.0.1:1/token".to_owned();
     let error = world
         .oauth(&nowhere, None)
-        .refresh(&refresh_token, None, None)
+        .refresh(&refresh_token, None, None, None)
         .await
         .unwrap_err();
     assert!(
