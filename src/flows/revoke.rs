@@ -10,7 +10,9 @@ use crate::{
         connector::ConnectorId,
         entry::{Entry, EntryDraft, EntryType, Epoch},
     },
-    store::{OutboxRow, RevocationRow, Selector, SelectorCounts, StoreError, Tx, UpstreamTotals},
+    store::{
+        IN_FLIGHT_PAGE, OutboxRow, RevocationRow, Selector, SelectorCounts, StoreError, Tx, UpstreamTotals,
+    },
 };
 
 use super::{Deps, Refusal, record};
@@ -37,7 +39,8 @@ pub struct Revoked {
     pub epoch: Epoch,
     /// When.
     pub at: Time,
-    /// How long it waited for the releases under way: from its place in line to the guard, held exclusively.
+    /// How long moving the epoch on took: over PostgreSQL mostly the wait for the exclusive guard, on SQLite none of it. Where
+    /// it was tried again, of the last try.
     pub guard_wait: Duration,
     /// How much it covered; `None` if that was not counted in time for this answer.
     pub counts: Option<SelectorCounts>,
@@ -68,12 +71,13 @@ pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refu
         let selector = ask.selector.clone();
         let mut revoked = deps.store.retry(|| commit(&deps, org, &ask)).await?;
         // INVARIANT: from here on nothing is an error: it took effect, and whoever asked must not be told otherwise.
-        revoked.in_flight = in_flight(&deps, org, &selector).await;
+        let before = revoked.epoch.counter;
+        revoked.in_flight = known_in_flight(&deps, org, &selector, before).await;
         let until = deps.clock.since_boot() + DRAIN;
         let drained = |left: &Option<Vec<EntryId>>| left.as_ref().is_some_and(Vec::is_empty);
         while drain && !drained(&revoked.in_flight) && deps.clock.since_boot() < until {
             tokio::time::sleep(POLL).await;
-            revoked.in_flight = in_flight(&deps, org, &selector).await;
+            revoked.in_flight = known_in_flight(&deps, org, &selector, before).await;
         }
         Ok(revoked)
     })
@@ -192,12 +196,8 @@ async fn counted(
 /// When the database is unavailable.
 pub async fn still_in_flight(deps: &Deps, org: OrgId, row: &RevocationRow) -> Result<u64, Refusal> {
     let mut tx = deps.store.read(org).await?;
-    let sent = tx.in_flight(org).await?;
-    let covered = sent
-        .into_iter()
-        .filter_map(|bytes| serde_json::from_str::<Entry>(&bytes).ok())
-        .filter(|entry| entry.ts <= row.at && covers(&row.selector, entry));
-    Ok(u64::try_from(covered.count()).unwrap_or(u64::MAX))
+    let left = in_flight(&mut tx, org, &row.selector, row.epoch).await?;
+    Ok(u64::try_from(left.len()).unwrap_or(u64::MAX))
 }
 
 /// What became of a revocation, grant by grant.
@@ -289,20 +289,39 @@ async fn exists(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector) -> Re
     if found { Ok(()) } else { Err(Refusal::NotFound) }
 }
 
-/// Releases of the selection that were sent and have no outcome yet, if they can be read.
-async fn in_flight(deps: &Deps, org: OrgId, selector: &Selector) -> Option<Vec<EntryId>> {
-    let read = async { deps.store.read(org).await?.in_flight(org).await };
-    let rows = read
-        .await
+/// Releases of the selection before an epoch that were sent and have no outcome yet, if they can be read.
+async fn known_in_flight(deps: &Deps, org: OrgId, selector: &Selector, before: i64) -> Option<Vec<EntryId>> {
+    let read = async {
+        let mut tx = deps.store.read(org).await?;
+        in_flight(&mut tx, org, selector, before).await
+    };
+    read.await
         .inspect_err(|error| tracing::warn!(org.id = %org, cause = %error, "the calls under way in {org} are not known"))
-        .ok()?;
-    Some(
-        rows.into_iter()
-            .filter_map(|bytes| serde_json::from_str::<Entry>(&bytes).ok())
-            .filter(|entry| covers(selector, entry))
-            .map(|entry| entry.id)
-            .collect(),
-    )
+        .ok()
+}
+
+async fn in_flight(
+    tx: &mut Tx,
+    org: OrgId,
+    selector: &Selector,
+    before: i64,
+) -> Result<Vec<EntryId>, StoreError> {
+    let (mut left, mut after) = (Vec::new(), None);
+    loop {
+        let page = tx.in_flight(org, before, after).await?;
+        let is_last = page.len() < IN_FLIGHT_PAGE;
+        for bytes in page {
+            let entry: Entry =
+                serde_json::from_str(&bytes).map_err(|_| StoreError::Inconsistent { table: "entries" })?;
+            after = Some(entry.id);
+            if covers(selector, &entry) {
+                left.push(entry.id);
+            }
+        }
+        if is_last {
+            return Ok(left);
+        }
+    }
 }
 
 fn covers(selector: &Selector, entry: &Entry) -> bool {

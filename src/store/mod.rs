@@ -77,7 +77,7 @@ pub use reach::reach;
 pub use refresh::{Claim, ClaimAsk, Lease};
 pub use replicas::Word;
 pub use retry::Contended;
-pub use revocations::{RevocationRow, Selector};
+pub use revocations::{IN_FLIGHT_PAGE, RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
 pub use waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE};
@@ -438,7 +438,10 @@ impl Store {
     }
 
     async fn stop_writers(&self) {
-        for (org, writer) in self.begun.take() {
+        let own = format!("{}/", self.replica());
+        // A name that this process had before is another one's by now, and its chains with it.
+        let begun = self.begun.take().into_iter();
+        for (org, writer) in begun.filter(|(_, writer)| writer.starts_with(&own)) {
             let stopped = self.retry(|| async {
                 let mut tx = self
                     .begin_as(Mode::Write, Reach::Org(org), writer.clone())

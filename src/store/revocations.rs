@@ -227,12 +227,20 @@ impl Tx {
         .await
     }
 
-    /// Releases of the org by `execute` whose outcome is not recorded yet, as their entries' canonical JSON.
+    /// Releases of the org by `execute` before an epoch whose outcome is not recorded yet, as their entries' canonical JSON:
+    /// [`IN_FLIGHT_PAGE`] at a time, in the order of their ids.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn in_flight(&mut self, org: OrgId) -> Result<Vec<String>, StoreError> {
-        let rows = self.rows(IN_FLIGHT, params![org]).await?;
+    pub async fn in_flight(
+        &mut self,
+        org: OrgId,
+        before: i64,
+        after: Option<EntryId>,
+    ) -> Result<Vec<String>, StoreError> {
+        let page = i64::try_from(IN_FLIGHT_PAGE).unwrap_or(i64::MAX);
+        let after = after.map_or_else(String::new, |id| id.to_string());
+        let rows = self.rows(IN_FLIGHT, params![org, before, after, page]).await?;
         rows.into_iter().map(|row| row.fields("entries").text()).collect()
     }
 
@@ -253,7 +261,10 @@ impl Tx {
 
 /// The open calls lead: the log is only asked for these.
 pub(super) const IN_FLIGHT: &str = "SELECT e.bytes FROM open_calls c CROSS JOIN entries e
-     WHERE c.org_id = $1 AND e.org_id = c.org_id AND e.id = c.entry_id ORDER BY c.sent_at DESC LIMIT 1000";
+     WHERE c.org_id = $1 AND c.entry_id > $3
+       AND e.org_id = c.org_id AND e.id = c.entry_id AND e.epoch < $2 ORDER BY c.entry_id LIMIT $4";
+/// How many open calls are read at a time.
+pub const IN_FLIGHT_PAGE: usize = 1000;
 
 pub(super) fn grants_to_bury(kind: &str) -> &'static str {
     of_selector!(

@@ -186,3 +186,29 @@ async fn a_revocation_lists_the_call_under_way_until_it_is_unknown() {
     sweep::run(&world.deps).await.unwrap();
     assert_eq!(in_flight().await, []);
 }
+
+/// There are more of others' than are read at a time, and they were sent later.
+#[tokio::test]
+async fn a_call_under_way_is_listed_however_many_others_are() {
+    let (world, grant, release) = under_way().await;
+    let id = |kind: &str| {
+        format!(
+            "'{kind}_' || substr('{}', 1, 26 - length(CAST(n AS TEXT))) || n",
+            "0".repeat(26)
+        )
+    };
+    let (other, others) = (id("ent"), id("grt"));
+    world
+        .raw_sql(&format!(
+            "INSERT INTO entries (org_id, id, epoch, ts, writer, writer_seq, kind, mode, bytes)
+             WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1500)
+             SELECT e.org_id, {other}, e.epoch, e.ts + n, 'x/hot', n, e.kind, e.mode,
+               replace(replace(e.bytes, e.id, {other}), '{grant}', {others})
+             FROM numbers, entries e WHERE e.id = '{release}'"
+        ))
+        .await;
+    let left = world.revoke(Selector::Grant(grant)).await.in_flight.unwrap();
+    assert_eq!(left, [release]);
+    let left = world.revoke(Selector::All(true)).await.in_flight.unwrap();
+    assert_eq!(left.len(), 1501);
+}

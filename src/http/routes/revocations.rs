@@ -374,6 +374,7 @@ mod tests {
                 counter: 2,
             },
             at: Time::from_unix_seconds(1_800_000_000),
+            guard_wait: std::time::Duration::ZERO,
             counts,
             in_flight: None,
         };

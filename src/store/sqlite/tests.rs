@@ -168,7 +168,7 @@ async fn calls_in_flight_cost_what_is_open_and_not_the_length_of_the_log() {
     finds(
         IN_FLIGHT,
         &[
-            "SEARCH c USING PRIMARY KEY (org_id=?)",
+            "SEARCH c USING PRIMARY KEY (org_id=? AND entry_id>?)",
             "SEARCH e USING INDEX sqlite_autoindex_entries_1 (org_id=? AND id=?)",
         ],
     )
