@@ -61,9 +61,18 @@ impl Server {
     /// How many requests to renew a token Acme Mail has received.
     pub(crate) async fn refreshes(&self) -> usize {
         let log = self.log().await;
-        log.iter()
-            .filter(|entry| entry["kind"] == "token" && entry["grant_type"] == "refresh_token")
-            .count()
+        log.iter().filter(renews).count()
+    }
+
+    /// Whether the last request to renew a token bore the refresh token that Acme Mail had given last.
+    pub(crate) async fn sent_what_was_given(&self) -> bool {
+        let log = self.log().await;
+        let last = log.iter().rposition(|entry| renews(&entry)).unwrap();
+        let given = log[..last]
+            .iter()
+            .rev()
+            .find_map(|entry| entry["issued_refresh_sha256"].as_str());
+        given.is_some() && log[last]["token_sha256"].as_str() == given
     }
 
     /// How many requests of one kind Acme Mail has received.
@@ -90,6 +99,10 @@ impl Server {
             .unwrap()
             .clone()
     }
+}
+
+fn renews(entry: &&Value) -> bool {
+    entry["kind"] == "token" && entry["grant_type"] == "refresh_token"
 }
 
 /// Starts one for a Postern at this address.

@@ -116,9 +116,31 @@ fn lost_answer() -> Value {
 }
 
 /// It works again, by itself, soon.
-async fn nothing_is_lost(server: &Server, place: Failpoint) {
+async fn works(server: &Server, place: Failpoint) {
     let (status, answer) = settled(server, place.as_str()).await;
     assert_eq!(status, 200, "{place:?}: {answer}");
+}
+
+/// It works again, and goes on.
+async fn nothing_is_lost(server: &Server, place: Failpoint) {
+    works(server, place).await;
+    goes_on(server, place.as_str()).await;
+}
+
+/// The refresh token that is kept is the last that the provider gave: what a grace would heal is lost as well.
+pub(crate) async fn goes_on(server: &Server, place: &str) {
+    let before = server.refreshes().await;
+    server.expire().await;
+    let (status, answer) = settled(server, place).await;
+    assert_eq!(status, 200, "{place}: not renewed once more: {answer}");
+    assert!(
+        server.refreshes().await > before,
+        "{place}: not renewed once more"
+    );
+    assert!(
+        server.sent_what_was_given().await,
+        "{place}: an older refresh token was kept"
+    );
 }
 
 /// Connects servers, a few at a time, and takes each to its share of the places.
@@ -245,6 +267,7 @@ async fn killed_in_a_rotation_without_a_grace_loses_nothing_silently() {
             let rotated = server.refreshes().await > before;
             let (status, answer) = settled(&server, place.as_str()).await;
             if status == 200 {
+                goes_on(&server, place.as_str()).await;
                 continue;
             }
             assert!(
@@ -313,6 +336,24 @@ async fn killed_where_the_provider_ended_the_grant_says_so() {
     }
 }
 
+/// I3: another replica may have renewed it by then, and a provider may end a grant whose refresh token comes twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_stood_still_for_longer_than_its_lease_asks_nobody() {
+    let server = Server::connected(Rotation::Grace).await;
+    server.expire().await;
+    let before = server.refreshes().await;
+    server.order(Failpoint::RefreshAsking, "stop");
+    let (answer, ()) = tokio::join!(server.read(), async {
+        server.until_stopped().await;
+        tokio::time::sleep(LONGER_THAN_A_LEASE).await;
+        server.go_on();
+    });
+    assert!(server.was_reached());
+    assert!(matches!(answer, Some((503, _))), "{answer:?}");
+    assert_eq!(server.refreshes().await, before);
+    nothing_is_lost(&server, Failpoint::RefreshAsking).await;
+}
+
 /// The reasons in the newest entries, newest first.
 pub(crate) async fn said(server: &Server) -> Vec<Value> {
     let entries = server.entries().await;
@@ -335,3 +376,5 @@ async fn a_killed_rotation_is_settled_though_nobody_calls() {
 
 /// Longer than a lease without a grace, and a call that waits for it.
 const SETTLES_WITHIN: Duration = Duration::from_secs(120);
+/// With a grace.
+const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(11);

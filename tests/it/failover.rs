@@ -14,7 +14,7 @@ use std::{
 use postern::{
     app::ready::Prober,
     dev::acme_mail,
-    domain::{GrantId, connector::Category, grant::GrantState},
+    domain::{GrantId, UserId, connector::Category, grant::GrantState},
     flows::{
         Deps, Refusal, apply, audit, delegate, sequence,
         vend::{self, Vended},
@@ -25,7 +25,7 @@ use serde_json::json;
 use tokio::{sync::RwLock, task::JoinSet};
 
 use super::{
-    harness::{ISSUER, World, cluster::Cluster, fetch, token},
+    harness::{ISSUER, Outcome, World, cluster::Cluster, connect_as, fetch, token},
     shared::loopback,
 };
 
@@ -37,6 +37,8 @@ struct Seen {
     /// moment ago ends the grant, and rightly so.
     calling: RwLock<()>,
     released: Mutex<Vec<String>>,
+    /// Of them, those for the grant that needs nothing of the provider but its calls: they go on whatever the other waits for.
+    unhindered: AtomicUsize,
     refused: AtomicUsize,
     /// What the readiness of the first replica was, each time it changed.
     ready: Mutex<Vec<bool>>,
@@ -102,9 +104,12 @@ fn write_connector(dir: &Path, acme: &str) {
     std::fs::write(dir.join("connectors").join(format!("{STRICT}.toml")), text).unwrap();
 }
 
-/// Ada connects it and lets the agent do both, and have her token as it is.
-async fn connect(world: &World) -> GrantId {
-    let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+/// Somebody connects it and lets the agent do both, and have their token as it is.
+async fn connect(world: &World, user: UserId, account: &str) -> GrantId {
+    let both = [Category::Read, Category::Write];
+    let Outcome::Granted(grant) = connect_as(world, user, account, &both, false).await else {
+        panic!("not connected")
+    };
     let ask = delegate::Ask {
         agent: world.agent.agent,
         grant,
@@ -113,25 +118,29 @@ async fn connect(world: &World) -> GrantId {
         raw: true,
         expires_at: None,
     };
-    delegate::make(&world.deps, world.org, world.ada, ask)
-        .await
-        .unwrap();
+    delegate::make(&world.deps, world.org, user, ask).await.unwrap();
     grant
 }
 
-/// One caller that asks again and again, for calls and for tokens, and takes nothing but an outage for an excuse.
-async fn call(world: Arc<World>, deps: Arc<Deps>, grant: GrantId, seen: Arc<Seen>) {
+/// One caller that asks again and again, for calls and for tokens, and takes nothing but an outage for an excuse. Some call
+/// for a grant whose tokens expire, the others are unhindered.
+async fn call(world: Arc<World>, deps: Arc<Deps>, grant: GrantId, expires: bool, seen: Arc<Seen>) {
     let mut turn = 0;
     while !seen.stopped() {
         turn += 1;
         let ask = world.read(grant);
         let ask = if turn % 4 == 0 { token(ask) } else { ask };
-        let calling = seen.calling.read().await;
+        let calling = if expires {
+            Some(seen.calling.read().await)
+        } else {
+            None
+        };
         let vended = vend::vend(&deps, world.agent, ask).await;
         drop(calling);
         match vended {
             Ok(Vended::Executed { entry, .. } | Vended::Token { entry, .. }) => {
                 seen.released.lock().unwrap().push(entry.to_string());
+                seen.unhindered.fetch_add(usize::from(!expires), Ordering::SeqCst);
             }
             Err(
                 Refusal::StoreUnavailable(_)
@@ -156,7 +165,7 @@ async fn expire(world: &World, seen: &Seen) {
 
 async fn expire_between_calls(world: &World) {
     let url = format!("{}/admin/expire", world.acme);
-    fetch("POST", &url, Some(json!({"account": "ada@acme.example"}))).await;
+    fetch("POST", &url, Some(json!({"account": ADA}))).await;
 }
 
 /// The provider renews a token, which spends the one before it, and takes its time to say so. Returns before it does.
@@ -190,7 +199,9 @@ async fn until_told(world: &World) {
 async fn renewals(world: &World) -> u64 {
     let requests = world.seen("token").await;
     let renewed = requests.iter().filter(|request| {
-        request["grant_type"] == "refresh_token" && request["issued_refresh_sha256"].is_string()
+        request["grant_type"] == "refresh_token"
+            && request["account"] == ADA
+            && request["issued_refresh_sha256"].is_string()
     });
     u64::try_from(renewed.count()).unwrap()
 }
@@ -255,7 +266,8 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
 async fn a_primary_killed_under_load_takes_nothing_with_it() {
     let cluster = Cluster::start().await;
     let world = Arc::new(strict(&cluster).await);
-    let grant = connect(&world).await;
+    let grant = connect(&world, world.ada, ADA).await;
+    let unhindered = connect(&world, world.ben, "ben@acme.example").await;
     let first = world.grant(grant).await.generation;
     let other = world.data_dir();
     write_connector(&other, &world.acme);
@@ -263,9 +275,11 @@ async fn a_primary_killed_under_load_takes_nothing_with_it() {
     let workers: Vec<Workers> = replicas.iter().map(Workers::start).collect();
     let seen = Arc::new(Seen::default());
     let mut tasks = JoinSet::new();
-    for caller in 0..8 {
+    for caller in 0..16 {
         let deps = Arc::clone(&replicas[caller % replicas.len()]);
-        tasks.spawn(call(Arc::clone(&world), deps, grant, Arc::clone(&seen)));
+        let expires = caller < 8;
+        let grant = if expires { grant } else { unhindered };
+        tasks.spawn(call(Arc::clone(&world), deps, grant, expires, Arc::clone(&seen)));
     }
     tasks.spawn(tick(Arc::clone(&world), Arc::clone(&seen)));
     tasks.spawn(renew(Arc::clone(&world), Arc::clone(&seen)));
@@ -280,6 +294,12 @@ async fn a_primary_killed_under_load_takes_nothing_with_it() {
         "nothing was renewed before the failover"
     );
     renewed_and_not_told_yet(&world, &seen).await;
+    // Releases are being committed and answered when it dies.
+    let before = seen.unhindered.load(Ordering::SeqCst);
+    until("releases beside the renewal", || {
+        seen.unhindered.load(Ordering::SeqCst) > before + 20
+    })
+    .await;
     cluster.kill_primary();
     until("not ready", || seen.is_ready() == Some(false)).await;
     until_told(&world).await;
@@ -361,6 +381,8 @@ async fn nothing_was_lost(world: &World, cluster: &Cluster, seen: &Seen, grant: 
     audit::checkpoint(&world.deps, world.org).await.unwrap();
 }
 
+/// Whose tokens expire.
+const ADA: &str = "ada@acme.example";
 /// The connector's id.
 const STRICT: &str = "acme-other";
 /// How long the provider is silent after the renewal in which the primary dies: long enough to kill it.

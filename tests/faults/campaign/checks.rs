@@ -138,8 +138,12 @@ impl Round<'_> {
                 .is_some_and(|margin| tried.sent > self.struck + margin && tried.sent < self.healing)
         });
         match (before.count(), meanwhile.count(), after.count()) {
-            (0, ..) | (.., 0) => Err("nothing was released before or after it".to_owned()),
-            (_, 0, _) if is_forbidden => Err("nobody asked while nothing might be released".to_owned()),
+            (before, _, after) if before.min(after) < FEW => {
+                Err(format!("{before} released before it, {after} after it: no load"))
+            }
+            (_, few @ ..FEW, _) if is_forbidden => {
+                Err(format!("{few} asked while nothing might be released: no load"))
+            }
             _ => Ok(()),
         }
     }
@@ -225,7 +229,9 @@ impl Round<'_> {
             .iter()
             .filter(|one| (one.tenant, one.person) == REVOKED)
         {
-            if one.began > at && (one.released() || self.seen.letters(self.account(one), one.number) > 0) {
+            let asked_late = one.tries.iter().any(|tried| tried.sent > at && tried.released());
+            let is_late = one.began > at && self.seen.letters(self.account(one), one.number) > 0;
+            if asked_late || is_late {
                 return Err(format!("I2: released after the end of {grant}: {one:?}"));
             }
         }
@@ -429,6 +435,8 @@ const LEASES_LAST: Duration = Duration::from_secs(7);
 /// How long after a fault an answer may still have to be asked for again: a lease has to end first.
 const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
+/// Less is no load.
+const FEW: usize = 20;
 /// How long after a fault what the database could not take may still have to be written. A try that began during the fault may
 /// take ten seconds to fail, and the one after it some more.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(20);

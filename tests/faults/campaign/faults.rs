@@ -22,6 +22,7 @@ pub(crate) enum Fault {
     DatabaseGone,
     DatabaseSilent,
     DiskFull,
+    OwnDiskFull,
     KeyServiceDown,
     ClockAhead,
     ClockBehind,
@@ -47,9 +48,10 @@ impl Fault {
             Self::ReplicaStopped,
             Self::ClientsHangUp,
         ];
-        // A file that was moved away is still there for whoever has it open: SQLite's database does not go while it runs.
+        // A file that was moved away is still there for whoever has it open: SQLite's database does not go while it runs. And
+        // it is on the process's own disk.
         if let Store::Postgres(_) = store {
-            all.push(Self::DatabaseGone);
+            all.extend([Self::DatabaseGone, Self::OwnDiskFull]);
         }
         all
     }
@@ -59,6 +61,7 @@ impl Fault {
             Self::DatabaseGone => "database gone",
             Self::DatabaseSilent => "database silent",
             Self::DiskFull => "disk full",
+            Self::OwnDiskFull => "own disk full",
             Self::KeyServiceDown => "key service down",
             Self::ClockAhead => "clock 3 h ahead",
             Self::ClockBehind => "clock 3 h behind",
@@ -88,7 +91,8 @@ impl Fault {
             Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull => at_once,
             Self::KeyServiceDown => Some(Duration::from_millis(5200)),
             Self::ProviderDown | Self::ProviderSilent => at_once.filter(|_| want != Want::Token),
-            Self::ClockAhead
+            Self::OwnDiskFull
+            | Self::ClockAhead
             | Self::ClockBehind
             | Self::ReplicaKilled
             | Self::ReplicaStopped
@@ -112,7 +116,8 @@ impl Fault {
         match self {
             Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull | Self::KeyServiceDown => false,
             Self::ReplicaKilled | Self::ReplicaStopped => replicas > 1,
-            Self::ClockAhead
+            Self::OwnDiskFull
+            | Self::ClockAhead
             | Self::ClockBehind
             | Self::ProviderDown
             | Self::ProviderSilent
@@ -167,11 +172,13 @@ impl Fault {
                 if let Store::Postgres(server) = store {
                     server.fill_disk();
                 }
-                whole
-                    .replicas
-                    .iter()
-                    .for_each(|replica| replica.limit_files(Some(0)));
+                limit_files(whole, Some(0));
             }
+            // It takes a part of the next line.
+            (Self::OwnDiskFull, _) => whole.replicas.iter().for_each(|replica| {
+                let outside = std::fs::metadata(replica.dir.join("checkpoints.jsonl")).unwrap();
+                replica.limit_files(Some(outside.len() + 50));
+            }),
             (Self::KeyServiceDown, _) => std::fs::rename(whole.kek(), away(&whole.kek())).unwrap(),
             (Self::ClockAhead, _) => unlucky(whole).move_clock(3 * 3600),
             (Self::ClockBehind, _) => unlucky(whole).move_clock(-3 * 3600),
@@ -199,11 +206,9 @@ impl Fault {
                 if let Store::Postgres(server) = store {
                     server.make_room();
                 }
-                whole
-                    .replicas
-                    .iter()
-                    .for_each(|replica| replica.limit_files(None));
+                limit_files(whole, None);
             }
+            (Self::OwnDiskFull, _) => limit_files(whole, None),
             (Self::KeyServiceDown, _) => std::fs::rename(away(&whole.kek()), whole.kek()).unwrap(),
             (Self::ClockAhead | Self::ClockBehind, _) => unlucky(whole).move_clock(0),
             (Self::ProviderDown | Self::ProviderSilent, _) => whole.door.set(Way::Open),
@@ -217,6 +222,14 @@ impl Fault {
 /// The replica that something befalls; the first serves the browsers.
 pub(crate) fn unlucky(whole: &Deployment) -> &Replica {
     whole.replicas.last().unwrap()
+}
+
+/// Lets no replica's files grow beyond this, if anything.
+fn limit_files(whole: &Deployment, most: Option<u64>) {
+    whole
+        .replicas
+        .iter()
+        .for_each(|replica| replica.limit_files(most));
 }
 
 fn away(path: &Path) -> PathBuf {

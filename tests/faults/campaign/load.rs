@@ -267,8 +267,8 @@ impl Agent {
     }
 }
 
-/// Two agents for each person.
-const AGENTS_EACH: usize = 2;
+/// Agents for each person.
+const AGENTS_EACH: usize = 8;
 const TRIES: usize = 3;
 /// How long an agent waits.
 const PATIENCE: Duration = Duration::from_secs(9);

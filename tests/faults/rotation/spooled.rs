@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{provider::Rotation, server::Server};
 
-use super::{answer_lost, at, nothing_is_lost, said, says_it_is_lost, settled};
+use super::{answer_lost, at, goes_on, nothing_is_lost, said, says_it_is_lost, settled, works};
 
 /// The steps of one whose answer finds no database.
 pub(super) const SPOOLED: [Failpoint; 5] = [
@@ -91,9 +91,7 @@ async fn an_answer_that_finds_no_database_is_entered_when_it_is_back() {
     let refused = server.read().await;
     assert!(matches!(refused, Some((503, _))), "{refused:?}");
     server.find_database().await;
-    nothing_is_lost(&server, Failpoint::RefreshSealed).await;
-    assert_eq!(server.refreshes().await, before + 1);
-    assert_eq!(server.spooled().len(), 0);
+    entered_after(&server, Failpoint::RefreshSealed, before + 1).await;
     assert!(said(&server).await.contains(&json!("spooled")));
 }
 
@@ -128,9 +126,10 @@ async fn killed_entering(server: &mut Server, place: Failpoint) {
 
 /// What was spooled is entered, and the provider was asked so many times.
 async fn entered_after(server: &Server, place: Failpoint, asked: usize) {
-    nothing_is_lost(server, place).await;
+    works(server, place).await;
     assert_eq!(server.refreshes().await, asked, "{place:?}");
     assert_eq!(server.spooled().len(), 0, "{place:?}");
+    goes_on(server, place.as_str()).await;
 }
 
 /// What a long run kills at, or any other.
