@@ -1,6 +1,6 @@
 //! Processor time of a vend, stage by stage: the process's clock over many calls of one stage, no load, workers running.
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use postern::{
     crypto::api_key,
@@ -15,6 +15,7 @@ use postern::{
 };
 use rustix::time::ClockId;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::{
     load::cpu,
@@ -136,12 +137,27 @@ pub(crate) async fn measure(world: &World, agent_key: &str) -> Done<Value> {
     }
     meter.end("draft and seal the entry");
 
-    let mut receipts = Vec::new();
+    let (mut receipts, mut crowd) = (Vec::new(), releases.split_off(releases.len() / 2));
+    meter.calls = u32::try_from(releases.len())?;
     meter.begin();
     for (decision, release) in releases {
         receipts.push(deps.gate.release(decision, release).await?);
     }
     meter.end("gate, alone in its batch");
+
+    meter.calls = u32::try_from(crowd.len())?;
+    meter.begin();
+    while !crowd.is_empty() {
+        let mut tasks = JoinSet::new();
+        for (decision, release) in crowd.split_off(crowd.len().saturating_sub(CROWD)) {
+            let deps = Arc::clone(deps);
+            tasks.spawn(async move { deps.gate.release(decision, release).await });
+        }
+        while let Some(receipt) = tasks.join_next().await {
+            receipts.push(receipt??);
+        }
+    }
+    meter.end("gate, 64 at a time");
 
     let grant = &prepared.grant.facts.grant;
     // The oldest receipts may have died meanwhile; a call that finds a dead one would measure nothing.
@@ -154,3 +170,6 @@ pub(crate) async fn measure(world: &World, agent_key: &str) -> Done<Value> {
     meter.end("open");
     Ok(meter.figures.into())
 }
+
+/// As many wait for the gate at 64 connections.
+const CROWD: usize = 64;
