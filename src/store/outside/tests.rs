@@ -1,4 +1,7 @@
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    io::{Seek as _, SeekFrom, Write as _},
+    os::unix::fs::PermissionsExt as _,
+};
 
 use super::*;
 
@@ -209,9 +212,10 @@ fn what_a_full_disk_took_a_part_of_is_written_anew_without_a_hole() {
     let outside = Outside::open(dir.path()).unwrap();
     write(&outside, vec![line(1, 1, moved("user", "usr_1"))]);
     // As it is left where not even cutting it off succeeded.
-    std::io::Write::write_all(&mut held(&outside.file).file, &[b'{'; 500]).unwrap();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let whole = std::mem::replace(&mut held(&outside.file).file, full);
+    let mut whole = std::mem::replace(&mut held(&outside.file).file, full);
+    whole.seek(SeekFrom::End(0)).unwrap();
+    whole.write_all(&[b'{'; 500]).unwrap();
     outside.add([line(1, 2, moved("user", "usr_2"))]);
     outside.flush_now().unwrap_err();
     held(&outside.file).file = whole;

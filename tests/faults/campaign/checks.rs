@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     deployment::Deployment,
     faults::Fault,
-    load::{Asked, Try, Want, asked, subject},
+    load::{Asked, FEW, Try, Want, asked, subject},
     log::Log,
 };
 
@@ -141,7 +141,7 @@ impl Round<'_> {
             (before, _, after) if before.min(after) < FEW => {
                 Err(format!("{before} released before it, {after} after it: no load"))
             }
-            (_, few @ ..FEW, _) if is_forbidden => {
+            (_, few @ ..FEW_MEANWHILE, _) if is_forbidden => {
                 Err(format!("{few} asked while nothing might be released: no load"))
             }
             _ => Ok(()),
@@ -435,8 +435,8 @@ const LEASES_LAST: Duration = Duration::from_secs(7);
 /// How long after a fault an answer may still have to be asked for again: a lease has to end first.
 const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
-/// Less is no load.
-const FEW: usize = 20;
+/// Fewer that ask while nothing may be released show nothing.
+const FEW_MEANWHILE: usize = 5;
 /// How long after a fault what the database could not take may still have to be written. A try that began during the fault may
 /// take ten seconds to fail, and the one after it some more.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(20);

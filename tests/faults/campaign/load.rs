@@ -208,6 +208,21 @@ impl Load {
         self
     }
 
+    /// Waits until [`FEW`] that were sent after a moment have been released; on a busy machine that may take a while.
+    pub(crate) async fn until_released(&self, since: Instant) {
+        let begun = Instant::now();
+        let released = || {
+            let ledger = self.ledger.lock().unwrap();
+            let tries = ledger.iter().flat_map(|asked| &asked.tries);
+            tries
+                .filter(|tried| tried.released() && tried.sent > since)
+                .count()
+        };
+        while released() < FEW && begun.elapsed() < LOADED_WITHIN {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Lets every agent finish what it is at; returns what they asked.
     pub(crate) async fn stop(mut self) -> Vec<Asked> {
         self.stop.send_replace(true);
@@ -267,6 +282,10 @@ impl Agent {
     }
 }
 
+/// Fewer releases are no load.
+pub(crate) const FEW: usize = 20;
+/// Whoever waits longer for them is told by the check that there was none.
+const LOADED_WITHIN: Duration = Duration::from_secs(60);
 /// Agents for each person.
 const AGENTS_EACH: usize = 8;
 const TRIES: usize = 3;

@@ -76,7 +76,9 @@ impl Campaign {
         let deployment = Arc::clone(&self.deployment);
         let since = checks::latest_request(&deployment).await;
         let load = Load::start(&deployment, &self.numbers, &mut self.dice);
+        let begun = Instant::now();
         tokio::time::sleep(CALM).await;
+        load.until_released(begun).await;
 
         if fault.strikes_renewals() {
             self.begin_renewals().await;
@@ -100,6 +102,7 @@ impl Campaign {
             None => self.until_revoked(&grant).await,
         };
         tokio::time::sleep(CALM).await;
+        load.until_released(healing).await;
         let mut asked = load.stop().await;
         let settled = self.settle(&mut asked, fault).await;
 
