@@ -206,7 +206,7 @@ async fn every(worker: Worker, mut stopped: watch::Receiver<bool>) {
 }
 
 /// The log grows at most this much later than its entries.
-const SEQUENCE_EVERY: Duration = Duration::from_millis(300);
+const SEQUENCE_EVERY: Duration = Duration::from_millis(500);
 /// Copies of the log are at most this much older, while their receiver takes them.
 const SINK_EVERY: Duration = Duration::from_secs(1);
 /// What other replicas do is known outside the database at most this much later.
