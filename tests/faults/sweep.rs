@@ -128,6 +128,7 @@ async fn struck(server: &mut Server, kind: Rotation, strike: usize) -> Struck {
     });
     assert_eq!(newest, Some(&json!("rotation_lost")), "{place}: {reasons:?}");
     server.connect().await;
+    goes_on(server, &place).await;
     Struck::SaidLost
 }
 

@@ -72,7 +72,8 @@ async fn best(count: u64, on_postgres: bool) -> Duration {
         );
         best = best.min(stopped);
         if round == 0 {
-            assert!(answered < WITHIN, "{answered:?}");
+            let within = Duration::from_secs(if count > 1000 { 5 } else { 2 });
+            assert!(answered < within.min(WITHIN), "{answered:?}");
             all_are_counted(&world, &revoked, count + 1).await;
             let refused = world.vend(world.read(grant)).await;
             assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");

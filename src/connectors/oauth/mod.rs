@@ -163,8 +163,7 @@ impl<'a> OAuth<'a> {
 
     /// Refreshes (RFC 6749 §6). With `narrowed`, asks for fewer scopes, which only a connector that
     /// [`narrows_by_refresh`](Connector::narrows_by_refresh) allows; the caller proves it by
-    /// [`prove_narrowed`](Self::prove_narrowed). Given a moment to begin by, it begins by
-    /// then or not at all.
+    /// [`prove_narrowed`](Self::prove_narrowed). Given a moment to begin by, it begins by then or not at all.
     ///
     /// # Errors
     /// [`OAuthError`].
