@@ -1,12 +1,12 @@
 //! `postern migrate`: brings a PostgreSQL schema up to date, as the role that owns it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io::IsTerminal as _, path::PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{exit::CliError, output::Output};
-use crate::{app, config::Settings};
+use super::{exit::CliError, may_colour, output::Output};
+use crate::{app, config::Settings, telemetry};
 
 #[derive(Debug, Args)]
 #[command(
@@ -29,6 +29,11 @@ impl Migrate {
         output: &mut Output,
     ) -> Result<(), CliError> {
         let settings = Settings::load(&self.config, env)?;
+        // It says what it waits for as it goes.
+        let level = if output.style().quiet { "error" } else { "warn" };
+        let colour = may_colour(env, std::io::stderr().is_terminal());
+        telemetry::init(telemetry::Format::Human { colour }, level)
+            .map_err(|error| CliError::Failed(error.to_string()))?;
         let applied = app::serve::migrate(&settings, &self.owner)
             .await
             .map_err(|error| CliError::Failed(error.to_string()))?;

@@ -80,7 +80,7 @@ async fn denial(deps: &Deps, org: OrgId, id: EntryId) -> Result<Refusal, Refusal
 }
 
 /// Records how the call of a key ended: the last thing before its answer. Where the database does not answer it goes on
-/// being tried: whoever repeats the key would be told for a day that the call still runs.
+/// being tried: whoever repeats the key would be told for minutes that the call still runs, and then that its outcome is unknown.
 pub(super) async fn finish(deps: &Arc<Deps>, org: OrgId, entry: EntryId, end: (u16, &'static str)) {
     if finished(deps, org, entry, end).await.is_ok() {
         return;
@@ -149,7 +149,7 @@ pub fn ended(refusal: &Refusal) -> (u16, &'static str) {
 /// How a call that released ended.
 pub(super) const RELEASED: (u16, &str) = (200, "released");
 /// How long a key is remembered (protocol §5).
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// How long to wait at least before each further try to finish a key, and how much longer at most. Often: whoever repeats it
 /// when the database is back is to be told how the call ended.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);

@@ -1,14 +1,17 @@
 //! What time does by itself: sessions, quarantines and calls that come to no end get one.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::domain::{
-    EntryId, GrantId, OrgId,
+    EntryId, GrantId, OrgId, Time,
     entry::{Entry, EntryDraft, EntryType},
     grant::GrantState,
 };
 
-use super::{Deps, Refusal, connect::overdue::Ending, record, refused, revoke::OUTCOME_DUE, upstream};
+use super::{
+    Deps, Refusal, connect::overdue::Ending, idempotency::REMEMBERED, record, refused, revoke::OUTCOME_DUE,
+    upstream,
+};
 
 /// Ends what is overdue; returns how many things it ended.
 ///
@@ -32,7 +35,33 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     for org in orgs {
         ended += counted(org, deps.store.retry(|| spent(deps, org)).await);
     }
+    ended += keys(deps).await?;
     Ok(ended + connects(deps).await?)
+}
+
+/// Ends the idempotency keys of calls of which nobody will say any more how they ended: their process died, or the commit
+/// was never confirmed. What was sent has a row among the open calls, which ends its key; a token has none.
+async fn keys(deps: &Deps) -> Result<u64, Refusal> {
+    let (mut ended, mut waiting) = (0, 0);
+    loop {
+        let mut due = deps.store.due().await?;
+        let until = due.now() + REMEMBERED - KEY_DUE;
+        let keys = due.unfinished_keys(until, waiting, BATCH).await?;
+        drop(due);
+        if keys.is_empty() || ended >= BATCH {
+            return Ok(ended);
+        }
+        let mut orgs: BTreeMap<OrgId, Vec<EntryId>> = BTreeMap::new();
+        for (org, id) in keys {
+            orgs.entry(org).or_default().push(id);
+        }
+        for (org, ids) in orgs {
+            match counted(org, deps.store.retry(|| give_up(deps, org, &ids)).await) {
+                0 => waiting += ids.len() as u64,
+                moved => ended += moved,
+            }
+        }
+    }
 }
 
 /// Ends connects past their time. Those that cannot be ended stay the first in the line: who is behind them has its turn.
@@ -65,7 +94,8 @@ pub async fn earlier_life(deps: &Deps) -> Result<(), Refusal> {
     loop {
         let mut due = deps.store.due().await?;
         let calls = due.outcomes(due.now() + OUTCOME_DUE, BATCH).await?;
-        let keys = due.unfinished_keys(BATCH).await?;
+        // However late: a clock that was ahead may have begun them.
+        let keys = due.unfinished_keys(LAST, 0, BATCH).await?;
         drop(due);
         if calls.is_empty() && keys.is_empty() {
             return Ok(());
@@ -74,9 +104,7 @@ pub async fn earlier_life(deps: &Deps) -> Result<(), Refusal> {
             unknown_outcome(deps, org, id).await?;
         }
         for (org, id) in keys {
-            let mut tx = deps.store.write(org).await?;
-            tx.finish_idempotency(org, id, 504, "outcome_unknown").await?;
-            tx.commit().await?;
+            give_up(deps, org, &[id]).await?;
         }
     }
 }
@@ -94,6 +122,17 @@ async fn spent(deps: &Deps, org: OrgId) -> Result<u64, Refusal> {
     let gone = tx.sweep_spent(org).await?;
     tx.commit().await?;
     Ok(gone)
+}
+
+/// Ends keys of one org that still say nothing.
+async fn give_up(deps: &Deps, org: OrgId, ids: &[EntryId]) -> Result<u64, Refusal> {
+    let mut tx = deps.store.write(org).await?;
+    let mut ended = 0;
+    for id in ids {
+        ended += u64::from(tx.give_up_idempotency(org, *id).await?);
+    }
+    tx.commit().await?;
+    Ok(ended)
 }
 
 /// A call that was sent and whose outcome nobody recorded is `unknown` after five minutes.
@@ -152,3 +191,8 @@ async fn quarantine_over(deps: &Deps, org: OrgId, id: GrantId) -> Result<u64, Re
 }
 
 const BATCH: u64 = 100;
+/// A key is taken before its entry is made, but by no more than a request may last (`http::router`): whoever waited longer
+/// was told that the outcome is unknown. From there on it is given the time that a call without an outcome is given.
+const KEY_DUE: Duration = OUTCOME_DUE.saturating_add(Duration::from_secs(120));
+/// Later than any time a row bears.
+const LAST: Time = Time::from_unix_micros(i64::MAX);

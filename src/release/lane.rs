@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     domain::{Clock, OrgId},
@@ -136,17 +139,38 @@ impl Lane {
 
     async fn serve(&self, batch: Vec<Waiting>) {
         let (items, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.item, one.answer)).unzip();
+        let until = Instant::now() + ALONE_WITHIN;
         match self.run(&items).await {
             Ok((done, begun)) => self.settle(items, answers, done, begun),
             // One bad request must not fail its neighbours: each is tried alone. Without a database there is nothing
             // to try: everybody is told at once, and the lane is free for who comes when it is back.
             Err(error) if error.outage().is_none() && !error.is_contended() && answers.len() > 1 => {
-                for (item, answer) in items.into_iter().zip(answers) {
-                    self.try_alone(item, answer).await;
-                }
+                self.try_each(items, answers, error, until).await;
             }
             Err(error) => fail(answers, error),
         }
+    }
+
+    /// Tries each request of a batch alone that came to nothing. A batch that ran into a limit of time was held up by the
+    /// database and by no request of its own: so would each of them be, one after the other. Who is not tried by then, or
+    /// when there is no database any more, hears why.
+    async fn try_each(
+        &self,
+        items: Vec<GateItem>,
+        answers: Vec<Answer>,
+        mut error: StoreError,
+        until: Instant,
+    ) {
+        let mut left = items.into_iter().zip(answers);
+        while Instant::now() < until
+            && let Some((item, answer)) = left.next()
+        {
+            if let Some(outage) = self.try_alone(item, answer).await {
+                error = outage;
+                break;
+            }
+        }
+        fail(left.map(|(_, answer)| answer).collect(), error);
     }
 
     /// Answers everybody; who has to wait for a change of their org waits apart, holding nobody up. Whoever comes for
@@ -194,12 +218,19 @@ impl Lane {
             .await
     }
 
-    /// A request by itself.
-    async fn try_alone(&self, item: GateItem, answer: Answer) {
+    /// A request by itself. What comes back is an outage: nobody else need be tried.
+    async fn try_alone(&self, item: GateItem, answer: Answer) -> Option<StoreError> {
         let alone = [item];
         match self.run(&alone).await {
-            Ok((done, begun)) => self.settle(alone.into(), vec![answer], done, begun),
-            Err(error) => tell(answer, Err(error)),
+            Ok((done, begun)) => {
+                self.settle(alone.into(), vec![answer], done, begun);
+                None
+            }
+            Err(error) => {
+                let outage = error.outage().map(StoreError::Unavailable);
+                tell(answer, Err(error));
+                outage
+            }
         }
     }
 
@@ -226,12 +257,15 @@ fn tell(answer: Answer, done: Result<(GateAnswer, Duration), StoreError>) {
 }
 
 fn fail(answers: Vec<Answer>, error: StoreError) {
-    let outage = error.outage();
+    let cause = match &error {
+        StoreError::Unavailable(cause) => Some(Arc::clone(cause)),
+        _ => None,
+    };
     let mut error = Some(error);
     for answer in answers {
-        // An error of its own has only the one that is alone in its batch; the others hear of the same outage, or that
-        // their batch was in somebody's way.
-        let error = outage
+        // What the database said everybody hears. Another error has only the first, who may be alone in its batch; the
+        // others hear that their batch was in somebody's way.
+        let error = cause
             .clone()
             .map(StoreError::Unavailable)
             .or_else(|| error.take());
@@ -243,3 +277,6 @@ fn fail(answers: Vec<Answer>, error: StoreError) {
 const SHARE: usize = 16;
 /// The most requests in one transaction.
 const BATCH: usize = 256;
+/// How long after its beginning requests of a batch that came to nothing are still tried alone: half of what a single
+/// statement may take.
+const ALONE_WITHIN: Duration = Duration::from_secs(5);

@@ -288,14 +288,21 @@ impl Due {
         self.list(OUTCOMES, params![before, limit], pair).await
     }
 
-    /// Calls whose idempotency key does not say yet how they ended.
+    /// Calls whose idempotency key does not say yet how they ended and is kept until before `until`, the oldest first,
+    /// behind the first `skip` of them.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn unfinished_keys(&mut self, limit: u64) -> Result<Vec<(OrgId, EntryId)>, StoreError> {
+    pub async fn unfinished_keys(
+        &mut self,
+        until: Time,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<(OrgId, EntryId)>, StoreError> {
         self.list(
-            "SELECT org_id, entry_id FROM idempotency WHERE status IS NULL LIMIT $1",
-            params![limit],
+            "SELECT org_id, entry_id FROM idempotency WHERE status IS NULL AND keep_until < $1
+             ORDER BY keep_until LIMIT $2 OFFSET $3",
+            params![until, limit, skip],
             pair,
         )
         .await

@@ -251,6 +251,7 @@ impl Chain {
     pub(super) fn read(tx: &Tx, org: OrgId, epoch: Epoch, fields: &mut Fields) -> Result<Self, StoreError> {
         let seq = u64::try_from(fields.opt_int()?.unwrap_or(0)).map_err(|_| fields.bad())?;
         let hash = fields.opt_hash()?.unwrap_or(entry_bytes::FIRST_PREV);
+        tx.expect_epoch(org, epoch)?;
         tx.expect_number(org, seq)?;
         Ok(Self {
             org,

@@ -8,9 +8,13 @@ use std::{
     collections::{BTreeSet, HashMap},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     Contended as _, Store, StoreError,
@@ -89,10 +93,11 @@ impl<W: Work> Lane<W> {
                 let Ok(Err((batch, error))) = served.await else {
                     continue;
                 };
-                match error.outage() {
+                if error.outage().is_some() {
                     // There is no database for anybody.
-                    Some(cause) => tell(batch, || StoreError::Unavailable(Arc::clone(&cause))),
-                    None => apart.serve(&work, batch),
+                    fail(batch, error);
+                } else {
+                    apart.serve(&work, batch);
                 }
             }
         });
@@ -196,24 +201,34 @@ impl<W: Work> Drop for Served<W> {
     }
 }
 
-/// Does what waits for one org; what cannot be done together is done one by one.
+/// Does what waits for one org; what cannot be done together is done one by one. A batch that ran into a limit of time was
+/// held up by the database and by none of its own: so would each of them be, one after the other. Who is not tried by then,
+/// or when there is no database any more, hears why.
 async fn patiently<W: Work>(work: &W, batch: Vec<Waiting<W>>) {
-    let Err((batch, error)) = serve(work, batch, Patience::Much).await else {
+    let until = Instant::now() + ALONE_WITHIN;
+    let Err((batch, mut error)) = serve(work, batch, Patience::Much).await else {
         return;
     };
-    if let Some(cause) = error.outage() {
-        tell(batch, || StoreError::Unavailable(Arc::clone(&cause)));
-    } else if error.is_contended() {
-        // All of them were tried for as long as anything is.
-        tell(batch, || StoreError::Conflict);
-    } else if batch.len() == 1 {
-        let mut error = Some(error);
-        tell(batch, || error.take().unwrap_or(StoreError::Stopped));
-    } else {
-        for one in batch {
-            Box::pin(patiently(work, vec![one])).await;
+    // Contended: all of them were tried for as long as anything is.
+    if batch.len() == 1 || error.outage().is_some() || error.is_contended() {
+        fail(batch, error);
+        return;
+    }
+    let mut left = batch.into_iter();
+    while Instant::now() < until
+        && let Some(one) = left.next()
+    {
+        let Err((one, failed)) = serve(work, vec![one], Patience::Much).await else {
+            continue;
+        };
+        let outage = failed.outage();
+        fail(one, failed);
+        if let Some(cause) = outage {
+            error = StoreError::Unavailable(cause);
+            break;
         }
     }
+    fail(left.collect(), error);
 }
 
 /// Does a batch and answers everybody; if it comes to nothing, they still wait.
@@ -241,9 +256,20 @@ async fn serve<W: Work>(
     }
 }
 
-fn tell<W: Work>(batch: Vec<Waiting<W>>, mut error: impl FnMut() -> StoreError) {
+/// Tells everybody what the database said. Another error has only the first, who may be alone in its batch; the others hear
+/// that their batch was in somebody's way.
+fn fail<W: Work>(batch: Vec<Waiting<W>>, error: StoreError) {
+    let cause = match &error {
+        StoreError::Unavailable(cause) => Some(Arc::clone(cause)),
+        _ => None,
+    };
+    let mut error = Some(error);
     for one in batch {
-        let _gone = one.answer.send(Err(error()));
+        let error = cause
+            .clone()
+            .map(StoreError::Unavailable)
+            .or_else(|| error.take());
+        let _gone = one.answer.send(Err(error.unwrap_or(StoreError::Conflict)));
     }
 }
 
@@ -282,6 +308,9 @@ impl Store {
 const BATCH: usize = 256;
 /// What may wait; the next ones wait to be handed in.
 const QUEUE: usize = 4096;
+/// How long after its beginning those of a batch that came to nothing are still tried one by one: half of what a single
+/// statement may take.
+const ALONE_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

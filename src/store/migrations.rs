@@ -45,15 +45,19 @@ macro_rules! history {
                 "unfinished",
                 include_str!(concat!("../../migrations/", $dialect, "/0010_unfinished.sql")),
             ),
+            (
+                "running",
+                include_str!(concat!("../../migrations/", $dialect, "/0011_running.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 10] = history!("sqlite");
-const POSTGRES: [(&str, &str); 10] = history!("postgres");
+const SQLITE: [(&str, &str); 11] = history!("sqlite");
+const POSTGRES: [(&str, &str); 11] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 10;
+pub(super) const LATEST: i64 = 11;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

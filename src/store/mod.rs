@@ -192,10 +192,15 @@ impl StoreError {
     }
 }
 
-/// Whether a database that says this (SQLSTATE) does so to everybody: no connection (class 08), no room (53), ending or
-/// starting (57P01 to 57P05), a standby that only reads (25006).
+/// Whether a database that says this does so to everybody. PostgreSQL says five characters (SQLSTATE): no connection (class
+/// 08), no room (53), ending or starting (57P01 to 57P05), a standby that only reads (25006). SQLite says a shorter number,
+/// whose last byte is the primary code: busy (5), locked (6), read-only (8), an I/O error (10), damaged (11), full (13), not
+/// to be opened (14), no database (26). It has waited for whoever is busy already.
 fn is_outage(code: &str) -> bool {
-    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+    match code.parse::<u16>() {
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 8 | 10 | 11 | 13 | 14 | 26),
+        _ => code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006",
+    }
 }
 
 /// Where the rows are.

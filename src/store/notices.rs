@@ -35,7 +35,8 @@ impl Store {
 }
 
 impl Tx {
-    /// Writes down that a grant is about to be in another state, if it is and somebody is to be told.
+    /// Writes down that a grant is about to be in another state, if it is and somebody is to be told: at once, whatever the
+    /// clock says, now or when it is put right.
     pub(super) async fn note_change(
         &mut self,
         org: OrgId,
@@ -45,7 +46,7 @@ impl Tx {
     ) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO notices (org_id, grant_id, changes, at, told, attempts, due_at)
-             SELECT g.org_id, g.id, 1, CAST($5 AS BIGINT), 0, 0, CAST($5 AS BIGINT) FROM grants g
+             SELECT g.org_id, g.id, 1, CAST($5 AS BIGINT), 0, 0, 0 FROM grants g
              WHERE g.org_id = $1 AND g.id = $2 AND (g.state <> $3 OR coalesce(g.state_reason, '') <> coalesce($4, ''))
                AND EXISTS (SELECT 1 FROM meta m WHERE m.name = 'state_changes' AND m.value = 'told')
              ON CONFLICT (org_id, grant_id) DO UPDATE SET changes = notices.changes + 1, at = excluded.at, attempts = 0,

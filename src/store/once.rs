@@ -239,6 +239,23 @@ impl Tx {
         .map(drop)
     }
 
+    /// Says of the call of an idempotency key that its outcome is unknown, if nobody has said yet how it ended; whether
+    /// nobody had.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn give_up_idempotency(&mut self, org: OrgId, entry: EntryId) -> Result<bool, StoreError> {
+        // No `finish_idempotency`: what somebody has said meanwhile stands.
+        let changed = self
+            .execute(
+                "UPDATE idempotency SET status = 504, code = 'outcome_unknown'
+                 WHERE org_id = $1 AND entry_id = $2 AND status IS NULL",
+                params![org, entry],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
     /// Ends every browser session and login link of the org.
     ///
     /// # Errors

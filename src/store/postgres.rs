@@ -5,6 +5,7 @@
 
 mod inserts;
 mod trips;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use sqlx::{
         types::Oid,
     },
 };
+
+pub(super) use upgrade::migrate;
 
 use trips::{STATEMENT, Trips};
 
@@ -190,28 +193,6 @@ impl Engine {
     }
 }
 
-/// Brings the schema up to date, as the role that owns it; returns how many migrations were missing.
-///
-/// # Errors
-/// When the database cannot be reached or a migration fails: then it changed nothing.
-pub(super) async fn migrate(settings: &Settings) -> Result<usize, StoreError> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(ACQUIRE)
-        .connect_with(options(settings)?)
-        .await?;
-    let count = "SELECT count(*) FROM _sqlx_migrations WHERE success";
-    // Before the first migration there is no such table.
-    let before: i64 = sqlx::query_scalar(count).fetch_one(&pool).await.unwrap_or(0);
-    migrations::postgres()
-        .run(&pool)
-        .await
-        .map_err(StoreError::Migration)?;
-    let after: i64 = sqlx::query_scalar(count).fetch_one(&pool).await?;
-    pool.close().await;
-    Ok(usize::try_from(after - before).unwrap_or(0))
-}
-
 pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
     let mut options: PgConnectOptions = settings.url.parse().map_err(|_| StoreError::Url)?;
     if let Some(password) = &settings.password {
@@ -309,6 +290,9 @@ fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
         (Mode::Read | Mode::Rows | Mode::Gate, _) => {}
     }
     sql.push_str("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
+    if mode != Mode::Read {
+        sql.push_str(DURABLY);
+    }
     sql
 }
 
@@ -469,6 +453,10 @@ fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
     decoded.map_err(sqlx::Error::Decode)
 }
 
+/// Whatever writes commits durably. Whoever sets less for the server, the database or the role, to be faster, would have a
+/// failover forget entries that something was released on. What is set beyond that stays.
+const DURABLY: &str = ", set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+     WHEN 'off' THEN 'on' WHEN 'local' THEN 'on' ELSE current_setting('synchronous_commit') END, true)";
 /// How long to wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long a connection that is given back may take to end its transaction.

@@ -73,7 +73,7 @@ impl Store {
     /// Renews the lease on the replica's name; takes another name if it was lost.
     ///
     /// # Errors
-    /// When the database is unavailable.
+    /// When the database is unavailable, or its copy goes on in its place: then nothing more may be released over it.
     pub async fn renew_replica(&self) -> Result<(), StoreError> {
         if matches!(*self.engine, Engine::Sqlite(_)) {
             return Ok(());
@@ -83,6 +83,16 @@ impl Store {
 
     async fn try_to_renew_replica(&self) -> Result<(), StoreError> {
         let mut tx = self.write_deployment().await?;
+        // A copy keeps everybody out of this line until its mark stands there (`copy::mark`). Whoever stood still for longer
+        // than the lease kept nobody from copying, and may wake over what was left behind.
+        let moved = tx
+            .row("SELECT 1 FROM meta WHERE name = 'copied_to'", params![])
+            .await?;
+        if moved.is_some() {
+            self.vigil.lose();
+            tracing::error!("this database was copied to another one, which goes on in its place");
+            return Err(StoreError::Moved);
+        }
         let until = tx.now + LEASE;
         let token = self.replica.token.as_slice();
         let word = self.word() as i64;

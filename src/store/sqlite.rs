@@ -44,9 +44,6 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
-        let lock = lock::take(&path.with_extension("lock"))
-            .map_err(StoreError::File)?
-            .ok_or(StoreError::Locked)?;
         // The file is made here, not by SQLite, so that its mode is ours from the first byte.
         OpenOptions::new()
             .create(true)
@@ -54,8 +51,13 @@ impl Engine {
             .mode(0o600)
             .open(path)
             .map_err(StoreError::File)?;
+        // SQLite follows links: whichever way leads to the file, there is one lock.
+        let path = path.canonicalize().map_err(StoreError::File)?;
+        let lock = lock::take(&path.with_extension("lock"))
+            .map_err(StoreError::File)?
+            .ok_or(StoreError::Locked)?;
         let options = SqliteConnectOptions::new()
-            .filename(path)
+            .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
@@ -77,6 +79,7 @@ impl Engine {
                 options
                     .clone()
                     .pragma("cache_size", WRITER_CACHE)
+                    .pragma("journal_size_limit", WAL_KEPT)
                     .pragma("wal_autocheckpoint", checkpoints::TOO_LONG),
             )
             .await?;
@@ -410,6 +413,9 @@ const BUSY: Duration = Duration::from_secs(5);
 /// What the writer keeps of the file in memory, in KiB if negative. Every org adds at the end of its own part of each
 /// index; with less, those pages are read anew for every batch.
 const WRITER_CACHE: &str = "-32768";
+/// Bytes to which the file of the WAL is cut back where it begins anew: twice what it comes to while nobody reads for long.
+/// Else it stays as long as it ever was.
+const WAL_KEPT: &str = "134217728";
 
 /// The rows of an answer that may be under way between a connection's thread and whoever asked.
 const ROWS: usize = 1024;

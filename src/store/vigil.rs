@@ -22,19 +22,30 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Vigil {
     outside: Option<Arc<Outside>>,
-    /// By writer, then by org.
-    numbers: RwLock<HashMap<String, HashMap<OrgId, u64>>>,
+    numbers: RwLock<Numbers>,
     sealed: RwLock<BTreeSet<OrgId>>,
     lost: AtomicBool,
 }
 
+/// How far this process has come.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// By writer, then by org.
+    last: HashMap<String, HashMap<OrgId, u64>>,
+    /// The writer and the org of what was committed last: an older database that lacks anything of this process lacks that.
+    newest: Option<(String, OrgId)>,
+}
+
 impl Vigil {
-    /// A writer of this process and an org it wrote for.
-    fn some_writer(&self) -> Option<(String, OrgId)> {
+    /// The writer and the org of what this process committed last.
+    fn newest(&self) -> Option<(String, OrgId)> {
         let numbers = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
-        numbers
-            .iter()
-            .find_map(|(writer, orgs)| Some((writer.clone(), *orgs.keys().next()?)))
+        numbers.newest.clone()
+    }
+
+    /// From here on, the database is not the one this process wrote to.
+    pub(super) fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
     }
 }
 
@@ -44,6 +55,9 @@ pub(super) struct Journal {
     vigil: Arc<Vigil>,
     /// How far the writer was known to have come, org by org.
     known: HashMap<OrgId, u64>,
+    /// The counters of the orgs' epochs, as far as they are known outside the database. Without those that are sealed: these
+    /// wait for their admin over a database that is known to be another one.
+    counters: HashMap<OrgId, i64>,
     numbers: Vec<(OrgId, u64)>,
     lines: Vec<Line>,
 }
@@ -53,14 +67,22 @@ impl Journal {
     /// must not miss.
     pub(super) fn new(vigil: &Arc<Vigil>, writer: &str, orgs: &[OrgId]) -> Self {
         let numbers = vigil.numbers.read().unwrap_or_else(PoisonError::into_inner);
-        let of_writer = numbers.get(writer);
+        let of_writer = numbers.last.get(writer);
         let known = orgs
             .iter()
             .filter_map(|org| Some((*org, *of_writer?.get(org)?)))
             .collect();
+        drop(numbers);
+        let sealed = vigil.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        let counters = orgs
+            .iter()
+            .filter(|org| !sealed.contains(org))
+            .filter_map(|org| Some((*org, vigil.outside.as_ref()?.knows(*org)?.counter)))
+            .collect();
         Self {
             vigil: Arc::clone(vigil),
             known,
+            counters,
             numbers: Vec::new(),
             lines: Vec::new(),
         }
@@ -73,15 +95,12 @@ impl Journal {
             numbers,
             lines,
             known: _,
+            counters: _,
         } = self;
-        if !numbers.is_empty() {
+        if let Some((org, _)) = numbers.last() {
             let mut known = vigil.numbers.write().unwrap_or_else(PoisonError::into_inner);
-            if !known.contains_key(writer) {
-                known.insert(writer.to_owned(), HashMap::new());
-            }
-            if let Some(of_writer) = known.get_mut(writer) {
-                of_writer.extend(numbers);
-            }
+            known.newest = Some((writer.to_owned(), *org));
+            known.last.entry(writer.to_owned()).or_default().extend(numbers);
         }
         let Some(outside) = vigil.outside.as_ref().filter(|_| !lines.is_empty()) else {
             return;
@@ -97,14 +116,27 @@ impl Journal {
 impl Tx {
     /// Refuses to go on if the database has forgotten entries of this process.
     pub(super) fn expect_number(&self, org: OrgId, found: u64) -> Result<(), StoreError> {
-        let Some(journal) = &self.journal else {
-            return Ok(());
-        };
-        if journal.known.get(&org).is_some_and(|known| *known > found) {
-            journal.vigil.lost.store(true, Ordering::Release);
-            return Err(StoreError::Lost);
+        self.expect(|journal| journal.known.get(&org).is_none_or(|known| *known <= found))
+    }
+
+    /// Refuses to go on if the database has forgotten that the org's epoch moved on, whoever moved it.
+    pub(super) fn expect_epoch(&self, org: OrgId, found: Epoch) -> Result<(), StoreError> {
+        self.expect(|journal| {
+            journal
+                .counters
+                .get(&org)
+                .is_none_or(|known| *known <= found.counter)
+        })
+    }
+
+    fn expect(&self, holds: impl FnOnce(&Journal) -> bool) -> Result<(), StoreError> {
+        match &self.journal {
+            Some(journal) if !holds(journal) => {
+                journal.vigil.lose();
+                Err(StoreError::Lost)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Remembers, once committed, how far this writer has come for the org.
@@ -232,12 +264,12 @@ impl Store {
         self.vigil.lost.load(Ordering::Acquire)
     }
 
-    /// Compares one number that this process knows with the database, so that an idle replica notices too.
+    /// Compares the last number that this process wrote with the database, so that an idle replica notices too.
     ///
     /// # Errors
     /// [`StoreError::Lost`] if the database knows less, or when it is unavailable.
     pub async fn look_for_lost_entries(&self) -> Result<(), StoreError> {
-        let Some((writer, org)) = self.vigil.some_writer() else {
+        let Some((writer, org)) = self.vigil.newest() else {
             return Ok(());
         };
         let journal = Journal::new(&self.vigil, &writer, &[org]);

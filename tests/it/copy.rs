@@ -308,6 +308,21 @@ async fn a_source_does_not_start_once_its_copy_goes_on() {
     }
 }
 
+/// While it stood still its lease ended, so it kept nobody from copying its database away.
+#[tokio::test]
+async fn a_replica_that_slept_through_a_copy_of_its_database_is_lost_when_it_wakes() {
+    let world = World::on_postgres().await;
+    let store = &world.deps.store;
+    store.renew_replica().await.unwrap();
+    world.raw_sql("UPDATE replicas SET expires_at = 0").await;
+    let there = Location::Sqlite(world.dir.path().join("there.db"));
+    copied(&world.clock, &world.location, &there).await.unwrap();
+    assert!(!store.has_lost_entries());
+    let renewed = store.renew_replica().await;
+    assert!(matches!(renewed, Err(StoreError::Moved)), "{renewed:?}");
+    assert!(store.has_lost_entries());
+}
+
 /// Whoever takes the mark off the source, the file outside of it knows that the copy went on.
 #[tokio::test]
 async fn a_source_that_is_forced_to_start_after_its_copy_worked_is_sealed() {

@@ -1,5 +1,6 @@
 //! A primary that dies under load and a synchronous standby that takes its place: nothing was released without an entry,
-//! no generation is lost, and nobody starts anything again.
+//! no generation is lost, and nobody starts anything again. And that the look for what is lost finds it, where a primary
+//! waited for no standby.
 
 use std::{
     collections::HashSet,
@@ -40,6 +41,8 @@ struct Seen {
     /// Of them, those for the grant that needs nothing of the provider but its calls: they go on whatever the other waits for.
     unhindered: AtomicUsize,
     refused: AtomicUsize,
+    /// Whether anybody was told that nothing is released over this database any more.
+    sealed: AtomicBool,
     /// What the readiness of the first replica was, each time it changed.
     ready: Mutex<Vec<bool>>,
 }
@@ -122,8 +125,8 @@ async fn connect(world: &World, user: UserId, account: &str) -> GrantId {
     grant
 }
 
-/// One caller that asks again and again, for calls and for tokens, and takes nothing but an outage for an excuse. Some call
-/// for a grant whose tokens expire, the others are unhindered.
+/// One caller that asks again and again, for calls and for tokens, and takes nothing but an outage for an excuse, until it is
+/// told that there is no use. Some call for a grant whose tokens expire, the others are unhindered.
 async fn call(world: Arc<World>, deps: Arc<Deps>, grant: GrantId, expires: bool, seen: Arc<Seen>) {
     let mut turn = 0;
     while !seen.stopped() {
@@ -151,6 +154,10 @@ async fn call(world: Arc<World>, deps: Arc<Deps>, grant: GrantId, expires: bool,
             ) => {
                 seen.refused.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(Refusal::Sealed) => {
+                seen.sealed.store(true, Ordering::SeqCst);
+                return;
             }
             Err(other) => panic!("{other:?}"),
         }
@@ -262,8 +269,35 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
     began.elapsed()
 }
 
+/// Waits until nothing is released any more: each commit waits for a standby that hears nothing of it.
+async fn until_quiet(seen: &Seen) {
+    let began = Instant::now();
+    let mut before = seen.released();
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let released = seen.released();
+        if released == before {
+            return;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "releases on commits that no standby has confirmed"
+        );
+        before = released;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_killed_under_load_takes_nothing_with_it() {
+    kill_under_load(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_killed_while_its_standby_is_cut_off_takes_nothing_with_it() {
+    kill_under_load(true).await;
+}
+
+async fn kill_under_load(cut_off: bool) {
     let cluster = Cluster::start().await;
     let world = Arc::new(strict(&cluster).await);
     let grant = connect(&world, world.ada, ADA).await;
@@ -300,6 +334,11 @@ async fn a_primary_killed_under_load_takes_nothing_with_it() {
         seen.unhindered.load(Ordering::SeqCst) > before + 20
     })
     .await;
+    if cut_off {
+        // What is being committed from here on stands at the primary alone.
+        cluster.cut_off().await;
+        until_quiet(&seen).await;
+    }
     cluster.kill_primary();
     until("not ready", || seen.is_ready() == Some(false)).await;
     until_told(&world).await;
@@ -325,6 +364,8 @@ async fn a_primary_killed_under_load_takes_nothing_with_it() {
         seen.refused.load(Ordering::SeqCst) > 0,
         "nobody noticed the failover"
     );
+    let lost = replicas.iter().any(|deps| deps.store.has_lost_entries());
+    assert!(!lost && !seen.sealed.load(Ordering::SeqCst));
     nothing_was_lost(&world, &cluster, &seen, grant, first).await;
     for workers in workers {
         workers.stop().await;
@@ -349,22 +390,9 @@ async fn nothing_was_lost(world: &World, cluster: &Cluster, seen: &Seen, grant: 
     assert!(refused.is_empty(), "{refused:#?}");
 
     // No release without an entry: neither to a caller nor to the provider.
-    let entries: Vec<(String, Option<String>)> =
-        sqlx::query_as("SELECT id, mode FROM entries WHERE kind = 'release'")
-            .fetch_all(&mut cluster.promoted().await)
-            .await
-            .unwrap();
-    let ids: HashSet<&str> = entries.iter().map(|(id, _)| id.as_str()).collect();
-    for entry in seen.released.lock().unwrap().iter() {
-        assert!(
-            ids.contains(entry.as_str()),
-            "{entry} was released and is not there"
-        );
-    }
-    let executed = entries
-        .iter()
-        .filter(|(_, mode)| mode.as_deref() == Some("execute"))
-        .count();
+    assert_eq!(without_entry(cluster, seen).await, Vec::<String>::new());
+    let executed = "SELECT id FROM entries WHERE kind = 'release' AND mode = 'execute'";
+    let executed = ids(cluster, executed).await.len();
     let answered = world
         .seen("api")
         .await
@@ -381,6 +409,76 @@ async fn nothing_was_lost(world: &World, cluster: &Cluster, seen: &Seen, grant: 
     audit::checkpoint(&world.deps, world.org).await.unwrap();
 }
 
+/// The entries of the database that goes on which this asks for.
+async fn ids(cluster: &Cluster, sql: &'static str) -> HashSet<String> {
+    let ids: Vec<String> = sqlx::query_scalar(sql)
+        .fetch_all(&mut cluster.promoted().await)
+        .await
+        .unwrap();
+    HashSet::from_iter(ids)
+}
+
+/// What was released and has no entry in the database that goes on.
+async fn without_entry(cluster: &Cluster, seen: &Seen) -> Vec<String> {
+    let entries = ids(cluster, "SELECT id FROM entries WHERE kind = 'release'").await;
+    let released = seen.released.lock().unwrap();
+    released
+        .iter()
+        .filter(|entry| !entries.contains(*entry))
+        .cloned()
+        .collect()
+}
+
+/// The other way round: where the promise does not hold, the look above says so, and Postern stops releasing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_waits_for_nobody_loses_releases_and_is_found_out() {
+    let cluster = Cluster::start().await;
+    cluster.wait_for_nobody().await;
+    let world = Arc::new(strict(&cluster).await);
+    let grant = connect(&world, world.ben, "ben@acme.example").await;
+    let seen = Arc::new(Seen::default());
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let deps = Arc::clone(&world.deps);
+        callers.spawn(call(Arc::clone(&world), deps, grant, false, Arc::clone(&seen)));
+    }
+    let ticking = tokio::spawn(tick(Arc::clone(&world), Arc::clone(&seen)));
+    until("releases", || seen.released() > 20).await;
+    cluster.cut_off().await;
+    // Of those under way meanwhile, the standby may have the entries.
+    let before = seen.released() + CALLERS;
+    until("releases that no standby knows of", || {
+        seen.released() > before + 20
+    })
+    .await;
+    cluster.kill_primary();
+    cluster.switch();
+    cluster.promote();
+    until("found out", || world.deps.store.has_lost_entries()).await;
+    let told = tokio::time::timeout(Duration::from_secs(30), async {
+        while let Some(done) = callers.join_next().await {
+            done.unwrap();
+        }
+    });
+    told.await.expect("not every caller was told");
+    assert!(seen.sealed.load(Ordering::SeqCst));
+    // Nothing leaves any more, and nothing is written that would hide the loss.
+    let released = "SELECT id FROM entries WHERE kind = 'release'";
+    let (before, calls) = (ids(&cluster, released).await, world.seen("api").await.len());
+    for _ in 0..CALLERS {
+        let refused = world.vend(world.read(grant)).await;
+        assert!(matches!(refused, Err(Refusal::Sealed)), "{refused:?}");
+    }
+    assert_eq!(ids(&cluster, released).await, before);
+    assert_eq!(world.seen("api").await.len(), calls);
+    let lost = without_entry(&cluster, &seen).await;
+    assert!(lost.len() >= 20, "only {} are missed", lost.len());
+    seen.stop.store(true, Ordering::SeqCst);
+    ticking.await.unwrap();
+}
+
+/// How many call at once where the primary waits for nobody.
+const CALLERS: usize = 8;
 /// Whose tokens expire.
 const ADA: &str = "ada@acme.example";
 /// The connector's id.

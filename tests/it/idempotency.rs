@@ -8,7 +8,7 @@ use std::{
 
 use postern::{
     domain::{EntryId, GrantId},
-    flows::{Refusal, actions::Ask, vend},
+    flows::{Refusal, actions::Ask, sweep, vend},
     release::gate::RECEIPT_LIFE,
 };
 use serde_json::json;
@@ -192,6 +192,51 @@ async fn a_key_that_cannot_be_finished_is_finished_when_the_database_is_whole_ag
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A process that died between a token's commit and what is written at its key leaves nothing but the key.
+#[tokio::test]
+async fn a_key_that_nobody_finishes_is_in_progress_for_seven_minutes_and_then_unknown() {
+    let (world, grant) = World::connected().await;
+    let again = async || world.vend(keyed(token(world.read(grant)), "k", "d")).await;
+    let Ok(vend::Vended::Token { entry, .. }) = again().await else {
+        panic!()
+    };
+    world
+        .raw_sql("UPDATE idempotency SET status = NULL, code = NULL")
+        .await;
+    world.later(Duration::from_secs(419));
+    sweep::run(&world.deps).await.unwrap();
+    let first = again().await;
+    assert!(
+        matches!(&first, Err(Refusal::InProgress { entry: first }) if *first == entry),
+        "{first:?}"
+    );
+    world.later(Duration::from_secs(2));
+    sweep::run(&world.deps).await.unwrap();
+    let then = again().await;
+    assert!(
+        matches!(&then, Err(Refusal::OutcomeUnknown { entry: Some(first) }) if *first == entry),
+        "{then:?}"
+    );
+}
+
+/// The sweeper saw a key without an end, and then it was finished.
+#[tokio::test]
+async fn a_key_that_is_finished_at_the_last_moment_is_not_given_up() {
+    let (world, grant) = World::connected().await;
+    let Ok(vend::Vended::Executed { entry, .. }) = world.vend(keyed(world.read(grant), "k", "d")).await
+    else {
+        panic!()
+    };
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    assert!(!tx.give_up_idempotency(world.org, entry).await.unwrap());
+    tx.commit().await.unwrap();
+    let again = world.vend(keyed(world.read(grant), "k", "d")).await;
+    assert!(
+        matches!(&again, Err(Refusal::AlreadyReleased { entry: first, status: 200 }) if *first == entry),
+        "{again:?}"
+    );
 }
 
 /// The process is stopped somewhere between a token's commit and its answer; whatever was answered is what is kept.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use postern::{
@@ -19,7 +19,10 @@ use postern::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use super::harness::{World, database};
+use super::{
+    harness::{World, database},
+    leases::{run, until_waiting},
+};
 
 async fn world() -> (World, PgConnection) {
     let world = World::on_postgres().await;
@@ -263,6 +266,8 @@ async fn the_workers_look_sees_ids_and_times_and_no_contents() {
     for sql in [
         "SELECT account_label FROM grants",
         "SELECT bytes FROM entries",
+        "SELECT correlation FROM entries",
+        "SELECT key FROM idempotency",
         "SELECT sealed FROM secrets",
         "SELECT email FROM users",
         "SELECT hash FROM sessions",
@@ -286,6 +291,14 @@ async fn the_services_role_can_change_neither_the_schema_nor_what_is_written_for
         "DELETE FROM epochs",
         "UPDATE spent SET jti = 'x'",
         "DELETE FROM revocations",
+        "DELETE FROM logs",
+        "DELETE FROM odks",
+        "DELETE FROM instance_keys",
+        "DELETE FROM grants",
+        "DELETE FROM notices",
+        "UPDATE odks SET wrapped = ''",
+        "UPDATE instance_keys SET sealed = ''",
+        "UPDATE policies SET digest = 'x'",
     ] {
         assert_eq!(code_of(&mut connection, sql).await, "42501", "{sql}");
     }
@@ -334,4 +347,84 @@ async fn migrating_again_changes_nothing() {
     };
     let owner = database::settings("postern_owner", &database::name_of(settings)).await;
     assert_eq!(postern::store::migrate(&owner).await.unwrap(), 0);
+}
+
+/// A dump holds every table it reads until it ends, and a change of the schema waits for it: whoever comes after that stands
+/// behind it.
+#[tokio::test]
+async fn a_migration_waits_for_a_table_in_use_and_holds_nobody_up_for_long() {
+    let (world, _) = world().await;
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let name = database::name_of(settings);
+    let mut dump = database::superuser(&name).await;
+    // As it was before migration 0009.
+    run(
+        &mut dump,
+        "ALTER TABLE replicas DROP COLUMN word; DELETE FROM _sqlx_migrations WHERE version = 9",
+    )
+    .await;
+    run(&mut dump, "BEGIN; SELECT count(*) FROM replicas").await;
+    let owner = database::settings("postern_owner", &name).await;
+    let meanwhile = async {
+        until_waiting(&world, 1).await;
+        let mut another = database::superuser(&name).await;
+        let begun = Instant::now();
+        run(&mut another, "SELECT count(*) FROM replicas").await;
+        let took = begun.elapsed();
+        run(&mut dump, "COMMIT").await;
+        took
+    };
+    let (migrated, took) = tokio::join!(postern::store::migrate(&owner), meanwhile);
+    assert_eq!(migrated.unwrap(), 1);
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+/// The database itself writes down how a transaction is going to be committed.
+const HEAR: &str = "
+    CREATE TABLE heard (place TEXT, durability TEXT);
+    GRANT INSERT ON heard TO PUBLIC;
+    CREATE FUNCTION hear() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO heard VALUES (TG_TABLE_NAME, current_setting('synchronous_commit'));
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER heard AFTER INSERT OR UPDATE ON entries FOR EACH ROW EXECUTE FUNCTION hear();
+    CREATE TRIGGER heard AFTER INSERT OR UPDATE ON replicas FOR EACH ROW EXECUTE FUNCTION hear();
+";
+
+#[tokio::test]
+async fn what_is_written_is_durable_whatever_is_set_for_the_database() {
+    let (world, _) = world().await;
+    let grant = world.grants_of(world.ada).await[0].id;
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let name = database::name_of(settings);
+    let mut superuser = database::superuser(&name).await;
+    run(&mut superuser, HEAR).await;
+    for (set, held) in [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")] {
+        let sql = format!("ALTER DATABASE {name} SET synchronous_commit = {set}");
+        run(&mut superuser, &sql).await;
+        // What is set holds for whoever connects from now on.
+        let mut own = PgConnection::connect(&settings.url).await.unwrap();
+        let usual: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
+            .fetch_one(&mut own)
+            .await
+            .unwrap();
+        assert_eq!(usual, set);
+        let other = world.replica().await.unwrap();
+        run(&mut superuser, "TRUNCATE heard").await;
+        // The gate, and a change of the deployment.
+        vend::vend(&other, world.agent, world.read(grant)).await.unwrap();
+        other.store.renew_replica().await.unwrap();
+        let heard: Vec<(String, String)> =
+            sqlx::query_as("SELECT DISTINCT place, durability FROM heard ORDER BY place")
+                .fetch_all(&mut superuser)
+                .await
+                .unwrap();
+        let expected = ["entries", "replicas"].map(|place| (place.to_owned(), held.to_owned()));
+        assert_eq!(heard, expected);
+        other.store.close().await;
+    }
 }

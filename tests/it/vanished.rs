@@ -13,7 +13,7 @@ use postern::{
         Refusal,
         actions::Ask,
         refresh::{self, Want, spooled},
-        revoke,
+        revoke, sweep,
     },
     store::{Location, Selector, StoreError},
 };
@@ -22,7 +22,7 @@ use sqlx::PgConnection;
 use tokio::task::JoinSet;
 
 use super::{
-    harness::{World, database, ending, link::Link},
+    harness::{World, database, ending, link::Link, token},
     leases::{run, until_waiting},
 };
 
@@ -175,6 +175,43 @@ async fn an_answer_kept_by_a_commit_that_nobody_confirmed_is_kept_once() {
     assert_eq!(world.grant(grant).await.generation, seen.generation + 1);
     assert_eq!(world.seen("token").await.len(), asked + 1);
     world.vend(world.read(grant)).await.unwrap();
+}
+
+/// Of a token nothing but its key is open: no row among the open calls, no process that would finish it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_of_a_token_whose_commit_nobody_confirmed_is_in_progress_and_then_unknown() {
+    let (world, link, grant, _other) = connected().await;
+    // Its narrowed token is there already: nothing is left to commit but the release.
+    world.vend(token(world.read(grant))).await.unwrap();
+    link.vanish_after(COMMIT);
+    let refused = in_time("the release", world.vend(token(keyed(&world, grant)))).await;
+    assert!(is_outage(&refused), "{refused:?}");
+
+    link.come_back();
+    let before = told_again(&world, grant).await;
+    assert!(matches!(before, Refusal::InProgress { .. }), "{before:?}");
+    world.later(Duration::from_secs(421));
+    sweep::run(&world.deps).await.unwrap();
+    let after = told_again(&world, grant).await;
+    assert!(
+        matches!(after, Refusal::OutcomeUnknown { entry: Some(_) }),
+        "{after:?}"
+    );
+    let releases = world.entries().await;
+    let releases = releases.iter().filter(|entry| entry.kind == EntryType::Release);
+    assert_eq!(releases.count(), 3);
+}
+
+/// What a call is told that asks for the token once more. Connections of before may be met first, which are dead.
+async fn told_again(world: &World, grant: GrantId) -> Refusal {
+    for _ in 0..10 {
+        match world.vend(token(keyed(world, grant))).await {
+            Err(Refusal::StoreUnavailable(_)) => {}
+            Err(refusal) => return refusal,
+            Ok(vended) => panic!("released again: {vended:?}"),
+        }
+    }
+    panic!("the database is not used again")
 }
 
 /// What begins at READ COMMITTED says the word as well.

@@ -188,6 +188,79 @@ async fn without_a_database_everybody_is_told_at_once() {
     );
 }
 
+/// Work of which a batch cannot be done, and then there is no database any more. How often it was tried.
+#[derive(Debug)]
+struct Fails(Arc<AtomicUsize>);
+
+impl Work for Fails {
+    type Ask = OrgId;
+    type Answer = ();
+
+    fn org(ask: &OrgId) -> OrgId {
+        *ask
+    }
+
+    async fn all(&self, asks: &[OrgId], _: Patience) -> Result<Vec<()>, StoreError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        match asks.len() {
+            1 => Err(StoreError::Unavailable(Arc::new(sqlx::Error::PoolTimedOut))),
+            _ => Err(StoreError::Inconsistent { table: "bad" }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn once_there_is_no_database_nobody_else_is_tried_alone() {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let lane = Lane::start(Fails(Arc::clone(&tried)));
+    // Nothing else runs on this thread before they are all in the queue.
+    let told = tokio::join!(lane.hand_in(SOUND), lane.hand_in(SOUND), lane.hand_in(SOUND));
+    for told in [told.0, told.1, told.2] {
+        assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+    }
+    assert_eq!(
+        tried.load(Ordering::SeqCst),
+        3,
+        "in the lane, apart from it, and one of them alone"
+    );
+}
+
+/// Work that the database ends after so long, whatever it is.
+#[derive(Debug)]
+struct Dawdles(Arc<AtomicUsize>);
+
+impl Work for Dawdles {
+    type Ask = OrgId;
+    type Answer = ();
+
+    fn org(ask: &OrgId) -> OrgId {
+        *ask
+    }
+
+    async fn all(&self, _: &[OrgId], patience: Patience) -> Result<Vec<()>, StoreError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        if patience == Patience::Much {
+            tokio::time::sleep(ALONE_WITHIN).await;
+        }
+        // Any error but an outage.
+        Err(StoreError::Inconsistent { table: "slow" })
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_ran_into_a_limit_of_time_is_not_tried_one_by_one() {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let lane = Lane::start(Dawdles(Arc::clone(&tried)));
+    let all = async { tokio::join!(lane.hand_in(SOUND), lane.hand_in(SOUND), lane.hand_in(SOUND)) };
+    let told = timeout(LONG, all).await.expect("not everybody is told");
+    assert!(told.0.is_err() && told.1.is_err() && told.2.is_err(), "{told:?}");
+    assert_eq!(
+        tried.load(Ordering::SeqCst),
+        2,
+        "in the lane and apart from it, all together"
+    );
+}
+
 /// Work that stops unexpectedly where it is patient.
 #[derive(Debug)]
 struct Panics;

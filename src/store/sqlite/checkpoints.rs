@@ -33,8 +33,17 @@ pub(super) fn start(own: SqlitePool, writer: SqlitePool, long: i64) -> Written {
             match copy(&own, &writer, most).await {
                 Ok(Copied::All) => {}
                 Ok(Copied::Anew) => most = long,
-                // Not at once: whoever writes waits for each try.
-                Ok(Copied::InUse(pages)) => most = pages + long,
+                Ok(Copied::InUse(pages)) => {
+                    // Once, until it begins anew.
+                    if most == long {
+                        tracing::warn!(
+                            wal.pages = pages,
+                            "the write-ahead log grows, {pages} pages by now: somebody has been reading from it for long"
+                        );
+                    }
+                    // Not at once: whoever writes waits for each try.
+                    most = pages + long;
+                }
                 Err(sqlx::Error::PoolClosed) => return,
                 Err(error) => {
                     tracing::warn!(cause = %error, "the write-ahead log was not copied back; it is tried again");

@@ -4,6 +4,7 @@ use crate::store::{
     counts::{delegations_of_selector, grants_of_selector},
     due::{NEXT_CONNECTOR, OUTBOX, OUTCOMES},
     entries::ABOUT,
+    is_outage,
     listing::UPSTREAM_TOTALS,
     outbox::{CLAIM, OF_REVOCATION},
     revocations::{IN_FLIGHT, grants_to_bury},
@@ -76,18 +77,21 @@ async fn a_writer_that_is_dropped_leaves_nothing_behind() {
     assert!(mark(&mut next).await.is_none());
 }
 
+/// An entry that says this everywhere.
+fn entry(text: &str) -> Vec<Value> {
+    let value = |(_, kind): &(_, Kind)| match kind {
+        Kind::Int => Value::Int(1),
+        Kind::Text => Value::Text(text.to_owned()),
+        Kind::Blob => Value::Blob(vec![1]),
+    };
+    entries::COLUMNS.iter().map(value).collect()
+}
+
 /// The entries and the commit are one step: where the entries cannot be written, nothing is committed.
 #[tokio::test]
 async fn entries_that_cannot_be_written_take_with_them_what_came_before() {
     let (_dir, engine) = engine().await;
-    let row = || -> Vec<Value> {
-        let value = |(_, kind): &(_, Kind)| match kind {
-            Kind::Int => Value::Int(1),
-            Kind::Text => Value::Text("x".to_owned()),
-            Kind::Blob => Value::Blob(vec![1]),
-        };
-        entries::COLUMNS.iter().map(value).collect()
-    };
+    let row = || entry("x");
     for (rows, is_written) in [(vec![row(), row()], false), (vec![row()], true)] {
         let mut writer = engine.begin(Mode::Write).await.unwrap();
         writer
@@ -101,6 +105,90 @@ async fn entries_that_cannot_be_written_take_with_them_what_came_before() {
         let entries = next.rows("SELECT id FROM entries", Vec::new()).await.unwrap();
         assert_eq!(entries.len(), usize::from(is_written));
     }
+}
+
+/// Writes a mark and then much more, in a statement of its own or with the commit.
+async fn write_much(engine: &Engine, with_the_commit: bool) -> Result<(), StoreError> {
+    let much = "x".repeat(1 << 20);
+    let mut writer = engine.begin(Mode::Write).await?;
+    writer
+        .execute("INSERT INTO meta (name, value) VALUES ('mark', 'x')", Vec::new())
+        .await?;
+    if with_the_commit {
+        writer.insert_entries(vec![entry(&much)], "r1/hot", &[]).await?;
+    } else {
+        writer
+            .execute(
+                "INSERT INTO meta (name, value) VALUES ('much', $1)",
+                vec![Value::Text(much)],
+            )
+            .await?;
+    }
+    writer.commit().await
+}
+
+/// A full disk, as SQLite says it (SQLITE_FULL).
+#[tokio::test]
+async fn a_write_without_room_is_an_outage_and_leaves_nothing_half_written() {
+    let (_dir, engine) = engine().await;
+    for with_the_commit in [false, true] {
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
+            .fetch_one(&engine.writer)
+            .await
+            .unwrap();
+        let limit = format!("PRAGMA max_page_count = {pages}");
+        sqlx::raw_sql(AssertSqlSafe(limit))
+            .execute(&engine.writer)
+            .await
+            .unwrap();
+        let failed = write_much(&engine, with_the_commit).await.unwrap_err();
+        assert!(failed.outage().is_some(), "{failed:?}");
+        let mut reader = engine.begin(Mode::Read).await.unwrap();
+        assert!(mark(&mut reader).await.is_none());
+        let entries = reader.rows("SELECT id FROM entries", Vec::new()).await.unwrap();
+        assert!(entries.is_empty());
+    }
+    // The limit was that of the connections that failed: they are gone.
+    write_much(&engine, false).await.unwrap();
+    let mut reader = engine.begin(Mode::Read).await.unwrap();
+    assert!(mark(&mut reader).await.is_some());
+}
+
+#[test]
+fn what_a_database_says_to_everybody_is_an_outage() {
+    // Busy, locked, read-only, an I/O error, damaged, full, not to be opened, no database; and PostgreSQL's.
+    for code in [
+        "5", "261", "517", "6", "8", "10", "778", "5386", "11", "13", "14", "26", "08006", "53100", "57P01",
+        "25006",
+    ] {
+        assert!(is_outage(code), "{code}");
+    }
+    // An error in SQL, what breaks a rule, too much; and PostgreSQL's.
+    for code in [
+        "", "1", "19", "787", "1555", "2067", "18", "20", "53", "57014", "55P03", "40001", "23505",
+    ] {
+        assert!(!is_outage(code), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_way_to_the_file_leads_to_the_same_lock() {
+    let (dir, first) = engine().await;
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink(dir.path().join("test.db"), &link).unwrap();
+    let second = Engine::open(&link).await;
+    assert!(matches!(second, Err(StoreError::Locked)), "{second:?}");
+    first.close().await;
+    Engine::open(&link).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn the_writer_sets_how_long_the_wals_file_may_stay() {
+    let (_dir, engine) = engine().await;
+    let mut writer = engine.begin(Mode::Write).await.unwrap();
+    let rows = writer.rows("PRAGMA journal_size_limit", Vec::new()).await;
+    let kept = rows.unwrap().pop().unwrap().fields("pragma").int().unwrap();
+    assert_eq!(kept.to_string(), WAL_KEPT);
 }
 
 /// How the planner means to find rows, for a reader and for the writer that made the database.

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU16, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use postern::store::{Isolation, Location, PostgresSettings};
@@ -19,6 +20,7 @@ use url::Url;
 /// Both servers. Dropping it ends them.
 pub struct Cluster {
     dir: PathBuf,
+    primary: u16,
     standby: u16,
     /// Where connections to the address go.
     target: Arc<AtomicU16>,
@@ -36,6 +38,7 @@ impl Cluster {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut cluster = Self {
             dir,
+            primary,
             standby: 0,
             target: Arc::new(AtomicU16::new(primary)),
             address: listener.local_addr().unwrap().port(),
@@ -61,22 +64,40 @@ impl Cluster {
         ];
         let standby = postgres("standby", &cluster.dir.join("b"), &[&ours[0], &ours[1]]);
         cluster.standby = Url::parse(&standby).unwrap().port().unwrap();
-        for _ in 0..200 {
-            let state: Option<String> = sqlx::query_scalar("SELECT sync_state FROM pg_stat_replication")
-                .fetch_optional(&mut superuser)
-                .await
-                .unwrap();
-            if state.as_deref() == Some("sync") {
-                return cluster;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("the standby is not synchronous");
+        until(
+            &mut superuser,
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync')",
+        )
+        .await;
+        cluster
     }
 
     /// The database behind the address.
     pub fn location(&self) -> Location {
         Location::Postgres(settings("postern", self.address))
+    }
+
+    /// From now on a commit at the primary waits for no standby: what dies with it is lost.
+    pub async fn wait_for_nobody(&self) {
+        let mut primary = superuser(self.primary, "postgres").await;
+        set(&mut primary, "ALTER SYSTEM SET synchronous_standby_names = ''").await;
+        until(
+            &mut primary,
+            "SELECT NOT EXISTS (SELECT 1 FROM pg_stat_replication WHERE sync_state <> 'async')",
+        )
+        .await;
+    }
+
+    /// From now on the standby hears nothing more from the primary.
+    pub async fn cut_off(&self) {
+        let mut standby = superuser(self.standby, "postgres").await;
+        set(&mut standby, "ALTER SYSTEM SET primary_conninfo = ''").await;
+        let mut primary = superuser(self.primary, "postgres").await;
+        until(
+            &mut primary,
+            "SELECT NOT EXISTS (SELECT 1 FROM pg_stat_replication)",
+        )
+        .await;
     }
 
     /// Ends the primary with SIGKILL, all its processes at once.
@@ -139,6 +160,29 @@ async fn superuser(port: u16, database: &str) -> PgConnection {
     PgConnection::connect(&format!("postgres://postgres@127.0.0.1:{port}/{database}"))
         .await
         .unwrap()
+}
+
+/// Changes a setting of a server that runs.
+async fn set(server: &mut PgConnection, setting: &'static str) {
+    // One by one: the first is allowed in no transaction.
+    for sql in [setting, "SELECT pg_reload_conf()"] {
+        sqlx::raw_sql(sql).execute(&mut *server).await.unwrap();
+    }
+}
+
+/// Waits until a server answers a question with yes.
+async fn until(server: &mut PgConnection, question: &'static str) {
+    for _ in 0..200 {
+        let yes: bool = sqlx::query_scalar(question)
+            .fetch_one(&mut *server)
+            .await
+            .unwrap();
+        if yes {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {question}");
 }
 
 /// Takes connections and hands each to whoever the target is at that moment.
