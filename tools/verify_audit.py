@@ -118,10 +118,11 @@ class Key:
         at = note.rfind("\n\n")
         require(at >= 0, "not a signed note")
         body, lines = note[:at + 1], note[at + 2:]
-        require(lines.endswith("\n") and not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", note), "not a signed note")
+        plain = not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", note)
+        require(plain and lines.endswith("\n") and lines.count("\n") <= 64, "not a signed note")
         signed, wrong = False, None
         for line in lines[:-1].split("\n"):
-            parsed = re.fullmatch(r"\u2014 (\S+) (\S+)", line)
+            parsed = re.fullmatch(r"\u2014 ([^\s+]+) (\S+)", line)
             blob = unbase64(parsed[2]) if parsed else b""
             require(len(blob) >= 5, "not a signature line")
             if parsed[1] == self.name and blob[:4] == self.id:

@@ -145,6 +145,18 @@ class KnownAnswers(unittest.TestCase):
         self.assertEqual([finding["kind"] for finding in verify(EXPORT, kept).findings], ["rewritten"])
 
 
+    def test_a_note_has_64_signatures_at_most_and_names_without_spaces_or_plus(self):
+        """As `src/audit/note.rs` has it."""
+        note = (VECTORS / "audit_export.kept").read_text(encoding="utf-8")
+        body, ours = note.rsplit("\n\n", 1)
+        foreign = "\u2014 other.example AAAAAAAA\n"
+        self.assertIsNone(KEY.open(f"{body}\n\n{foreign * 63}{ours}")[1])
+        odd = [foreign.replace("other.example", name) for name in ("a+b", "a\u00a0b", "a\u2003b", "")]
+        for lines in [foreign * 64, *odd]:
+            with self.assertRaises(audit.Bad, msg=lines[:40]):
+                KEY.open(f"{body}\n\n{lines}{ours}")
+
+
 class Damage(unittest.TestCase):
     def test_flipped_bits_are_found_and_their_line_named(self):
         step, bit = 1 if os.environ.get("POSTERN_LONG") else 97, 0

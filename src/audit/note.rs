@@ -190,7 +190,7 @@ pub(super) fn parse_signature(line: &str) -> Result<(&str, Vec<u8>), NoteError> 
         .and_then(|rest| rest.split_once(' '))
         .ok_or(NoteError::InvalidNote)?;
     let blob = STANDARD.decode(blob).map_err(|_| NoteError::InvalidNote)?;
-    if name.is_empty() || blob.len() < 5 {
+    if name.is_empty() || name.contains(|c: char| c == '+' || c.is_whitespace()) || blob.len() < 5 {
         Err(NoteError::InvalidNote)
     } else {
         Ok((name, blob))
@@ -251,6 +251,21 @@ mod tests {
             key.open(&both.replace("If you", "If we")),
             Err(NoteError::BadSignature)
         );
+    }
+
+    /// As `tools/verify_audit_test.py` has it.
+    #[test]
+    fn a_note_has_64_signatures_at_most_and_names_without_spaces_or_plus() {
+        let key: VerifierKey = VKEY.parse().unwrap();
+        let (text, ours) = split_note(NOTE).unwrap();
+        let beside = |lines: &str| key.open(&format!("{text}\n{lines}{ours}")).map(drop);
+        let foreign = "— other.example AAAAAAAA\n";
+        assert_eq!(beside(&foreign.repeat(63)), Ok(()));
+        assert_eq!(beside(&foreign.repeat(64)), Err(NoteError::InvalidNote));
+        for name in ["a+b", "a\u{a0}b", "a\u{2003}b", ""] {
+            let odd = foreign.replace("other.example", name);
+            assert_eq!(beside(&odd), Err(NoteError::InvalidNote), "{name:?}");
+        }
     }
 
     #[test]

@@ -55,30 +55,50 @@ impl Pending {
     }
 }
 
-/// One writer's entries that wait, in its own order, and whether it has more behind them that were not read.
+/// One writer's entries that wait, in its own order, or the first of them.
 #[derive(Debug)]
 pub struct Waiting {
+    /// Whose they are.
+    pub writer: String,
     /// The entries.
     pub entries: Vec<Pending>,
-    /// Whether there are more.
-    pub more: bool,
+    /// Its last entry, as it was when it was committed.
+    pub end: ChainHead,
+}
+
+impl Waiting {
+    /// Its last entry that was read, if that can be: nothing else builds on the very last one yet, so only `end` says that
+    /// it is there and what it was.
+    fn last(&self) -> Result<&Pending, SequenceError> {
+        match self.entries.last() {
+            Some(last) if last.seq < self.end.seq => Ok(last),
+            Some(last) if (last.seq, last.hash) == (self.end.seq, self.end.hash) => Ok(last),
+            _ => Err(SequenceError::End {
+                writer: self.writer.clone(),
+                seq: self.end.seq,
+            }),
+        }
+    }
 }
 
 /// The entries that can have their place now. A writer that was read only in part holds back the epochs behind its
 /// last entry read: what it has there must not come after what others have.
-#[must_use]
-pub fn in_reach(chains: Vec<Waiting>) -> Vec<Pending> {
-    let reach = chains
-        .iter()
-        .filter(|chain| chain.more)
-        .filter_map(|chain| chain.entries.last())
-        .map(|last| last.epoch.counter)
-        .min();
-    chains
+///
+/// # Errors
+/// When a writer's last entry is missing or another one than was committed.
+pub fn in_reach(chains: Vec<Waiting>) -> Result<Vec<Pending>, SequenceError> {
+    let mut reach = i64::MAX;
+    for chain in &chains {
+        let last = chain.last()?;
+        if last.seq < chain.end.seq {
+            reach = reach.min(last.epoch.counter);
+        }
+    }
+    Ok(chains
         .into_iter()
         .flat_map(|chain| chain.entries)
-        .filter(|entry| reach.is_none_or(|reach| entry.epoch.counter <= reach))
-        .collect()
+        .filter(|entry| entry.epoch.counter <= reach)
+        .collect())
 }
 
 /// Where an org's log stands. Stored as its JSON, in the transaction that numbers the entries.
@@ -132,6 +152,16 @@ pub enum SequenceError {
         /// Which writer.
         writer: String,
         /// The number of the entry that does not follow.
+        seq: u64,
+    },
+    /// A writer's last entry is missing, or is not the one that was committed.
+    #[error(
+        "writer {writer}: its last entries, up to number {seq}, are not all there as they were committed"
+    )]
+    End {
+        /// Which writer.
+        writer: String,
+        /// The number of its last entry.
         seq: u64,
     },
     /// An entry of an epoch the log has left behind.
@@ -188,13 +218,19 @@ impl LogHead {
         self.writers.get(writer)
     }
 
+    /// The root of its tree.
+    #[must_use]
+    pub fn root(&self) -> [u8; 32] {
+        self.frontier.root()
+    }
+
     /// The checkpoint to sign for this head.
     #[must_use]
     pub fn checkpoint(&self, origin: &str) -> Checkpoint {
         Checkpoint {
             origin: origin.to_owned(),
             size: self.size(),
-            root: self.frontier.root(),
+            root: self.root(),
             writers: self.writers.clone(),
         }
     }

@@ -167,7 +167,8 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
             .cloned()
             .unwrap_or_default();
         if entries.is_empty() {
-            return Err(CliError::Answer("the log ends before its checkpoint".into()));
+            missing.extend(places(next, checkpoint.size));
+            break;
         }
         for entry in entries {
             let index = entry.get("index").and_then(Value::as_u64);
@@ -178,11 +179,7 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
                 ));
             };
             let there = index.min(checkpoint.size);
-            match there - next {
-                0 => {}
-                1 => missing.push(next.to_string()),
-                _ => missing.push(format!("{next} to {}", there - 1)),
-            }
+            missing.extend(places(next, there));
             next = there;
             if next == checkpoint.size {
                 break;
@@ -217,6 +214,15 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
         return Ok(());
     }
     Err(CliError::Failed(format!("the database {}", wrong.join("; it "))))
+}
+
+/// The indexes from one to before another, as people write them; `None` if there are none.
+fn places(from: u64, to: u64) -> Option<String> {
+    match to - from {
+        0 => None,
+        1 => Some(from.to_string()),
+        _ => Some(format!("{from} to {}", to - 1)),
+    }
 }
 
 /// An export that is being written, under a name of its own: what bears the export's name is whole.

@@ -63,8 +63,9 @@ fn may_pass(error: &CliError) -> bool {
     }
 }
 
-/// What was not seen yet, oldest first. Looks further back until it meets something it knows: between two looks any
-/// number may have been written, and two writers may commit in another order than their clocks say. The first look knows
+/// What was not seen yet, oldest first. Looks further back until three quarters of what it sees are known: between two looks
+/// any number may have been written, and one that took longer to commit stands among those known. It is found among the
+/// newest [`LOOK`], or where many are new, among three times as many behind them. The first look knows
 /// nothing yet: of that, only the `last` so many are shown.
 async fn newest(
     client: &Client,
@@ -74,10 +75,17 @@ async fn newest(
 ) -> Result<Vec<Value>, CliError> {
     let mut look = last.map_or(LOOK, |lines| lines.max(LOOK));
     loop {
-        let entries = client.list(&ENTRIES, query, look).await?;
-        let whole = entries.len() < look;
-        let known = entries.iter().any(|entry| seen.knows(entry));
-        if last.is_some() || known || whole || look >= FURTHEST {
+        let mut entries = client.list(&ENTRIES, query, look).await?;
+        let mut whole = entries.len() < look;
+        if let Some(at) = entries.iter().position(|entry| seen.is_first(entry)) {
+            entries.truncate(at + 1);
+            whole = true;
+        }
+        if last.is_some() && !whole {
+            seen.first = entries.last().and_then(id).map(str::to_owned);
+        }
+        let known = entries.iter().filter(|entry| seen.knows(entry)).count();
+        if last.is_some() || known * 4 >= entries.len() * 3 || whole || look >= FURTHEST {
             let mut fresh: Vec<Value> = entries.into_iter().filter(|entry| !seen.knows(entry)).collect();
             fresh.reverse();
             fresh.iter().for_each(|entry| seen.add(entry));
@@ -95,11 +103,17 @@ async fn newest(
 struct Seen {
     ids: HashSet<String>,
     order: VecDeque<String>,
+    /// The oldest of the first look, if there are others behind it: what was there before is no news.
+    first: Option<String>,
 }
 
 impl Seen {
     fn knows(&self, entry: &Value) -> bool {
         id(entry).is_some_and(|id| self.ids.contains(id))
+    }
+
+    fn is_first(&self, entry: &Value) -> bool {
+        self.first.is_some() && id(entry) == self.first.as_deref()
     }
 
     fn add(&mut self, entry: &Value) {

@@ -55,14 +55,24 @@ pub async fn entry(
     Ok((row, entry, details))
 }
 
-/// The signed head of the org's log, after every entry committed so far has its place.
+/// The signed head of the org's log, after every entry committed so far has its place; the one signed last where what waits
+/// was changed or is gone.
 ///
 /// # Errors
-/// When the log is empty or cannot be sequenced.
+/// When nothing was signed yet or the database is unavailable.
 pub async fn checkpoint(deps: &Deps, org: OrgId) -> Result<String, Refusal> {
-    sequence::run(deps, org).await?;
+    grow(deps, org).await?;
     let mut tx = deps.store.read(org).await?;
     Ok(head(&mut tx, org).await?.checkpoint)
+}
+
+/// Lets the log grow by what waits. Where a waiting row was changed or is gone the log stays as it was signed last, and can
+/// still be shown and proved: `sequence` has logged why.
+async fn grow(deps: &Deps, org: OrgId) -> Result<(), Refusal> {
+    match sequence::run(deps, org).await {
+        Ok(_) | Err(Refusal::StoreUnavailable(Some(StoreError::Inconsistent { .. }))) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A page of the log in its own order, up to the checkpoint.
@@ -155,7 +165,7 @@ pub struct Inclusion {
 /// # Errors
 /// When there is no such entry.
 pub async fn inclusion(deps: &Deps, org: OrgId, entry: EntryId) -> Result<Inclusion, Refusal> {
-    sequence::run(deps, org).await?;
+    grow(deps, org).await?;
     let mut tx = deps.store.read(org).await?;
     let LogRow { size, checkpoint, .. } = head(&mut tx, org).await?;
     let row = tx.entry(org, entry).await?.ok_or(Refusal::NotFound)?;
@@ -193,7 +203,7 @@ pub async fn consistency(
     first: u64,
     second: Option<u64>,
 ) -> Result<Consistency, Refusal> {
-    sequence::run(deps, org).await?;
+    grow(deps, org).await?;
     let mut tx = deps.store.read(org).await?;
     let LogRow { size, checkpoint, .. } = head(&mut tx, org).await?;
     let second = second.unwrap_or(size);

@@ -11,14 +11,16 @@ use std::{
 
 use crate::{
     audit::{
-        Batch, Checkpoint, LogHead, Pending, Waiting, checkpoint,
+        Batch, Checkpoint, LogHead, Pending, Waiting,
+        chain::ChainHead,
+        checkpoint,
         encoding::leaf_hash,
         in_reach,
         merkle::Frontier,
         tiles::{self, TileId, Tiles},
     },
     domain::OrgId,
-    store::{LogGrowth, LogRow, StoreError, TileRow},
+    store::{LogGrowth, LogRow, StoreError, TileRow, WaitingWriter},
 };
 
 use super::{Deps, Refusal, audit};
@@ -115,12 +117,14 @@ struct Read {
     org: OrgId,
     head: Option<String>,
     edge: Tiles,
-    chains: Vec<(Vec<String>, bool)>,
+    chains: Vec<(WaitingWriter, Vec<String>)>,
 }
 
 impl Read {
     fn has_more(&self) -> bool {
-        self.chains.iter().any(|(_, more)| *more)
+        self.chains.iter().any(|(writer, texts)| {
+            u64::try_from(texts.len()).is_ok_and(|read| writer.placed + read < writer.last)
+        })
     }
 }
 
@@ -146,8 +150,8 @@ async fn step(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
                 epochs.extend(batch.head.epoch().map(|epoch| (org, epoch)));
                 growths.push(growth(deps, org, &before, &batch, grown)?);
             }
-            Err(Broken::Tiles(size)) => {
-                rebuild_tiles(deps, org, size).await?;
+            Err(Broken::Tiles(head)) => {
+                rebuild_tiles(deps, org, &head).await?;
                 again.push(org);
             }
             Err(Broken::Log(cause)) => return Err(broken(org, &cause)),
@@ -206,15 +210,14 @@ async fn read(deps: &Deps, orgs: &[OrgId]) -> Result<Vec<Read>, Refusal> {
     let share = share.max(LEAST_SHARE);
     let entries = tx.waiting_entries(&writers, share).await?;
     let mut logs: BTreeMap<OrgId, Read> = BTreeMap::new();
-    for (writer, texts) in writers.iter().zip(entries) {
-        let more = u64::try_from(texts.len()).is_ok_and(|count| count == share);
+    for (writer, texts) in writers.into_iter().zip(entries) {
         let log = logs.entry(writer.org).or_insert_with(|| Read {
             org: writer.org,
             head: None,
             edge: Tiles::new(),
             chains: Vec::new(),
         });
-        log.chains.push((texts, more));
+        log.chains.push((writer, texts));
     }
     let waiting: Vec<OrgId> = logs.keys().copied().collect();
     let mut edges = Vec::new();
@@ -239,8 +242,8 @@ async fn read(deps: &Deps, orgs: &[OrgId]) -> Result<Vec<Read>, Refusal> {
 enum Broken {
     /// A person must look.
     Log(String),
-    /// The tiles of a log of this size are not all there: it was made before there were tiles.
-    Tiles(u64),
+    /// The tiles of this log are not all there: it was made before there were tiles, or somebody removed them.
+    Tiles(Box<LogHead>),
 }
 
 /// Checks every chain, orders the entries and lets the tree and its tiles grow.
@@ -251,21 +254,25 @@ fn make(read: Read) -> Result<(LogHead, Batch, Tiles), Broken> {
         None => LogHead::new(read.org),
     };
     let mut chains = Vec::with_capacity(read.chains.len());
-    for (texts, more) in read.chains {
+    for (writer, texts) in read.chains {
         let entries = texts
             .iter()
             .map(|text| Pending::read(text.as_bytes()))
             .collect::<Result<_, _>>()
             .map_err(|error| damaged(&error))?;
-        chains.push(Waiting { entries, more });
+        chains.push(Waiting {
+            writer: writer.name,
+            entries,
+            end: ChainHead {
+                seq: writer.last,
+                hash: writer.hash,
+            },
+        });
     }
-    let batch = before
-        .sequence(in_reach(chains))
+    let batch = in_reach(chains)
+        .and_then(|entries| before.sequence(entries))
         .map_err(|error| damaged(&error))?;
-    if batch.leaves.is_empty() {
-        return Err(Broken::Log("numbers of a writer are missing".to_owned()));
-    }
-    let grown = tiles::grow(&read.edge, &batch.nodes).map_err(|_| Broken::Tiles(before.size()))?;
+    let grown = tiles::grow(&read.edge, &batch.nodes).map_err(|_| Broken::Tiles(Box::new(before.clone())))?;
     Ok((before, batch, grown))
 }
 
@@ -279,8 +286,9 @@ fn moved_on(before: &LogHead, after: &LogHead) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Makes the tiles of a log anew from its entries.
-async fn rebuild_tiles(deps: &Deps, org: OrgId, size: u64) -> Result<(), Refusal> {
+/// Makes the tiles of a log anew from its entries, if these are the ones that were signed.
+async fn rebuild_tiles(deps: &Deps, org: OrgId, head: &LogHead) -> Result<(), Refusal> {
+    let size = head.size();
     let mut frontier = Frontier::default();
     let mut made = Tiles::new();
     while frontier.size() < size {
@@ -305,6 +313,12 @@ async fn rebuild_tiles(deps: &Deps, org: OrgId, size: u64) -> Result<(), Refusal
             let grown = tiles::grow(&made, &nodes).map_err(|error| broken(org, &error.to_string()))?;
             made.extend(grown);
         }
+    }
+    if frontier.root() != head.root() {
+        return Err(broken(
+            org,
+            "entries that have a place are not those that were signed",
+        ));
     }
     let mut tx = deps.store.write(org).await?;
     let made = rows(made);

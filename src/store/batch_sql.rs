@@ -91,7 +91,7 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_each($1) j
         JOIN epochs e ON e.org_id = j.value
         LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
-    waiting: "SELECT w.org_id, w.writer, w.placed FROM json_each($1) j
+    waiting: "SELECT w.org_id, w.writer, w.placed, w.seq, w.hash FROM json_each($1) j
         JOIN writers w ON w.org_id = j.value AND w.waits = 1 ORDER BY w.org_id, w.writer",
     // The numbers of a writer have no gaps.
     waiting_entries: "SELECT j.key, e.bytes FROM json_each($1) j
@@ -174,7 +174,7 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
     chains: "SELECT e.org_id, e.incarnation, e.counter, w.seq, w.hash FROM json_array_elements_text($1::json) j
         JOIN epochs e ON e.org_id = j.value
         LEFT JOIN writers w ON w.org_id = e.org_id AND w.writer = $2",
-    waiting: "SELECT w.org_id, w.writer, w.placed FROM json_array_elements_text($1::json) j
+    waiting: "SELECT w.org_id, w.writer, w.placed, w.seq, w.hash FROM json_array_elements_text($1::json) j
         JOIN writers w ON w.org_id = j.value AND w.waits = 1 ORDER BY w.org_id, w.writer",
     // A sub-select for each writer, which OFFSET keeps apart: asked for all at once, the planner reads every entry there is.
     // Within it, what the document says is a parameter, which no policy minds.

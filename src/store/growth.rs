@@ -25,6 +25,10 @@ pub struct WaitingWriter {
     pub name: String,
     /// Its last number with a place; 0 for none.
     pub placed: u64,
+    /// The number of its last entry.
+    pub last: u64,
+    /// The hash of its last entry.
+    pub hash: [u8; 32],
 }
 
 /// What one step of the sequencer adds to one log, all or nothing.
@@ -77,6 +81,8 @@ impl Tx {
                     org: fields.parse()?,
                     name: fields.text()?,
                     placed: fields.count()?,
+                    last: fields.count()?,
+                    hash: fields.hash()?,
                 })
             })
             .collect()

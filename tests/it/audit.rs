@@ -4,10 +4,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use postern::{
     audit::{ExportWriter, VerifierKey, encoding::leaf_hash, verify},
     domain::entry::{Entry, EntryType},
-    flows::audit,
+    flows::{audit, sequence},
+    store::Selector,
 };
 
-use super::harness::{World, database};
+use super::harness::{World, database, log_in};
 
 pub async fn export(world: &World) -> (Vec<u8>, VerifierKey) {
     let note = audit::checkpoint(&world.deps, world.org).await.unwrap();
@@ -152,6 +153,12 @@ async fn a_row_that_was_changed_is_found_and_named() {
 async fn the_contents_of_two_rows_that_were_swapped_are_found_and_named() {
     let world = with_a_signed_log().await;
     assert!(not_as_signed(&world).await.is_empty());
+    swap_two_rows(&world).await;
+    assert!(!findings(&world).await.is_empty());
+    assert_eq!(not_as_signed(&world).await, [2, 3]);
+}
+
+async fn swap_two_rows(world: &World) {
     world
         .raw_sql(
             "WITH before AS MATERIALIZED (SELECT l.log_index AS place, e.bytes FROM entries e
@@ -161,8 +168,6 @@ async fn the_contents_of_two_rows_that_were_swapped_are_found_and_named() {
              WHERE id IN (SELECT entry_id FROM leaves WHERE log_index IN (2, 3))",
         )
         .await;
-    assert!(!findings(&world).await.is_empty());
-    assert_eq!(not_as_signed(&world).await, [2, 3]);
 }
 
 #[tokio::test]
@@ -191,15 +196,54 @@ async fn a_row_changed_before_it_has_its_place_never_gets_one() {
         .raw_sql("UPDATE entries SET bytes = replace(bytes, '\"outcome\":\"allow\"', '\"outcome\":\"deny\"') WHERE kind = 'release'")
         .await;
     // The outcome's entry names the hash the release had when it was written.
-    assert!(audit::checkpoint(&world.deps, world.org).await.is_err());
-    let head = world
-        .deps
-        .store
-        .read(world.org)
+    stays(&world, &before).await;
+}
+
+/// The log does not grow any more. What was signed before is still shown and proved.
+async fn stays(world: &World, signed: &str) {
+    assert!(sequence::run(&world.deps, world.org).await.is_err());
+    assert_eq!(audit::checkpoint(&world.deps, world.org).await.unwrap(), signed);
+    let (_, first) = audit::log_page(&world.deps, world.org, 0, 1)
         .await
         .unwrap()
-        .log_head(world.org)
-        .await
-        .unwrap();
-    assert_eq!(head.unwrap().checkpoint, before);
+        .remove(0);
+    let first: Entry = serde_json::from_str(&first).unwrap();
+    let proof = audit::inclusion(&world.deps, world.org, first.id).await.unwrap();
+    assert_eq!(proof.checkpoint, signed);
+}
+
+/// Nothing builds on a writer's last entry yet: only its writer's row says that it is there, and what it was.
+#[tokio::test]
+async fn a_last_entry_that_is_changed_or_deleted_while_it_waits_stops_the_log() {
+    for spoil in [
+        "UPDATE entries SET bytes = replace(bytes, '\"type\":\"revoke\"', '\"type\":\"refresh\"') WHERE kind = 'revoke'",
+        "DELETE FROM entries WHERE kind = 'revoke'",
+    ] {
+        let (world, grant) = World::connected().await;
+        let before = audit::checkpoint(&world.deps, world.org).await.unwrap();
+        world.revoke(Selector::Grant(grant)).await;
+        world.raw_sql(spoil).await;
+        stays(&world, &before).await;
+    }
+}
+
+/// Tiles that are gone are made anew from the rows, but only from those that were signed.
+#[tokio::test]
+async fn tiles_are_not_made_anew_from_rows_that_were_swapped() {
+    let world = with_a_signed_log().await;
+    let before = audit::checkpoint(&world.deps, world.org).await.unwrap();
+    swap_two_rows(&world).await;
+    let tile = async || {
+        let answer = world
+            .api()
+            .get(&world.as_admin(), "/v1/audit/tile/0/000.p/1")
+            .await;
+        answer.status
+    };
+    assert_eq!(tile().await, 200);
+    world.raw_sql("DELETE FROM tiles").await;
+    log_in(&world.deps, world.org, world.ada).await;
+    assert!(sequence::run(&world.deps, world.org).await.is_err());
+    assert_eq!(audit::checkpoint(&world.deps, world.org).await.unwrap(), before);
+    assert_eq!(tile().await, 404);
 }

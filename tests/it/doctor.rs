@@ -1,7 +1,8 @@
 //! `postern doctor`, the program itself, against a real server that is well and against ones that are not.
 
-use std::{process::Command, sync::Arc};
+use std::{process::Command, sync::Arc, time::Duration};
 
+use axum::{Router, http::header, middleware::map_response, response::Response};
 use postern::{
     app::ready::Prober,
     crypto::lookup::show_api_key,
@@ -26,10 +27,15 @@ struct Served {
 
 impl Served {
     async fn of(deps: &Arc<Deps>) -> Self {
+        Self::by(deps, |app| app).await
+    }
+
+    /// With something between the router and whoever asks.
+    async fn by(deps: &Arc<Deps>, between: impl FnOnce(Router) -> Router) -> Self {
         let (api, url) = loopback::listen().await;
         let (probes, ops) = loopback::listen().await;
         let site = Site::new(&url.parse().unwrap()).unwrap();
-        let app = router::app(Arc::clone(deps), site);
+        let app = between(router::app(Arc::clone(deps), site));
         let obstacles = Prober::new(Arc::clone(deps)).obstacles().await;
         let (sender, readiness) = watch::channel(Readiness { obstacles });
         for (listener, app) in [(api, app), (probes, health::routes(readiness))] {
@@ -140,6 +146,31 @@ async fn a_deployment_that_is_well_is_said_to_be() {
     assert_eq!(checks, all);
     let org = world.org.to_string();
     assert!(said.line("api key")["found"].as_str().unwrap().contains(&org));
+}
+
+/// Most entries of a deployment are older than the log may take.
+#[tokio::test]
+async fn entries_older_than_a_minute_are_well_if_they_have_their_place() {
+    let (world, _) = World::connected().await;
+    let now = chrono::DateTime::from_timestamp_micros(world.deps.clock.now().unix_micros()).unwrap();
+    let later = (now + Duration::from_mins(5))
+        .format("%a, %d %b %Y %H:%M:%S GMT")
+        .to_string();
+    let dated = |app: Router| app.layer(map_response(move |answer: Response| dated(answer, later.clone())));
+    let served = Served::by(&world.deps, dated).await;
+    let asked = || doctor(&served.url, Some(&served.ops), Some(&world.admin_key));
+    asked()
+        .await
+        .assert_finds("log", "wrong", "has waited for its place", "sequencer");
+    // The look at the head has brought it up to date.
+    let said = asked().await;
+    said.assert_well_but_for(&["clock"]);
+}
+
+/// The answer of a server whose clock says so.
+async fn dated(mut answer: Response, now: String) -> Response {
+    answer.headers_mut().insert(header::DATE, now.parse().unwrap());
+    answer
 }
 
 #[tokio::test]

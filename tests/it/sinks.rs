@@ -11,9 +11,10 @@ use std::{
 use axum::{Router, body::Bytes, extract::State, routing::post};
 use http::{HeaderMap, StatusCode};
 use postern::{
-    audit::sinks::{FileSink, Form, OtlpSink, Sink, WebhookSink},
+    audit::sinks::{Delivery, FileSink, Form, OtlpSink, Sink, SinkBatch, WebhookSink},
     crypto::{random::parse_link_token, webhook::WebhookKey},
-    egress::{Webhook, operator_client},
+    domain::OrgId,
+    egress::{Undelivered, Webhook, operator_client},
     flows::{Refusal, audit, found, login, sequence, sinks},
 };
 use serde_json::{Value, json};
@@ -211,6 +212,37 @@ async fn a_stop_leaves_the_rest_of_a_log_to_the_next_start() {
     assert!(!path.exists());
 }
 
+/// Of OCSF 1.3.0, what a class requires (of `service` and `dst_endpoint` one) and what it knows besides what every event has.
+const AUTHENTICATION: (&[&str], &[&str]) = (
+    &["user", "service"],
+    &["actor", "service", "src_endpoint", "user"],
+);
+const API_ACTIVITY: (&[&str], &[&str]) = (
+    &["actor", "api", "src_endpoint"],
+    &["actor", "api", "src_endpoint"],
+);
+const OF_EVERY_EVENT: [&str; 19] = [
+    "activity_id",
+    "activity_name",
+    "category_uid",
+    "category_name",
+    "class_uid",
+    "class_name",
+    "message",
+    "metadata",
+    "raw_data",
+    "severity",
+    "severity_id",
+    "status",
+    "status_code",
+    "status_detail",
+    "status_id",
+    "time",
+    "type_uid",
+    "type_name",
+    "unmapped",
+];
+
 #[tokio::test]
 async fn ocsf_events_have_what_the_schema_requires() {
     let path = |world: &World| world.dir.path().join("ocsf.jsonl");
@@ -227,16 +259,23 @@ async fn ocsf_events_have_what_the_schema_requires() {
         assert!([3002, 6003].contains(&class));
         assert_eq!(event["category_uid"].as_u64().unwrap(), class / 1000);
         assert_eq!(event["type_uid"].as_u64().unwrap(), class * 100 + activity);
-        for required in [
-            "time",
-            "severity_id",
-            "metadata",
-            "actor",
-            "api",
-            "src_endpoint",
-            "status_id",
-        ] {
+        let (required, known) = if class == 3002 {
+            AUTHENTICATION
+        } else {
+            API_ACTIVITY
+        };
+        for required in required
+            .iter()
+            .chain(&["time", "severity_id", "metadata", "type_uid"])
+        {
             assert!(!event[required].is_null(), "{required}");
+        }
+        for name in event.as_object().unwrap().keys() {
+            let name = name.as_str();
+            assert!(
+                known.contains(&name) || OF_EVERY_EVENT.contains(&name),
+                "{name} in {class}"
+            );
         }
         assert_eq!(event["metadata"]["version"], "1.3.0");
         assert_eq!(event["raw_data"], entry.as_str());
@@ -341,6 +380,59 @@ async fn a_webhook_gets_every_entry_signed_though_it_fails_half_the_time() {
         .collect();
     // What comes again as the same batch has the same id.
     assert_eq!(ids[0], ids[1]);
+}
+
+/// A receiver that does not take one org's entries, and remembers in which order it was asked.
+#[derive(Debug)]
+struct Choosy {
+    name: &'static str,
+    refused: Option<OrgId>,
+    asked: Mutex<Vec<OrgId>>,
+}
+
+impl Sink for Choosy {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
+        self.asked.lock().unwrap().push(batch.org);
+        let refused = self.refused == Some(batch.org);
+        Box::pin(async move {
+            if refused {
+                return Err(Undelivered::Status(413).into());
+            }
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test]
+async fn one_org_whose_entries_are_not_taken_or_are_very_many_holds_up_no_other() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(1));
+    let second = found::found(&world.deps, "Second", "eve@second.example")
+        .await
+        .unwrap();
+    for _ in 0..450 {
+        world.vend(world.read(grant)).await.unwrap();
+    }
+    for org in [world.org, second.org] {
+        sequence::run(&world.deps, org).await.unwrap();
+    }
+    // The older id goes first: the one that is refused, or has very many.
+    for (name, refused, before) in [("refuses", Some(world.org), 1), ("takes all", None, 8)] {
+        let sink = Choosy {
+            name,
+            refused,
+            asked: Mutex::default(),
+        };
+        sinks::drain(&world.deps, &sink).await.unwrap();
+        let asked = sink.asked.into_inner().unwrap();
+        let other = asked.iter().position(|org| *org == second.org).unwrap();
+        assert_eq!(other, before, "{name}: {asked:?}");
+        assert_eq!(asked.len() > 9, refused.is_none(), "{name}: {asked:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -176,15 +176,15 @@ fn bytes_that_are_no_entry_never_become_pending() {
 fn a_writer_read_only_in_part_holds_back_later_epochs_of_the_others() {
     let taken = |more| -> Vec<(String, u64)> {
         let mut entries = Entries(BTreeMap::new());
-        let mut chain = |writer, epochs: &[i64], more| Waiting {
-            entries: epochs
+        let mut chain = |writer, epochs: &[i64], more| {
+            let read = epochs
                 .iter()
-                .map(|counter| entries.next(writer, *counter, EntryType::Release))
-                .collect(),
-            more,
+                .map(|counter| entries.next(writer, *counter, EntryType::Release));
+            waiting(writer, read.collect(), u64::from(more))
         };
         let chains = vec![chain("r1/hot", &[1, 1, 3], false), chain("r2/hot", &[1, 2], more)];
         in_reach(chains)
+            .unwrap()
             .into_iter()
             .map(|entry| (entry.writer, entry.seq))
             .collect()
@@ -196,5 +196,40 @@ fn a_writer_read_only_in_part_holds_back_later_epochs_of_the_others() {
         taken(true),
         [place(one, 1), place(one, 2), place(two, 1), place(two, 2)]
     );
-    assert!(in_reach(Vec::new()).is_empty());
+    assert!(in_reach(Vec::new()).unwrap().is_empty());
+}
+
+/// What was read of a writer that has so many more.
+fn waiting(writer: &str, entries: Vec<Pending>, more: u64) -> Waiting {
+    let last = entries.last().unwrap();
+    let end = ChainHead {
+        seq: last.seq + more,
+        hash: last.hash,
+    };
+    Waiting {
+        writer: writer.to_owned(),
+        entries,
+        end,
+    }
+}
+
+#[test]
+fn a_last_entry_that_is_missing_or_another_one_stops_the_log() {
+    let mut entries = Entries(BTreeMap::new());
+    let read: Vec<Pending> = (0..3)
+        .map(|_| entries.next("r1/cold", 1, EntryType::Revoke))
+        .collect();
+    assert_eq!(
+        in_reach(vec![waiting("r1/cold", read.clone(), 0)]).unwrap().len(),
+        3
+    );
+
+    let stopped = |change: &dyn Fn(&mut Waiting)| {
+        let mut chain = waiting("r1/cold", read.clone(), 0);
+        change(&mut chain);
+        matches!(in_reach(vec![chain]), Err(SequenceError::End { writer, .. }) if writer == "r1/cold")
+    };
+    assert!(stopped(&|chain| chain.end.hash[0] ^= 1), "another one");
+    assert!(stopped(&|chain| chain.end.seq -= 1), "one that nobody committed");
+    assert!(stopped(&|chain| chain.entries.clear()), "nothing is left");
 }

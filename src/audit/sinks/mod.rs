@@ -1,7 +1,7 @@
 //! Where the log is copied to: a port, and one file per kind of receiver.
 //!
 //! Promises: a batch is delivered whole or reported as not delivered; delivering one again is harmless to whoever
-//! looks at `index`. A sink sees entries as they were hashed and nothing that is sealed beside them. It must never
+//! looks at the entries' `id`. A sink sees entries as they were hashed and nothing that is sealed beside them. It must never
 //! reorder, skip or wait for another sink.
 
 mod file;
@@ -43,6 +43,15 @@ pub enum SinkError {
     /// A stored entry is none.
     #[error("an entry cannot be read")]
     Entry,
+}
+
+impl SinkError {
+    /// Whether the receiver takes others, but not this: it cannot be read, is too large or not of the kind wanted (RFC 9110
+    /// §15.5.1, §15.5.14, §15.5.21).
+    #[must_use]
+    pub fn is_about_the_batch(&self) -> bool {
+        matches!(self, Self::Undelivered(Undelivered::Status(400 | 413 | 422)))
+    }
 }
 
 /// A delivery under way.

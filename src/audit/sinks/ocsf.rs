@@ -17,7 +17,7 @@ pub(super) fn event(index: u64, bytes: &str) -> Result<Value, SinkError> {
     let (activity, activity_name) = activity(&entry);
     let (status, status_name) = status(entry.draft.outcome.as_deref());
     let draft = &entry.draft;
-    Ok(json!({
+    let mut event = json!({
         "class_uid": class,
         "class_name": class_name,
         "category_uid": category,
@@ -48,11 +48,6 @@ pub(super) fn event(index: u64, bytes: &str) -> Result<Value, SinkError> {
             "app_uid": draft.agent,
             "app_name": if draft.agent.is_some() { "agent" } else { "person" },
         },
-        "user": draft.user.map(|user| json!({"uid": user})),
-        "api": {
-            "operation": draft.tool.as_deref().unwrap_or(entry.kind.as_str()),
-            "service": {"name": draft.connector.as_ref().map_or("postern", |connector| connector.as_str())},
-        },
         "src_endpoint": {"name": entry.writer},
         "unmapped": {
             "type": entry.kind,
@@ -63,7 +58,22 @@ pub(super) fn event(index: u64, bytes: &str) -> Result<Value, SinkError> {
             "policy": draft.policy,
         },
         "raw_data": bytes,
-    }))
+    });
+    // What one of the two classes demands the other does not know.
+    let own = match entry.kind {
+        EntryType::Session => json!({
+            "user": draft.user.map_or_else(|| json!({"name": "unknown"}), |user| json!({"uid": user})),
+            "service": {"name": "postern"},
+        }),
+        _ => json!({"api": {
+            "operation": draft.tool.as_deref().unwrap_or(entry.kind.as_str()),
+            "service": {"name": draft.connector.as_ref().map_or("postern", |connector| connector.as_str())},
+        }}),
+    };
+    if let (Some(event), Value::Object(own)) = (event.as_object_mut(), own) {
+        event.extend(own);
+    }
+    Ok(event)
 }
 
 fn activity(entry: &Entry) -> (u32, &'static str) {

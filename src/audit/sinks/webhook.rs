@@ -1,10 +1,10 @@
-//! A webhook, signed as Standard Webhooks say. One message holds one batch; its id names the org and the indexes in it,
-//! so that the same entries sent again in the same batch are the same message.
+//! A webhook, signed as Standard Webhooks say. One message holds one batch; its id names the org, the indexes in it and the
+//! hash of its last entry, so that the same entries sent again in the same batch are the same message.
 
 use std::fmt::Write as _;
 
 use super::{Delivery, Sink, SinkBatch, SinkError};
-use crate::egress::Webhook;
+use crate::{crypto::digest, egress::Webhook};
 
 /// The receiver.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl WebhookSink {
 
     /// Id and body. The entries stand in it byte by byte as they were hashed: they are JSON themselves.
     fn message(batch: &SinkBatch) -> Result<(String, Vec<u8>), SinkError> {
-        let (Some((first, _)), Some((last, _))) = (batch.entries.first(), batch.entries.last()) else {
+        let (Some((first, _)), Some((last, end))) = (batch.entries.first(), batch.entries.last()) else {
             return Err(SinkError::Entry);
         };
         let (org, now) = (
@@ -37,7 +37,10 @@ impl WebhookSink {
             let _ = write!(body, r#"{comma}{{"index":{index},"entry":{entry}}}"#);
         }
         body.push_str("]}}");
-        Ok((format!("{org}_{first}-{last}"), body.into_bytes()))
+        // After a recovery other entries have the same indexes.
+        let [a, b, c, d, ..] = digest::sha256(end.as_bytes());
+        let ending = digest::hex(&[a, b, c, d]);
+        Ok((format!("{org}_{first}-{last}_{ending}"), body.into_bytes()))
     }
 }
 

@@ -16,11 +16,11 @@ use crate::{
 
 #[derive(Deserialize)]
 struct Entry {
+    id: String,
     ts: Time,
-    log_index: Option<u64>,
 }
 
-/// Looks at the newest entries, then at the head.
+/// Looks whether the newest entry that is old enough has its place, then at the head.
 pub(super) async fn look(client: &Client, now: Time) -> Vec<Finding> {
     or_why(Check::Log, looked(client, now).await)
 }
@@ -32,11 +32,14 @@ async fn looked(client: &Client, now: Time) -> Result<Vec<Finding>, CliError> {
         .map(serde_json::from_value)
         .collect::<Result<_, _>>()
         .map_err(|_| CliError::Answer("entries of another form".into()))?;
-    // Before the head is asked for: asking brings the log up to date.
-    let late = newest
-        .iter()
-        .filter(|entry| entry.log_index.is_none() && now.since(entry.ts) > LONGEST_WAIT)
-        .count();
+    // Before the head is asked for: asking brings the log up to date. Only what is asked for alone says where it stands.
+    let late = match newest.iter().find(|entry| now.since(entry.ts) > LONGEST_WAIT) {
+        Some(old) => {
+            let entry = client.get(&["v1", "audit", "entries", &old.id], &[]).await?;
+            entry.get("log_index").is_none().then_some(&old.id)
+        }
+        None => None,
+    };
     let key = client.text(&["v1", "audit", "key"]).await?;
     let note = client.text(&["v1", "audit", "checkpoint"]).await?;
     let opened = key
@@ -50,22 +53,24 @@ async fn looked(client: &Client, now: Time) -> Result<Vec<Finding>, CliError> {
             format!("the checkpoint does not hold: {error}"),
             "keep the last export and checkpoint you have, and compare with `postern audit verify`",
         ),
-        Ok(_) if late > 0 => Finding::wrong(
-            Check::Log,
-            format!(
-                "{late} entries wait for the log since more than {} s",
-                LONGEST_WAIT.as_secs()
+        Ok(head) => match late {
+            Some(late) => Finding::wrong(
+                Check::Log,
+                format!(
+                    "{late} has waited for its place in the log for more than {} s",
+                    LONGEST_WAIT.as_secs()
+                ),
+                "the sequencer does not get on: see the service's log, and whether a replica is stopped but alive",
             ),
-            "the sequencer does not get on: see the service's log, and whether a replica is stopped but alive",
-        ),
-        Ok(head) => Finding::ok(
-            Check::Log,
-            format!("{} entries under a checkpoint that holds", head.size),
-        ),
+            None => Finding::ok(
+                Check::Log,
+                format!("{} entries under a checkpoint that holds", head.size),
+            ),
+        },
     }])
 }
 
-/// So many of the newest entries are looked at.
+/// One that is old enough is looked for among so many.
 const NEWEST: usize = 200;
 /// The sequencer comes by every few seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);

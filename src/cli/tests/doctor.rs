@@ -15,6 +15,8 @@ struct Ill {
     version: Option<&'static str>,
     grants: Vec<Value>,
     entries: Vec<Value>,
+    /// Whether `ent_old` has no place in the log.
+    waits: bool,
     obstacles: Vec<&'static str>,
 }
 
@@ -64,6 +66,8 @@ impl Ill {
             })]),
             "/v1/grants" => page(&self.grants),
             "/v1/audit/entries?limit=200" => page(&self.entries),
+            "/v1/audit/entries/ent_old" if self.waits => json!({"id": "ent_old"}),
+            "/v1/audit/entries/ent_old" => json!({"id": "ent_old", "log_index": 0}),
             "/readyz" => {
                 let body = json!({"status": "unavailable", "obstacles": self.obstacles}).to_string();
                 return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
@@ -135,19 +139,29 @@ async fn another_version_is_a_warning() {
 }
 
 #[tokio::test]
-async fn entries_that_wait_for_the_log_are_wrong_once_they_are_old() {
-    let entry = |ts: &str, index: Option<u64>| json!({"ts": ts, "log_index": index});
-    let ill = Ill {
-        entries: vec![
-            entry("2100-01-01T00:00:00.000Z", None),
-            entry("2000-01-01T00:00:00.000Z", None),
-            entry("2000-01-01T00:00:00.000Z", Some(0)),
-        ],
-        ..Ill::default()
-    };
-    let (exit, line) = ill.finding().await;
-    says(&line, "log", "wrong", "1 entries wait");
-    assert_eq!(exit, 1);
+async fn an_entry_that_waits_for_the_log_is_wrong_once_it_is_old() {
+    let entry = |id: &str, ts: &str| json!({"id": id, "ts": ts});
+    let entries = vec![
+        entry("ent_young", "2100-01-01T00:00:00.000Z"),
+        entry("ent_old", "2000-01-01T00:00:00.000Z"),
+        entry("ent_older", "2000-01-01T00:00:00.000Z"),
+    ];
+    for waits in [true, false] {
+        let ill = Ill {
+            entries: entries.clone(),
+            waits,
+            ..Ill::default()
+        };
+        let (exit, lines) = ill.findings().await;
+        if waits {
+            says(&lines[0], "log", "wrong", "ent_old has waited");
+        }
+        assert_eq!(
+            (exit, lines.len()),
+            (u8::from(waits), usize::from(waits)),
+            "{lines:?}"
+        );
+    }
 }
 
 #[tokio::test]

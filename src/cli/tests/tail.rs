@@ -7,6 +7,10 @@ use std::{
 
 use super::*;
 
+/// An entry that is committed late: only when there are more than so many.
+const LATE: usize = 160;
+const BEFORE_LATE: usize = 200;
+
 /// One page of the entries numbered down from `newest`, as the query asks for it.
 fn page(newest: usize, path: &str) -> Response {
     let query = path.split_once('?').map_or("", |(_, query)| query);
@@ -17,7 +21,8 @@ fn page(newest: usize, path: &str) -> Response {
     };
     let limit: usize = get("limit").unwrap().parse().unwrap();
     let after = get("after").map_or(newest, |after| after.parse::<usize>().unwrap() - 1);
-    let ids: Vec<usize> = (1..=after).rev().take(limit).collect();
+    let there = |id: &usize| newest > BEFORE_LATE || *id != LATE;
+    let ids: Vec<usize> = (1..=after).rev().filter(there).take(limit).collect();
     let next = ids.last().filter(|last| **last > 1).map(ToString::to_string);
     let items: Vec<Value> = ids.iter().map(|id| json!({"id": id.to_string()})).collect();
     ok(json!({"items": items, "next": next}))("")
@@ -56,6 +61,20 @@ fn ids(ran: &Ran) -> Vec<usize> {
 async fn entries_that_come_at_once_where_there_were_none_are_all_printed_in_order() {
     let ran = ran(&TAIL, &KEY, looks(vec![Ok(0), Ok(0), Ok(300), Ok(301)])).await;
     assert_eq!(ids(&ran), (1..=301).collect::<Vec<_>>(), "{}", ran.messages);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_committed_late_is_printed_though_younger_ones_are_known() {
+    let ran = ran(&TAIL, &KEY, looks(vec![Ok(0), Ok(BEFORE_LATE), Ok(245)])).await;
+    let before = (1..=BEFORE_LATE).filter(|id| *id != LATE);
+    let all: Vec<usize> = before.chain([LATE]).chain(BEFORE_LATE + 1..=245).collect();
+    assert_eq!(ids(&ran), all, "{}", ran.messages);
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_no_news_however_many_come_at_once() {
+    let ran = ran(&TAIL, &KEY, looks(vec![Ok(1000), Ok(1020), Ok(1400)])).await;
+    assert_eq!(ids(&ran), (991..=1400).collect::<Vec<_>>(), "{}", ran.messages);
 }
 
 #[tokio::test]
