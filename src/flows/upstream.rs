@@ -190,6 +190,22 @@ pub fn ends_more_than_the_token(connector: &Connector) -> bool {
     can_revoke(connector) && connector.revoke.kills != Some(RevokeKills::Token)
 }
 
+/// Whether the two may be one account: a provider that does not tell may mean the same.
+pub(super) fn may_be_same(one: Option<&str>, other: Option<&str>) -> bool {
+    one.zip(other).is_none_or(|(one, other)| one == other)
+}
+
+/// Whether a grant that lives, other than `but`, may be of this account. The grants are a person's at one app.
+pub(super) fn lives(grants: &[Grant], account: Option<&str>, but: Option<GrantId>) -> bool {
+    grants.iter().any(|grant| {
+        let living = matches!(
+            grant.state,
+            GrantState::Active | GrantState::NeedsReconnect { .. }
+        );
+        living && Some(grant.id) != but && may_be_same(account, grant.account.id.as_deref())
+    })
+}
+
 /// Why tokens were destroyed here and not ended at the provider: that could have ended a grant that lives.
 pub const NOT_ALONE: &str = "not_revocable_alone";
 /// How long the provider is asked before the answer is `unconfirmed` (architecture §4).

@@ -23,6 +23,8 @@ use tokio::{
 
 use super::harness::{Journey, World, acme_mail};
 
+mod beside;
+
 async fn report(world: &World, id: RevocationId) -> Vec<OutboxRow> {
     revoke::report(&world.deps, world.org, id, None, 10_000)
         .await

@@ -96,11 +96,10 @@ async fn the_provider_is_told_and_the_receipt_says_so() {
     assert!(secrets.is_empty(), "our copy is shredded on the final answer");
 }
 
-#[tokio::test]
-async fn an_upstream_revocation_is_retried_until_the_provider_answers() {
+/// What the report says when the provider was asked once, which was answered like this, and ten seconds later.
+async fn asked_twice(first: serde_json::Value) -> [UpstreamResult; 2] {
     let (world, grant) = World::connected().await;
-    let down = json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
-    world.fault(down).await;
+    world.fault(first).await;
     let revoked = world.revoke(Selector::Grant(grant)).await;
     upstream_settled(&world).await;
     let result = async |world: &World| {
@@ -109,10 +108,37 @@ async fn an_upstream_revocation_is_retried_until_the_provider_answers() {
             .unwrap();
         grants.first().unwrap().result
     };
-    assert_eq!(result(&world).await, UpstreamResult::Pending);
+    let before = result(&world).await;
     world.later(Duration::from_secs(10));
     upstream::drain(&world.deps).await.unwrap();
-    assert_eq!(result(&world).await, UpstreamResult::Revoked);
+    [before, result(&world).await]
+}
+
+#[tokio::test]
+async fn an_upstream_revocation_is_retried_until_the_provider_answers() {
+    let down = json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
+    let results = asked_twice(down).await;
+    assert_eq!(results, [UpstreamResult::Pending, UpstreamResult::Revoked]);
+}
+
+/// A proxy's page, a server that is being changed, the way to a page about that.
+#[tokio::test]
+async fn an_upstream_revocation_is_retried_when_something_else_answers_in_the_providers_place() {
+    for first in [
+        json!({"next": "revoke", "status": 403, "body": "<html>", "times": 2}),
+        json!({"next": "revoke", "status": 404, "body": {"message": "no route"}, "times": 2}),
+        json!({"next": "revoke", "status": 302, "redirect_to": "http://127.0.0.1:9/", "times": 2}),
+    ] {
+        let results = asked_twice(first.clone()).await;
+        assert_eq!(
+            results,
+            [UpstreamResult::Pending, UpstreamResult::Revoked],
+            "{first}"
+        );
+    }
+    // Said of the refresh token alone it leaves the access token to be ended, and with it the grant.
+    let once = json!({"next": "revoke", "status": 403, "body": "<html>", "times": 1});
+    assert_eq!(asked_twice(once).await, [UpstreamResult::Revoked; 2]);
 }
 
 /// A refresh is under way, the grant is revoked, and the refresh is answered while the provider is asked to end the

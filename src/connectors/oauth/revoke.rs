@@ -46,6 +46,11 @@ pub enum RevokeOutcome {
         /// How long the provider asks to wait.
         after: Option<Duration>,
     },
+    /// What answered was not clearly the provider's endpoint: worth another try, and no word about other tokens.
+    Unclear {
+        /// How long it asks to wait.
+        after: Option<Duration>,
+    },
     /// The provider refused, and will again.
     Refused {
         /// Its code, if it looks like one.
@@ -187,6 +192,11 @@ fn judge(oauth: &OAuth<'_>, response: &InboundResponse) -> RevokeOutcome {
         }
         // RFC 7009 §2.2.1.
         (_, Some("unsupported_token_type")) => RevokeOutcome::Unsupported,
+        // Without a code it was not the revocation endpoint that refused (RFC 7009 §2.2.1) but a proxy, or a server that is
+        // being changed: nobody said anything about the token.
+        (_, None) if !response.is_success() => RevokeOutcome::Unclear {
+            after: super::retry_after(response),
+        },
         _ => RevokeOutcome::Refused {
             code: errors::safe_code(&body),
         },

@@ -200,7 +200,7 @@ pub(super) async fn at_once(oauth: &OAuth<'_>, session: &ConnectRow, alone: bool
         match oauth.revoke(token).await {
             RevokeOutcome::Revoked => ended = true,
             RevokeOutcome::Unsupported => {}
-            RevokeOutcome::Retry { .. } | RevokeOutcome::Refused { .. } => {
+            RevokeOutcome::Retry { .. } | RevokeOutcome::Unclear { .. } | RevokeOutcome::Refused { .. } => {
                 ended = false;
                 break;
             }
@@ -229,22 +229,11 @@ pub(super) async fn is_alone(
 
 /// Whether a grant lives that may be of the same account as a session's tokens.
 async fn lives_beside(tx: &mut Tx, session: &ConnectRow) -> Result<bool, Refusal> {
-    let account = session.account.as_ref().and_then(|account| account.id.as_ref());
+    let account = session.account.as_ref().and_then(|account| account.id.as_deref());
     let grants = tx
         .grants_of(session.org, session.user, Some(&session.connector))
         .await?;
-    Ok(grants.iter().any(|grant| {
-        let living = matches!(
-            grant.state,
-            GrantState::Active | GrantState::NeedsReconnect { .. }
-        );
-        let same = match (account, &grant.account.id) {
-            (Some(one), Some(other)) => one == other,
-            // A provider that does not tell may mean the same account.
-            _ => true,
-        };
-        living && same
-    }))
+    Ok(upstream::lives(&grants, account, None))
 }
 
 /// Why a session that is past its time ended.

@@ -17,7 +17,11 @@ use crate::{
     store::{LONGEST_BACKOFF, OutboxRow, SecretKind, SecretRow, StoreError, UpstreamResult},
 };
 
-use super::client;
+use super::{NOT_ALONE, client};
+
+mod beside;
+
+use beside::Spared;
 
 /// A provider at which tokens are to be ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +36,14 @@ pub struct Provider {
 struct Tried {
     finished: bool,
     requests: u64,
+}
+
+/// What is to be entered of one try.
+enum Word {
+    /// The provider's answer, or why it could not be asked.
+    Said(Result<RevokeOutcome, Refusal>),
+    /// It was not asked, for somebody else's sake.
+    Spared(Spared),
 }
 
 /// The providers at which something waits to be ended.
@@ -163,47 +175,66 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
     };
     let asked = newest(deps, &row).await?;
     let mut requests = 0;
-    let answer = ask(deps, &row, &mut requests).await;
-    Failpoint::UpstreamAnswered.reached();
-    if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
+    // INVARIANT: what ends here never ends a grant that lives there without a word.
+    let word = match beside::spared(deps, &row).await? {
+        Some(spared) => Word::Spared(spared),
+        None => {
+            let answer = ask(deps, &row, &mut requests).await;
+            Failpoint::UpstreamAnswered.reached();
+            Word::Said(answer)
+        }
+    };
+    if let Word::Said(Ok(RevokeOutcome::Retry { after: Some(after) })) = word {
         // RFC 9110 §10.2.3: said to one of us, it is meant for all.
         deps.store.rest_provider(host, after).await?;
     }
     let finished = deps
         .store
-        .retry(|| enter(deps, row.clone(), asked, &answer))
+        .retry(|| enter(deps, row.clone(), asked, &word))
         .await?;
+    if finished && matches!(word, Word::Spared(_)) {
+        tracing::warn!(grant.id = %grant, connector.id = %row.connector,
+            "the tokens of {grant} are not ended at the provider: that could have ended a grant that lives, or is being connected");
+    }
     Ok(Tried { finished, requests })
 }
 
-/// Enters what a provider answered when it was asked to end the tokens up to a generation; `true` if that was the last word.
-async fn enter(
-    deps: &Deps,
-    mut row: OutboxRow,
-    asked: Option<u64>,
-    answer: &Result<RevokeOutcome, Refusal>,
-) -> Result<bool, Refusal> {
+/// Enters what came of a try to end the tokens up to a generation; `true` if that was the last word.
+async fn enter(deps: &Deps, mut row: OutboxRow, asked: Option<u64>, word: &Word) -> Result<bool, Refusal> {
     let mut tx = deps.store.write(row.org).await?;
     // The database's time, by which what is due is looked for.
     let now = tx.now();
-    row.attempts += 1;
-    row.result = match answer {
-        Ok(RevokeOutcome::Revoked) => UpstreamResult::Revoked,
-        Ok(RevokeOutcome::Unsupported) => UpstreamResult::Unsupported,
-        Ok(RevokeOutcome::Refused { .. }) => UpstreamResult::Unconfirmed,
-        Ok(RevokeOutcome::Retry { .. }) | Err(_) if now >= row.give_up_at => UpstreamResult::Unconfirmed,
-        Ok(RevokeOutcome::Retry { .. }) | Err(_) => UpstreamResult::Pending,
+    row.attempts += u64::from(matches!(word, Word::Said(_)));
+    row.result = match word {
+        Word::Said(Ok(RevokeOutcome::Revoked)) => UpstreamResult::Revoked,
+        Word::Said(Ok(RevokeOutcome::Unsupported)) => UpstreamResult::Unsupported,
+        Word::Said(Ok(RevokeOutcome::Refused { .. })) | Word::Spared(Spared::Living) => {
+            UpstreamResult::Unconfirmed
+        }
+        Word::Said(Ok(RevokeOutcome::Retry { .. } | RevokeOutcome::Unclear { .. }) | Err(_))
+        | Word::Spared(Spared::UnderWay(_)) => {
+            if now >= row.give_up_at {
+                UpstreamResult::Unconfirmed
+            } else {
+                UpstreamResult::Pending
+            }
+        }
     };
-    row.due_at = now + backoff(row.attempts);
-    if let Ok(RevokeOutcome::Retry { after: Some(after) }) = answer {
+    row.due_at = match word {
         // A longer rest is the provider's, kept for all that waits there.
-        row.due_at = row.due_at.max(now + (*after).min(LONGEST_BACKOFF));
-    }
+        Word::Said(Ok(RevokeOutcome::Retry { after: Some(after) })) => {
+            now + backoff(row.attempts).max((*after).min(LONGEST_BACKOFF))
+        }
+        Word::Said(_) | Word::Spared(Spared::Living) => now + backoff(row.attempts),
+        // This one alone has to wait.
+        Word::Spared(Spared::UnderWay(left)) => now + (*left).min(LONGEST_BACKOFF),
+    };
     let last = row.result != UpstreamResult::Pending;
     let mut draft = EntryDraft {
         grant: Some(row.grant),
         connector: Some(row.connector.clone()),
         outcome: Some(row.result.as_str().to_owned()),
+        reason: matches!(word, Word::Spared(_)).then(|| NOT_ALONE.to_owned()),
         correlation: row.revocation.map(|id| id.to_string()),
         ..EntryDraft::default()
     };
@@ -255,6 +286,7 @@ async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeO
     let mut answer = RevokeOutcome::Unsupported;
     // A refresh token that is not taken may end with an access token that lives.
     let (mut is_left, mut is_ended_too) = (false, false);
+    let mut unclear = None;
     let now = deps.clock.now();
     for (kind, secret) in refresh.iter().chain(&access) {
         let key = deps.key_of(row.org, secret.sealed.odk).await?;
@@ -267,6 +299,7 @@ async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeO
         match oauth.revoke(token).await {
             RevokeOutcome::Unsupported => is_left |= *kind == SecretKind::RefreshToken,
             retry @ RevokeOutcome::Retry { .. } => return Ok(retry),
+            RevokeOutcome::Unclear { after } => unclear = Some(RevokeOutcome::Retry { after }),
             // One that is refused leaves the others to be ended; it is said in the end.
             outcome => {
                 let lived = secret.expires_at.is_none_or(|end| end > now);
@@ -276,6 +309,10 @@ async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeO
                 }
             }
         }
+    }
+    // What ended with another token needs no other try.
+    if !is_ended_too && let Some(retry) = unclear {
+        return Ok(retry);
     }
     // INVARIANT: a refresh token that the provider ended neither by itself nor with another is not said to be ended.
     if is_left && !is_ended_too && answer == RevokeOutcome::Revoked {

@@ -118,7 +118,6 @@ async fn a_revocation_is_believed_only_when_the_provider_says_so() {
                 code: Some("not_yours".to_owned()),
             },
         ),
-        (302, json!(null), RevokeOutcome::Refused { code: None }),
     ] {
         let world = World::answering(&[(status, body)]).await;
         let acme = world.connector("acme-mail");
@@ -137,4 +136,34 @@ async fn a_revocation_is_believed_only_when_the_provider_says_so() {
         world.oauth(&slack, None).revoke(TokenToEnd::Access(&token)).await,
         RevokeOutcome::Retry { .. }
     ));
+}
+
+#[tokio::test]
+async fn what_answers_without_a_code_in_the_endpoints_place_has_not_refused() {
+    for (status, body) in [
+        (302, json!(null)),
+        (400, json!({"message": "no"})),
+        (401, json!(null)),
+        (403, json!("<html>")),
+        (404, json!({})),
+    ] {
+        let world = World::answering(&[(status, body)]).await;
+        let acme = world.connector("acme-mail");
+        let token = RefreshToken::new("rt".to_owned());
+        assert_eq!(
+            world.oauth(&acme, None).revoke(TokenToEnd::Refresh(&token)).await,
+            RevokeOutcome::Unclear {
+                after: Some(Duration::from_secs(7)),
+            },
+            "{status}"
+        );
+    }
+    // A success that the file does not take for one is the endpoint's own.
+    let world = World::answering(&[(200, json!({"ok": false}))]).await;
+    let slack = world.connector("slack");
+    let token = AccessToken::new("at".to_owned());
+    assert_eq!(
+        world.oauth(&slack, None).revoke(TokenToEnd::Access(&token)).await,
+        RevokeOutcome::Refused { code: None }
+    );
 }
