@@ -30,10 +30,11 @@ mod late;
 pub mod spooled;
 
 pub use failed::give_up;
+pub(super) use failed::{binding_changed, binding_restored, says_binding_changed};
 pub use flights::{Flights, Obtained, Turn};
 
 use failed::Failed;
-use flights::{Pilot, Seat};
+use flights::{Line, Pilot, Seat};
 use spooled::Drained;
 
 /// What is wanted of the provider.
@@ -78,7 +79,15 @@ pub async fn ensure(deps: &Arc<Deps>, grant: &Grant, want: Want) -> Result<Obtai
         };
         let is_ours = flight.kind == kind;
         match flight.landed().await {
-            Some(Ok(token)) if is_ours && will_do(&token.row, &want, deps.clock.now()) => return Ok(token),
+            // What the provider gave just now is the best there is, however soon it ends: to ask for another would bring
+            // no better one (I4).
+            Some(Ok(token))
+                if is_ours
+                    && is_newer(&token.row, &want)
+                    && (token.is_fresh || lasts(&token.row, deps.clock.now())) =>
+            {
+                return Ok(token);
+            }
             // What made an earlier flight fail than this caller's first own chance may have been mended since.
             Some(Err(failed)) if is_ours && is_later => return Err(failed.into()),
             _ => {}
@@ -101,11 +110,28 @@ async fn piloted(deps: &Arc<Deps>, grant: &Grant, want: Want, pilot: Pilot) -> R
 
 async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
     let connector = deps.catalogue.get(&seen.connector).ok_or(Refusal::NotFound)?;
-    match until_placed(deps, seen, want, connector).await? {
+    let since_boot = || deps.clock.since_boot();
+    let narrowing = || (seen.id, seen.connected_epoch, want.kind());
+    if deps.flights.narrows_in_vain(&narrowing(), since_boot()) {
+        // Another replica may have done better.
+        return match look(deps, seen, want).await? {
+            Found::Token(token) => Ok(token),
+            Found::Nothing(_) => Err(Refusal::NotNarrowed),
+        };
+    }
+    let line = Line::Common;
+    let obtained = match until_placed(deps, seen, want, connector, line).await? {
         Waited::Token(token) => Ok(token),
         // Boxed: whoever waits in the crowd takes up tens of kilobytes less.
-        Waited::Place(place) => Box::pin(with_a_place(deps, seen, want, connector, place)).await,
+        Waited::Place(place) => {
+            deps.flights.set_placed(seen.id, true);
+            Box::pin(with_a_place(deps, seen, want, connector, line, place)).await
+        }
+    };
+    if let Err(Refusal::NotNarrowed) = obtained {
+        deps.flights.narrowed_in_vain(narrowing(), since_boot());
     }
+    obtained
 }
 
 /// What waiting for a place came to.
@@ -123,19 +149,25 @@ async fn until_placed(
     seen: &Grant,
     want: &Want,
     connector: &Connector,
+    line: Line,
 ) -> Result<Waited, Refusal> {
     tokio::select! {
         biased;
-        place = deps.flights.place(connector) => Ok(Waited::Place(place)),
+        place = deps.flights.place_in(line, connector) => Ok(Waited::Place(place)),
         token = look_on(deps, seen, want) => token.map(Waited::Token),
     }
 }
 
-/// Looks now and then, without a place, until there is a token that will do. It may be dropped at any moment.
+/// Looks now and then, without a place, until there is a token that will do; at once when there is news of the grant. It may
+/// be dropped at any moment.
 async fn look_on(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
     let (mut pause, mut is_held) = (CROWD, false);
+    let news = deps.flights.news(seen.id);
     loop {
-        tokio::time::sleep(if is_held { POLL } else { pause }).await;
+        tokio::select! {
+            () = tokio::time::sleep(if is_held { POLL } else { pause }) => {}
+            () = news.notified() => {}
+        }
         let _permit = deps.flights.onlooker().await;
         is_held = match look(deps, seen, want).await {
             Ok(Found::Token(token)) => return Ok(token),
@@ -174,6 +206,7 @@ async fn with_a_place(
     seen: &Grant,
     want: &Want,
     connector: &Connector,
+    line: Line,
     place: Turn,
 ) -> Result<Obtained, Refusal> {
     let (mut place, mut call) = (Some(place), None);
@@ -198,12 +231,26 @@ async fn with_a_place(
             tokio::time::sleep(POLL).await;
             continue;
         }
+        // SECURITY: the person consented to these endpoints and no others (crypto §2).
+        if deps.binding(&grant.connector) != Some(grant.binding) {
+            if failed::binding_changed(deps, grant).await? {
+                return Err(Refusal::GrantNeedsReconnect(grant.id));
+            }
+            continue;
+        }
         let since = deps.clock.since_boot();
         let is_old = || deps.clock.since_boot().saturating_sub(since) > FRESH;
         if place.is_none() {
-            match until_placed(deps, seen, want, connector).await? {
+            let is_flight = line == Line::Common;
+            if is_flight {
+                deps.flights.set_placed(seen.id, false);
+            }
+            match until_placed(deps, seen, want, connector, line).await? {
                 Waited::Place(own) => place = Some(own),
                 Waited::Token(token) => return Ok(token),
+            }
+            if is_flight {
+                deps.flights.set_placed(seen.id, true);
             }
             if is_old() {
                 continue;
@@ -220,7 +267,7 @@ async fn with_a_place(
         let prepared = Prepared::new(&sealing, grant, want.kind())?;
         Failpoint::RefreshUnwrapped.reached();
         if call.is_none() {
-            call = Some(deps.flights.call(connector).await);
+            call = Some(deps.flights.call(line, connector).await);
             Failpoint::RefreshCalling.reached();
             if is_old() {
                 continue;
@@ -272,7 +319,7 @@ async fn with_a_place(
                     let kept = keep::keep(deps, grant, connector, &lease, prepared, want, &answer);
                     kept.await.map(|row| Obtained { row, is_fresh: true })
                 }
-                Err(failure) => match failed::failed(deps, grant, connector, &lease, &failure).await? {
+                Err(failure) => match failed::failed(deps, grant, connector, &lease, want, &failure).await? {
                     Some(refusal) => Err(refusal),
                     None => match self::look(deps, grant, want).await? {
                         Found::Token(token) => Ok(token),
@@ -296,14 +343,22 @@ fn standing(grant: &Grant) -> Result<(), Refusal> {
 }
 
 fn will_do(current: &SecretRow, want: &Want, now: Time) -> bool {
-    let newer = match want {
+    is_newer(current, want) && lasts(current, now)
+}
+
+/// Whether it is what was wanted, however soon it ends.
+fn is_newer(current: &SecretRow, want: &Want) -> bool {
+    match want {
         Want::Renewed { than } => than.is_none_or(|than| current.generation > than),
         Want::Narrowed(asked) => current
             .scopes
             .as_ref()
             .is_some_and(|scopes| !scopes.is_empty() && scopes.is_subset(asked)),
-    };
-    newer && current.expires_at.is_none_or(|end| end > now + SOON)
+    }
+}
+
+fn lasts(current: &SecretRow, now: Time) -> bool {
+    current.expires_at.is_none_or(|end| end > now + SOON)
 }
 
 /// A token that ends sooner than this is renewed first.

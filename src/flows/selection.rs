@@ -18,6 +18,7 @@ use super::{
     actions::{Ask, Caller, Target},
     connect::begin,
     facts::{AgentView, GrantView},
+    refresh,
 };
 
 /// Finds the one grant meant.
@@ -162,10 +163,11 @@ async fn usable(
     grant: &Grant,
     connector: &Connector,
 ) -> Result<(), Refusal> {
+    let is_consented_to = deps.binding(&grant.connector) == Some(grant.binding);
     match grant.state {
         // What the tool needs and the person did not grant is asked for again, not tried.
         GrantState::Active
-            if deps.binding(&grant.connector) == Some(grant.binding)
+            if is_consented_to
                 && known_tool(connector, &ask.tool)?
                     .scopes()
                     .is_subset(&grant.scopes) =>
@@ -175,9 +177,33 @@ async fn usable(
         GrantState::Revoked { at } => Err(Refusal::Revoked { grant: grant.id, at }),
         _ => {
             settled(deps, caller).await?;
+            if grant.state == GrantState::Active && !is_consented_to {
+                // The first one to be refused says so to everybody.
+                Box::pin(say_so(deps, caller, grant)).await?;
+            }
+            if is_consented_to && refresh::says_binding_changed(grant) && !deps.store.is_sealed(caller.org) {
+                // The file was put back: read it again, and decide again.
+                Box::pin(refresh::binding_restored(deps, grant)).await?;
+                deps.facts.forget(caller.org);
+                return Err(Refusal::Unsettled);
+            }
             Err(reconnect_required(deps, caller, ask, grant, connector).await)
         }
     }
+}
+
+/// The connector is not what the person consented to any more: the pages and the webhook tell that, too.
+async fn say_so(deps: &Deps, caller: Caller, grant: &Grant) -> Result<(), Refusal> {
+    // What is said over a database that is older than it should be may not hold.
+    if deps.store.is_sealed(caller.org) {
+        return Ok(());
+    }
+    if !refresh::binding_changed(deps, grant).await? {
+        return Err(Refusal::Unsettled);
+    }
+    // The epoch has moved on by this alone: nothing that the refusal rests on is stale, and no second link is made.
+    deps.facts.forget(caller.org);
+    Ok(())
 }
 
 /// A grant that was connected again since it was read needs no link, and none that counts against the few there are.

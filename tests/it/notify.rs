@@ -12,12 +12,17 @@ use axum::{Router, body::Bytes, http::HeaderMap, http::StatusCode, routing::post
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use postern::{
     crypto::webhook::WebhookKey,
-    domain::{GrantId, connector::Category},
+    domain::{
+        GrantId, Time,
+        connector::Category,
+        grant::{GrantState, ReconnectReason},
+    },
     egress::{Webhook, operator_client},
-    flows::{notify, upstream},
+    flows::{Refusal, notify, refresh::ahead, upstream},
     store::Selector,
 };
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use super::{
     harness::{Journey, World},
@@ -110,6 +115,19 @@ async fn a_grant_that_has_to_be_connected_again_is_told_signed_and_once() {
     );
 }
 
+/// What was written down while the clock was ahead by hours does not wait for these hours when it is put right.
+#[tokio::test]
+async fn a_change_that_was_noted_ahead_of_time_is_told_at_once() {
+    let (mut world, grant) = World::connected().await;
+    let receiver = Receiver::of(&mut world).await;
+    let ahead = Duration::from_secs(3 * 3600);
+    world.later(ahead);
+    found_dead(&world, grant).await;
+    world.clock.put_back(ahead);
+    assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
+    assert_eq!(receiver.messages().len(), 1);
+}
+
 #[tokio::test]
 async fn a_receiver_that_fails_is_told_later_what_holds_then() {
     let (mut world, grant) = World::connected().await;
@@ -200,4 +218,126 @@ async fn without_a_receiver_nothing_is_kept_for_one() {
     let receiver = Receiver::of(&mut world).await;
     assert_eq!(notify::tell(&world.deps).await.unwrap(), 0);
     assert_eq!(receiver.messages(), []);
+}
+
+/// Who is moved back has nothing to be asked of anybody for.
+#[tokio::test]
+async fn a_connector_that_is_moved_back_needs_nobodys_consent_again() {
+    let (mut world, grant, listener) = moved_elsewhere().await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    assert_ne!(world.grant(grant).await.state, GrantState::Active);
+    let elsewhere = format!("http://{}/token", listener.local_addr().unwrap());
+    let (there, file) = (
+        format!("{}/token", world.acme),
+        format!("connectors/{}.toml", world.connector),
+    );
+    world = world
+        .restarted_after(|dir| {
+            let file = dir.join(file);
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.contains(&elsewhere), "{text}");
+            std::fs::write(file, text.replace(&elsewhere, &there)).unwrap();
+        })
+        .await;
+    let receiver = Receiver::of(&mut world).await;
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(world.grant(grant).await.state, GrantState::Active);
+    assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
+    assert_eq!(receiver.messages()[0].1["data"]["state"], "active");
+}
+
+/// A grant in use, started again with a connector whose tokens come from somewhere else; who listens there answers nothing.
+async fn moved_elsewhere() -> (World, GrantId, TcpListener) {
+    let world = World::with_connector(&[]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "its time is set");
+    let (listener, origin) = loopback::listen().await;
+    let before = format!("token_url = \"{}/token\"", world.acme);
+    let after = format!("token_url = \"{origin}/token\"");
+    let file = format!("connectors/{}.toml", world.connector);
+    let world = world
+        .restarted_after(|dir| {
+            let file = dir.join(file);
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.contains(&before), "{text}");
+            std::fs::write(file, text.replace(&before, &after)).unwrap();
+            std::fs::write(dir.join("elsewhere"), origin.trim_start_matches("http://")).unwrap();
+        })
+        .await;
+    (world, grant, listener)
+}
+
+/// The grant needs its person, and that is told once; nobody was asked for tokens, here or there.
+async fn needs_consent(
+    world: &World,
+    grant: GrantId,
+    receiver: &Receiver,
+    asked: usize,
+    listener: &TcpListener,
+) {
+    let state = GrantState::NeedsReconnect {
+        reason: ReconnectReason::BindingChanged,
+    };
+    for _ in 0..1000 {
+        if world.grant(grant).await.state != GrantState::Active {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(world.grant(grant).await.state, state);
+    assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
+    assert_eq!(notify::tell(&world.deps).await.unwrap(), 0);
+    let [(_, body)] = &receiver.messages()[..] else {
+        panic!("{:?}", receiver.messages());
+    };
+    assert_eq!(
+        (&body["data"]["state"], &body["data"]["reason"]),
+        (&json!("needs_reconnect"), &json!("binding_changed"))
+    );
+    assert_eq!(world.seen("token").await.len(), asked);
+    let came = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+    assert!(came.is_err(), "{came:?}");
+}
+
+/// Nobody consented to where the refresh token would go.
+#[tokio::test]
+async fn a_grant_whose_connector_moved_elsewhere_is_not_renewed_and_that_is_told() {
+    let (mut world, grant, listener) = moved_elsewhere().await;
+    let receiver = Receiver::of(&mut world).await;
+    let asked = world.seen("token").await.len();
+    world.later(Duration::from_secs(265));
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    needs_consent(&world, grant, &receiver, asked, &listener).await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 0, "nor is it looked at");
+}
+
+#[tokio::test]
+async fn the_first_vend_after_a_connector_moved_elsewhere_is_what_tells() {
+    let (mut world, grant, listener) = moved_elsewhere().await;
+    let receiver = Receiver::of(&mut world).await;
+    let asked = world.seen("token").await.len();
+    for vends in 1..=2 {
+        let refused = world.vend(world.read(grant)).await;
+        assert!(
+            matches!(refused, Err(Refusal::ReconnectRequired(_))),
+            "{refused:?}"
+        );
+        let mut tx = world.deps.store.read(world.org).await.unwrap();
+        let links = tx
+            .connects_asked_since(
+                world.org,
+                world.ada,
+                world.agent.agent,
+                Time::from_unix_seconds(0),
+            )
+            .await;
+        assert_eq!(links.unwrap(), vends, "a link for each refusal");
+    }
+    needs_consent(&world, grant, &receiver, asked, &listener).await;
+    let entries = world.entries().await;
+    let said = entries
+        .iter()
+        .filter(|entry| entry.draft.reason.as_deref() == Some("binding_changed"));
+    assert_eq!(said.count(), 1);
 }

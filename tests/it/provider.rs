@@ -194,6 +194,13 @@ fn kinds() -> Vec<(&'static str, Value, Then)> {
         ),
         ("no refresh token", json!({"omit": ["refresh_token"]}), Renewed),
         ("no life", json!({"omit": ["expires_in"]}), Renewed),
+        ("no error, said", json!({"set": {"error": false}}), Renewed),
+        // It rotated, and says no: the old token is taken for a while, and asked with again.
+        (
+            "tokens beside an odd error",
+            json!({"set": {"error": "odd"}}),
+            transient,
+        ),
         (
             "a life in a string",
             json!({"set": {"expires_in": "300"}}),

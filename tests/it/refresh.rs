@@ -18,6 +18,7 @@ use postern::{
     store::{Claim, ClaimAsk},
 };
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::harness::{Journey, World, token};
 
@@ -82,6 +83,27 @@ async fn sixty_four_callers_of_one_expired_grant_cause_one_refresh() {
         let world = Arc::clone(&world);
         let ask = world.read(grant);
         tasks.spawn(async move { vend::vend(&world.deps, world.agent, ask).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(world.seen("token").await.len(), before + 1);
+}
+
+/// A token that a vend would renew at once is the best there is, if it came just now.
+#[tokio::test]
+async fn sixty_four_callers_are_content_with_one_token_that_ends_soon() {
+    let (world, grant) = World::connected().await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "set": {"expires_in": 20}, "delay_ms": 500, "times": 64}))
+        .await;
+    let before = world.seen("token").await.len();
+    let seen = world.grant(grant).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let (deps, seen) = (Arc::clone(&world.deps), seen.clone());
+        tasks.spawn(async move { ensure(&deps, &seen, Want::Renewed { than: None }).await });
     }
     while let Some(done) = tasks.join_next().await {
         done.unwrap().unwrap();
@@ -272,6 +294,39 @@ async fn a_lost_answer_is_asked_for_again_though_nobody_vends() {
     world.vend(world.read(grant)).await.unwrap();
 }
 
+/// I3: whoever stands behind a crowd may wait for longer than the provider takes the old refresh token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_asked_for_again_although_every_place_is_taken() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap_err();
+    let before = world.seen("token").await.len();
+    let connector = world.deps.catalogue.get(&world.connector).unwrap();
+    let mut places = Vec::new();
+    while let Ok(place) = timeout(Duration::from_millis(100), world.deps.flights.place(connector)).await {
+        places.push(place);
+    }
+    let waiting = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.vend(world.read(grant)).await.map(drop) })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.later(Duration::from_secs(2));
+    assert_eq!(doubt::ask_again(&world.deps).await.unwrap(), 1);
+    world.until_generation(grant, 2).await;
+    assert_eq!(doubt::ask_again(&world.deps).await.unwrap(), 0);
+    // It is told: the first look of a flight that waits is after five seconds.
+    let found = timeout(Duration::from_secs(3), waiting).await;
+    assert!(matches!(found, Ok(Ok(Ok(())))), "{found:?}");
+    assert_eq!(world.seen("token").await.len(), before + 1);
+    assert_eq!(world.grant(grant).await.state, GrantState::Active);
+    assert!(places.len() > 100, "{}", places.len());
+}
+
 #[tokio::test]
 async fn a_provider_that_fails_is_left_alone_for_longer_and_longer() {
     let (world, grant) = World::connected().await;
@@ -429,6 +484,26 @@ async fn narrowing_keeps_the_broad_grant() {
         .vend(super::harness::ask(grant, "messages.send", inside))
         .await
         .unwrap();
+}
+
+/// A narrowing that is not proven rotates the refresh token for nothing, one that is refused costs the provider a request.
+#[tokio::test]
+async fn a_narrowing_in_vain_is_asked_for_once_a_minute() {
+    for fault in [
+        json!({"next": "token", "omit": ["scope"], "times": 9}),
+        json!({"next": "token", "status": 400, "body": {"error": "invalid_scope"}, "times": 9}),
+    ] {
+        let (world, grant) = World::connected().await;
+        world.fault(fault).await;
+        let before = world.seen("token").await.len();
+        for (asked, wait) in [(1, 15), (1, 15), (1, 15), (1, 14), (1, 1), (2, 0)] {
+            let refused = world.vend(token(world.read(grant))).await;
+            assert!(matches!(refused, Err(Refusal::ModeUnavailable(_))), "{refused:?}");
+            assert_eq!(world.seen("token").await.len(), before + asked);
+            world.later(Duration::from_secs(wait));
+        }
+        assert_eq!(world.grant(grant).await.state, GrantState::Active);
+    }
 }
 
 #[tokio::test]

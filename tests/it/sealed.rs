@@ -155,19 +155,31 @@ async fn nothing_is_asked_of_a_provider_in_the_name_of_a_sealed_org() {
     assert_eq!(world.seen("token").await.len(), before);
 }
 
-/// It may hold the one token that is good. An admin decides first.
+/// It may hold the one token that is good. An admin decides first; then it is the grant's, though the grant is older than it.
 #[tokio::test]
-async fn a_spooled_answer_of_a_sealed_org_is_neither_entered_nor_ended() {
+async fn a_spooled_answer_of_a_sealed_org_is_entered_once_it_is_recovered_and_never_ended() {
+    let mut answered = None;
     let (world, first, _) = put_back_before(async |world, first| {
         world.later(Duration::from_secs(400));
         vend(world, first).await.unwrap();
-        spool::spooled(world, first).await;
+        answered = Some(spool::spooled(world, first).await);
     })
     .await;
+    let answered = answered.unwrap();
     assert!(world.deps.store.is_sealed(world.org));
     assert_eq!(spooled::drain(&world.deps).await, 0);
     assert!(world.deps.spool.holds(first));
     assert_eq!(spool::files(&world).len(), 1);
+    assert_eq!(spool::ended(&world).await, [] as [&str; 0]);
+
+    assert!(world.grant(first).await.generation < answered.generation);
+    recover::run(&world.deps, &plans(&world, Vouch::No).await[0], "test")
+        .await
+        .unwrap();
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert_eq!(world.grant(first).await.generation, answered.generation + 1);
+    assert!(spool::is_kept(&world, &answered).await);
+    assert!(spool::files(&world).is_empty() && !spool::is_in_doubt(&world, first).await);
     assert_eq!(spool::ended(&world).await, [] as [&str; 0]);
 }
 
@@ -389,6 +401,44 @@ async fn a_process_that_died_before_it_told_the_outside_is_not_sealed() {
         .await;
     assert!(!world.deps.store.is_sealed(world.org));
     vend(&world, grant).await.unwrap();
+}
+
+/// As on a standby that missed it: no number of the writer that releases is missing.
+#[tokio::test]
+async fn a_database_that_forgets_a_revocation_releases_nothing_to_whoever_knows_of_it() {
+    let (world, grant) = World::connected().await;
+    vend(&world, grant).await.unwrap();
+    revoke(&world, Selector::Grant(grant)).await;
+    for sql in [
+        "DELETE FROM floors",
+        "DELETE FROM revocations",
+        "DELETE FROM entries WHERE kind = 'revoke'",
+        "UPDATE writers SET seq = seq - 1 WHERE writer = 'r1/cold'",
+        "UPDATE epochs SET counter = counter - 1",
+    ] {
+        world.raw_sql(sql).await;
+    }
+    let again = vend(&world, grant).await;
+    assert!(matches!(again, Err(Refusal::Sealed)), "{again:?}");
+    assert!(world.deps.store.has_lost_entries());
+}
+
+/// The last thing it committed is missing, in one org of two: nobody asks for anything.
+#[tokio::test]
+async fn an_idle_replica_notices_that_its_last_entry_alone_is_missing() {
+    let (world, grant) = World::connected().await;
+    found::found(&world.deps, "Second", "eve@second.example")
+        .await
+        .unwrap();
+    vend(&world, grant).await.unwrap();
+    world.deps.store.look_for_lost_entries().await.unwrap();
+    let back = format!(
+        "UPDATE writers SET seq = seq - 1 WHERE writer = 'r1/hot' AND org_id = '{}'",
+        world.org
+    );
+    world.raw_sql(&back).await;
+    world.deps.store.look_for_lost_entries().await.unwrap_err();
+    assert!(world.deps.store.has_lost_entries());
 }
 
 #[tokio::test]

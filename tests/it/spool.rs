@@ -117,7 +117,7 @@ async fn an_answer_whose_file_somebody_moved_away_keeps_nobody_waiting() {
 }
 
 /// Whether the answer is the grant's now.
-async fn is_kept(world: &World, answered: &Answered) -> bool {
+pub async fn is_kept(world: &World, answered: &Answered) -> bool {
     let mut tx = world.deps.store.read(world.org).await.unwrap();
     let held = tx
         .secret(world.org, answered.grant, &SecretKind::RefreshToken)
@@ -223,7 +223,7 @@ async fn an_answer_does_not_wait_for_a_lease_that_was_claimed_while_the_clock_wa
     assert!(is_kept(&world, &answered).await);
 }
 
-async fn is_in_doubt(world: &World, grant: GrantId) -> bool {
+pub async fn is_in_doubt(world: &World, grant: GrantId) -> bool {
     let mut tx = world.deps.store.read(world.org).await.unwrap();
     tx.is_refresh_in_doubt(world.org, grant).await.unwrap()
 }

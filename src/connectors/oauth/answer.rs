@@ -9,7 +9,7 @@ use zeroize::Zeroize as _;
 
 use super::{OAuthError, refused};
 use crate::{
-    connectors::lookup,
+    connectors::{ErrorClass, lookup},
     domain::{
         ScopeSet, Time,
         connector::{Actor, Connector, Expiry},
@@ -95,11 +95,8 @@ fn read_body(
     now: Time,
 ) -> Result<TokenSet, OAuthError> {
     let rules = &connector.token;
-    let said_no = lookup::at(body, "error").is_some_and(|error| !error.is_null() && error != "");
-    // A refusal may come with status 200 (GitHub, Slack), a success with 201.
-    if !response.is_success() || said_no || !lookup::succeeds(rules.success.as_ref(), body) {
-        return Err(refused(connector, response, body));
-    }
+    let said_no = lookup::at(body, "error")
+        .is_some_and(|error| !error.is_null() && error != "" && error != false && error != 0);
     let fields = &rules.fields;
     let root = root(connector, origin, body);
     let path = |field: &str| {
@@ -109,6 +106,16 @@ fn read_body(
             format!("{root}.{field}")
         }
     };
+    // A refusal may come with status 200 (GitHub, Slack), a success with 201.
+    if !response.is_success() || said_no || !lookup::succeeds(rules.success.as_ref(), body) {
+        let refusal = refused(connector, response, body);
+        let has_token = lookup::text(body, &path(&fields.refresh)).is_some();
+        return Err(if has_token && refusal.class() == ErrorClass::Unknown {
+            OAuthError::Unusable("a token beside a refusal")
+        } else {
+            refusal
+        });
+    }
     let access = take_token(body, &path(&fields.access))?.ok_or(OAuthError::Unusable("no access token"))?;
     let access_token = AccessToken::new(access);
     let refresh_token = take_token(body, &path(&fields.refresh))?.map(RefreshToken::new);

@@ -79,7 +79,7 @@ async fn take_up(deps: &Deps, org: OrgId, grants: &[GrantId]) -> Result<Vec<Gran
             Plan::Nothing => None,
             Plan::At(at) => Some(at),
             // What comes of it sets the time anew; if nothing does, it is tried once more.
-            Plan::Now => Some(now + AGAIN),
+            Plan::Now => Some(now + AGAIN.max(now.since(renewed_at) / PART)),
         };
         // Another replica may have been here first; then it is the one to ask.
         if tx.look_again(org, id, next).await? && plan == Plan::Now {
@@ -151,8 +151,11 @@ fn spread(grant: GrantId) -> f64 {
 const BATCH: u64 = 128;
 /// How long before its end a token is renewed at the earliest; less for short-lived ones.
 const AHEAD: Duration = Duration::from_secs(300);
-/// When a renewal that came to nothing is tried again; a vend does not wait for that.
+/// When a renewal that came to nothing is tried again at the earliest; a vend does not wait for that.
 const AGAIN: Duration = Duration::from_secs(120);
+/// It is tried again after this part of the time since the last one that came to something: where a client is wrong for weeks,
+/// grants that live for months are asked about a few times a day.
+const PART: u32 = 256;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use crate::{
     store::{LONGEST_COOLDOWN, Lease, Selector},
 };
 
+use super::Want;
+
 /// Says what a failure means for the grant, as far as it means anything; what it means for whoever asked. Nothing if somebody
 /// else has asked since, who says what becomes of the grant.
 pub(super) async fn failed(
@@ -22,6 +24,7 @@ pub(super) async fn failed(
     grant: &Grant,
     connector: &Connector,
     lease: &Lease,
+    want: &Want,
     failure: &OAuthError,
 ) -> Result<Option<Refusal>, Refusal> {
     Failpoint::RefreshRefused.reached();
@@ -48,7 +51,11 @@ pub(super) async fn failed(
             .retry(|| set_failed(deps, grant, connector, lease, failure))
             .await?;
         Failpoint::RefreshFailed.reached();
-        return Ok(Some(Refusal::ProviderUnavailable));
+        return Ok(Some(match (want, class) {
+            // Nothing is wrong with the provider: it does not narrow to these scopes.
+            (Want::Narrowed(_), ErrorClass::Scope) => Refusal::NotNarrowed,
+            _ => Refusal::ProviderUnavailable,
+        }));
     };
     // INVARIANT: a dead refresh token is believed only if it is still ours: a sibling may have rotated it.
     let is_ours = deps
@@ -113,6 +120,72 @@ pub async fn give_up(deps: &Deps, grant: &Grant) -> Result<(), Refusal> {
     set_reconnect(deps, &current, ReconnectReason::RefreshTokenDead).await
 }
 
+/// The connector is not what the person consented to any more. `false` if the grant has changed since it was seen: it was
+/// connected again, has ended or needs its person already.
+///
+/// # Errors
+/// When the database is unavailable.
+pub(in crate::flows) async fn binding_changed(deps: &Deps, seen: &Grant) -> Result<bool, Refusal> {
+    let current = deps
+        .store
+        .read(seen.org)
+        .await?
+        .grant(seen.org, seen.id)
+        .await?
+        .ok_or(Refusal::NotFound)?;
+    if deps.binding(&current.connector) == Some(current.binding) {
+        return Ok(false);
+    }
+    let reason = ReconnectReason::BindingChanged;
+    deps.store
+        .retry(|| set_reconnect_if_unchanged(deps, &current, reason, None))
+        .await
+}
+
+/// The connector is again what the person consented to: nothing of what was said of the grant holds any more.
+///
+/// # Errors
+/// When the database is unavailable.
+pub(in crate::flows) async fn binding_restored(deps: &Deps, seen: &Grant) -> Result<(), Refusal> {
+    deps.store.retry(|| restore(deps, seen)).await
+}
+
+async fn restore(deps: &Deps, seen: &Grant) -> Result<(), Refusal> {
+    let entry = record::open(
+        deps,
+        EntryType::Refresh,
+        draft(seen, "active", "binding_restored"),
+    )?;
+    let mut tx = deps.store.write(seen.org).await?;
+    let mut grant = tx.grant(seen.org, seen.id).await?.ok_or(Refusal::NotFound)?;
+    if says_binding_changed(&grant) && deps.binding(&grant.connector) == Some(grant.binding) {
+        // Whoever has it in memory reads it anew.
+        tx.advance_epoch(seen.org, &Selector::Grant(seen.id)).await?;
+        grant.state = GrantState::Active;
+        tx.update_grant(&grant).await?;
+        tx.append_entry(seen.org, entry).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Whether the grant waits for its person because its connector is another than was consented to.
+pub(in crate::flows) fn says_binding_changed(grant: &Grant) -> bool {
+    let reason = ReconnectReason::BindingChanged;
+    grant.state == GrantState::NeedsReconnect { reason }
+}
+
+fn draft(grant: &Grant, outcome: &str, reason: &str) -> EntryDraft {
+    EntryDraft {
+        user: Some(grant.user),
+        grant: Some(grant.id),
+        connector: Some(grant.connector.clone()),
+        outcome: Some(outcome.to_owned()),
+        reason: Some(reason.to_owned()),
+        ..EntryDraft::default()
+    }
+}
+
 pub(super) async fn set_reconnect(
     deps: &Deps,
     grant: &Grant,
@@ -131,15 +204,11 @@ async fn set_reconnect_if_unchanged(
     reason: ReconnectReason,
     fence: Option<i64>,
 ) -> Result<bool, Refusal> {
-    let draft = EntryDraft {
-        user: Some(grant.user),
-        grant: Some(grant.id),
-        connector: Some(grant.connector.clone()),
-        outcome: Some("needs_reconnect".to_owned()),
-        reason: Some(reason.as_str().to_owned()),
-        ..EntryDraft::default()
-    };
-    let entry = record::open(deps, EntryType::Refresh, draft)?;
+    let entry = record::open(
+        deps,
+        EntryType::Refresh,
+        draft(grant, "needs_reconnect", reason.as_str()),
+    )?;
     let mut tx = deps.store.write(grant.org).await?;
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
     if let Some(fence) = fence {
@@ -224,7 +293,8 @@ fn pause(failures: u64, failure: &OAuthError, grace: Option<Duration>) -> Durati
     let doublings = u32::try_from(failures.min(8)).unwrap_or(8);
     let pause = FIRST_PAUSE * 2_u32.pow(doublings);
     let longest = match grace.filter(|_| failures < TRIES_IN_GRACE) {
-        Some(grace) => grace / 3,
+        // What is put off for longer counts as past.
+        Some(grace) => (grace / 3).min(LONGEST_COOLDOWN),
         None => LONGEST_COOLDOWN,
     };
     let asked = failure.retry_after().unwrap_or_default().min(longest);
@@ -256,5 +326,7 @@ mod tests {
         assert_eq!(pause(0, &wishes, None), Duration::from_secs(120));
         assert_eq!(pause(6, &wishes, grace), Duration::from_secs(120));
         assert_eq!(pause(0, &busy(None), grace), FIRST_PAUSE);
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(pause(0, &busy(Some(day)), Some(day)), LONGEST_COOLDOWN);
     }
 }

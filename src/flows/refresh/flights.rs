@@ -3,9 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use url::Url;
 
 use crate::{
@@ -21,10 +22,17 @@ pub struct Flights {
     under_way: UnderWay,
     places: Turns,
     calls: Turns,
+    /// For what is lost when it waits: the provider takes the old refresh token for a while only (I3).
+    urgent: Turns,
     background: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     onlookers: Arc<Semaphore>,
+    /// Since when narrowings are known to come to nothing, by the time since the boot.
+    in_vain: Mutex<HashMap<Narrowing, Duration>>,
 }
+
+/// A narrowed token of one connection: who connects again has another one.
+type Narrowing = (GrantId, i64, SecretKind);
 
 type UnderWay = Arc<Mutex<HashMap<GrantId, Flight>>>;
 
@@ -47,9 +55,11 @@ impl Default for Flights {
             // Calls, as many that are about to call, as many that have called.
             places: Turns::new(3),
             calls: Turns::new(1),
+            urgent: Turns::new(1),
             background: Arc::new(Semaphore::new(BACKGROUND)),
             queue: Arc::new(Semaphore::new(QUEUE)),
             onlookers: Arc::new(Semaphore::new(ONLOOKERS)),
+            in_vain: Mutex::default(),
         }
     }
 }
@@ -60,6 +70,9 @@ pub(super) struct Flight {
     /// Which secret it is to bring.
     pub(super) kind: SecretKind,
     landed: watch::Receiver<Option<Landed>>,
+    news: Arc<Notify>,
+    /// Whether its pilot has a place, and asks itself what is in doubt.
+    is_placed: bool,
 }
 
 impl Flight {
@@ -100,18 +113,25 @@ pub(super) enum Seat {
     Passenger(Flight),
 }
 
+/// In which line a refresh waits for its turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Behind everybody who came before.
+    Common,
+    /// Beside them, behind those only whose answers are lost as well.
+    Urgent,
+}
+
 /// So many at a time, and fewer of them about any one authorization server.
 #[derive(Debug)]
 struct Turns {
     shared: Arc<Semaphore>,
-    /// No host may have more than a few of these, so that one that does not answer cannot take them all.
-    reserve: Arc<Semaphore>,
     hosts: Mutex<HashMap<String, Host>>,
     per_host: usize,
     few: usize,
 }
 
-/// What one authorization server may have of the turns.
+/// What one authorization server may have of the turns, and a few of its own: those that do not answer cannot take them all.
 #[derive(Debug, Clone)]
 struct Host {
     most: Arc<Semaphore>,
@@ -123,7 +143,6 @@ struct Host {
 #[must_use]
 pub struct Turn {
     _host: Option<OwnedSemaphorePermit>,
-    _few: Option<OwnedSemaphorePermit>,
     _one: Option<OwnedSemaphorePermit>,
 }
 
@@ -131,8 +150,7 @@ impl Turns {
     /// Every limit below, so many times over.
     fn new(times: usize) -> Self {
         Self {
-            shared: Arc::new(Semaphore::new(times * (CALLS - RESERVE))),
-            reserve: Arc::new(Semaphore::new(times * RESERVE)),
+            shared: Arc::new(Semaphore::new(times * CALLS)),
             hosts: Mutex::default(),
             per_host: times * CALLS_PER_HOST,
             few: times * FEW,
@@ -151,19 +169,14 @@ impl Turns {
         // The host first: whoever waits for a slow one must not keep others from theirs. None is ever closed, which is the
         // only way to get nothing.
         let most = host.most.acquire_owned().await.ok();
-        let reserved = async {
-            let few = host.few.acquire_owned().await.ok();
-            (few, Arc::clone(&self.reserve).acquire_owned().await.ok())
-        };
-        let (few, one) = tokio::select! {
+        let one = tokio::select! {
             biased;
-            one = Arc::clone(&self.shared).acquire_owned() => (None, one.ok()),
-            reserved = reserved => reserved,
+            one = Arc::clone(&self.shared).acquire_owned() => one,
+            own = host.few.acquire_owned() => own,
         };
         Turn {
             _host: most,
-            _few: few,
-            _one: one,
+            _one: one.ok(),
         }
     }
 }
@@ -177,7 +190,13 @@ impl Flights {
         }
         let (sender, landed) = watch::channel(None);
         let kind = kind.clone();
-        under_way.insert(grant, Flight { kind, landed });
+        let flight = Flight {
+            kind,
+            landed,
+            news: Arc::default(),
+            is_placed: false,
+        };
+        under_way.insert(grant, flight);
         Seat::Pilot(Pilot {
             under_way: Arc::clone(&self.under_way),
             grant,
@@ -185,9 +204,33 @@ impl Flights {
         })
     }
 
-    /// Whether somebody here refreshes the grant or waits to.
-    pub(super) fn is_under_way(&self, grant: GrantId) -> bool {
-        locked(&self.under_way).contains_key(&grant)
+    /// Says whether the pilot of the grant's flight has a place or waits for one.
+    pub(super) fn set_placed(&self, grant: GrantId, is_placed: bool) {
+        if let Some(flight) = locked(&self.under_way).get_mut(&grant) {
+            flight.is_placed = is_placed;
+        }
+    }
+
+    /// Whether the grant has a flight here whose pilot waits for nobody.
+    pub(super) fn is_placed(&self, grant: GrantId) -> bool {
+        locked(&self.under_way)
+            .get(&grant)
+            .is_some_and(|flight| flight.is_placed)
+    }
+
+    /// What a pilot who waits for a place is told by: somebody beside the flight found out how the grant stands.
+    pub(super) fn news(&self, grant: GrantId) -> Arc<Notify> {
+        let under_way = locked(&self.under_way);
+        under_way
+            .get(&grant)
+            .map_or_else(Arc::default, |flight| Arc::clone(&flight.news))
+    }
+
+    /// Lets the pilot of the grant's flight look, if there is one.
+    pub(super) fn tell(&self, grant: GrantId) {
+        if let Some(flight) = locked(&self.under_way).get(&grant) {
+            flight.news.notify_one();
+        }
     }
 
     /// Waits for a place among the refreshes that are being prepared, asked for or kept. There are more of these than calls:
@@ -196,20 +239,55 @@ impl Flights {
         self.places.next(host(connector)).await
     }
 
+    /// Waits for a place in this line.
+    pub(super) async fn place_in(&self, line: Line, connector: &Connector) -> Turn {
+        match line {
+            Line::Common => self.place(connector).await,
+            Line::Urgent => self.urgent.next(host(connector)).await,
+        }
+    }
+
     /// Waits until it may look without a place: those that have one are to find the database free.
     pub(super) async fn onlooker(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.onlookers).acquire_owned().await.ok()
     }
 
-    /// Waits for a turn to call the connector's authorization server.
-    pub(super) async fn call(&self, connector: &Connector) -> Turn {
-        self.calls.next(host(connector)).await
+    /// Waits for a turn to call the connector's authorization server. In the urgent line there are no more places than may
+    /// call.
+    pub(super) async fn call(&self, line: Line, connector: &Connector) -> Turn {
+        match line {
+            Line::Common => self.calls.next(host(connector)).await,
+            Line::Urgent => Turn {
+                _host: None,
+                _one: None,
+            },
+        }
     }
 
     /// Takes room for one more refresh that nobody waits for, if there is any: a provider that is silent for hours must not
     /// let them pile up.
     pub(super) fn take_room(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.queue).try_acquire_owned().ok()
+    }
+
+    /// Notes that a narrowing came to nothing.
+    pub(super) fn narrowed_in_vain(&self, narrowing: Narrowing, now: Duration) {
+        let mut in_vain = locked(&self.in_vain);
+        if in_vain.len() >= MOST_IN_VAIN {
+            in_vain.retain(|_, since| now.saturating_sub(*since) < IN_VAIN_FOR);
+        }
+        // What there is no room for is asked for again.
+        if in_vain.len() < MOST_IN_VAIN {
+            in_vain.insert(narrowing, now);
+        }
+    }
+
+    /// Whether a narrowing came to nothing a moment ago. One that rotates the refresh token for nothing is asked for once a
+    /// minute at most.
+    pub(super) fn narrows_in_vain(&self, narrowing: &Narrowing, now: Duration) -> bool {
+        locked(&self.in_vain)
+            .get(narrowing)
+            .is_some_and(|since| now.saturating_sub(*since) < IN_VAIN_FOR)
     }
 
     /// Waits for a place among the refreshes that nobody waits for: they leave room for those that somebody does.
@@ -229,13 +307,11 @@ fn host(connector: &Connector) -> String {
     Url::parse(url).map_or_else(|_| url.clone(), |url| url.authority().to_owned())
 }
 
-/// Calls to providers at a time.
-const CALLS: usize = 64;
-/// Calls to one provider at a time: one that does not answer leaves some to the others.
+/// Calls to providers at a time in one line, beside [`FEW`] to each.
+const CALLS: usize = 56;
+/// Calls to one provider at a time in one line.
 const CALLS_PER_HOST: usize = 56;
-/// Of all calls, those of which no provider has more than [`FEW`]: up to three that do not answer leave some to the others.
-const RESERVE: usize = 8;
-/// Calls to one provider that may be of the reserve.
+/// Calls to one provider that no other can take from it, however many do not answer.
 const FEW: usize = 2;
 /// How many may look at a time without a place.
 const ONLOOKERS: usize = 16;
@@ -243,11 +319,13 @@ const ONLOOKERS: usize = 16;
 const BACKGROUND: usize = 32;
 /// How many of these there are at most, with those that wait for their place.
 const QUEUE: usize = 8 * BACKGROUND;
+/// How long a narrowing that came to nothing is not asked for again.
+const IN_VAIN_FOR: Duration = Duration::from_secs(60);
+/// How many of these are remembered.
+const MOST_IN_VAIN: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// All that one gets without anybody giving anything back.
@@ -265,14 +343,12 @@ mod tests {
         let turns = Arc::new(Turns::new(1));
         let one = all_for(&turns, "one").await;
         assert_eq!(one.len(), CALLS_PER_HOST);
-        // No more than two are left to another that does not answer either, and as many to the next.
+        // Two are left to another that does not answer either, and as many to each next.
         let mut others = Vec::new();
-        for name in ["two", "three", "four", "five"] {
+        for name in ["two", "three", "four", "five", "six", "seven"] {
             others.push(all_for(&turns, name).await);
         }
         assert!(others.iter().all(|got| got.len() == FEW));
-        assert_eq!(one.len() + 4 * FEW, CALLS, "and that is all");
-        assert!(all_for(&turns, "six").await.is_empty());
         let waits = tokio::spawn({
             let turns = Arc::clone(&turns);
             async move { turns.next("two".to_owned()).await }
@@ -283,6 +359,29 @@ mod tests {
         drop(one);
         let two = all_for(&turns, "two").await;
         assert_eq!(two.len(), CALLS_PER_HOST, "one at rest costs the others nothing");
+    }
+
+    #[test]
+    fn narrowings_in_vain_are_remembered_for_a_minute_and_not_without_end() {
+        let flights = Flights::default();
+        let kind = SecretKind::Narrowed("one".to_owned());
+        let grant = |n: usize| GrantId::from_bytes(u128::try_from(n).unwrap().to_be_bytes());
+        let at = Duration::from_secs;
+        for n in 0..=MOST_IN_VAIN {
+            flights.narrowed_in_vain((grant(n), 1, kind.clone()), at(100));
+        }
+        let is_in_vain = |n, now| flights.narrows_in_vain(&(grant(n), 1, kind.clone()), now);
+        assert!(is_in_vain(0, at(159)) && !is_in_vain(0, at(160)));
+        assert!(!is_in_vain(MOST_IN_VAIN, at(100)), "there was no room");
+        let other = SecretKind::Narrowed("other".to_owned());
+        assert!(!flights.narrows_in_vain(&(grant(0), 1, other), at(100)));
+        assert!(
+            !flights.narrows_in_vain(&(grant(0), 2, kind.clone()), at(100)),
+            "connected again"
+        );
+        flights.narrowed_in_vain((grant(MOST_IN_VAIN), 1, kind.clone()), at(160));
+        assert!(is_in_vain(MOST_IN_VAIN, at(160)));
+        assert_eq!(locked(&flights.in_vain).len(), 1);
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, Refusal, record, uncut::KEPT_WITHIN, upstream},
     release::seal::{self, Tokens},
-    store::{Answered, KeepAsk, Lease, SecretKind, SecretRow, Selector, restated},
+    store::{Answered, Claim, ClaimAsk, KeepAsk, Lease, SecretKind, SecretRow, Selector, Tx, restated},
 };
 
-use super::{Want, ahead, late};
+use super::{Want, ahead, ask, late};
 
 /// Keeps the answer if the lease is still ours, else hands the new tokens to the outbox.
 pub(super) async fn keep(
@@ -176,11 +176,13 @@ pub(super) async fn enter(
         .expires_at
         .map(|end| restated(end, deps.clock.now(), tx.now()));
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
-    let mut ours = tx.release_refresh(grant.org, grant.id, answered.fence).await?;
+    // A database that was put back counts its fences anew: there the answer's says nothing.
+    let is_behind = now_grant.generation < answered.generation;
+    let mut ours = !is_behind && tx.release_refresh(grant.org, grant.id, answered.fence).await?;
     Failpoint::RefreshEntering.reached();
     if !ours && is_current(&now_grant, answered) {
-        ours = tx.settle_refresh(grant.org, grant.id).await?;
-        if !ours && tx.is_refresh_held(grant.org, grant.id).await? {
+        ours = is_settled(deps, &mut tx, &now_grant, connector, answered).await?;
+        if !ours {
             tx.commit().await?;
             return Ok(Entered::Waits);
         }
@@ -252,9 +254,42 @@ pub(super) async fn enter(
     })
 }
 
-/// Whether the grant is as it was when the provider was asked.
+/// Whether the grant is as it was when the provider was asked. It is behind that only in a database that was put back, and
+/// the answer is then the one that is good.
 fn is_current(grant: &Grant, answered: &Answered) -> bool {
-    (grant.generation, grant.connected_epoch) == (answered.generation, answered.connected_epoch)
+    grant.connected_epoch == answered.connected_epoch && grant.generation <= answered.generation
+}
+
+/// Settles what a later holder of the lease has left behind, unless somebody is asking now: then `false`.
+async fn is_settled(
+    deps: &Deps,
+    tx: &mut Tx,
+    grant: &Grant,
+    connector: &Connector,
+    answered: &Answered,
+) -> Result<bool, Refusal> {
+    if tx.settle_refresh(grant.org, grant.id).await? {
+        return Ok(true);
+    }
+    if tx.is_refresh_held(grant.org, grant.id).await? {
+        return Ok(false);
+    }
+    // INVARIANT: I4; in a database that was put back the lease may never have been claimed, and what is not there keeps nobody
+    // from claiming it now. So it is claimed here, and given back.
+    let ask = ClaimAsk {
+        org: grant.org,
+        grant: grant.id,
+        generation: grant.generation,
+        intent: answered.kind.to_string(),
+        life: ask::life(connector),
+    };
+    let claimed = tx.claim_refreshes(&deps.store.replica(), &[ask]).await?.pop();
+    match claimed {
+        Some(Claim::Ours(lease)) => Ok(tx.release_refresh(grant.org, grant.id, lease.fence).await?),
+        // Nobody claims the lease of a grant that does not vend.
+        Some(Claim::Moved) => Ok(true),
+        Some(Claim::Held | Claim::Cooling) | None => Ok(false),
+    }
 }
 
 /// The answer as it is stored, in the database or beside it.
