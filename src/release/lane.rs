@@ -257,10 +257,7 @@ fn tell(answer: Answer, done: Result<(GateAnswer, Duration), StoreError>) {
 }
 
 fn fail(answers: Vec<Answer>, error: StoreError) {
-    let cause = match &error {
-        StoreError::Unavailable(cause) => Some(Arc::clone(cause)),
-        _ => None,
-    };
+    let cause = error.said();
     let mut error = Some(error);
     for answer in answers {
         // What the database said everybody hears. Another error has only the first, who may be alone in its batch; the

@@ -259,10 +259,7 @@ async fn serve<W: Work>(
 /// Tells everybody what the database said. Another error has only the first, who may be alone in its batch; the others hear
 /// that their batch was in somebody's way.
 fn fail<W: Work>(batch: Vec<Waiting<W>>, error: StoreError) {
-    let cause = match &error {
-        StoreError::Unavailable(cause) => Some(Arc::clone(cause)),
-        _ => None,
-    };
+    let cause = error.said();
     let mut error = Some(error);
     for one in batch {
         let error = cause

@@ -179,6 +179,14 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// What the database said, which everybody of a batch can be told.
+    pub(crate) fn said(&self) -> Option<Arc<sqlx::Error>> {
+        match self {
+            Self::Unavailable(cause) => Some(Arc::clone(cause)),
+            _ => None,
+        }
+    }
+
     /// The cause, if there is no database to speak to: whatever is tried next would fail alike.
     #[must_use]
     pub fn outage(&self) -> Option<Arc<sqlx::Error>> {

@@ -234,13 +234,7 @@ async fn wider_scopes_than_asked_are_quarantined() {
 
 #[tokio::test]
 async fn connecting_again_does_not_revive_what_is_in_quarantine() {
-    let world = World::new().await;
-    world
-        .fault(json!({"next": "token", "widen_scope": true, "times": 1}))
-        .await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
-    journey.come_back(&world, answer).await.unwrap_err();
+    let world = crate::sweep::quarantined().await;
     let apart = world.grants_of(world.ada).await.first().unwrap().id;
     let grant = world.connect(world.ada, &[Category::Read]).await;
     assert_ne!(grant, apart);

@@ -15,7 +15,7 @@ use super::harness::{
 };
 
 /// A world in which Ada's provider gave more than it was asked for.
-async fn quarantined() -> World {
+pub async fn quarantined() -> World {
     let world = World::new().await;
     world
         .fault(json!({"next": "token", "widen_scope": true, "times": 1}))

@@ -110,13 +110,7 @@ async fn set_failed(
 /// # Errors
 /// When the database is unavailable.
 pub async fn give_up(deps: &Deps, grant: &Grant) -> Result<(), Refusal> {
-    let current = deps
-        .store
-        .read(grant.org)
-        .await?
-        .grant(grant.org, grant.id)
-        .await?
-        .ok_or(Refusal::NotFound)?;
+    let current = read_again(deps, grant).await?;
     set_reconnect(deps, &current, ReconnectReason::RefreshTokenDead).await
 }
 
@@ -126,13 +120,7 @@ pub async fn give_up(deps: &Deps, grant: &Grant) -> Result<(), Refusal> {
 /// # Errors
 /// When the database is unavailable.
 pub(in crate::flows) async fn binding_changed(deps: &Deps, seen: &Grant) -> Result<bool, Refusal> {
-    let current = deps
-        .store
-        .read(seen.org)
-        .await?
-        .grant(seen.org, seen.id)
-        .await?
-        .ok_or(Refusal::NotFound)?;
+    let current = read_again(deps, seen).await?;
     if deps.binding(&current.connector) == Some(current.binding) {
         return Ok(false);
     }
@@ -140,6 +128,11 @@ pub(in crate::flows) async fn binding_changed(deps: &Deps, seen: &Grant) -> Resu
     deps.store
         .retry(|| set_reconnect_if_unchanged(deps, &current, reason, None))
         .await
+}
+
+async fn read_again(deps: &Deps, seen: &Grant) -> Result<Grant, Refusal> {
+    let mut tx = deps.store.read(seen.org).await?;
+    tx.grant(seen.org, seen.id).await?.ok_or(Refusal::NotFound)
 }
 
 /// The connector is again what the person consented to: nothing of what was said of the grant holds any more.

@@ -22,13 +22,7 @@ async fn is_spared(world: &World, grant: GrantId, asked: usize) {
 
 #[tokio::test]
 async fn a_quarantine_that_is_over_does_not_end_what_was_connected_since() {
-    let world = World::new().await;
-    world
-        .fault(json!({"next": "token", "widen_scope": true, "times": 1}))
-        .await;
-    let journey = Journey::begin(&world, world.ada, None).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
-    journey.come_back(&world, answer).await.unwrap_err();
+    let world = crate::sweep::quarantined().await;
     let apart = world.grants_of(world.ada).await.pop().unwrap().id;
     let grant = world.connect(world.ada, &[Category::Read]).await;
     world.later(Duration::from_secs(8 * 24 * 3600));
