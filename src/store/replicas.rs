@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Store, StoreError, engine::Engine, sql::params};
+use super::{Store, StoreError, copy::COPIED_TO, engine::Engine, sql::params};
 use crate::domain::Randomness;
 
 /// This process among the replicas.
@@ -86,7 +86,7 @@ impl Store {
         // A copy keeps everybody out of this line until its mark stands there (`copy::mark`). Whoever stood still for longer
         // than the lease kept nobody from copying, and may wake over what was left behind.
         let moved = tx
-            .row("SELECT 1 FROM meta WHERE name = 'copied_to'", params![])
+            .row("SELECT 1 FROM meta WHERE name = $1", params![COPIED_TO])
             .await?;
         if moved.is_some() {
             self.vigil.lose();

@@ -12,7 +12,7 @@ use crate::{
 /// The mark in the target.
 pub(super) const COPY: &str = "copy";
 /// The mark in the source.
-pub(super) const COPIED_TO: &str = "copied_to";
+pub(in crate::store) const COPIED_TO: &str = "copied_to";
 
 /// How far a copy has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,7 +24,8 @@ use crate::{
 use serde::Serialize;
 
 use super::{Location, StoreError, TimeSource};
-use mark::{COPIED_TO, COPY, Mark, State};
+pub(super) use mark::COPIED_TO;
+use mark::{COPY, Mark, State};
 use schema::Table;
 use side::{Scope, Side, set_mark};
 
