@@ -4,7 +4,7 @@
 //! order, the signed checkpoint. An entry stands in its line as raw JSON, so its bytes are exactly recoverable.
 //! Everything in the file is bound by the checkpoint's signature; there is no member that could be changed unseen.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read as _, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -184,36 +184,22 @@ impl<R: BufRead> LineReader<R> {
     /// When the source fails.
     pub fn next_line(&mut self) -> io::Result<NextLine<'_>> {
         self.line.clear();
-        let mut too_long = false;
-        loop {
-            let available = match self.source.fill_buf() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            if available.is_empty() {
-                return Ok(match (too_long, self.line.is_empty()) {
-                    (true, _) => NextLine::TooLong,
-                    (false, true) => NextLine::End,
-                    (false, false) => NextLine::Unterminated,
-                });
+        // The longest line and its end.
+        let most = MAX_LINE as u64 + 1;
+        let read = self
+            .source
+            .by_ref()
+            .take(most)
+            .read_until(b'\n', &mut self.line)?;
+        Ok(match self.line.split_last() {
+            None => NextLine::End,
+            Some((b'\n', line)) => NextLine::Line(line),
+            Some(_) if read <= MAX_LINE => NextLine::Unterminated,
+            Some(_) => {
+                self.source.skip_until(b'\n')?;
+                NextLine::TooLong
             }
-            let mut parts = available.splitn(2, |&byte| byte == b'\n');
-            let part = parts.next().unwrap_or_default();
-            let ended = parts.next().is_some();
-            too_long |= self.line.len() + part.len() > MAX_LINE;
-            if !too_long {
-                self.line.extend_from_slice(part);
-            }
-            let used = part.len() + usize::from(ended);
-            self.source.consume(used);
-            if ended {
-                return Ok(if too_long {
-                    NextLine::TooLong
-                } else {
-                    NextLine::Line(&self.line)
-                });
-            }
-        }
+        })
     }
 }
 
@@ -233,6 +219,8 @@ mod tests {
         let text = [
             b"one\n\ntwo\n".to_vec(),
             vec![b'x'; MAX_LINE + 1],
+            b"\n".to_vec(),
+            vec![b'x'; MAX_LINE],
             b"\nlast\nrest".to_vec(),
         ]
         .concat();
@@ -241,9 +229,18 @@ mod tests {
             assert_eq!(reader.next_line().unwrap(), NextLine::Line(line));
         }
         assert_eq!(reader.next_line().unwrap(), NextLine::TooLong);
+        let longest = vec![b'x'; MAX_LINE];
+        assert_eq!(reader.next_line().unwrap(), NextLine::Line(&longest));
         assert_eq!(reader.next_line().unwrap(), NextLine::Line(b"last"));
         assert_eq!(reader.next_line().unwrap(), NextLine::Unterminated);
         assert_eq!(reader.next_line().unwrap(), NextLine::End);
+        for (length, last) in [
+            (MAX_LINE, NextLine::Unterminated),
+            (MAX_LINE + 1, NextLine::TooLong),
+        ] {
+            let text = vec![b'x'; length];
+            assert_eq!(LineReader::new(text.as_slice()).next_line().unwrap(), last);
+        }
     }
 
     #[test]

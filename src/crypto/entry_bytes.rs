@@ -121,8 +121,12 @@ pub fn parse(bytes: &[u8]) -> Result<Entry, EntryError> {
     if bytes.len() > MAX_ENTRY_BYTES {
         return Err(EntryError::TooLong);
     }
+    // Once for all: `from_slice` would look at every string's UTF-8 again.
+    let text = std::str::from_utf8(bytes).map_err(|error| EntryError::NotJson {
+        column: error.valid_up_to() + 1,
+    })?;
     // The parser's own words may hold text from outside; only the place is kept.
-    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+    let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => EntryError::NotAnEntry {
             column: error.column(),
         },
