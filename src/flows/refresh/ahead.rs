@@ -47,7 +47,11 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
             let (deps, room) = (Arc::clone(deps), room.pop());
             tokio::spawn(async move {
                 let _room = room;
-                let _place = deps.flights.in_background().await;
+                // `take_up` leaves out what has no file.
+                let Some(connector) = deps.catalogue.get(&grant.connector) else {
+                    return;
+                };
+                let _place = deps.flights.in_background(connector).await;
                 if deps.uncut.is_stopping() {
                     return;
                 }

@@ -24,7 +24,8 @@ pub struct Flights {
     calls: Turns,
     /// For what is lost when it waits: the provider takes the old refresh token for a while only (I3).
     urgent: Turns,
-    background: Arc<Semaphore>,
+    background: Turns,
+    background_calls: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     onlookers: Arc<Semaphore>,
     /// Since when narrowings are known to come to nothing, by the time since the boot.
@@ -53,10 +54,11 @@ impl Default for Flights {
         Self {
             under_way: Arc::default(),
             // Calls, as many that are about to call, as many that have called.
-            places: Turns::new(3),
-            calls: Turns::new(1),
-            urgent: Turns::new(1),
-            background: Arc::new(Semaphore::new(BACKGROUND)),
+            places: Turns::new(3 * CALLS, 3 * FEW),
+            calls: Turns::new(CALLS, FEW),
+            urgent: Turns::new(CALLS, FEW),
+            background: Turns::new(BACKGROUND, FEW),
+            background_calls: Arc::new(Semaphore::new(BACKGROUND_CALLS)),
             queue: Arc::new(Semaphore::new(QUEUE)),
             onlookers: Arc::new(Semaphore::new(ONLOOKERS)),
             in_vain: Mutex::default(),
@@ -122,7 +124,7 @@ pub(super) enum Line {
     Urgent,
 }
 
-/// So many at a time, and fewer of them about any one authorization server.
+/// So many at a time, of which one authorization server may have all, and a few more that are each server's own.
 #[derive(Debug)]
 struct Turns {
     shared: Arc<Semaphore>,
@@ -147,13 +149,13 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Every limit below, so many times over.
-    fn new(times: usize) -> Self {
+    /// So many for all, of which one host may have all, and a few more for each.
+    fn new(shared: usize, few: usize) -> Self {
         Self {
-            shared: Arc::new(Semaphore::new(times * CALLS)),
+            shared: Arc::new(Semaphore::new(shared)),
             hosts: Mutex::default(),
-            per_host: times * CALLS_PER_HOST,
-            few: times * FEW,
+            per_host: shared,
+            few,
         }
     }
 
@@ -291,8 +293,12 @@ impl Flights {
     }
 
     /// Waits for a place among the refreshes that nobody waits for: they leave room for those that somebody does.
-    pub(super) async fn in_background(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.background).acquire_owned().await.ok()
+    pub(super) async fn in_background(&self, connector: &Connector) -> (Turn, Option<OwnedSemaphorePermit>) {
+        let turn = self.background.next(host(connector)).await;
+        (
+            turn,
+            Arc::clone(&self.background_calls).acquire_owned().await.ok(),
+        )
     }
 }
 
@@ -307,16 +313,16 @@ fn host(connector: &Connector) -> String {
     Url::parse(url).map_or_else(|_| url.clone(), |url| url.authority().to_owned())
 }
 
-/// Calls to providers at a time in one line, beside [`FEW`] to each.
+/// Calls to providers at a time in one line, beside [`FEW`] to each; to one provider no more than these.
 const CALLS: usize = 56;
-/// Calls to one provider at a time in one line.
-const CALLS_PER_HOST: usize = 56;
 /// Calls to one provider that no other can take from it, however many do not answer.
 const FEW: usize = 2;
 /// How many may look at a time without a place.
 const ONLOOKERS: usize = 16;
-/// How many refreshes at a time may be for nobody who waits.
+/// How many refreshes at a time may be for nobody who waits, beside [`FEW`] about each provider.
 const BACKGROUND: usize = 32;
+/// How many of these call at a time at most, however many providers there are: fewer than [`CALLS`].
+const BACKGROUND_CALLS: usize = 48;
 /// How many of these there are at most, with those that wait for their place.
 const QUEUE: usize = 8 * BACKGROUND;
 /// How long a narrowing that came to nothing is not asked for again.
@@ -340,9 +346,9 @@ mod tests {
 
     #[tokio::test]
     async fn providers_that_do_not_answer_leave_some_turns_to_the_others() {
-        let turns = Arc::new(Turns::new(1));
+        let turns = Arc::new(Turns::new(CALLS, FEW));
         let one = all_for(&turns, "one").await;
-        assert_eq!(one.len(), CALLS_PER_HOST);
+        assert_eq!(one.len(), CALLS);
         // Two are left to another that does not answer either, and as many to each next.
         let mut others = Vec::new();
         for name in ["two", "three", "four", "five", "six", "seven"] {
@@ -358,7 +364,7 @@ mod tests {
         drop(waits.await.unwrap());
         drop(one);
         let two = all_for(&turns, "two").await;
-        assert_eq!(two.len(), CALLS_PER_HOST, "one at rest costs the others nothing");
+        assert_eq!(two.len(), CALLS, "one at rest costs the others nothing");
     }
 
     #[test]
