@@ -368,6 +368,7 @@ pub async fn gate_refusal(deps: &Deps, org: OrgId, digest: Option<&str>, refusal
     match refusal {
         GateRefusal::Sealed => Refusal::Sealed,
         GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::Unsettled,
+        GateRefusal::WrongGrant => Refusal::DecisionRejected(DecisionError::WrongGrant),
         GateRefusal::Spent { entry } => Refusal::DecisionSpent { entry },
         GateRefusal::Taken(record) => {
             idempotency::again(deps, org, digest.unwrap_or_default(), &record).await

@@ -33,6 +33,9 @@ pub enum GateRefusal {
     /// The org moved on since the facts were read: read again, decide again.
     #[error("the facts are stale")]
     Stale,
+    /// The decision is about another grant.
+    #[error("the decision is about another grant")]
+    WrongGrant,
     /// The grant is not active any more, or its tokens were renewed: read again.
     #[error("the grant changed")]
     GrantChanged,
@@ -225,11 +228,16 @@ impl Gate {
         decision: VerifiedDecision,
         release: Release,
     ) -> Result<AuditReceipt, GateRefusal> {
+        let claims = decision.claims();
+        // INVARIANT: I1. `verify` compared these already; the gate does not rely on it.
+        if (claims.org, claims.grant) != (release.org, release.secret.0) {
+            return Err(GateRefusal::WrongGrant);
+        }
         let entry = release.entry.id;
         let spend = Spend {
-            iss: decision.claims().iss.clone(),
-            jti: decision.claims().jti.clone(),
-            keep_until: Time::from_unix_seconds(decision.claims().exp) + SPENT_OUTLIVES,
+            iss: claims.iss.clone(),
+            jti: claims.jti.clone(),
+            keep_until: Time::from_unix_seconds(claims.exp) + SPENT_OUTLIVES,
         };
         let item = GateItem {
             org: release.org,
