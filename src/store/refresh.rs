@@ -87,7 +87,7 @@ impl Tx {
         }
         for row in self.rows(sql.leases, vec![json(&grants)]).await? {
             let mut fields = row.fields("refresh_leases");
-            let grant: GrantId = fields.parse()?;
+            let whose: (OrgId, GrantId) = (fields.parse()?, fields.parse()?);
             let before = Before {
                 generation: fields.count()?,
                 fence: fields.int()?,
@@ -96,11 +96,11 @@ impl Tx {
                 failures: fields.count()?,
                 not_before: fields.time()?,
             };
-            known.insert(grant, before);
+            known.insert(whose, before);
         }
         let (mut claims, mut rows) = (Vec::with_capacity(asks.len()), Vec::new());
         for ask in asks {
-            let claim = match known.get_mut(&ask.grant) {
+            let claim = match known.get_mut(&(ask.org, ask.grant)) {
                 Some(before) if is_on(before.held_until, self.now, LONGEST_LEASE) => Claim::Held,
                 // INVARIANT: I4; whoever read before a sibling kept its answer would ask a second time.
                 Some(before) if before.generation == ask.generation => {
@@ -164,7 +164,7 @@ impl Tx {
     }
 
     /// Gives the lease back after a failure: nobody asks before `not_before`. With `in_doubt`, the question stays
-    /// unanswered: whoever claims the lease next is told.
+    /// unanswered: whoever claims the lease next is told. `false` if it was claimed by another meanwhile.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -175,16 +175,36 @@ impl Tx {
         fence: i64,
         in_doubt: bool,
         not_before: Time,
-    ) -> Result<(), StoreError> {
-        self.execute(
-            "UPDATE refresh_leases SET expires_at = 0, failures = failures + 1, not_before = $4,
-               intent = CASE WHEN CAST($5 AS BIGINT) = 1 THEN intent END,
-               intent_at = CASE WHEN CAST($5 AS BIGINT) = 1 THEN intent_at END
-             WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
-            params![org, grant, fence, not_before, in_doubt],
-        )
-        .await
-        .map(drop)
+    ) -> Result<bool, StoreError> {
+        let changed = self
+            .execute(
+                "UPDATE refresh_leases SET expires_at = 0, failures = failures + 1, not_before = $4,
+                   intent = CASE WHEN CAST($5 AS BIGINT) = 1 THEN intent END,
+                   intent_at = CASE WHEN CAST($5 AS BIGINT) = 1 THEN intent_at END
+                 WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
+                params![org, grant, fence, not_before, in_doubt],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
+    /// How often in a row the provider gave nothing before this lease; `None` if it was claimed by another meanwhile.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn refresh_failures(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        fence: i64,
+    ) -> Result<Option<u64>, StoreError> {
+        let row = self
+            .row(
+                "SELECT failures FROM refresh_leases WHERE org_id = $1 AND grant_id = $2 AND fence = $3",
+                params![org, grant, fence],
+            )
+            .await?;
+        row.map(|row| row.fields("refresh_leases").count()).transpose()
     }
 
     /// Gives the lease back with its question not asked. `in_doubt`: an earlier one still has no answer.

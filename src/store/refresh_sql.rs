@@ -16,7 +16,7 @@ pub(super) struct RefreshSql {
     /// Locks the leases of active grants until the transaction ends, those that were never claimed as well. Rows: org,
     /// grant. Nothing, where whoever writes is alone.
     pub(super) lock_leases: Option<&'static str>,
-    /// Active grants with their refresh leases: grant, generation, fence, end, intent, failures, not before. Rows: org,
+    /// Active grants with their refresh leases: org, grant, generation, fence, end, intent, failures, not before. Rows: org,
     /// grant.
     pub(super) leases: &'static str,
     /// Gives leases to holder `$2` at `$3`. Rows: org, grant, fence, end, intent.
@@ -53,7 +53,7 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
         ORDER BY k.created_at DESC, k.id DESC",
     lock_leases: None,
     leases: concat!(
-        "SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+        "SELECT g.org_id, g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
           coalesce(l.failures, 0), coalesce(l.not_before, 0)
         FROM json_each($1) j
         JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
@@ -126,7 +126,7 @@ pub(super) const POSTGRES: RefreshSql = RefreshSql {
     leases: concat!(
         "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
             FROM json_array_elements($1::json))
-        SELECT g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
+        SELECT g.org_id, g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
           coalesce(l.failures, 0), coalesce(l.not_before, 0)
         FROM asked a
         JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active'
