@@ -48,7 +48,7 @@ impl PreparedFacts {
         let Some(tool) = self.connector.tools.get(&question.tool) else {
             return self.denied([Outcome::Deny; 3], reason::POLICY_ERROR, None, &[], false);
         };
-        let reads_args = self.reads_args.contains(&tool.uid);
+        let reads_args = self.reads_args_of(tool);
         let asking = Asking {
             facts: self,
             question,

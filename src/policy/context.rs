@@ -36,10 +36,10 @@ pub(super) fn agent_uid(kinds: &Kinds, agent: AgentId) -> EntityUid {
     uid(&kinds.agent, &agent.to_string())
 }
 
-/// Builds the entities; `actions` are those of the grant's connector.
-pub(super) fn entities(uids: &Uids, parties: &Parties, actions: &[Entity]) -> Result<Entities, WrongFacts> {
+/// Builds the entities; `actions` are those of the grant's connector, which all its grants share.
+pub(super) fn entities(uids: &Uids, parties: &Parties, actions: &Entities) -> Result<Entities, WrongFacts> {
     let ours = [agent(uids, parties)?, user(uids, parties)?, grant(uids, parties)?];
-    Entities::from_entities(ours.into_iter().chain(actions.iter().cloned()), None).map_err(|_| WrongFacts)
+    actions.clone().add_entities(ours, None).map_err(|_| WrongFacts)
 }
 
 fn agent(uids: &Uids, parties: &Parties) -> Result<Entity, WrongFacts> {

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, Schema, SchemaFragment};
+use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, Schema, SchemaFragment};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -42,7 +42,7 @@ pub(super) struct Tool {
 #[derive(Debug)]
 pub(super) struct ConnectorTools {
     pub(super) tools: BTreeMap<String, Tool>,
-    pub(super) entities: Vec<Entity>,
+    pub(super) entities: Entities,
 }
 
 /// Everything the schema is made of.
@@ -127,7 +127,7 @@ pub(super) fn vocabulary(connectors: &[ConnectorActions<'_>]) -> Result<Vocabula
         vocabulary.owner.insert(group, connector.clone());
         let tools = ConnectorTools {
             tools: named,
-            entities,
+            entities: Entities::from_entities(entities, None).map_err(|error| fault(error.to_string()))?,
         };
         vocabulary.connectors.insert(connector, Arc::new(tools));
     }

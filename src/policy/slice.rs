@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use cedar_policy::{
@@ -61,8 +61,15 @@ pub struct PreparedFacts {
     pub(super) org: Arc<Slice>,
     pub(super) user: Arc<Slice>,
     pub(super) agent: Arc<Slice>,
-    /// The tools whose arguments some applying policy reads.
-    pub(super) reads_args: Arc<HashSet<EntityUid>>,
+}
+
+impl PreparedFacts {
+    /// Whether some applying policy reads the arguments of this tool. A delegation reads none.
+    pub(super) fn reads_args_of(&self, tool: &Tool) -> bool {
+        [&self.org, &self.agent]
+            .iter()
+            .any(|slice| slice.reads_args.contains(&tool.uid))
+    }
 }
 
 /// The facts cannot be prepared for an evaluation.
@@ -87,19 +94,30 @@ impl From<WrongFacts> for Unpreparable {
 pub(super) struct Slice {
     pub(super) set: PolicySet,
     pub(super) rules: HashMap<PolicyId, Arc<Rule>>,
+    /// The tools of the connector whose arguments some policy of the set reads.
+    reads_args: HashSet<EntityUid>,
 }
 
 impl Slice {
-    fn new<'a>(policies: impl IntoIterator<Item = &'a (Policy, Arc<Rule>)>) -> Result<Self, WrongFacts> {
-        let mut slice = Self {
-            set: PolicySet::new(),
-            rules: HashMap::new(),
-        };
+    fn new<'a>(
+        policies: impl IntoIterator<Item = &'a (Policy, Arc<Rule>)>,
+        connector: &ConnectorTools,
+    ) -> Result<Self, WrongFacts> {
+        let (mut set, mut rules) = (PolicySet::new(), HashMap::new());
         for (policy, rule) in policies {
-            slice.set.add(policy.clone()).map_err(|_| WrongFacts)?;
-            slice.rules.insert(policy.id().clone(), Arc::clone(rule));
+            set.add(policy.clone()).map_err(|_| WrongFacts)?;
+            rules.insert(policy.id().clone(), Arc::clone(rule));
         }
-        Ok(slice)
+        let tools = connector.tools.values();
+        let reads_args = tools
+            .filter(|tool| rules.values().any(|rule: &Arc<Rule>| rule.reads_args_of(tool)))
+            .map(|tool| tool.uid.clone())
+            .collect();
+        Ok(Self {
+            set,
+            rules,
+            reads_args,
+        })
     }
 }
 
@@ -118,16 +136,23 @@ impl CompiledPolicies {
     ) -> Result<PreparedFacts, Unpreparable> {
         let compiled = &self.0;
         let uids = Uids::new(&compiled.vocabulary.kinds, parties);
+        let connector = self.connector(parties)?;
         let about = About {
             uids: &uids,
             connector: &parties.grant.connector,
         };
-        let org = Slice::new(compiled.org.slice(&about))?;
-        let agent = Slice::new(compiled.agent.slice(&about))?;
+        let org = compiled.org.slice(&about, &connector)?;
+        let agent = compiled.agent.slice(&about, &connector)?;
         let own = delegations
             .iter()
             .filter(|delegation| is_between(delegation, parties));
-        self.assemble(parties, &uids, org, own, agent)
+        self.assemble(parties, uids, connector, [org, agent], own)
+    }
+
+    fn connector(&self, parties: &Parties) -> Result<Arc<ConnectorTools>, Unpreparable> {
+        let connectors = &self.0.vocabulary.connectors;
+        let connector = connectors.get(&parties.grant.connector);
+        connector.map(Arc::clone).ok_or(Unpreparable::UnknownConnector)
     }
 
     /// Whether the agent layer could permit this tool to this agent for any arguments and grant: what an agent must
@@ -149,57 +174,44 @@ impl CompiledPolicies {
         parties: &Parties,
         delegations: &[Delegation],
     ) -> Result<PreparedFacts, Unpreparable> {
-        let uids = Uids::new(&self.0.vocabulary.kinds, parties);
-        let org = Slice::new(&self.0.org.policies)?;
-        let agent = Slice::new(&self.0.agent.policies)?;
-        self.assemble(parties, &uids, org, delegations, agent)
+        let sliced = self.prepare(parties, delegations)?;
+        let whole = |index: &Index, applying: &Slice| -> Result<_, WrongFacts> {
+            Ok(Arc::new(Slice {
+                // What a tool's arguments are read by is asked of those that apply.
+                reads_args: applying.reads_args.clone(),
+                ..Slice::new(&index.policies, &sliced.connector)?
+            }))
+        };
+        let sets = [
+            whole(&self.0.org, &sliced.org)?,
+            whole(&self.0.agent, &sliced.agent)?,
+        ];
+        let connector = Arc::clone(&sliced.connector);
+        self.assemble(parties, sliced.uids.clone(), connector, sets, delegations)
     }
 
     fn assemble<'a>(
         &self,
         parties: &Parties,
-        uids: &Uids,
-        org: Slice,
+        uids: Uids,
+        connector: Arc<ConnectorTools>,
+        [org, agent]: [Arc<Slice>; 2],
         delegations: impl IntoIterator<Item = &'a Delegation>,
-        agent: Slice,
     ) -> Result<PreparedFacts, Unpreparable> {
-        let compiled = Arc::clone(&self.0);
-        let connector = compiled
-            .vocabulary
-            .connectors
-            .get(&parties.grant.connector)
-            .map(Arc::clone)
-            .ok_or(Unpreparable::UnknownConnector)?;
         let mut delegated = Vec::new();
         for delegation in delegations {
-            delegated.extend(permit(delegation, &connector, &compiled.vocabulary)?);
+            delegated.extend(permit(delegation, &connector, &self.0.vocabulary)?);
         }
-        let user = Slice::new(&delegated)?;
-        let entities = context::entities(uids, parties, &connector.entities)?;
-        let about = About {
-            uids,
-            connector: &parties.grant.connector,
-        };
-        let applying: Vec<&Rule> = compiled
-            .org
-            .slice(&about)
-            .chain(compiled.agent.slice(&about))
-            .map(|(_, rule)| rule.as_ref())
-            .collect();
-        let tools = connector.tools.values();
-        let reads_args = tools
-            .filter(|tool| applying.iter().any(|rule| rule.reads_args_of(tool)))
-            .map(|tool| tool.uid.clone())
-            .collect();
+        let user = Arc::new(Slice::new(&delegated, &connector)?);
+        let entities = Arc::new(context::entities(&uids, parties, &connector.entities)?);
         Ok(PreparedFacts {
+            compiled: Arc::clone(&self.0),
             connector,
-            uids: uids.clone(),
-            entities: Arc::new(entities),
-            org: Arc::new(org),
-            user: Arc::new(user),
-            agent: Arc::new(agent),
-            reads_args: Arc::new(reads_args),
-            compiled,
+            uids,
+            entities,
+            org,
+            user,
+            agent,
         })
     }
 }
@@ -295,7 +307,11 @@ pub(super) struct Index {
     by_entity: HashMap<EntityUid, Vec<usize>>,
     by_connector: HashMap<ConnectorId, Vec<usize>>,
     general: Vec<usize>,
+    slices: Mutex<Slices>,
 }
+
+/// Those in use, by connector and the numbers of their policies: most grants of an org have the same ones.
+type Slices = HashMap<(ConnectorId, Vec<usize>), Weak<Slice>>;
 
 /// What a policy's scope demands; `None`: nothing.
 #[derive(Debug)]
@@ -317,6 +333,7 @@ impl Index {
             by_entity: HashMap::new(),
             by_connector: HashMap::new(),
             general: Vec::new(),
+            slices: Mutex::default(),
         };
         for (number, scope) in index.scopes.iter().enumerate() {
             let entity = scope
@@ -356,7 +373,25 @@ impl Index {
             })
     }
 
-    fn slice<'a>(&'a self, about: &'a About<'_>) -> impl Iterator<Item = &'a (Policy, Arc<Rule>)> {
+    fn slice(&self, about: &About<'_>, connector: &ConnectorTools) -> Result<Arc<Slice>, WrongFacts> {
+        let key = (about.connector.clone(), self.applying(about).collect::<Vec<_>>());
+        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slice) = slices.get(&key).and_then(Weak::upgrade) {
+            return Ok(slice);
+        }
+        let (_, numbers) = &key;
+        let policies = numbers.iter().filter_map(|number| self.policies.get(*number));
+        let slice = Arc::new(Slice::new(policies, connector)?);
+        // Before the map has to grow, those that nobody holds any more make room.
+        if slices.len() == slices.capacity() {
+            slices.retain(|_, slice| slice.strong_count() > 0);
+        }
+        slices.insert(key, Arc::downgrade(&slice));
+        Ok(slice)
+    }
+
+    /// The numbers of the policies that can speak about these.
+    fn applying<'a>(&'a self, about: &'a About<'_>) -> impl Iterator<Item = usize> {
         let uids = about.uids;
         [&uids.agent, &uids.user, &uids.grant]
             .into_iter()
@@ -364,8 +399,8 @@ impl Index {
             .chain(self.by_connector.get(about.connector))
             .chain([&self.general])
             .flatten()
-            .filter(|number| self.scopes.get(**number).is_none_or(|scope| scope.covers(about)))
-            .filter_map(|number| self.policies.get(*number))
+            .copied()
+            .filter(|number| self.scopes.get(*number).is_none_or(|scope| scope.covers(about)))
     }
 }
 

@@ -62,8 +62,8 @@ impl<A, G> Views<A, G> {
         self.make_room();
         let of = self.orgs.entry(caller.org).or_default();
         if of.keys.insert(hash) {
-            of.held += 1;
-            self.held += 1;
+            of.held += CALLER;
+            self.held += CALLER;
         }
         self.callers.insert(hash, caller);
     }
@@ -82,8 +82,8 @@ impl<A, G> Views<A, G> {
     pub(super) fn keep_agent(&mut self, org: OrgId, epoch: Epoch, agent: AgentId, view: Arc<A>) {
         let Some(of) = self.at(org, epoch) else { return };
         if of.agents.insert(agent, view).is_none() {
-            of.held += 1;
-            self.held += 1;
+            of.held += AGENT;
+            self.held += AGENT;
         }
     }
 
@@ -97,8 +97,8 @@ impl<A, G> Views<A, G> {
     ) {
         let Some(of) = self.at(org, epoch) else { return };
         if of.grants.entry(grant).or_default().insert(agent, view).is_none() {
-            of.held += 1;
-            self.held += 1;
+            of.held += GRANT;
+            self.held += GRANT;
         }
     }
 
@@ -131,15 +131,15 @@ impl<A, G> Views<A, G> {
         let Some(of) = self.orgs.get_mut(&org) else { return };
         for hash in std::mem::take(&mut of.keys) {
             self.callers.remove(&hash);
-            of.held -= 1;
-            self.held -= 1;
+            of.held -= CALLER;
+            self.held -= CALLER;
         }
     }
 
     /// Forgets what was read of one grant.
     pub(super) fn forget_grant(&mut self, org: OrgId, grant: GrantId) {
         let Some(of) = self.orgs.get_mut(&org) else { return };
-        let gone = of.grants.remove(&grant).map_or(0, |views| views.len());
+        let gone = of.grants.remove(&grant).map_or(0, |views| views.len() * GRANT);
         of.held -= gone;
         self.held -= gone;
     }
@@ -153,16 +153,20 @@ impl<A, G> Views<A, G> {
         self.held -= of.held;
     }
 
-    /// INVARIANT: never more than [`MOST`] are held; then everything is read afresh.
+    /// INVARIANT: never more than [`MOST`] is held; then everything is read afresh.
     fn make_room(&mut self) {
-        if self.held >= MOST {
+        if self.held + GRANT > MOST {
             *self = Self::default();
         }
     }
 }
 
-/// Views and callers held before everything is read afresh.
-const MOST: usize = 100_000;
+/// What is held before everything is read afresh, in units of about 256 bytes: 64 MiB, some 2,000 grants with what policy
+/// is asked about them.
+const MOST: usize = 1 << 18;
+const CALLER: usize = 1;
+const AGENT: usize = 1 << 4;
+const GRANT: usize = 1 << 7;
 
 #[cfg(test)]
 mod tests {
@@ -244,11 +248,15 @@ mod tests {
         hold(&mut views, 1, 1);
         hold(&mut views, 2, 1);
         views.keep_caller([1; 32], caller(org(1)));
-        assert_eq!(views.held, 3);
+        views.keep_agent(org(1), epoch(1), agent(), Arc::new(0));
+        assert_eq!(views.held, 2 * GRANT + CALLER + AGENT);
         views.forget_grant(org(1), grant(1));
-        assert_eq!(views.held, 2);
+        assert_eq!(views.held, GRANT + CALLER + AGENT);
         views.forget_callers(org(1));
-        assert_eq!((views.held, views.caller(&[1; 32]).is_none()), (1, true));
+        assert_eq!(
+            (views.held, views.caller(&[1; 32]).is_none()),
+            (GRANT + AGENT, true)
+        );
         views.forget(org(1));
         assert_eq!((views.held, views.orgs.len()), (0, 0));
     }
@@ -256,11 +264,11 @@ mod tests {
     #[test]
     fn no_more_is_held_than_the_bound() {
         let mut views = Numbers::default();
-        for n in 0..u64::try_from(MOST).unwrap() + 10 {
+        for n in 0..u64::try_from(MOST / GRANT).unwrap() + 10 {
             hold(&mut views, n, 1);
             assert!(views.held <= MOST);
         }
-        assert_eq!(views.held, 10);
+        assert_eq!(views.held, 10 * GRANT);
     }
 
     #[test]
@@ -268,7 +276,11 @@ mod tests {
         let mut views = Numbers::default();
         let mut thousand = |from: u64| {
             let begun = Instant::now();
-            (from..from + 1000).for_each(|n| hold(&mut views, n, 1));
+            for n in from..from + 1000 {
+                let mut hash = [0; 32];
+                hash[..8].copy_from_slice(&n.to_be_bytes());
+                views.keep_caller(hash, caller(org(1)));
+            }
             begun.elapsed()
         };
         let times: Vec<_> = (0..63).map(|k| thousand(k * 1000)).collect();

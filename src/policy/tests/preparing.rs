@@ -1,6 +1,6 @@
 //! The slice: what is in it, and what facts it is made of.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use cedar_policy::{Entities, PolicySet, ValidationMode, Validator};
 
@@ -141,4 +141,19 @@ fn a_rule_that_decided_can_be_explained() {
         (rule.file.as_str(), rule.line, rule.forbids),
         ("p.cedar", 2, false)
     );
+}
+
+#[test]
+fn grants_share_the_policies_that_apply_to_them() {
+    let compiled = world().compile(PERMIT_ALL, PERMIT_ALL).unwrap();
+    let (one, mut other) = (parties(), parties());
+    other.grant.id = GrantId::from_bytes(number(77));
+    let [one, other] = [one, other].map(|parties| compiled.prepare(&parties, &[]).unwrap());
+    assert!(Arc::ptr_eq(&one.org, &other.org) && Arc::ptr_eq(&one.agent, &other.agent));
+    assert_ne!(one.uids.grant, other.uids.grant);
+    // What nobody holds any more is made anew.
+    let before = Arc::downgrade(&one.org);
+    drop((one, other));
+    assert!(before.upgrade().is_none());
+    compiled.prepare(&parties(), &[]).unwrap();
 }
