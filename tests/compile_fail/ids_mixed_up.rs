@@ -1,7 +1,7 @@
 use postern::domain::{GrantId, OrgId};
 
 fn grant_of(org: OrgId) -> GrantId {
-    org
+    org //~ E0308 mismatched types: expected `GrantId`, found `OrgId`
 }
 
 fn main() {}

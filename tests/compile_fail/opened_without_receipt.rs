@@ -6,7 +6,7 @@ use postern::{
 };
 
 fn peek(row: &SecretRow, key: &OdkHandle, grant: &Grant) -> AccessToken {
-    open::access_token(row, key, grant, &SecretKind::AccessToken).unwrap()
+    open::access_token(row, key, grant, &SecretKind::AccessToken).unwrap() //~ E0308 mismatched types: expected `&AuditReceipt`, found `&SecretRow`
 }
 
 fn main() {}

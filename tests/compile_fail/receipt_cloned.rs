@@ -1,7 +1,7 @@
 use postern::release::AuditReceipt;
 
 fn copy(receipt: &AuditReceipt) -> AuditReceipt {
-    receipt.clone()
+    receipt.clone() //~ E0308 mismatched types: expected `AuditReceipt`, found `&AuditReceipt`
 }
 
 fn main() {}

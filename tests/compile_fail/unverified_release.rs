@@ -4,7 +4,7 @@ use postern::{
 };
 
 async fn skip_verification(gate: &Gate, decision: UnverifiedDecision, release: Release) {
-    let _ = gate.release(decision, release).await;
+    let _ = gate.release(decision, release).await; //~ E0308 mismatched types: expected `VerifiedDecision`, found `UnverifiedDecision`
 }
 
 fn main() {}
