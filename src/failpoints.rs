@@ -128,6 +128,12 @@ failpoints! {
     CopyBatch = "copy.batch",
     /// The source of a copy is closed for good, the target not yet open.
     CopySourceClosed = "copy.source_closed",
+    /// An org of the target has begun its new epoch, for good.
+    CopyEpochBegun = "copy.epoch_begun",
+    /// Every org of the target has begun its new epoch; the target is about to be opened.
+    CopyOpening = "copy.opening",
+    /// A receiver has entries of the log of which the cursor does not know yet.
+    SinkDelivered = "sink.delivered",
     /// Some of a revocation's grants have their tombstones and places in the outbox, not committed.
     FanOutBurying = "fan_out.burying",
     /// Some of a revocation's grants have them for good.

@@ -4,6 +4,7 @@
 use crate::{
     audit::sinks::{Sink, SinkBatch, SinkError},
     domain::OrgId,
+    failpoints::Failpoint,
 };
 
 use super::{Deps, Refusal};
@@ -71,7 +72,7 @@ async fn drain_org(deps: &Deps, sink: &dyn Sink, org: OrgId) -> Result<Turn, Ref
         let now = deps.clock.now();
         let batch = SinkBatch { org, entries, now };
         match sink.deliver(&batch).await {
-            Ok(()) => {}
+            Ok(()) => Failpoint::SinkDelivered.reached(),
             Err(error @ SinkError::Entry) => {
                 tracing::error!(sink.name = sink.name(), org.id = %org, cause = %error,
                     "the log of {org} cannot be copied to the sink {}: somebody may have changed its rows", sink.name());

@@ -6,10 +6,13 @@ use std::{
     process::{Command, Output},
 };
 
-use postern::failpoints::Failpoint;
+use postern::{failpoints::Failpoint, store::Location};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
-use crate::process::Dev;
+use crate::{database, process::Dev};
+
+mod two_orgs;
 
 /// Runs the program once, with an order for a failpoint if there is one.
 /// Without the variables of the test run: the program refuses a `POSTERN_` variable it does not know.
@@ -66,7 +69,7 @@ async fn a_copy_killed_after_every_batch_and_while_it_hands_over_is_the_source_i
     for _ in 0..12 {
         let killed = copy(dir, &from, &to, Some(&kill));
         assert!(killed.status.code().is_none(), "not killed: {killed:?}");
-        let state = state_of(&to).await;
+        let state = state_of(&Location::Sqlite(to.clone())).await;
         let now = state["copying"]["rows"].as_u64().unwrap();
         // A batch of no rows is one as well: it empties what triggers have filled.
         assert!(
@@ -137,15 +140,24 @@ async fn a_copy_shows_how_far_it_is_on_a_terminal() {
 }
 
 /// How far the target says it has come.
-async fn state_of(to: &Path) -> Value {
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", to.display()))
-        .await
-        .unwrap();
-    let mark: String = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'copy'")
-        .fetch_one(&pool)
-        .await
-        .unwrap();
-    pool.close().await;
+async fn state_of(to: &Location) -> Value {
+    let sql = "SELECT value FROM meta WHERE name = 'copy'";
+    let mark: String = match to {
+        Location::Sqlite(path) => {
+            let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display()))
+                .await
+                .unwrap();
+            let mark = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+            pool.close().await;
+            mark
+        }
+        Location::Postgres(settings) => {
+            let mut connection = database::superuser(&database::name_of(settings)).await;
+            let mark = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+            mark
+        }
+    };
     let mark: Value = serde_json::from_str(&mark).unwrap();
     mark["state"].clone()
 }

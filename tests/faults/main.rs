@@ -27,6 +27,7 @@ mod served;
 mod server;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod sinks;
 mod stop;
 mod storage;
 mod sweep;

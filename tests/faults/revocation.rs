@@ -14,7 +14,7 @@ use std::{
 
 use postern::{domain::entry::Epoch, failpoints::Failpoint};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     process::LONGER_THAN_A_RECEIPT,
@@ -190,10 +190,13 @@ async fn race(servers: &[Server], round: usize) -> Race {
     }
     // What leaves on a living receipt left within five seconds of its entry: one call of each caller at most. The answer to
     // a call that was sent before may come at any time, a token may not.
-    // Of a batch of many, another thread may stand between its last look at the clock and its answer, which nobody can see.
+    // On a dead one nothing leaves, but for what a thread had looked at the clock for and not written yet when its process was
+    // stopped (SECURITY.md §6), which nobody can see from here. Only the process that was stopped is counted: everybody who
+    // called another one is done. And only of a batch of many, which runs on both of its threads at that very moment: the one
+    // that has it stopped has not looked yet, and withholds what it holds.
     let most = match (dead, gathers) {
         (false, _) => CROWD,
-        (true, true) => 1,
+        (true, true) => OTHER_THREADS,
         (true, false) => 0,
     };
     let late = match mode {
@@ -214,6 +217,8 @@ async fn race(servers: &[Server], round: usize) -> Race {
         "{name}: {:?}, {late} late, went on {stood:?} after the stop",
         all.unknown
     );
+    // A token is asked of nobody: it came or it did not.
+    assert!(mode != "token" || all.unknown.is_empty(), "{name}: {all:?}");
     let late = if dead { late + all.unknown.len() } else { 0 };
     if late > 0 {
         println!("{name}: {late} late, went on {stood:?} after the stop");
@@ -317,7 +322,7 @@ async fn some_races(count: usize) {
     println!("{all:?}, the longest revocation took {longest:?}");
     println!("durable releases dropped where many were stopped too long: {dropped:?}");
     // A thread that stands right there is rare.
-    assert!(late <= 1, "{late} left too late");
+    assert!(late <= OTHER_THREADS, "{late} left too late");
     // Not each time: on a busy machine callers are late as well.
     assert!(dropped.iter().any(|caught| *caught >= MANY), "{dropped:?}");
     assert_eq!(all.refused, ROUNDS * ((count - 1) * CALLERS + CROWD));
@@ -333,13 +338,15 @@ async fn nothing_leaves_one_of_five_replicas_that_was_stopped_during_a_revocatio
     races(5).await;
 }
 
-/// Stops a process over a vend, within the gate's transaction.
-async fn stopped_within_the_gate(
+/// Stops a process at `place` over a vend.
+async fn stopped_at(
+    place: Failpoint,
     server: &Server,
     grant: &str,
-) -> tokio::task::JoinHandle<Option<(u16, Value)>> {
-    server.order(Failpoint::GateWritten, "stop");
-    let vend = server.vend(grant, "execute");
+    mode: &str,
+) -> JoinHandle<Option<(u16, Value)>> {
+    server.order(place, "stop");
+    let vend = server.vend(grant, mode);
     let vending = tokio::spawn(async move { vend.call().await });
     server.until_stopped().await;
     assert!(server.was_reached(), "stopped by something else");
@@ -359,14 +366,14 @@ async fn a_process_stopped_within_the_gate_holds_up_no_revocation_and_begins_ane
     let sent = first.seen("api").await;
 
     // It was late, and nothing else: what it was asked for is done, once.
-    let vending = stopped_within_the_gate(&first, &grant).await;
+    let vending = stopped_at(Failpoint::GateWritten, &first, &grant, "execute").await;
     tokio::time::sleep(TOO_LATE).await;
     first.go_on();
     let (status, answer) = vending.await.unwrap().unwrap();
     assert_eq!(status, 200, "{answer}");
     assert_eq!(first.seen("api").await, sent + 1);
 
-    let vending = stopped_within_the_gate(&first, &grant).await;
+    let vending = stopped_at(Failpoint::GateWritten, &first, &grant, "execute").await;
     let begun = Instant::now();
     let revoked = second.revoke(&json!({"grant": grant})).await;
     let took = begun.elapsed();
@@ -378,6 +385,46 @@ async fn a_process_stopped_within_the_gate_holds_up_no_revocation_and_begins_ane
     assert_eq!(first.seen("api").await, sent + 1);
     let entries = first.entries_since(&known).await;
     nothing_follows(&entries, &grant, &revoked, "stopped within the gate");
+}
+
+/// One call, so that no other thread stands anywhere: what leaves is exact.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_on_its_way_when_all_was_revoked_is_withheld_once_its_receipt_is_dead() {
+    let first = Server::connected_over_postgres(Rotation::Grace).await;
+    let second = first.replica().await;
+    for too_late in [false, true] {
+        let grant = first.grant().await;
+        let known = newest(&first).await;
+        let (status, answer) = first.vend(&grant, "token").call().await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+
+        let vending = stopped_at(Failpoint::TokenOpened, &first, &grant, "token").await;
+        let stopped = Instant::now();
+        let revoked = second.revoke(&json!({"all": true})).await;
+        if too_late {
+            tokio::time::sleep(LONGER_THAN_A_RECEIPT).await;
+        }
+        first.go_on();
+        let answer = vending.await.unwrap();
+        let stood = stopped.elapsed();
+        let came = matches!(answer, Some((200, _)));
+        if too_late {
+            assert!(!came, "after {stood:?}: {answer:?}");
+        } else {
+            // The five seconds of P3: its entry is older than the revocation's, and not much older.
+            assert!(came || stood > HELD_UP, "after {stood:?}: {answer:?}");
+        }
+        let seen = Seen {
+            round: format!("a token on its way, too late: {too_late}"),
+            stopped: OnceLock::new(),
+            answered: AtomicBool::new(true),
+            released: AtomicUsize::new(0),
+        };
+        assert_eq!(call(first.vend(&grant, "token"), &seen).await.refused, 1);
+        let entries = first.entries_since(&known).await;
+        nothing_follows(&entries, &grant, &revoked, &seen.round);
+        first.connect().await;
+    }
 }
 
 /// Races over one database.
@@ -394,3 +441,5 @@ const PATIENCE: usize = 100;
 const HELD_UP: Duration = Duration::from_secs(4);
 /// How long a receipt lives.
 const LIFE: Duration = Duration::from_secs(5);
+/// A served process runs calls on two threads. One has it stopped; so many others may be anywhere then, with one call each.
+const OTHER_THREADS: usize = 1;

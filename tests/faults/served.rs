@@ -8,11 +8,12 @@ use std::{
 
 use postern::{
     app::{self, Parts},
+    audit::sinks::{FileSink, Form, Sink, WebhookSink},
     connectors::{Catalogue, Options},
-    crypto::lookup::show_api_key,
+    crypto::{lookup::show_api_key, webhook::WebhookKey},
     dev::acme_mail,
     domain::connector::ConnectorId,
-    egress::EgressPolicy,
+    egress::{EgressPolicy, Webhook, operator_client},
     flows::{Deps, apply, found},
     http::{router, security::Site, server},
     policy::demo,
@@ -36,6 +37,19 @@ pub(crate) struct Setup {
     pub(crate) acme: String,
     /// The database, unless it is a file in the directory.
     pub(crate) postgres: Option<String>,
+    /// That file.
+    pub(crate) file: String,
+    /// Where copies of the log go, if anywhere.
+    pub(crate) copies: Option<Copies>,
+}
+
+/// Who gets copies of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Copies {
+    /// The file [`COPY`] in the directory.
+    File,
+    /// Whoever listens at this address.
+    Webhook(String),
 }
 
 /// What the process tells when it is up, kept for its next start.
@@ -47,6 +61,21 @@ pub(crate) struct Up {
 }
 
 impl Setup {
+    /// The same over another database. A file has to be in the directory.
+    pub(crate) fn over(self, location: &Location) -> Self {
+        match location {
+            Location::Sqlite(path) => Self {
+                postgres: None,
+                file: path.file_name().unwrap().to_str().unwrap().to_owned(),
+                ..self
+            },
+            Location::Postgres(settings) => Self {
+                postgres: Some(settings.url.clone()),
+                ..self
+            },
+        }
+    }
+
     pub(crate) fn write(&self, dir: &Path) {
         std::fs::write(dir.join("setup"), serde_json::to_vec(self).unwrap()).unwrap();
     }
@@ -99,7 +128,8 @@ pub(crate) fn socket(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-fn parts_of(dir: &Path, setup: &Setup) -> Parts {
+/// What the process is made of.
+pub(crate) fn parts_of(dir: &Path, setup: &Setup) -> Parts {
     let connector: ConnectorId = CONNECTOR.parse().unwrap();
     let policy = EgressPolicy::strict()
         .allow(&connector, setup.acme.trim_start_matches("http://"))
@@ -110,7 +140,7 @@ fn parts_of(dir: &Path, setup: &Setup) -> Parts {
         plain_http_allowed: &[],
     });
     let database = match &setup.postgres {
-        None => Location::Sqlite(dir.join("postern.db")),
+        None => Location::Sqlite(dir.join(&setup.file)),
         Some(url) => Location::Postgres(PostgresSettings {
             url: url.clone(),
             password: None,
@@ -119,7 +149,22 @@ fn parts_of(dir: &Path, setup: &Setup) -> Parts {
             isolation: Isolation::default(),
         }),
     };
-    parts(dir, database, &setup.issuer, catalogue.unwrap(), policy)
+    Parts {
+        sinks: setup.copies.iter().map(|copies| sink(dir, copies)).collect(),
+        ..parts(dir, database, &setup.issuer, catalogue.unwrap(), policy)
+    }
+}
+
+fn sink(dir: &Path, copies: &Copies) -> Arc<dyn Sink> {
+    let name = "copy".to_owned();
+    match copies {
+        Copies::File => Arc::new(FileSink::new(name, dir.join(COPY), Form::Entries)),
+        Copies::Webhook(url) => {
+            let key = WebhookKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+            let receiver = Webhook::new(url.parse().unwrap(), key, operator_client().unwrap());
+            Arc::new(WebhookSink::new(name, receiver))
+        }
+    }
 }
 
 async fn found_org(deps: &Deps) -> Up {
@@ -146,3 +191,5 @@ async fn found_org(deps: &Deps) -> Up {
 pub(crate) const SERVE: &str = "POSTERN_FAULTS_SERVE";
 /// The connector's id.
 pub(crate) const CONNECTOR: &str = "acme-faults";
+/// The file that copies of the log go to.
+pub(crate) const COPY: &str = "copy.jsonl";

@@ -36,7 +36,7 @@ use crate::{
 pub(crate) struct Server {
     child: Child,
     dir: tempfile::TempDir,
-    location: Location,
+    pub(crate) location: Location,
     pub(crate) url: String,
     /// Nobody else is given the port while the process is down.
     _held: TcpSocket,
@@ -56,6 +56,13 @@ impl Server {
     pub(crate) async fn connected_over_postgres(rotation: Rotation) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let location = database::postgres(dir.path()).await;
+        Self::connected_in(dir, location, rotation).await
+    }
+
+    /// The same over SQLite, whatever the other tests run over.
+    pub(crate) async fn connected_over_sqlite(rotation: Rotation) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let location = database::sqlite(dir.path());
         Self::connected_in(dir, location, rotation).await
     }
 
@@ -109,11 +116,11 @@ impl Server {
             issuer: url.clone(),
             listen: url.clone(),
             acme: acme.clone(),
-            postgres: match &location {
-                Location::Sqlite(_) => None,
-                Location::Postgres(settings) => Some(settings.url.clone()),
-            },
-        };
+            postgres: None,
+            file: String::new(),
+            copies: None,
+        }
+        .over(&location);
         setup.write(dir.path());
         let (child, up) = spawn(dir.path()).await;
         let server = Self {
@@ -148,6 +155,26 @@ impl Server {
     pub(crate) async fn start_again(&mut self) {
         let (child, up) = spawn(self.dir.path()).await;
         (self.child, self.up) = (child, up);
+    }
+
+    /// The process dies without a word.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Changes what the process is told when it starts again.
+    pub(crate) fn set_up(&self, change: impl FnOnce(Setup) -> Setup) {
+        change(Setup::read(self.dir())).write(self.dir());
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn admin_key(&self) -> &str {
+        &self.up.admin_key
     }
 
     /// Waits until the process has ended by itself or by its order.

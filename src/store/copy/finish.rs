@@ -41,12 +41,14 @@ impl Copying {
             self.begin_epoch(&store, org, &mark)
                 .await
                 .map_err(|error| Which::Target.failed(error))?;
+            Failpoint::CopyEpochBegun.reached();
         }
         store.stop_writers().await;
         mark.state = State::Complete {
             tables: tables.clone(),
         };
         let text = mark.text().map_err(|error| Which::Target.failed(error))?;
+        Failpoint::CopyOpening.reached();
         self.to.let_go(COPY, &text).await?;
         Ok(tables)
     }

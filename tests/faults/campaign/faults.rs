@@ -74,13 +74,27 @@ impl Fault {
     }
 
     /// How long it lasts.
-    pub(crate) fn lasts(self) -> Duration {
+    pub(crate) fn lasts(self, store: &Store) -> Duration {
         match self {
+            // Longer than anybody waits for a statement, or for the place of the one who writes.
+            Self::DatabaseSilent => match store {
+                Store::Sqlite(_) => Duration::from_secs(7),
+                Store::Postgres(_) => Duration::from_secs(14),
+            },
             // Longer than a receipt lives.
             Self::ReplicaStopped => Duration::from_millis(6500),
             // Longer than a key may be used that was taken away (P11 of SECURITY.md).
             Self::KeyServiceDown => Duration::from_secs(7),
             _ => Duration::from_secs(3),
+        }
+    }
+
+    /// How long after it struck a grant is to be ended: in its middle, or once nobody holds a key any more that was taken
+    /// away.
+    pub(crate) fn revoked_after(self, store: &Store) -> Duration {
+        match self {
+            Self::KeyServiceDown => Duration::from_millis(5500),
+            _ => self.lasts(store) / 2,
         }
     }
 
@@ -114,9 +128,11 @@ impl Fault {
     /// Whether a revocation has to be answered while it lasts: everything it needs is there.
     pub(crate) fn lets_revoke(self, replicas: usize) -> bool {
         match self {
-            Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull | Self::KeyServiceDown => false,
+            Self::DatabaseGone | Self::DatabaseSilent | Self::DiskFull => false,
             Self::ReplicaKilled | Self::ReplicaStopped => replicas > 1,
-            Self::OwnDiskFull
+            // Ending a grant needs no key; only its token at the provider waits for one.
+            Self::KeyServiceDown
+            | Self::OwnDiskFull
             | Self::ClockAhead
             | Self::ClockBehind
             | Self::ProviderDown

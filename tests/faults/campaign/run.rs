@@ -74,6 +74,7 @@ struct Campaign {
 impl Campaign {
     async fn round(&mut self, fault: Fault) -> Row {
         let deployment = Arc::clone(&self.deployment);
+        let lasts = fault.lasts(&deployment.store);
         let since = checks::latest_request(&deployment).await;
         let load = Load::start(&deployment, &self.numbers, &mut self.dice);
         let begun = Instant::now();
@@ -85,10 +86,10 @@ impl Campaign {
         }
         fault.strike(&deployment, &load).await;
         let struck = Instant::now();
-        tokio::time::sleep(fault.lasts() / 2).await;
+        tokio::time::sleep(fault.revoked_after(&deployment.store)).await;
         let grant = deployment.grant_of(REVOKED.0, REVOKED.1);
         let early = self.revoke(&grant, Duration::from_secs(3)).await;
-        tokio::time::sleep((struck + fault.lasts()).saturating_duration_since(Instant::now())).await;
+        tokio::time::sleep((struck + lasts).saturating_duration_since(Instant::now())).await;
         let said = match fault.obstacle(&deployment.store) {
             Some(obstacle) => unlucky(&deployment).says(obstacle).await,
             None => Ok(()),

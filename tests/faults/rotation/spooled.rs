@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use postern::failpoints::Failpoint;
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
+use postern::{crypto::digest::hex, failpoints::Failpoint};
 use serde_json::json;
 
 use crate::{provider::Rotation, server::Server};
@@ -83,8 +87,10 @@ async fn an_answer_that_finds_no_database_is_entered_when_it_is_back() {
     database_gone(&mut server, None).await;
     let spooled = server.spooled();
     assert_eq!(spooled.len(), 1);
-    let text = std::fs::read_to_string(&spooled[0]).unwrap();
-    assert!(!text.contains("amr_") && !text.contains("ama_"), "{text}");
+    let kept = std::fs::read(&spooled[0]).unwrap();
+    for begins in TOKENS_BEGIN {
+        assert_eq!(found(&kept, begins), None, "{begins}");
+    }
     let mode = std::os::unix::fs::PermissionsExt::mode(&spooled[0].metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     // Asked again meanwhile, it asks nobody.
@@ -93,6 +99,69 @@ async fn an_answer_that_finds_no_database_is_entered_when_it_is_back() {
     server.find_database().await;
     entered_after(&server, Failpoint::RefreshSealed, before + 1).await;
     assert!(said(&server).await.contains(&json!("spooled")));
+}
+
+/// The form in which a marker stands among bytes: plain, hex, or Base64 of either alphabet at any of its three alignments.
+fn found(bytes: &[u8], marker: &str) -> Option<&'static str> {
+    let mut forms = vec![("plain", marker.to_owned()), ("hex", hex(marker.as_bytes()))];
+    for (code, shift) in [STANDARD, URL_SAFE]
+        .into_iter()
+        .flat_map(|code| (0..3).map(move |shift| (code.clone(), shift)))
+    {
+        let coded = code.encode([&b"xxx"[..shift], marker.as_bytes()].concat());
+        // Only what no neighbour can change.
+        let whole = coded.trim_end_matches('=');
+        let inner = whole.get([0, 2, 3][shift]..whole.len() - 1).unwrap();
+        forms.push(("base64", inner.to_owned()));
+    }
+    // Markers are ASCII: what is not UTF-8 around them does not matter.
+    let text = String::from_utf8_lossy(bytes);
+    forms
+        .into_iter()
+        .find(|(_, form)| text.contains(form.as_str()))
+        .map(|(name, _)| name)
+}
+
+#[test]
+fn the_look_finds_a_token_in_every_form() {
+    let [token, _] = PLANTED;
+    for (form, text) in [
+        ("plain", format!("{{\"token\":\"{token}\"}}")),
+        ("hex", hex(format!("a{token}").as_bytes())),
+        ("base64", STANDARD.encode(format!("{token}!"))),
+        ("base64", STANDARD.encode(format!("1{token}!"))),
+        ("base64", URL_SAFE.encode(format!("12{token}!"))),
+    ] {
+        for marker in [token, TOKENS_BEGIN[0]] {
+            assert_eq!(found(text.as_bytes(), marker), Some(form), "{text}");
+        }
+    }
+    assert_eq!(found(b"{\"token\":\"acme_at\"}", TOKENS_BEGIN[0]), None);
+}
+
+/// The provider gives tokens that are known here, so that nothing depends on how its own begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_token_stands_in_the_clear_in_a_spooled_answer() {
+    let mut server = Server::connected(Rotation::Grace).await;
+    let own = server.vend(&server.grant().await, "token").call().await;
+    let own = own.unwrap().1["access_token"].as_str().unwrap().to_owned();
+    assert!(
+        own.starts_with(TOKENS_BEGIN[0]),
+        "the provider's tokens begin otherwise"
+    );
+    let [access, refresh] = PLANTED;
+    let set = json!({"access_token": access, "refresh_token": refresh});
+    server
+        .fault(json!({"next": "token", "set": set, "times": 1}))
+        .await;
+    database_gone(&mut server, None).await;
+    let kept = std::fs::read(&server.spooled()[0]).unwrap();
+    for marker in [access, refresh, &own, TOKENS_BEGIN[0], TOKENS_BEGIN[1]] {
+        assert_eq!(found(&kept, marker), None, "{marker}");
+        // It would have been found in this very file.
+        let spoilt = [kept.as_slice(), marker.as_bytes()].concat();
+        assert_eq!(found(&spoilt, marker), Some("plain"), "{marker}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,6 +174,15 @@ async fn an_answer_that_was_spooled_survives_its_process() {
         entered_after(&server, place, before + 1).await;
     }
 }
+
+/// How every access and every refresh token of Acme Mail begins (`src/dev/acme_mail/token.rs`); no bytes of ours do.
+const TOKENS_BEGIN: [&str; 2] = ["acme_at_", "acme_rt_"];
+
+/// An access and a refresh token that nobody but these tests gives.
+const PLANTED: [&str; 2] = [
+    "acme_at_plantedhere5b1f0c77e2d94a68",
+    "acme_rt_plantedhere0d94a685b1f0c77e2",
+];
 
 /// Longer than a look at what is spooled takes without a database.
 const ONE_LOOK: Duration = Duration::from_secs(1);

@@ -2,7 +2,11 @@
 //! over it always. One server serves the whole run and ends with it; every world has a database of its own there, copied
 //! from one that was migrated once.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use postern::store::{Isolation, Location, PostgresSettings};
 use sqlx::{
@@ -157,7 +161,7 @@ pub async fn postgres(dir: &Path) -> Location {
         .await
         .unwrap();
     let mut settings = settings("postern", &name).await;
-    if std::env::var_os("POSTERN_TEST_PGBOUNCER").is_some() {
+    if is_pooled() {
         let mut url = Url::parse(&settings.url).unwrap();
         url.set_port(Some(bouncer(url.port().unwrap()).await)).unwrap();
         settings.url = url.into();
@@ -166,15 +170,24 @@ pub async fn postgres(dir: &Path) -> Location {
     Location::Postgres(settings)
 }
 
+/// Whether this run's worlds reach PostgreSQL through a PgBouncer.
+pub fn is_pooled() -> bool {
+    std::env::var_os("POSTERN_TEST_PGBOUNCER").is_some()
+}
+
+/// Where the run's PgBouncer keeps its files; its `log` names every connection it makes.
+pub fn bouncer_dir() -> PathBuf {
+    std::env::temp_dir().join(format!("postern-pgbouncer-{}", std::process::id()))
+}
+
 /// The port of a PgBouncer before the run's server, in transaction mode; started when it is first asked for.
 async fn bouncer(server: u16) -> u16 {
     static PORT: OnceCell<u16> = OnceCell::const_new();
     *PORT
         .get_or_init(async || {
-            let dir = std::env::temp_dir().join(format!("postern-pgbouncer-{}", std::process::id()));
             let started = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pgbouncer"))
                 .arg("start")
-                .arg(dir)
+                .arg(bouncer_dir())
                 .args([server.to_string(), std::process::id().to_string()])
                 .output()
                 .unwrap();
