@@ -3,6 +3,7 @@
 
     python3 tools/verify_audit_test.py        (POSTERN_LONG=1: every bit of the export instead of every 97th)
 """
+import ast
 import base64
 import copy
 import io
@@ -30,6 +31,8 @@ ENTRIES = [line[len(b'{"entry":'):line.rindex(b',"index":')] for line in LINES[1
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
 # Above all entries, the header.
 ABOVE = 2
+# What could bring in code that no import names.
+LOADERS = {"__import__", "importlib", "import_module", "runpy", "exec", "eval", "ctypes", "subprocess"}
 
 
 def verify(export, kept=None):
@@ -357,6 +360,21 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(self.run_on(export, vkey, "--checkpoint", VECTORS / "audit_export.kept"), 0)
         self.assertEqual(self.run_on(vkey, vkey), 1)
         self.assertEqual(self.run_on(export, export), 2)
+
+    def test_the_verifier_needs_python_and_cryptography_and_nothing_else(self):
+        """Wherever the import stands; what is imported by name at run time would need one of these."""
+        tree, needed = ast.parse((TOOLS / "verify_audit.py").read_text(encoding="utf-8")), set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                needed |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                self.assertEqual(node.level, 0, f"line {node.lineno}: what lies beside it is nothing it may need")
+                needed.add(node.module.partition(".")[0])
+            elif isinstance(node, (ast.Name, ast.Attribute)):
+                self.assertNotIn(getattr(node, "id", None) or getattr(node, "attr", None), LOADERS, f"line {node.lineno}")
+        self.assertIn("cryptography", needed)
+        self.assertEqual(needed - sys.stdlib_module_names - {"cryptography"}, set())
+        self.assertEqual(needed & LOADERS, set())
 
     def test_the_verifier_is_short_enough_to_be_read(self):
         self.assertLessEqual(len((TOOLS / "verify_audit.py").read_text().splitlines()), 300)

@@ -126,17 +126,11 @@ pub async fn keep_apart(
     answer: &Tokens,
 ) -> Result<(), Refusal> {
     tx.insert_grant(grant).await?;
-    let kind = SecretKind::AccessToken;
-    let access = seal::access_token(
-        key,
-        grant,
-        &kind,
-        grant.generation,
-        &answer.access_token,
-        None,
-        answer.expires_at,
-    )?;
-    tx.put_secret(grant.org, grant.id, &kind, &access).await?;
+    if let Some(token) = &answer.access_token {
+        let (kind, generation) = (SecretKind::AccessToken, grant.generation);
+        let access = seal::access_token(key, grant, &kind, generation, token, None, answer.expires_at)?;
+        tx.put_secret(grant.org, grant.id, &kind, &access).await?;
+    }
     if let Some(token) = &answer.refresh_token {
         let refresh = seal::refresh_token(key, grant, grant.generation, token)?;
         tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, &refresh)

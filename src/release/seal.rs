@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
-    connectors::oauth::TokenSet,
+    connectors::oauth::{Rotated, TokenSet},
     crypto::{AadParts, CryptoError, OdkHandle, PreparedSeal, SealedSecret},
     domain::{
         OrgId, ScopeSet, Time,
@@ -21,8 +21,8 @@ use super::open::{OpenError, client_place, place, unseal};
 /// Tokens of one answer, on their way to being sealed.
 #[derive(Debug)]
 pub struct Tokens {
-    /// RFC 6749 §1.4.
-    pub access_token: AccessToken,
+    /// RFC 6749 §1.4. Absent where only the refresh token of the answer can be used.
+    pub access_token: Option<AccessToken>,
     /// RFC 6749 §1.5.
     pub refresh_token: Option<RefreshToken>,
     /// What the provider said it granted.
@@ -36,10 +36,22 @@ pub struct Tokens {
 impl From<TokenSet> for Tokens {
     fn from(set: TokenSet) -> Self {
         Self {
-            access_token: set.access_token,
+            access_token: Some(set.access_token),
             refresh_token: set.refresh_token,
             scopes: set.scopes,
             expires_at: set.expires_at,
+            is_foreign: false,
+        }
+    }
+}
+
+impl From<Rotated> for Tokens {
+    fn from(rotated: Rotated) -> Self {
+        Self {
+            access_token: None,
+            refresh_token: Some(rotated.refresh_token),
+            scopes: None,
+            expires_at: None,
             is_foreign: false,
         }
     }
@@ -124,7 +136,8 @@ impl Prepared {
         &self.kind
     }
 
-    /// Seals the tokens of the answer; `scopes` are those of the access token. `grant` is the one prepared for.
+    /// Seals the tokens of the answer, as far as they came; `scopes` are those of the access token. `grant` is the one
+    /// prepared for.
     ///
     /// # Errors
     /// When the generator is gone.
@@ -133,7 +146,7 @@ impl Prepared {
         grant: &Grant,
         answer: &Tokens,
         scopes: ScopeSet,
-    ) -> Result<(SecretRow, Option<SecretRow>), CryptoError> {
+    ) -> Result<(Option<SecretRow>, Option<SecretRow>), CryptoError> {
         let (row, generation) = (grant.id.to_string(), self.generation);
         let sealed = |prepared: PreparedSeal, kind: &SecretKind, text: &str| {
             prepared.seal(
@@ -141,11 +154,14 @@ impl Prepared {
                 text.as_bytes(),
             )
         };
-        let access = SecretRow {
-            generation,
-            sealed: sealed(self.access, &self.kind, answer.access_token.expose_secret())?,
-            scopes: Some(scopes),
-            expires_at: answer.expires_at,
+        let access = match &answer.access_token {
+            None => None,
+            Some(token) => Some(SecretRow {
+                generation,
+                sealed: sealed(self.access, &self.kind, token.expose_secret())?,
+                scopes: Some(scopes),
+                expires_at: answer.expires_at,
+            }),
         };
         let refresh = match &answer.refresh_token {
             None => None,
@@ -209,7 +225,10 @@ pub fn pending(
 ) -> Result<SealedSecret, CryptoError> {
     let answer = &pending.tokens;
     let waiting = Waiting {
-        access_token: answer.access_token.expose_secret().to_owned(),
+        access_token: answer
+            .access_token
+            .as_ref()
+            .map(|token| token.expose_secret().to_owned()),
         refresh_token: answer
             .refresh_token
             .as_ref()
@@ -235,7 +254,7 @@ pub fn open_pending(
     let mut waiting: Waiting = serde_json::from_slice(&plain).map_err(|_| OpenError::NotText)?;
     Ok(Pending {
         tokens: Tokens {
-            access_token: AccessToken::new(std::mem::take(&mut waiting.access_token)),
+            access_token: waiting.access_token.take().map(AccessToken::new),
             refresh_token: waiting.refresh_token.take().map(RefreshToken::new),
             scopes: waiting.scopes.take(),
             expires_at: waiting.expires_at,
@@ -273,7 +292,7 @@ pub fn buried(
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Waiting {
-    access_token: String,
+    access_token: Option<String>,
     refresh_token: Option<String>,
     #[zeroize(skip)]
     scopes: Option<ScopeSet>,

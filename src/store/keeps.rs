@@ -22,7 +22,7 @@ use super::{
 /// An answer that is to be kept.
 #[derive(Debug)]
 pub struct KeepAsk {
-    /// The sealed answer.
+    /// The sealed answer, always with an access token: a refresh token alone gives nobody what was asked for.
     pub answered: Arc<Answered>,
     /// When the grant is looked at again, by the clock of this process; `None`: when it changes.
     pub renew_at: Option<Time>,
@@ -131,10 +131,10 @@ impl Tx {
                 Renewed(
                     answered.org,
                     answered.grant,
-                    answered.access.generation,
+                    answered.next_generation(),
                     ask.renew_at.map(|at| restated(at, here, there).unix_micros()),
-                    answered.kind == SecretKind::AccessToken,
-                    ends(&answered.access, here, there),
+                    answered.access.is_some() && answered.kind == SecretKind::AccessToken,
+                    answered.access.as_ref().and_then(|row| ends(row, here, there)),
                 )
             })
             .collect();
@@ -178,28 +178,27 @@ struct Secret(
 );
 
 fn secrets(answered: &Answered, here: Time, there: Time) -> impl Iterator<Item = Secret> {
+    let access = answered.access.as_ref().map(|row| (&answered.kind, row));
     let refresh = answered
         .refresh
         .as_ref()
         .map(|row| (&SecretKind::RefreshToken, row));
-    std::iter::once((&answered.kind, &answered.access))
-        .chain(refresh)
-        .map(move |(kind, row)| {
-            Secret(
-                answered.org,
-                answered.grant,
-                kind.to_string(),
-                row.generation,
-                row.sealed.odk,
-                digest::hex(&row.sealed.sealed),
-                digest::hex(&row.sealed.wrapped_dek),
-                // As `put_secret` keeps them.
-                row.scopes
-                    .as_ref()
-                    .and_then(|scopes| serde_json::to_string(scopes).ok()),
-                ends(row, here, there),
-            )
-        })
+    access.into_iter().chain(refresh).map(move |(kind, row)| {
+        Secret(
+            answered.org,
+            answered.grant,
+            kind.to_string(),
+            row.generation,
+            row.sealed.odk,
+            digest::hex(&row.sealed.sealed),
+            digest::hex(&row.sealed.wrapped_dek),
+            // As `put_secret` keeps them.
+            row.scopes
+                .as_ref()
+                .and_then(|scopes| serde_json::to_string(scopes).ok()),
+            ends(row, here, there),
+        )
+    })
 }
 
 fn ends(row: &SecretRow, here: Time, there: Time) -> Option<i64> {

@@ -40,12 +40,21 @@ pub struct Answered {
     pub binding: [u8; 32],
     /// What the access token is.
     pub kind: SecretKind,
-    /// Sealed for the next generation.
-    pub access: SecretRow,
+    /// Sealed for the next generation. Absent where only the refresh token of the answer can be used.
+    /// INVARIANT: at least one of the two is there.
+    pub access: Option<SecretRow>,
     /// The new refresh token, if one came, sealed for the next generation.
     pub refresh: Option<SecretRow>,
     /// Whether the provider named another account than the grant's.
     pub is_foreign: bool,
+}
+
+impl Answered {
+    /// The generation of the grant with it.
+    #[must_use]
+    pub fn next_generation(&self) -> u64 {
+        self.generation + 1
+    }
 }
 
 /// Why an answer is not kept beside the database either.
@@ -287,7 +296,7 @@ struct Kept {
     /// base64url.
     binding: String,
     kind: String,
-    access: KeptSecret,
+    access: Option<KeptSecret>,
     refresh: Option<KeptSecret>,
     /// Files of earlier versions have none.
     #[serde(default)]
@@ -320,7 +329,7 @@ impl From<&Answered> for Kept {
             connected_epoch: answered.connected_epoch,
             binding: digest::base64url(&answered.binding),
             kind: answered.kind.to_string(),
-            access: KeptSecret::from(&answered.access),
+            access: answered.access.as_ref().map(KeptSecret::from),
             refresh: answered.refresh.as_ref().map(KeptSecret::from),
             is_foreign: answered.is_foreign,
         }
@@ -331,6 +340,9 @@ impl TryFrom<Kept> for Answered {
     type Error = NotKept;
 
     fn try_from(kept: Kept) -> Result<Self, NotKept> {
+        if kept.access.is_none() && kept.refresh.is_none() {
+            return Err(NotKept);
+        }
         Ok(Self {
             org: kept.org,
             grant: kept.grant,
@@ -339,7 +351,7 @@ impl TryFrom<Kept> for Answered {
             connected_epoch: kept.connected_epoch,
             binding: bytes(&kept.binding)?.try_into().map_err(|_| NotKept)?,
             kind: kept.kind.parse().map_err(|_| NotKept)?,
-            access: kept.access.try_into()?,
+            access: kept.access.map(SecretRow::try_from).transpose()?,
             refresh: kept.refresh.map(SecretRow::try_from).transpose()?,
             is_foreign: kept.is_foreign,
         })
@@ -388,106 +400,4 @@ const WHOLE: &str = "answer";
 const ASIDE: &str = "aside";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answered(grant: u8, fence: i64) -> Answered {
-        let row = |scopes| SecretRow {
-            generation: 8,
-            sealed: SealedSecret {
-                odk: KeyId::from_bytes([3; 16]),
-                sealed: vec![0, 255, 7],
-                wrapped_dek: vec![1; 60],
-            },
-            scopes,
-            expires_at: Some(Time::from_unix_seconds(1_800_000_000)),
-        };
-        Answered {
-            org: OrgId::from_bytes([1; 16]),
-            grant: GrantId::from_bytes([grant; 16]),
-            fence,
-            generation: 7,
-            connected_epoch: 2,
-            binding: [5; 32],
-            kind: SecretKind::Narrowed("abc".to_owned()),
-            access: row(ScopeSet::parse("a b", ' ').ok()),
-            refresh: Some(row(None)),
-            is_foreign: true,
-        }
-    }
-
-    #[test]
-    fn what_was_put_is_found_again_at_the_next_start_the_oldest_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let (second, first) = (answered(4, 12), answered(4, 9));
-        let spool = Spool::open(dir.path()).unwrap();
-        spool.put(&second).unwrap();
-        spool.put(&first).unwrap();
-        let spool = Spool::open(dir.path()).unwrap();
-        assert_eq!(spool.grants(), [first.grant]);
-        let found = spool.of(first.grant).unwrap();
-        assert_eq!(format!("{found:?}"), format!("{:?}", [&first, &second]));
-        for answered in &found {
-            spool.remove(answered).unwrap();
-            spool.remove(answered).unwrap();
-        }
-        assert!(!spool.holds(first.grant));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_file_that_is_gone_keeps_no_other_of_its_grant_from_being_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let (first, second) = (answered(4, 9), answered(4, 12));
-        let spool = Spool::open(dir.path()).unwrap();
-        spool.put(&first).unwrap();
-        spool.put(&second).unwrap();
-        fs::remove_file(spool.0.path(&first, WHOLE)).unwrap();
-        let found = spool.of(first.grant).unwrap();
-        assert_eq!(format!("{found:?}"), format!("{:?}", [&second]));
-        fs::remove_file(spool.0.path(&second, WHOLE)).unwrap();
-        assert!(spool.of(first.grant).unwrap().is_empty());
-        assert!(!spool.holds(first.grant));
-    }
-
-    #[test]
-    fn an_answer_whose_name_may_not_survive_the_machine_waits_all_the_same() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path()).unwrap();
-        let answered = answered(4, 9);
-        spool
-            .put_with(&answered, |_| Err(io::Error::other("no")))
-            .unwrap_err();
-        let found = spool.of(answered.grant).unwrap();
-        assert_eq!(format!("{found:?}"), format!("{:?}", [&answered]));
-        spool.put(&answered).unwrap();
-        assert_eq!(spool.of(answered.grant).unwrap().len(), 1, "it is one file");
-    }
-
-    #[test]
-    fn what_was_half_written_or_is_damaged_keeps_nobody_from_starting() {
-        let dir = tempfile::tempdir().unwrap();
-        Spool::open(dir.path()).unwrap().put(&answered(4, 1)).unwrap();
-        let kept = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
-        let text = fs::read_to_string(&kept).unwrap();
-        fs::write(dir.path().join("grt_x.1.draft"), text.get(..40).unwrap()).unwrap();
-        for (number, damaged) in [
-            "",
-            "{}",
-            text.get(..text.len() - 2).unwrap(),
-            &text.replace("narrowed:", "other:"),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            fs::write(dir.path().join(format!("grt_x.{number}.answer")), damaged).unwrap();
-        }
-        let spool = Spool::open(dir.path()).unwrap();
-        assert_eq!(spool.grants(), [answered(4, 1).grant]);
-        assert!(!dir.path().join("grt_x.1.draft").exists());
-        assert!(
-            dir.path().join("grt_x.1.answer").exists(),
-            "for whoever looks into it"
-        );
-    }
-}
+mod tests;

@@ -4,7 +4,11 @@
 use std::time::{Duration, Instant};
 
 use postern::{
-    domain::{connector::Category, entry::EntryType},
+    domain::{
+        connector::Category,
+        entry::EntryType,
+        grant::{Grant, GrantState},
+    },
     flows::{connect::ConnectFailure, sweep, upstream},
 };
 use serde_json::json;
@@ -99,6 +103,55 @@ async fn tokens_that_can_be_kept_nowhere_are_left_alone_where_ending_them_could_
     let (_, outcome) = meanwhile(&world, async |world| world.stopped().await).await;
     assert!(matches!(outcome, Err(ConnectFailure::Refused(_))), "{outcome:?}");
     assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+}
+
+/// A person connects; of what comes only the refresh token could be used.
+async fn come_back_without_an_access_token(world: &World, meanwhile: impl AsyncFnOnce(&World)) {
+    let journey = Journey::begin(world, world.ada, None).await;
+    let answer = journey.consent(world, "ada@acme.example", false).await;
+    let before = world.seen("token").await.len();
+    world
+        .fault(json!({"next": "token", "omit": ["access_token"], "delay_ms": 2000, "times": 1}))
+        .await;
+    let happening = async {
+        world.until_seen("token", before + 1).await;
+        meanwhile(world).await;
+    };
+    let (outcome, ()) = tokio::join!(journey.come_back(world, answer), happening);
+    assert!(
+        matches!(
+            outcome,
+            Err(ConnectFailure::ProviderUnavailable | ConnectFailure::Refused(_))
+        ),
+        "{outcome:?}"
+    );
+}
+
+/// Whether the provider was asked to end the refresh token of its last answer, and nothing else.
+async fn ended_alone(world: &World) -> bool {
+    let issued = world.seen("token").await.pop().unwrap();
+    let asked = world.seen("revoke").await;
+    issued["issued_refresh_sha256"].is_string()
+        && asked.len() == 1
+        && asked[0]["token_sha256"] == issued["issued_refresh_sha256"]
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_for_a_code_without_an_access_token_is_ended_at_the_provider() {
+    let world = World::new().await;
+    come_back_without_an_access_token(&world, async |_| ()).await;
+    let grants = world.grants_of(world.ada).await;
+    let is_over = |grant: &Grant| matches!(grant.state, GrantState::Revoked { .. });
+    assert!(grants.iter().all(is_over), "{grants:?}");
+    upstream::drain(&world.deps).await.unwrap();
+    assert!(ended_alone(&world).await, "it lives on at the provider");
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_for_a_code_is_ended_at_once_where_it_can_be_queued_nowhere() {
+    let world = World::new().await;
+    come_back_without_an_access_token(&world, async |world| world.stopped().await).await;
+    assert!(ended_alone(&world).await, "it lives on at the provider");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

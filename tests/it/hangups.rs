@@ -5,11 +5,11 @@ use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use postern::{
     crypto::random,
-    domain::{connector::Category, entry::EntryType, grant::GrantState, secret::AuthorizationCode},
+    domain::{GrantId, connector::Category, entry::EntryType, grant::GrantState, secret::AuthorizationCode},
     flows::{
         connect::{ConnectFailure, Visitor, begin, callback},
         refresh::{self, Want},
-        revoke,
+        revoke, sweep,
     },
     store::{Location, Selector},
 };
@@ -69,35 +69,93 @@ async fn count(world: &World, kind: EntryType) -> usize {
     entries.iter().filter(|entry| entry.kind == kind).count()
 }
 
+/// Asks for a vend and drops that after so many polls, then asks again under the same key until something has come of it.
+/// Whether the first had come to its end.
+async fn vended(world: &World, grant: GrantId, mode: &str, polls: usize) -> bool {
+    let (api, agent) = (world.api(), world.as_agent());
+    let body = json!({
+        "grant": grant, "tool": "messages.list", "args": {}, "mode": mode, "idempotency_key": format!("k{polls}"),
+    });
+    let done = dropped_after(api.post(&agent, "/v1/vend", &body), polls).await;
+    let again: Answer = until("an outcome", async || {
+        let answer = api.post(&agent, "/v1/vend", &body).await;
+        (answer.code() != "in_progress").then_some(answer)
+    })
+    .await;
+    let made = (again.status, again.code());
+    let once = made.0 == 200 || made == (409, "already_released".to_owned());
+    assert!(once, "{polls}: {}", again.text());
+    if let Some(done) = &done {
+        assert_eq!(done.status, 200, "{}", done.text());
+    }
+    done.is_some()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vend_dropped_after_any_poll_is_made_exactly_once_when_it_is_asked_for_again() {
     let (world, grant) = World::connected().await;
-    let api = world.api();
     for polls in 0.. {
         let before = world.seen("api").await.len();
-        let body = json!({
-            "grant": grant, "tool": "messages.list", "args": {}, "idempotency_key": format!("k{polls}"),
-        });
-        let agent = world.as_agent();
-        let done = dropped_after(api.post(&agent, "/v1/vend", &body), polls).await;
-        let again: Answer = until("an outcome", async || {
-            let answer = api.post(&agent, "/v1/vend", &body).await;
-            (answer.code() != "in_progress").then_some(answer)
-        })
-        .await;
-        let made = (again.status, again.code());
-        let once = made.0 == 200 || made == (409, "already_released".to_owned());
-        assert!(once, "{polls}: {}", again.text());
+        let done = vended(&world, grant, "execute", polls).await;
         assert_eq!(world.seen("api").await.len(), before + 1, "{polls}");
-        if let Some(done) = done {
-            assert_eq!(done.status, 200, "{}", done.text());
-            if polls >= AT_LEAST {
-                break;
-            }
+        if done && polls >= AT_LEAST {
+            break;
         }
     }
     let releases = count(&world, EntryType::Release).await;
     assert_eq!(count(&world, EntryType::Outcome).await, releases);
+    nothing_stays_open(&world).await;
+}
+
+/// The token it would go out with has ended: on the way the provider is asked for another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vend_that_needs_a_refresh_and_is_dropped_after_any_poll_causes_one_and_is_made_once() {
+    let (world, grant) = World::connected().await;
+    for polls in 0.. {
+        world.later(Duration::from_secs(400));
+        let generation = world.grant(grant).await.generation;
+        let before = (world.seen("token").await.len(), world.seen("api").await.len());
+        let done = vended(&world, grant, "execute", polls).await;
+        let now = (world.seen("token").await.len(), world.seen("api").await.len());
+        assert_eq!(now, (before.0 + 1, before.1 + 1), "{polls}");
+        let kept = world.grant(grant).await;
+        assert_eq!(
+            (kept.state, kept.generation),
+            (GrantState::Active, generation + 1),
+            "{polls}"
+        );
+        if done && polls >= AT_LEAST {
+            break;
+        }
+    }
+    let releases = count(&world, EntryType::Release).await;
+    assert_eq!(count(&world, EntryType::Outcome).await, releases);
+    nothing_stays_open(&world).await;
+}
+
+/// Each time the provider is asked for a narrowed one. A token that nobody took is not given out again under its key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_vended_and_dropped_after_any_poll_is_released_once() {
+    let (world, grant) = World::connected().await;
+    let calls = world.seen("api").await.len();
+    for polls in 0.. {
+        world.later(Duration::from_secs(400));
+        let before = (
+            world.seen("token").await.len(),
+            count(&world, EntryType::Release).await,
+        );
+        let done = vended(&world, grant, "token", polls).await;
+        let now = (
+            world.seen("token").await.len(),
+            count(&world, EntryType::Release).await,
+        );
+        assert_eq!(now, (before.0 + 1, before.1 + 1), "{polls}");
+        assert_eq!(world.grant(grant).await.state, GrantState::Active, "{polls}");
+        if done && polls >= AT_LEAST {
+            break;
+        }
+    }
+    assert_eq!(world.seen("api").await.len(), calls, "a call of our own");
     nothing_stays_open(&world).await;
 }
 
@@ -349,6 +407,35 @@ async fn a_transaction_dropped_after_any_poll_leaves_no_transaction_open() {
         polls += 1;
     }
     assert!(polls > 0);
+    nothing_stays_open(&world).await;
+}
+
+/// Whoever hung up makes another link. The one before stands there whole, or not at all, and nobody knows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_begun_and_dropped_after_any_poll_stands_in_nobodys_way() {
+    let world = World::new().await;
+    let sessions = async || database::counts(&world.location).await["connect_sessions"];
+    for polls in 0.. {
+        let ask = || begin::Ask::new(world.ada, world.connector.clone());
+        let before = sessions().await;
+        let done = dropped_after(begin::create(&world.deps, world.org, ask()), polls).await;
+        begin::create(&world.deps, world.org, ask()).await.unwrap();
+        let made = sessions().await - before;
+        assert!(made == 2 || (done.is_none() && made == 1), "{polls}: {made}");
+        if let Some(done) = done {
+            done.unwrap();
+            if polls >= AT_LEAST {
+                break;
+            }
+        }
+    }
+    assert!(world.seen("token").await.is_empty());
+    world.connect(world.ada, &[Category::Read]).await;
+    // Time ends what nobody follows.
+    world.later(Duration::from_secs(601));
+    sweep::run(&world.deps).await.unwrap();
+    let pending = "UPDATE connect_sessions SET status = status WHERE status = 'pending'";
+    assert_eq!(database::raw_sql(&world.location, pending).await, 0);
     nothing_stays_open(&world).await;
 }
 

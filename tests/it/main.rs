@@ -13,6 +13,7 @@
 mod ahead;
 mod apply;
 mod audit;
+mod batches;
 mod canary;
 mod clocks;
 mod connect;
@@ -42,17 +43,20 @@ mod policies;
 mod progress;
 mod promises;
 mod provider;
+mod race;
 mod ready;
 mod refresh;
 mod refused;
 mod replicas;
 mod restart;
 mod revoke;
+mod rotated;
 mod routes;
 mod rows;
 mod sealed;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod shown;
 mod sinks;
 mod spool;
 mod sweep;

@@ -283,10 +283,13 @@ async fn a_revocation_gets_through_the_full_load_of_three_replicas() {
         answered < WITHIN && stops[persons - 1] < WITHIN,
         "{stops:?} {answered:?}"
     );
-    // A figure of a program as people run it, of enough of them.
-    if !cfg!(debug_assertions) && persons >= 300 {
-        assert!(percent(&waits, 99) <= GUARD_WITHIN, "{waits:?}");
-    }
+    // The promise is of a program as people run it; one in a hundred of few is the longest.
+    let within = if cfg!(debug_assertions) || persons < 300 {
+        GUARD_WITHIN_LOOSE
+    } else {
+        GUARD_WITHIN
+    };
+    assert!(percent(&waits, 99) <= within, "{waits:?}");
 }
 
 /// As a replica's worker does, and without the others.
@@ -427,3 +430,5 @@ const LOAD_KEPT: f64 = if cfg!(debug_assertions) { 0.1 } else { 0.25 };
 const WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
 /// So long at most, but for one in a hundred, a change waits for the releases under way.
 const GUARD_WITHIN: Duration = Duration::from_millis(100);
+/// The same without optimisation or with few persons, beside whatever else runs.
+const GUARD_WITHIN_LOOSE: Duration = Duration::from_secs(3);

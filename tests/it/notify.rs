@@ -86,7 +86,7 @@ impl Receiver {
 }
 
 /// The provider ends Ada's grant, and Postern finds out.
-async fn found_dead(world: &World, grant: GrantId) {
+pub async fn found_dead(world: &World, grant: GrantId) {
     let url = format!("{}/admin/disconnect", world.acme);
     super::harness::fetch("POST", &url, Some(json!({"account": "ada@acme.example"}))).await;
     world.later(Duration::from_secs(400));
@@ -162,7 +162,7 @@ async fn the_end_of_a_grant_is_told_once_it_is_worked_off() {
 }
 
 /// Ada connects the same account again.
-async fn reconnect(world: &World, grant: GrantId) {
+pub async fn reconnect(world: &World, grant: GrantId) {
     let journey = Journey::begin(world, world.ada, Some(grant)).await;
     let answer = journey.consent(world, "ada@acme.example", false).await;
     let again = journey.finish(world, answer, &[Category::Read]).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_connector_that_is_moved_back_needs_nobodys_consent_again() {
 }
 
 /// A grant in use, started again with a connector whose tokens come from somewhere else; who listens there answers nothing.
-async fn moved_elsewhere() -> (World, GrantId, TcpListener) {
+pub async fn moved_elsewhere() -> (World, GrantId, TcpListener) {
     let world = World::with_connector(&[]).await;
     let grant = world.connect(world.ada, &[Category::Read]).await;
     world.vend(world.read(grant)).await.unwrap();

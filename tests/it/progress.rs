@@ -85,7 +85,7 @@ async fn what_is_not_counted_is_unknown_and_never_nought() {
 }
 
 /// The API of a deployment, behind a listener.
-async fn served(world: &World) -> String {
+pub async fn served(world: &World) -> String {
     let (listener, url) = loopback::listen().await;
     let site = Site::new(&url.parse().unwrap()).unwrap();
     let app = router::app(Arc::clone(&world.deps), site);

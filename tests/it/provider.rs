@@ -5,7 +5,7 @@ use std::time::Duration;
 use postern::{
     domain::{
         connector::Category,
-        grant::{GrantState, ReconnectReason},
+        grant::{Grant, GrantState, ReconnectReason},
     },
     flows::Refusal,
     store::SecretKind,
@@ -21,13 +21,15 @@ enum Then {
     Renewed,
     /// Nothing is released, nothing changes but an entry with this reason, and soon it works again.
     Waits(&'static str),
+    /// Nothing is released, but the refresh token that came is the grant's now, and it works again however late that is.
+    Kept,
     /// The person has to connect again.
     Reconnect(ReconnectReason),
     /// The grant is kept apart.
     Quarantined,
 }
 
-use Then::{Quarantined, Reconnect, Renewed, Waits};
+use Then::{Kept, Quarantined, Reconnect, Renewed, Waits};
 
 /// Name, fault, consequence.
 fn kinds() -> Vec<(&'static str, Value, Then)> {
@@ -146,31 +148,36 @@ fn kinds() -> Vec<(&'static str, Value, Then)> {
             Renewed,
         ),
         // An answer that lacks something or has it in another shape.
-        ("no access token", json!({"omit": ["access_token"]}), transient),
+        ("no access token", json!({"omit": ["access_token"]}), Kept),
+        (
+            "no token at all",
+            json!({"omit": ["access_token", "refresh_token"]}),
+            transient,
+        ),
         (
             "an access token that is null",
             json!({"set": {"access_token": null}}),
-            transient,
+            Kept,
         ),
         (
             "an empty access token",
             json!({"set": {"access_token": ""}}),
-            transient,
+            Kept,
         ),
         (
             "an access token that is a number",
             json!({"set": {"access_token": 7}}),
-            transient,
+            Kept,
         ),
         (
             "an access token that ends a header",
             json!({"set": {"access_token": "a\r\nx: y"}}),
-            transient,
+            Kept,
         ),
         (
             "an access token of 20 KB",
             json!({"set": {"access_token": "a".repeat(20_000)}}),
-            transient,
+            Kept,
         ),
         (
             "a refresh token that ends a header",
@@ -180,18 +187,10 @@ fn kinds() -> Vec<(&'static str, Value, Then)> {
         (
             "another type of token",
             json!({"set": {"token_type": "mac"}}),
-            transient,
+            Kept,
         ),
-        (
-            "a scope that is a number",
-            json!({"set": {"scope": 7}}),
-            transient,
-        ),
-        (
-            "scopes that are numbers",
-            json!({"set": {"scope": [7]}}),
-            transient,
-        ),
+        ("a scope that is a number", json!({"set": {"scope": 7}}), Kept),
+        ("scopes that are numbers", json!({"set": {"scope": [7]}}), Kept),
         ("no refresh token", json!({"omit": ["refresh_token"]}), Renewed),
         ("no life", json!({"omit": ["expires_in"]}), Renewed),
         ("no error, said", json!({"set": {"error": false}}), Renewed),
@@ -348,6 +347,16 @@ async fn misbehaves(mut fault: Value, then: Then) -> Result<(), String> {
                 && world.secrets_of(grant).await == secrets
                 && reasons.contains(&reason)
         }
+        Kept => {
+            let moved_on = Grant {
+                generation: before.generation + 1,
+                ..before.clone()
+            };
+            matches!(vended, Err(Refusal::ProviderUnavailable))
+                && after == moved_on
+                && world.secrets_of(grant).await == secrets
+                && reasons.contains(&"refresh_token_kept")
+        }
         Reconnect(reason) => {
             matches!(vended, Err(Refusal::ReconnectRequired(_)))
                 && after.state == GrantState::NeedsReconnect { reason }
@@ -363,13 +372,17 @@ async fn misbehaves(mut fault: Value, then: Then) -> Result<(), String> {
             after.state, after.generation
         ));
     }
-    if let Waits(_) = then {
-        world.later(Duration::from_secs(3));
-        world
-            .vend(world.read(grant))
-            .await
-            .map_err(|refusal| format!("and not again: {refusal}"))?;
-    }
+    let later = match then {
+        Waits(_) => 3,
+        // The refresh token before it is dead by then.
+        Kept => 120,
+        Renewed | Reconnect(_) | Quarantined => return Ok(()),
+    };
+    world.later(Duration::from_secs(later));
+    world
+        .vend(world.read(grant))
+        .await
+        .map_err(|refusal| format!("and not again: {refusal}"))?;
     Ok(())
 }
 

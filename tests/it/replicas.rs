@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,11 +12,7 @@ use postern::{
         connector::Category,
         decision::{Outcome, UnverifiedDecision},
     },
-    flows::{
-        Deps, Refusal,
-        actions::{Ask, Caller},
-        decide, revoke, sequence, vend,
-    },
+    flows::{Deps, Refusal, decide, revoke, sequence, vend},
     store::{Location, Selector, StoreError},
     workers::Workers,
 };
@@ -29,8 +22,9 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     audit,
-    harness::{World, acme_mail, database, ending, token},
-    revoke::{anew, is_told, selectors},
+    harness::{World, acme_mail, database, ending},
+    race::Race,
+    revoke::{anew, selectors},
 };
 
 /// A connected world with as many replicas.
@@ -248,43 +242,6 @@ async fn a_revocation_on_one_replica_is_known_to_the_others_at_once() {
     }
 }
 
-/// What the callers of a race see of it.
-#[derive(Default)]
-struct Race {
-    released: AtomicUsize,
-    /// The revocation was answered.
-    answered: AtomicBool,
-}
-
-impl Race {
-    /// Calls until it is told that what it calls for has ended.
-    async fn call(self: Arc<Self>, deps: Arc<Deps>, agent: Caller, ask: Ask, selector: Selector) {
-        let began = Instant::now();
-        loop {
-            let late = self.answered.load(Ordering::SeqCst);
-            match vend::vend(&deps, agent, ask.clone()).await {
-                Ok(_) => {
-                    assert!(
-                        !late,
-                        "{selector:?}: asked after the revocation was answered, and released"
-                    );
-                    self.released.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(refusal) if is_told(&selector, &refusal) => return,
-                // Too much waits, or the facts never settled: load, and no answer to the question.
-                Err(Refusal::StoreUnavailable(None) | Refusal::RateLimited(_) | Refusal::Unsettled) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Err(other) => panic!("{selector:?}: {other:?}"),
-            }
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "{selector:?}: never told"
-            );
-        }
-    }
-}
-
 /// I2: vends on every replica race a revocation on one of them, by each kind of selector in turn.
 async fn race(count: usize) {
     let (mut world, grant, replicas) = replicated(count).await;
@@ -302,30 +259,15 @@ async fn race_on(world: &mut World, mut grant: GrantId, replicas: &[Arc<Deps>], 
         for deps in replicas {
             vend::vend(deps, world.agent, world.read(grant)).await.unwrap();
         }
-        let race = Arc::new(Race::default());
-        let mut tasks = JoinSet::new();
-        for caller in 0..CALLERS {
-            let (deps, agent) = (Arc::clone(&replicas[caller % count]), world.agent);
-            let ask = world.read(grant);
-            let ask = if caller % 4 == 3 { token(ask) } else { ask };
-            tasks.spawn(Arc::clone(&race).call(deps, agent, ask, selector.clone()));
-        }
-        while race.released.load(Ordering::Relaxed) < 8 + round % 32 {
-            if let Some(ended) = tasks.try_join_next() {
-                ended.unwrap();
-                panic!("{selector:?}: refused before the revocation");
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let mut race = Race::start(world, grant, replicas, &selector);
+        race.until_released(8 + round % 32).await;
         let revoked = revoke::run(&replicas[count - 1], world.org, ending(selector.clone()))
             .await
             .unwrap();
-        race.answered.store(true, Ordering::SeqCst);
+        race.answered();
         let durable = world.releases(grant, since).await;
-        while let Some(done) = tasks.join_next().await {
-            done.unwrap();
-        }
-        let given = count + race.released.load(Ordering::Relaxed);
+        race.all_told().await;
+        let given = count + race.released();
         let in_the_end = world.releases(grant, since).await;
         assert_eq!(
             in_the_end, durable,
@@ -458,6 +400,3 @@ async fn the_log_of_many_writers_is_one_log() {
 
 /// Whoever has not got a place by then gets none.
 const SHORT: Duration = Duration::from_millis(100);
-
-/// Of a race, on all replicas together.
-const CALLERS: usize = 64;

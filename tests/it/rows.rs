@@ -171,7 +171,7 @@ async fn a_transaction_sees_and_writes_the_orgs_it_named_and_no_other() {
 }
 
 /// The database itself writes down who writes a row of which org, and what its transaction had named by then.
-const WATCH: &str = "
+pub const WATCH: &str = "
     CREATE TABLE watched (tx TEXT, place TEXT, role TEXT, admitted TEXT, org TEXT);
     GRANT INSERT ON watched TO PUBLIC;
     CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

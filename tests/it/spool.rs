@@ -10,7 +10,7 @@ use postern::{
     domain::{
         GrantId, ScopeSet,
         connector::Category,
-        grant::{GrantState, ReconnectReason},
+        grant::{Grant, GrantState, ReconnectReason},
         secret::{AccessToken, RefreshToken},
     },
     flows::{
@@ -51,7 +51,7 @@ pub async fn spooled(world: &World, id: GrantId) -> Answered {
         generation: grant.generation,
         connected_epoch: grant.connected_epoch,
         binding: grant.binding,
-        access: seal::access_token(&key, &grant, &kind, generation, &access, scopes, None).unwrap(),
+        access: Some(seal::access_token(&key, &grant, &kind, generation, &access, scopes, None).unwrap()),
         kind,
         refresh: Some(seal::refresh_token(&key, &grant, generation, &refresh).unwrap()),
         is_foreign: false,
@@ -59,6 +59,18 @@ pub async fn spooled(world: &World, id: GrantId) -> Answered {
     world.deps.spool.put(&answered).unwrap();
     assert!(world.deps.spool.holds(id));
     answered
+}
+
+/// The same, and of the answer only the refresh token could be used.
+async fn spooled_alone(world: &World, id: GrantId) -> Answered {
+    let whole = spooled(world, id).await;
+    world.deps.spool.remove(&whole).unwrap();
+    let alone = Answered {
+        access: None,
+        ..whole
+    };
+    world.deps.spool.put(&alone).unwrap();
+    alone
 }
 
 pub fn files(world: &World) -> Vec<PathBuf> {
@@ -96,6 +108,32 @@ async fn an_answer_is_entered_once_and_its_file_goes() {
     let said = entries
         .iter()
         .filter(|entry| entry.draft.reason.as_deref() == Some("spooled"));
+    assert_eq!(said.count(), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_alone_is_entered_once_and_its_file_goes() {
+    let (world, grant) = World::connected().await;
+    let before = world.grant(grant).await;
+    let answered = spooled_alone(&world, grant).await;
+    for _ in 0..2 {
+        assert_eq!(spooled::drain(&world.deps).await, 1);
+        assert!(is_kept(&world, &answered).await);
+        let kept = Grant {
+            generation: before.generation + 1,
+            ..before.clone()
+        };
+        assert_eq!(world.grant(grant).await, kept);
+        assert!(!is_in_doubt(&world, grant).await);
+        assert_eq!(files(&world), [] as [PathBuf; 0]);
+        assert_eq!(ended(&world).await, [] as [&str; 0]);
+        // The same once more, as after a crash before the file was gone.
+        world.deps.spool.put(&answered).unwrap();
+    }
+    let entries = world.entries().await;
+    let said = entries
+        .iter()
+        .filter(|entry| entry.draft.reason.as_deref() == Some("refresh_token_kept"));
     assert_eq!(said.count(), 1);
 }
 
@@ -241,6 +279,24 @@ async fn an_answer_of_a_grant_that_was_connected_anew_is_ended_at_the_provider()
     assert_eq!(world.grant(grant).await, after, "the new grant is as it was");
     assert_eq!(ended(&world).await, [REFRESH, ACCESS]);
     assert_eq!(files(&world), [] as [PathBuf; 0]);
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_alone_for_a_grant_that_was_connected_anew_is_ended_at_the_provider() {
+    let world = World::with_connector(&[("kills = \"grant\"", "kills = \"token\"")]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    spooled_alone(&world, grant).await;
+    let journey = Journey::begin(&world, world.ada, Some(grant)).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.finish(&world, answer, &[Category::Read]).await.unwrap();
+    let after = world.grant(grant).await;
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert_eq!(world.grant(grant).await, after, "the new grant is as it was");
+    assert_eq!(ended(&world).await, [REFRESH]);
+    assert_eq!(files(&world), [] as [PathBuf; 0]);
+    // What came to nothing keeps nobody from renewing the new one.
+    world.later(Duration::from_secs(400));
     world.vend(world.read(grant)).await.unwrap();
 }
 

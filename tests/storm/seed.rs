@@ -148,7 +148,7 @@ async fn fill(deps: Arc<Deps>, tenant: Tenant, number: usize, count: usize) -> V
                 connector,
             };
             let tokens = Tokens {
-                access_token: AccessToken::new(access_token(number, 1)),
+                access_token: Some(AccessToken::new(access_token(number, 1))),
                 refresh_token: Some(RefreshToken::new(refresh_token(number, 1))),
                 scopes: Some(grant.scopes.clone()),
                 expires_at: grant.access_expires_at,

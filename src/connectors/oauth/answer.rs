@@ -10,6 +10,7 @@ use zeroize::Zeroize as _;
 use super::{OAuthError, refused};
 use crate::{
     connectors::{ErrorClass, lookup},
+    crypto::digest::same,
     domain::{
         ScopeSet, Time,
         connector::{Actor, Connector, Expiry},
@@ -55,6 +56,32 @@ impl fmt::Debug for TokenSet {
             .field("expires_at", &self.expires_at)
             .field("has_refresh_token", &self.refresh_token.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+/// What is left of an answer whose access token cannot be used: the refresh token that came with it.
+pub struct Rotated {
+    /// The new refresh token.
+    pub refresh_token: RefreshToken,
+    pub(super) id_token: Option<SecretString>,
+    /// The rest of the answer, tokens taken out.
+    pub(super) facts: Value,
+}
+
+impl Rotated {
+    /// Whether it is the one that was sent: then nothing new came.
+    pub(super) fn is(&self, sent: &RefreshToken) -> bool {
+        same(
+            self.refresh_token.expose_secret().as_bytes(),
+            sent.expose_secret().as_bytes(),
+        )
+    }
+}
+
+impl fmt::Debug for Rotated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `facts` may name the person.
+        f.debug_struct("Rotated").finish_non_exhaustive()
     }
 }
 
@@ -116,10 +143,43 @@ fn read_body(
             refusal
         });
     }
-    let access = take_token(body, &path(&fields.access))?.ok_or(OAuthError::Unusable("no access token"))?;
-    let access_token = AccessToken::new(access);
+    // Before the access token is judged: a provider that rotates hands it out once, whatever is wrong with the rest (I3).
     let refresh_token = take_token(body, &path(&fields.refresh))?.map(RefreshToken::new);
     let id_token = lookup::take(body, &path(&fields.id_token)).map(SecretString::from);
+    let usable = usable(connector, body, &path);
+    let expires_at = expiry(connector, body, &path, now);
+    // What is left must hold no second principal's token (Slack sends bot and user token together).
+    drop_tokens(body, &[&fields.access, &fields.refresh, &fields.id_token]);
+    match (usable, refresh_token) {
+        (Ok((access_token, scopes)), refresh_token) => Ok(TokenSet {
+            access_token,
+            refresh_token,
+            scopes,
+            expires_at,
+            id_token,
+            facts: body.take(),
+        }),
+        (Err(OAuthError::Unusable(why)), Some(refresh_token)) => Err(OAuthError::OnlyRotated {
+            why,
+            rotated: Box::new(Rotated {
+                refresh_token,
+                id_token,
+                facts: body.take(),
+            }),
+        }),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// The access token and its scopes, if it is one that may be used.
+fn usable(
+    connector: &Connector,
+    body: &mut Value,
+    path: &dyn Fn(&str) -> String,
+) -> Result<(AccessToken, Option<ScopeSet>), OAuthError> {
+    let (rules, fields) = (&connector.token, &connector.token.fields);
+    let access = take_token(body, &path(&fields.access))?.ok_or(OAuthError::Unusable("no access token"))?;
+    let access_token = AccessToken::new(access);
     // RFC 6749 §7.1: a token of a type one does not understand must not be used.
     if let Some(kind) = lookup::text(body, &path(&fields.token_type))
         && !kind.eq_ignore_ascii_case("bearer")
@@ -128,17 +188,7 @@ fn read_body(
         return Err(OAuthError::Unusable("unknown token type"));
     }
     let scopes = scopes(connector, lookup::at(body, &path(&fields.scope)))?;
-    let expires_at = expiry(connector, body, &path, now);
-    // What is left must hold no second principal's token (Slack sends bot and user token together).
-    drop_tokens(body, &[&fields.access, &fields.refresh, &fields.id_token]);
-    Ok(TokenSet {
-        access_token,
-        refresh_token,
-        scopes,
-        expires_at,
-        id_token,
-        facts: body.take(),
-    })
+    Ok((access_token, scopes))
 }
 
 /// Where the tokens are: the actor's place for a code. A refresh concerns one principal and may answer at the top.
@@ -147,13 +197,15 @@ fn root(connector: &Connector, origin: Origin<'_>, body: &Value) -> String {
         Origin::Code(None) | Origin::Refresh(None) => connector.token.root.clone(),
         Origin::Code(Some(actor)) => actor.token_path.clone(),
         Origin::Refresh(Some(actor)) => {
-            let there = lookup::at(body, &actor.token_path)
-                .is_some_and(|place| lookup::text(place, &connector.token.fields.access).is_some());
-            if there {
-                actor.token_path.clone()
-            } else {
-                connector.token.root.clone()
-            }
+            let (there, top) = (&actor.token_path, &connector.token.root);
+            let fields = &connector.token.fields;
+            let has = |place: &str, field: &str| {
+                lookup::at(body, place).is_some_and(|place| lookup::text(place, field).is_some())
+            };
+            // The access token says where; where there is none, the refresh token does.
+            let is_there =
+                has(there, &fields.access) || !has(top, &fields.access) && has(there, &fields.refresh);
+            if is_there { there.clone() } else { top.clone() }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::Method;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use url::Url;
 
@@ -26,25 +26,27 @@ const MAX_TEXT: usize = 256;
 pub(super) async fn identify(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Option<Account>, OAuthError> {
     let facts = match oauth.connector.identity.how {
         IdentityHow::None => return Ok(None),
-        IdentityHow::TokenResponse | IdentityHow::IdToken => told(oauth, tokens)?,
+        IdentityHow::TokenResponse | IdentityHow::IdToken => {
+            told(oauth, tokens.id_token.as_ref(), &tokens.facts)?
+        }
         IdentityHow::Userinfo | IdentityHow::Call => call(oauth, tokens).await?,
     };
     account(oauth.connector, &facts).map(Some)
 }
 
 /// The account that an answer to a refresh names by itself; nothing is asked for it.
-pub(super) fn named(oauth: &OAuth<'_>, tokens: &TokenSet) -> Option<String> {
-    account(oauth.connector, &told(oauth, tokens).ok()?).ok()?.id
+pub(super) fn named(oauth: &OAuth<'_>, id_token: Option<&SecretString>, facts: &Value) -> Option<String> {
+    account(oauth.connector, &told(oauth, id_token, facts).ok()?)
+        .ok()?
+        .id
 }
 
 /// What the provider said of the account together with the tokens.
-fn told(oauth: &OAuth<'_>, tokens: &TokenSet) -> Result<Value, OAuthError> {
+fn told(oauth: &OAuth<'_>, id_token: Option<&SecretString>, facts: &Value) -> Result<Value, OAuthError> {
     if oauth.connector.identity.how == IdentityHow::TokenResponse {
-        return Ok(tokens.facts.clone());
+        return Ok(facts.clone());
     }
-    let token = tokens
-        .id_token
-        .as_ref()
+    let token = id_token
         .filter(|_| oauth.connector.identity.how == IdentityHow::IdToken)
         .ok_or(OAuthError::Unusable("no id token"))?;
     claims(

@@ -17,7 +17,7 @@ use http::header;
 use oauth2 as wire;
 use serde_json::Value;
 
-pub use answer::TokenSet;
+pub use answer::{Rotated, TokenSet};
 pub use authorize::{Authorization, AuthorizeError, actor, authorize_url, check_issuer, uses_pkce};
 pub use revoke::{RevokeOutcome, TokenToEnd};
 
@@ -76,6 +76,14 @@ pub enum OAuthError {
     /// The provider said yes, but the answer is not what it should be.
     #[error("the provider's answer is unusable: {0}")]
     Unusable(&'static str),
+    /// The same, but a new refresh token came with it: whoever can keeps it, or ends it.
+    #[error("the provider's answer is unusable but for its refresh token: {why}")]
+    OnlyRotated {
+        /// What is wrong with the rest.
+        why: &'static str,
+        /// What is left.
+        rotated: Box<Rotated>,
+    },
     /// The connector's definition or the client does not allow this request. Nothing was sent.
     #[error("the request cannot be made: {0}")]
     Definition(&'static str),
@@ -86,7 +94,7 @@ impl OAuthError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Egress(_) | Self::Unusable(_) => ErrorClass::Transient,
+            Self::Egress(_) | Self::Unusable(_) | Self::OnlyRotated { .. } => ErrorClass::Transient,
             Self::Refused { class, .. } => *class,
             Self::Definition(_) => ErrorClass::Config,
         }
@@ -97,7 +105,7 @@ impl OAuthError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::Egress(_) | Self::Unusable(_) | Self::Definition(_) => None,
+            Self::Egress(_) | Self::Unusable(_) | Self::OnlyRotated { .. } | Self::Definition(_) => None,
         }
     }
 
@@ -112,7 +120,7 @@ impl OAuthError {
     pub fn is_in_doubt(&self) -> bool {
         match self {
             Self::Egress(error) => error.may_have_been_sent(),
-            Self::Unusable(_) => true,
+            Self::Unusable(_) | Self::OnlyRotated { .. } => true,
             // A server that failed may have rotated before it did; one that throttles did not.
             Self::Refused { class, status, .. } => *class == ErrorClass::Transient && *status != 429,
             Self::Definition(_) => false,
@@ -178,12 +186,21 @@ impl<'a> OAuth<'a> {
         request.begin_by = begin_by;
         let response = self.send(request).await?;
         Failpoint::RefreshHeard.reached();
-        answer::read(
+        let read = answer::read(
             self.connector,
             answer::Origin::Refresh(actor),
             &response,
             self.clock.now(),
-        )
+        );
+        match read {
+            // Where the provider does not rotate, the one that was sent is as good as ever.
+            Err(OAuthError::OnlyRotated { why, rotated })
+                if !self.connector.refresh.rotates || rotated.is(refresh_token) =>
+            {
+                Err(OAuthError::Unusable(why))
+            }
+            read => read,
+        }
     }
 
     /// The scopes a token proves to carry, if they are within `asked`; `None` when it does not prove that.
@@ -237,7 +254,13 @@ impl<'a> OAuth<'a> {
     /// Whose the tokens are by the provider's own id, if the answer to a refresh says it by itself.
     #[must_use]
     pub fn named(&self, tokens: &TokenSet) -> Option<String> {
-        identity::named(self, tokens)
+        identity::named(self, tokens.id_token.as_ref(), &tokens.facts)
+    }
+
+    /// The same of an answer of which only the refresh token can be used.
+    #[must_use]
+    pub fn named_beside(&self, rotated: &Rotated) -> Option<String> {
+        identity::named(self, rotated.id_token.as_ref(), &rotated.facts)
     }
 
     /// Ends a token at the provider, as far as it offers that.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    connectors::oauth::{self, CodeExchange, OAuthError},
+    connectors::oauth::{self, CodeExchange, OAuth, OAuthError},
     domain::{
         ScopeSet,
         connector::{Connector, ConnectorId},
@@ -157,7 +157,20 @@ async fn exchange(
         Err(failure) => {
             tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %failure,
                 "the code of {} was not exchanged", session.id);
-            discard::fail(deps, session, ConnectStatus::Exchanging, "provider_error").await?;
+            match failure {
+                OAuthError::OnlyRotated { rotated, .. } => {
+                    end(deps, &oauth, session, alone, &Tokens::from(*rotated)).await?;
+                }
+                _ => {
+                    discard::fail(
+                        deps,
+                        session,
+                        ConnectStatus::Exchanging,
+                        ConnectFailure::ProviderError.code(),
+                    )
+                    .await?
+                }
+            }
             return Err(ConnectFailure::ProviderUnavailable);
         }
     };
@@ -197,6 +210,30 @@ async fn exchange(
         let _given_up = tokio::time::timeout(ENDED_WITHIN, ended).await;
     }
     kept
+}
+
+/// Ends what is left of an answer that nobody can confirm: in the outbox or, where that is out of reach, here and now.
+async fn end(
+    deps: &Deps,
+    oauth: &OAuth<'_>,
+    session: ConnectRow,
+    alone: bool,
+    left: &Tokens,
+) -> Result<(), Refusal> {
+    let queued = discard::tokens(
+        deps,
+        session.clone(),
+        ConnectStatus::Exchanging,
+        left,
+        ConnectFailure::ProviderError.code(),
+    );
+    let queued = tokio::time::timeout(KEPT_WITHIN, queued).await;
+    let Err(cause) = queued.unwrap_or(Err(Refusal::StoreUnavailable(None))) else {
+        return Ok(());
+    };
+    let ended = discard::at_once(oauth, &session, alone, left);
+    let _given_up = tokio::time::timeout(ENDED_WITHIN, ended).await;
+    Err(cause)
 }
 
 /// Spends the session's `state`. Returns the session as the exchange goes on with it, and whether its person has nothing else

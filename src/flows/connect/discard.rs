@@ -192,9 +192,8 @@ pub async fn grant(
 pub(super) async fn at_once(oauth: &OAuth<'_>, session: &ConnectRow, alone: bool, answer: &Tokens) {
     // The refresh token first: it is the one that could make more.
     let refresh = answer.refresh_token.as_ref().map(TokenToEnd::Refresh);
-    let tokens = refresh
-        .into_iter()
-        .chain([TokenToEnd::Access(&answer.access_token)]);
+    let access = answer.access_token.as_ref().map(TokenToEnd::Access);
+    let tokens = refresh.into_iter().chain(access);
     let mut ended = false;
     for token in tokens.filter(|_| alone) {
         match oauth.revoke(token).await {

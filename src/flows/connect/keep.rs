@@ -39,6 +39,11 @@ async fn keep(deps: &Deps, session: &ConnectRow, pending: &Pending) -> Result<Gr
         tokens: answer,
         choices,
     } = pending;
+    // An answer without one never comes to wait for a yes.
+    let token = answer
+        .access_token
+        .as_ref()
+        .ok_or(ConnectFailure::ProviderUnavailable)?;
     let account = session.account.clone().ok_or(ConnectFailure::Used)?;
     let granted = session.granted.clone().ok_or(ConnectFailure::Used)?;
     let connector = deps
@@ -114,7 +119,7 @@ async fn keep(deps: &Deps, session: &ConnectRow, pending: &Pending) -> Result<Gr
         &grant,
         &SecretKind::AccessToken,
         grant.generation,
-        &answer.access_token,
+        token,
         Some(grant.scopes.clone()),
         answer.expires_at,
     );

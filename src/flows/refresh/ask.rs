@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::Future, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    connectors::oauth::{self, OAuth, OAuthError},
+    connectors::oauth::{self, OAuth, OAuthError, Rotated},
     crypto::OdkHandle,
     domain::{ScopeSet, connector::Connector, grant::Grant, secret::RefreshToken},
     egress::BeginBy,
@@ -30,7 +30,7 @@ pub(super) fn opened(
     Ok(token)
 }
 
-/// Asks the provider for what is wanted, by that moment or not at all.
+/// Asks the provider for what is wanted, by that moment or not at all. What comes may be nothing but a new refresh token.
 pub(super) async fn ask(
     oauth: &OAuth<'_>,
     grant: &Grant,
@@ -45,7 +45,12 @@ pub(super) async fn ask(
         Want::Narrowed(scopes) => Some(scopes),
     };
     Failpoint::RefreshAsking.reached();
-    let set = oauth.refresh(token, scopes, actor, Some(begin_by)).await?;
+    let set = match oauth.refresh(token, scopes, actor, Some(begin_by)).await {
+        Err(OAuthError::OnlyRotated { why, rotated }) => {
+            return Ok(only_rotated(oauth, grant, why, *rotated));
+        }
+        answered => answered?,
+    };
     Failpoint::RefreshReceived.reached();
     let proven = match scopes {
         // A narrowing counts only as far as the provider proves it (protocol §5), and the tokens that came are not
@@ -58,13 +63,29 @@ pub(super) async fn ask(
             .or_else(|| Some(ScopeSet::default())),
         None => set.scopes.clone(),
     };
-    // OpenID Connect Core §12.2 for id tokens: the same `sub`.
-    let named = oauth.named(&set);
     Ok(Tokens {
         scopes: proven,
-        is_foreign: named.is_some() && grant.account.id.is_some() && named != grant.account.id,
+        is_foreign: is_foreign(grant, oauth.named(&set).as_deref()),
         ..Tokens::from(set)
     })
+}
+
+/// The refresh token of an answer whose access token cannot be used: the one before it may be spent (I3).
+fn only_rotated(oauth: &OAuth<'_>, grant: &Grant, why: &'static str, rotated: Rotated) -> Tokens {
+    let is_foreign = is_foreign(grant, oauth.named_beside(&rotated).as_deref());
+    tracing::warn!(grant.id = %grant.id, connector.id = %grant.connector, cause = why,
+        "the provider did not renew the token of {}; the refresh token that came is to be kept", grant.id);
+    Tokens {
+        is_foreign,
+        ..Tokens::from(rotated)
+    }
+}
+
+/// Whether the answer names another account than the grant's. OpenID Connect Core §12.2 for id tokens: the same `sub`.
+fn is_foreign(grant: &Grant, named: Option<&str>) -> bool {
+    named
+        .zip(grant.account.id.as_deref())
+        .is_some_and(|(named, ours)| named != ours)
 }
 
 /// Works while the lease is renewed, so that no sibling takes the holder for dead.

@@ -283,15 +283,19 @@ fn pause(failures: u64, failure: &OAuthError, grace: Option<Duration>) -> Durati
     if failure.class() == ErrorClass::Scope {
         return Duration::ZERO;
     }
-    let doublings = u32::try_from(failures.min(8)).unwrap_or(8);
-    let pause = FIRST_PAUSE * 2_u32.pow(doublings);
     let longest = match grace.filter(|_| failures < TRIES_IN_GRACE) {
         // What is put off for longer counts as past.
         Some(grace) => (grace / 3).min(LONGEST_COOLDOWN),
         None => LONGEST_COOLDOWN,
     };
     let asked = failure.retry_after().unwrap_or_default().min(longest);
-    pause.min(LONGEST_PAUSE).max(asked)
+    pause_after(failures).max(asked)
+}
+
+/// Our own pause after so many failures in a row, whatever the provider asks for.
+pub(super) fn pause_after(failures: u64) -> Duration {
+    let doublings = u32::try_from(failures.min(8)).unwrap_or(8);
+    (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
 /// Short: where the old refresh token is taken for 60 s, a lost answer gets six tries in that time.

@@ -16,9 +16,10 @@ use crate::{
     store::{Answered, Claim, ClaimAsk, KeepAsk, Lease, SecretKind, SecretRow, Selector, Tx, restated},
 };
 
-use super::{Want, ahead, ask, late};
+use super::{Want, ahead, ask, failed, late};
 
-/// Keeps the answer if the lease is still ours, else hands the new tokens to the outbox.
+/// Keeps the answer if the lease is still ours, else hands the new tokens to the outbox. An answer without an access token is
+/// kept as any other, but nobody is given anything.
 pub(super) async fn keep(
     deps: &Deps,
     grant: &Grant,
@@ -61,7 +62,7 @@ pub(super) async fn keep(
     // A commit that comes through after that is found when the spooled answer is entered.
     let entered = tokio::time::timeout(KEPT_WITHIN, entered).await;
     match entered.unwrap_or(Err(Refusal::StoreUnavailable(None))) {
-        Ok(Entered::Kept) => Ok(answered.access.clone()),
+        Ok(Entered::Kept) => answered.access.clone().ok_or(Refusal::ProviderUnavailable),
         // A narrowing that narrowed nothing is not one.
         Ok(Entered::Unproven) => Err(Refusal::NotNarrowed),
         Ok(Entered::Quarantined) => Err(Refusal::GrantNeedsReconnect(grant.id)),
@@ -87,8 +88,12 @@ fn together(
     answered: &Arc<Answered>,
     reason: Option<&str>,
 ) -> Result<Option<KeepAsk>, Refusal> {
+    // A refresh token alone also sets a pause, which the lane does not write.
+    let Some(access) = &answered.access else {
+        return Ok(None);
+    };
     let is_wide = answered.kind == SecretKind::AccessToken;
-    let scopes = answered.access.scopes.clone().unwrap_or_default();
+    let scopes = access.scopes.clone().unwrap_or_default();
     // Somebody else's, wider than consented to, not proven narrow, or the end of the token before it.
     if answered.is_foreign
         || !scopes.is_subset(&grant.scopes)
@@ -98,7 +103,7 @@ fn together(
     }
     let now = deps.clock.now();
     let renew_at = if is_wide {
-        ahead::after_renewal(grant, &connector.refresh, answered.access.expires_at, now)
+        ahead::after_renewal(grant, &connector.refresh, access.expires_at, now)
     } else {
         Some(now)
     };
@@ -111,12 +116,17 @@ fn together(
 
 /// The entry of an answer that is kept.
 fn draft(grant: &Grant, answered: &Answered, reason: Option<&str>) -> EntryDraft {
+    let (outcome, reason) = match answered.access {
+        Some(_) => ("ok", reason),
+        None if answered.is_foreign => ("failed", reason),
+        None => ("failed", Some(REFRESH_TOKEN_KEPT)),
+    };
     EntryDraft {
         user: Some(grant.user),
         grant: Some(grant.id),
-        generation: Some(answered.access.generation),
+        generation: Some(answered.next_generation()),
         connector: Some(grant.connector.clone()),
-        outcome: Some("ok".to_owned()),
+        outcome: Some(outcome.to_owned()),
         reason: reason.map(str::to_owned),
         ..EntryDraft::default()
     }
@@ -167,18 +177,20 @@ pub(super) async fn enter(
     reason: Option<&str>,
 ) -> Result<Entered, Refusal> {
     let (kind, mut access) = (&answered.kind, answered.access.clone());
-    let scopes = access.scopes.clone().unwrap_or_default();
+    let scopes = access.as_ref().and_then(|row| row.scopes.clone());
+    let scopes = scopes.unwrap_or_default();
     let entry = record::open(deps, EntryType::Refresh, draft(grant, answered, reason))?;
 
     let mut tx = deps.store.write(grant.org).await?;
     Failpoint::RefreshKeeping.reached();
-    access.expires_at = access
-        .expires_at
-        .map(|end| restated(end, deps.clock.now(), tx.now()));
+    if let Some(row) = &mut access {
+        let here = deps.clock.now();
+        row.expires_at = row.expires_at.map(|end| restated(end, here, tx.now()));
+    }
     let mut now_grant = tx.grant(grant.org, grant.id).await?.ok_or(Refusal::NotFound)?;
     // A database that was put back counts its fences anew: there the answer's says nothing.
     let is_behind = now_grant.generation < answered.generation;
-    let mut ours = !is_behind && tx.release_refresh(grant.org, grant.id, answered.fence).await?;
+    let mut ours = !is_behind && release_lease(&mut tx, &now_grant, answered).await?;
     Failpoint::RefreshEntering.reached();
     if !ours && is_current(&now_grant, answered) {
         ours = is_settled(deps, &mut tx, &now_grant, connector, answered).await?;
@@ -192,8 +204,7 @@ pub(super) async fn enter(
     if !ours || !is_current(&now_grant, answered) {
         // INVARIANT: compare-and-set on generation; a later answer or a reconnect made this one void. Unless it is
         // there already: a commit may have come through though its answer did not.
-        let known = tx.secret(grant.org, grant.id, kind).await?;
-        let ours_already = known.is_some_and(|known| known.sealed == access.sealed);
+        let ours_already = is_there(&mut tx, answered).await?;
         tx.commit().await?;
         return Ok(if ours_already {
             Entered::Kept
@@ -202,9 +213,9 @@ pub(super) async fn enter(
         });
     }
     // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.
-    let unproven = *kind != SecretKind::AccessToken && scopes.is_empty();
-    if !unproven {
-        tx.put_secret(grant.org, grant.id, kind, &access).await?;
+    let unproven = access.is_some() && *kind != SecretKind::AccessToken && scopes.is_empty();
+    if let Some(access) = access.as_ref().filter(|_| !unproven) {
+        tx.put_secret(grant.org, grant.id, kind, access).await?;
     }
     if let Some(refresh) = &answered.refresh {
         tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, refresh)
@@ -226,7 +237,7 @@ pub(super) async fn enter(
         tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
         now_grant.state = GrantState::Active;
     }
-    now_grant.generation = access.generation;
+    now_grant.generation = answered.next_generation();
     // Wider than the person consented to, or not theirs: kept apart, neither vends nor refreshes (protocol §2).
     let apart = answered.is_foreign || !scopes.is_subset(&now_grant.scopes);
     if apart {
@@ -235,11 +246,18 @@ pub(super) async fn enter(
             until: tx.now() + QUARANTINE,
         };
     }
-    if *kind == SecretKind::AccessToken {
-        now_grant.access_expires_at = access.expires_at;
-    } else if connector.refresh.kills_old_access {
-        tx.expire_secret(grant.org, grant.id, &SecretKind::AccessToken)
-            .await?;
+    match &access {
+        Some(access) if *kind == SecretKind::AccessToken => now_grant.access_expires_at = access.expires_at,
+        // The one before it, which nothing took the place of.
+        _ if connector.refresh.kills_old_access => {
+            tx.expire_secret(grant.org, grant.id, &SecretKind::AccessToken)
+                .await?;
+            if access.is_none() {
+                // Whoever has it in memory is to read it anew.
+                tx.advance_epoch(grant.org, &Selector::Grant(grant.id)).await?;
+            }
+        }
+        _ => {}
     }
     tx.update_grant(&now_grant).await?;
     Failpoint::RefreshRenewed.reached();
@@ -252,6 +270,31 @@ pub(super) async fn enter(
         (false, true) => Entered::Unproven,
         (false, false) => Entered::Kept,
     })
+}
+
+/// Ends the lease with its question answered; `false` if another claimed it meanwhile. Where nothing came that could be
+/// vended the provider is left alone for a while, as after any failure; an answer that came to nothing says nothing of it.
+async fn release_lease(tx: &mut Tx, now_grant: &Grant, answered: &Answered) -> Result<bool, Refusal> {
+    let (org, grant, fence) = (answered.org, answered.grant, answered.fence);
+    if answered.access.is_some() || !is_current(now_grant, answered) {
+        return Ok(tx.release_refresh(org, grant, fence).await?);
+    }
+    let Some(failures) = tx.refresh_failures(org, grant, fence).await? else {
+        return Ok(false);
+    };
+    let not_before = tx.now() + failed::pause_after(failures);
+    Ok(tx.fail_refresh(org, grant, fence, false, not_before).await?)
+}
+
+/// Whether the answer is what the grant holds. One without an access token is known by its refresh token.
+async fn is_there(tx: &mut Tx, answered: &Answered) -> Result<bool, Refusal> {
+    let (kind, ours) = match (&answered.access, &answered.refresh) {
+        (Some(access), _) => (&answered.kind, access),
+        (None, Some(refresh)) => (&SecretKind::RefreshToken, refresh),
+        (None, None) => return Ok(false),
+    };
+    let known = tx.secret(answered.org, answered.grant, kind).await?;
+    Ok(known.is_some_and(|known| known.sealed == ours.sealed))
 }
 
 /// Whether the grant is as it was when the provider was asked. It is behind that only in a database that was put back, and
@@ -340,5 +383,7 @@ async fn spool(deps: &Deps, answered: Arc<Answered>) {
     }
 }
 
+/// Why nothing was renewed though the grant moved on: of the answer only the refresh token could be used, and that is kept.
+const REFRESH_TOKEN_KEPT: &str = "refresh_token_kept";
 /// How long a grant is kept apart.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);

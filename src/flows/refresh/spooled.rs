@@ -123,10 +123,17 @@ async fn discard(
         state: GrantState::Revoked { at: deps.clock.now() },
         ..then.clone()
     };
-    let key = deps.key_of(grant.org, answered.access.sealed.odk).await?;
+    let Some(row) = answered.access.as_ref().or(answered.refresh.as_ref()) else {
+        return Ok(());
+    };
+    let key = deps.key_of(grant.org, row.sealed.odk).await?;
     let open = |kind, row| open::for_revocation(&key, &ended, kind, row).map_err(|_| Refusal::KeyUnavailable);
-    let Ended::Access(access_token) = open(&answered.kind, &answered.access)? else {
-        return Err(Refusal::KeyUnavailable);
+    let access_token = match &answered.access {
+        None => None,
+        Some(row) => match open(&answered.kind, row)? {
+            Ended::Access(token) => Some(token),
+            Ended::Refresh(_) => return Err(Refusal::KeyUnavailable),
+        },
     };
     let refresh_token = match &answered.refresh {
         None => None,
@@ -138,8 +145,8 @@ async fn discard(
     let answer = Tokens {
         access_token,
         refresh_token,
-        scopes: answered.access.scopes.clone(),
-        expires_at: answered.access.expires_at,
+        scopes: answered.access.as_ref().and_then(|row| row.scopes.clone()),
+        expires_at: answered.access.as_ref().and_then(|row| row.expires_at),
         is_foreign: answered.is_foreign,
     };
     deps.store

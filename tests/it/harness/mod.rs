@@ -129,7 +129,7 @@ impl World {
     ) -> Self {
         // The day does not matter; that it stands still does.
         let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
-        let acme = start_acme(&clock).await;
+        let acme = start_acme(&clock, connector.as_deref()).await;
         let connector = match connector {
             None => acme_mail(),
             Some(text) => {

@@ -232,14 +232,13 @@ fn unusable_answers_are_told_apart_from_refusals_and_leave_the_grant_in_doubt() 
         json!({"access_token": ""}),
         json!({"access_token": 7}),
         json!({"access_token": null}),
-        standard(json!({"access_token": "a\r\nHost: evil"})),
-        standard(json!({"access_token": "ä"})),
-        standard(json!({"access_token": "x".repeat(17_000)})),
+        json!({"access_token": "at-1", "token_type": "mac"}),
+        json!({"access_token": "at-1", "scope": 7}),
         standard(json!({"refresh_token": "a\nb"})),
-        standard(json!({"token_type": "mac"})),
-        standard(json!({"token_type": "DPoP"})),
-        standard(json!({"scope": 7})),
-        standard(json!({"scope": "a\"b"})),
+        standard(json!({"refresh_token": "a\nb", "access_token": null})),
+        standard(json!({"refresh_token": 7, "access_token": null})),
+        standard(json!({"error": "odd"})),
+        standard(json!({"error": "odd", "access_token": null})),
     ] {
         let error = read_json(&acme, 200, &body).unwrap_err();
         assert!(
@@ -262,6 +261,60 @@ fn unusable_answers_are_told_apart_from_refusals_and_leave_the_grant_in_doubt() 
         read(&acme, Origin::Code(None), &cut, NOW),
         Err(OAuthError::Unusable(_))
     ));
+}
+
+#[test]
+fn a_refresh_token_beside_an_unusable_access_token_is_told() {
+    let acme = connector("acme-mail");
+    for more in [
+        json!({"access_token": ""}),
+        json!({"access_token": 7}),
+        json!({"access_token": null}),
+        json!({"access_token": "a\r\nHost: evil"}),
+        json!({"access_token": "ä"}),
+        json!({"access_token": "x".repeat(17_000)}),
+        json!({"token_type": "mac"}),
+        json!({"token_type": "DPoP"}),
+        json!({"scope": 7}),
+        json!({"scope": [7]}),
+        json!({"scope": "a\"b"}),
+    ] {
+        let error = read_json(&acme, 200, &standard(more.clone())).unwrap_err();
+        assert!(
+            error.is_in_doubt() && error.class() == ErrorClass::Transient,
+            "{more}: {error}"
+        );
+        let OAuthError::OnlyRotated { rotated, .. } = &error else {
+            panic!("{more}: {error}");
+        };
+        assert_eq!(rotated.refresh_token.expose_secret(), "rt-1", "{more}");
+        let facts = rotated.facts.to_string();
+        assert!(!facts.contains("rt-1") && !facts.contains("at-1"), "{facts}");
+    }
+    // A provider that says no gave nothing, whatever stands beside it.
+    let slack = json!({"ok": false, "error": "internal_error", "refresh_token": "rt-1"});
+    let refused = read_json(&connector("slack"), 200, &slack);
+    assert_eq!(class(refused), ErrorClass::Transient);
+}
+
+#[test]
+fn a_users_refresh_token_is_found_where_it_is_though_no_access_token_shows_the_place() {
+    let slack = connector("slack");
+    let user = actor(&slack, Some("user")).unwrap();
+    let told = |body: Value| {
+        let answer = response(200, "application/json", &body.to_string());
+        match read(&slack, Origin::Refresh(user), &answer, NOW).unwrap_err() {
+            OAuthError::OnlyRotated { rotated, .. } => Some(rotated.refresh_token.expose_secret().to_owned()),
+            _ => None,
+        }
+    };
+    let there = json!({"ok": true, "authed_user": {"refresh_token": "r2", "token_type": "user"}});
+    assert_eq!(told(there).as_deref(), Some("r2"));
+    assert_eq!(
+        told(json!({"ok": true, "refresh_token": "r2"})).as_deref(),
+        Some("r2")
+    );
+    assert_eq!(told(json!({"ok": true, "authed_user": {}})), None);
 }
 
 #[test]
@@ -298,6 +351,13 @@ fn errors_and_debug_output_hold_no_secret_and_no_remote_text() {
     )
     .unwrap_err();
     let unusable = read_json(&acme, 200, &json!({"access_token": "canary\n"})).unwrap_err();
-    let shown = format!("{tokens:?} {refused} {refused:?} {unusable} {unusable:?}");
+    let only_rotated = read_json(
+        &acme,
+        200,
+        &standard(json!({"access_token": "canary\n", "refresh_token": "canary-r", "name": "canary-n"})),
+    )
+    .unwrap_err();
+    let shown =
+        format!("{tokens:?} {refused} {refused:?} {unusable} {unusable:?} {only_rotated} {only_rotated:?}");
     assert!(!shown.contains("canary"), "{shown}");
 }

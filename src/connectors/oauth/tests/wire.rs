@@ -261,6 +261,24 @@ async fn a_refresh_never_sends_scope_of_its_own_accord() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_that_comes_back_as_it_was_sent_is_no_new_one() {
+    for (sent, is_new) in [("rt-1", true), ("rt-2", false)] {
+        let (status, mut answer) = tokens_answer();
+        answer["access_token"] = json!(null);
+        let world = World::answering(&[(status, answer)]).await;
+        let acme = world.connector("acme-mail");
+        let refresh_token = RefreshToken::new(sent.to_owned());
+        let error = world
+            .oauth(&acme, None)
+            .refresh(&refresh_token, None, None, None)
+            .await
+            .unwrap_err();
+        assert_eq!(matches!(error, OAuthError::OnlyRotated { .. }), is_new, "{error}");
+        assert!(error.is_in_doubt(), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn fewer_scopes_are_asked_for_only_where_the_file_says_safe() {
     let world = World::answering(&[tokens_answer()]).await;
     let asked = ScopeSet::parse("mail.read", ' ').unwrap();
