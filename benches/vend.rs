@@ -4,6 +4,10 @@
 //! `cargo bench --bench vend --features bench -- pairs stages` measures only these; there are also `size`, `overload`
 //! and `log`, and, only if asked for, `profile`: vends alone, for a profiler and for two programs in turn.
 
+#[path = "vend/bytes.rs"]
+mod bytes;
+#[path = "vend/in_use.rs"]
+mod in_use;
 #[path = "vend/load.rs"]
 mod load;
 #[path = "vend/log.rs"]
@@ -66,10 +70,11 @@ fn main() -> Done<ExitCode> {
     let wanted = |name: &str| asked.is_empty() || asked.iter().any(|one| one == name);
     // As in production; the load has a thread of its own.
     let runtime = server::runtime()?;
-    if let [first, grants] = asked.as_slice()
+    if let [first, numbers @ ..] = asked.as_slice()
         && first == size::RESIDENT
     {
-        size::resident(&runtime, grants.parse()?)?;
+        let numbers: Result<Vec<usize>, _> = numbers.iter().map(|number| number.parse()).collect();
+        size::resident(&runtime, &numbers?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut machine = Machine::new();

@@ -48,7 +48,13 @@ impl Seen {
 /// Keeps `connections` busy for `time`; any answer but a 200 ends it without a figure.
 pub(crate) fn run(address: &str, requests: Requests, connections: usize, time: Duration) -> Done<Seen> {
     let address = address.to_owned();
-    on_a_thread(move || drive(address, requests, connections, time))
+    on_a_thread(move || drive(address, requests, connections, Some(time)))
+}
+
+/// Sends every request once, over so many connections; any answer but a 200 ends it without a figure.
+pub(crate) fn once(address: &str, requests: Requests, connections: usize) -> Done<Seen> {
+    let address = address.to_owned();
+    on_a_thread(move || drive(address, requests, connections, None))
 }
 
 /// Runs a load on a thread of its own.
@@ -69,11 +75,12 @@ where
     .map_err(failed)
 }
 
+/// For a time, or until every request was sent.
 async fn drive(
     address: String,
     requests: Requests,
     connections: usize,
-    time: Duration,
+    time: Option<Duration>,
 ) -> Result<Seen, String> {
     let mut streams = Vec::new();
     for _ in 0..connections {
@@ -84,7 +91,11 @@ async fn drive(
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
     for (number, stream) in streams.into_iter().enumerate() {
-        tasks.spawn(one(stream, Arc::clone(&requests), number, begun + time));
+        let requests = Arc::clone(&requests);
+        match time {
+            Some(time) => tasks.spawn(one(stream, requests, number, begun + time)),
+            None => tasks.spawn(share(stream, requests, number, connections)),
+        };
     }
     let mut times = Vec::new();
     while let Some(done) = tasks.join_next().await {
@@ -104,16 +115,24 @@ async fn one(
 ) -> Result<Vec<f64>, String> {
     let mut times = Vec::new();
     for request in requests.iter().cycle().skip(first % requests.len().max(1)) {
-        let begun = Instant::now();
-        let status = connection.ask(request).await?;
-        times.push(begun.elapsed().as_secs_f64() * 1e6);
-        if status != 200 {
-            // No ratio is made of answers that are not the one measured.
-            return Err(String::from_utf8_lossy(&connection.answer).into_owned());
-        }
+        times.push(connection.served(request).await?);
         if Instant::now() >= end {
             break;
         }
+    }
+    Ok(times)
+}
+
+/// One connection's share of requests that are sent once.
+async fn share(
+    mut connection: Connection,
+    requests: Requests,
+    first: usize,
+    connections: usize,
+) -> Result<Vec<f64>, String> {
+    let mut times = Vec::new();
+    for request in requests.iter().skip(first).step_by(connections.max(1)) {
+        times.push(connection.served(request).await?);
     }
     Ok(times)
 }
@@ -137,6 +156,18 @@ impl Connection {
             stream,
             answer: Vec::with_capacity(8192),
         })
+    }
+
+    /// Sends one request that has to be served; how long it took, in microseconds.
+    async fn served(&mut self, request: &[u8]) -> Result<f64, String> {
+        let begun = Instant::now();
+        let status = self.ask(request).await?;
+        let time_us = begun.elapsed().as_secs_f64() * 1e6;
+        if status != 200 {
+            // No ratio is made of answers that are not the one measured.
+            return Err(String::from_utf8_lossy(&self.answer).into_owned());
+        }
+        Ok(time_us)
     }
 
     /// Sends one request and reads the whole answer; its status.

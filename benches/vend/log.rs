@@ -13,6 +13,8 @@ use crate::{
 
 /// A checkpoint follows growth within this time.
 const SOON_MS: f64 = 1_000.0;
+/// In the quick run it does within this: a second and a half of load on a machine that others use as well.
+const LATER_MS: f64 = 3_000.0;
 /// How often is looked.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -45,7 +47,12 @@ pub(crate) fn measure(
             format!("{who} at 64: the oldest entry without a place, p99, ms"),
             Spread::of(vec![tail]),
         );
-        if !short() {
+        if short() {
+            figures.ask(
+                tail <= LATER_MS,
+                "a checkpoint is to follow growth within three seconds under full load",
+            );
+        } else {
             figures.ask(
                 tail <= SOON_MS,
                 "a checkpoint is to follow growth within a second under full load",

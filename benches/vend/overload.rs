@@ -72,9 +72,10 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
         beside.push(flooded.served.tail_us / 1e3);
         ratio.push(flooded.served.tail_us / own);
     }
+    let kept = Spread::of(goodput.clone()).median;
     let goals = [
         (
-            Spread::of(goodput.clone()).median >= GOODPUT,
+            kept >= GOODPUT,
             "at twice the capacity 0.75 of the peak are to be served",
         ),
         (
@@ -99,8 +100,13 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
     ] {
         figures.show(name.to_owned(), Spread::of(values));
     }
-    // Half a second says little of a goal.
-    if !short() {
+    // Half a second says little of a goal, but a server that breaks down under load shows in it.
+    if short() {
+        figures.ask(
+            kept >= HALF,
+            "at twice the capacity half of the peak is to be served",
+        );
+    } else {
         for (reached, goal) in goals {
             figures.ask(reached, goal);
         }
@@ -110,6 +116,8 @@ pub(crate) fn measure(figures: &mut Figures, machine: &mut Machine, served: &Ser
 
 /// The least of the peak that is served at twice the capacity.
 const GOODPUT: f64 = 0.75;
+/// The same in the quick run.
+const HALF: f64 = 0.5;
 /// How long a refusal may take there, p99.
 const REFUSED_MS: f64 = 20.0;
 /// What another org's p99 may take beside a flood, of its own alone.

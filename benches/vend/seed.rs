@@ -1,5 +1,6 @@
 //! Many grants behind Postern's back: rows copied from a real grant under ids of their own, each with a person, its
-//! sealed secrets and a delegation. A copied secret has the shape of a real one and opens nowhere.
+//! sealed secrets and a delegation. A copied secret has the shape of a real one and opens nowhere; what is vended is
+//! sealed anew (`in_use`).
 
 use std::io::Write as _;
 
@@ -19,27 +20,45 @@ use crate::{
 /// Grants written by one statement.
 const CHUNK: usize = 5_000;
 
-/// Makes the orgs hold `count` grants altogether, the connected ones among them.
-pub(crate) async fn grants(served: &Served, count: usize) -> Done<()> {
+/// A copied grant, and whose it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Copied {
+    pub(crate) grant: GrantId,
+    pub(crate) user: UserId,
+}
+
+/// Makes the orgs hold `count` grants altogether, the connected ones among them. Returns, org by org, those copies that
+/// are to be used where `in_use` grants are altogether: spread evenly over all of them.
+pub(crate) async fn grants(served: &Served, count: usize, in_use: usize) -> Done<Vec<Vec<Copied>>> {
     let orgs = served.tenants.len();
     let more = (count / orgs).saturating_sub(1);
+    let used = (in_use / orgs).saturating_sub(1).min(more);
     let (all, mut done) = (more * orgs, 0);
     let mut rows = Rows::open(&served.world.location).await?;
+    let mut chosen = Vec::with_capacity(orgs);
     for tenant in &served.tenants {
-        let mut left = more;
+        let (mut left, mut number, mut of_org) = (more, 0, Vec::with_capacity(used));
         while left > 0 {
             let chunk = left.min(CHUNK);
-            rows.copy(served, tenant, chunk).await?;
+            for copied in rows.copy(served, tenant, chunk).await? {
+                // As many steps are taken in `more` numbers as are used.
+                if number * used / more != (number + 1) * used / more {
+                    of_org.push(copied);
+                }
+                number += 1;
+            }
             left -= chunk;
             done += chunk;
             eprint!("\rseeding: {done} of {all} grants ({} %)", done * 100 / all);
             std::io::stderr().flush()?;
         }
+        chosen.push(of_org);
     }
     if all > 0 {
         eprintln!();
     }
-    rows.close().await
+    rows.close().await?;
+    Ok(chosen)
 }
 
 /// A connection of the owner's, past the program.
@@ -65,17 +84,14 @@ impl Rows {
         })
     }
 
-    async fn copy(&mut self, served: &Served, from: &Tenant, count: usize) -> Done<()> {
+    async fn copy(&mut self, served: &Served, from: &Tenant, count: usize) -> Done<Vec<Copied>> {
         let (now, random) = (served.world.deps.clock.now(), &*served.world.deps.random);
-        let ids = (0..count)
-            .map(|_| {
-                Ok(json!([
-                    UserId::new(now, random)?,
-                    GrantId::new(now, random)?,
-                    DelegationId::new(now, random)?,
-                ]))
-            })
-            .collect::<Done<Vec<_>>>()?;
+        let (mut ids, mut copied) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for _ in 0..count {
+            let (user, grant) = (UserId::new(now, random)?, GrantId::new(now, random)?);
+            ids.push(json!([user, grant, DelegationId::new(now, random)?]));
+            copied.push(Copied { grant, user });
+        }
         let ids = serde_json::to_string(&ids)?;
         let (org, grant) = (from.org.to_string(), from.grant.to_string());
         let (each, noise) = match self {
@@ -121,6 +137,16 @@ impl Rows {
                     sqlx::query(sql).bind(&ids).bind(&org).bind(&grant).execute(connection).await?;
                 }
             }
+        }
+        Ok(copied)
+    }
+
+    /// Forgets when grants were used, as if nobody ever had.
+    pub(crate) async fn unused(&mut self) -> Done<()> {
+        let sql = "UPDATE grants SET last_used_at = NULL WHERE last_used_at IS NOT NULL";
+        match self {
+            Self::Sqlite(connection) => sqlx::query(sql).execute(connection).await.map(drop)?,
+            Self::Postgres(connection) => sqlx::query(sql).execute(connection).await.map(drop)?,
         }
         Ok(())
     }

@@ -75,8 +75,13 @@ impl Served {
 
     /// One org's alone.
     pub(crate) fn request(&self, path: &str, tenant: &Tenant) -> Vec<u8> {
+        self.request_for(path, tenant, tenant.grant)
+    }
+
+    /// The same for another grant of the org.
+    pub(crate) fn request_for(&self, path: &str, tenant: &Tenant, grant: GrantId) -> Vec<u8> {
         let body = json!({
-            "grant": tenant.grant.to_string(), "tool": "messages.list", "args": {"limit": 3}, "mode": "token",
+            "grant": grant.to_string(), "tool": "messages.list", "args": {"limit": 3}, "mode": "token",
         })
         .to_string();
         format!(

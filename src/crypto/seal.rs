@@ -145,6 +145,8 @@ const SUITE: u8 = 1;
 const COMMITMENT: usize = 32;
 const NONCE: usize = 12;
 const TAG: usize = 16;
+/// How much longer a sealed value is than its text.
+pub const OVERHEAD: usize = HEADER + TAG;
 const HEADER: usize = 2 + COMMITMENT + NONCE;
 const MAX_PLAINTEXT: usize = 1024 * 1024;
 const MALFORMED: CryptoError = CryptoError::Malformed("sealed secret");

@@ -77,14 +77,20 @@ pub(crate) async fn run() {
     check(count, &ledger, &done, &heard);
     check_rows(&name, count, &done).await;
     let ratio = took.div_duration_f64(plan::floor(count));
-    if !plan::is_long() {
-        println!("note: the time is asserted in the long form only");
-    } else {
+    if plan::is_long() {
+        assert!(
+            ledger.most.iter().all(|most| *most == CALLS),
+            "a replica never had as many calls under way as it may: {:?}",
+            ledger.most
+        );
         assert!(
             busy <= IDLE,
             "the time was not measured: something else ran when it began"
         );
         assert!(ratio <= GOAL, "{ratio:.2} times the floor, {GOAL} is the goal");
+    } else {
+        println!("note: a loose time is asserted; the goal beside the floor is the long form's");
+        assert!(took <= IN_VAIN.max(plan::floor(count) * 4), "{took:?}");
     }
     // What `scripts/test` counts.
     println!(
@@ -233,5 +239,8 @@ async fn looked_up(database: &str) -> i64 {
 
 /// How much longer than the floor it may take.
 const GOAL: f64 = 1.3;
+/// How long the short form may take, or four floors if that is longer: more than a build without optimisation needs, less
+/// than any wait in vain (a lease's end, 60 s; the longest pause between looks, 40 s; one grant after another, 100 s).
+const IN_VAIN: Duration = Duration::from_secs(30);
 /// Others may use this much of the processors where time is to count.
 const IDLE: f64 = 0.1;
