@@ -180,12 +180,14 @@ impl FactsCache {
             return Ok(view);
         }
         let mut tx = deps.store.read(org).await?;
-        let facts = tx
+        let mut facts = tx
             .agent_facts(org, agent)
             .await?
             .ok_or(Refusal::Unauthenticated)?;
         drop(tx);
         let policies = self.policies(deps, &facts)?;
+        // Their texts, long perhaps, have served their purpose.
+        facts.policies = None;
         let engine_keys = facts
             .engines
             .iter()

@@ -375,13 +375,16 @@ impl Index {
 
     fn slice(&self, about: &About<'_>, connector: &ConnectorTools) -> Result<Arc<Slice>, WrongFacts> {
         let key = (about.connector.clone(), self.applying(about).collect::<Vec<_>>());
-        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slice) = slices.get(&key).and_then(Weak::upgrade) {
+        let slices = || self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = slices().get(&key).and_then(Weak::upgrade);
+        if let Some(slice) = known {
             return Ok(slice);
         }
+        // Made outside of the lock: of very many policies that takes long. Made twice at once, both are good.
         let (_, numbers) = &key;
         let policies = numbers.iter().filter_map(|number| self.policies.get(*number));
         let slice = Arc::new(Slice::new(policies, connector)?);
+        let mut slices = slices();
         // Before the map has to grow, those that nobody holds any more make room.
         if slices.len() == slices.capacity() {
             slices.retain(|_, slice| slice.strong_count() > 0);

@@ -59,7 +59,7 @@ impl<A, G> Views<A, G> {
 
     /// Remembers whose key it is.
     pub(super) fn keep_caller(&mut self, hash: [u8; 32], caller: Caller) {
-        self.make_room();
+        self.make_room(caller.org);
         let of = self.orgs.entry(caller.org).or_default();
         if of.keys.insert(hash) {
             of.held += CALLER;
@@ -105,8 +105,8 @@ impl<A, G> Views<A, G> {
     /// The org's place for what was read at `epoch`, empty of anything earlier; `None` if others have read since what came
     /// after it: two epochs must not be mixed.
     fn at(&mut self, org: OrgId, epoch: Epoch) -> Option<&mut OfOrg<A, G>> {
-        self.make_room();
         self.forget_before(org, epoch);
+        self.make_room(org);
         let of = self.orgs.entry(org).or_default();
         let epoch_held = *of.epoch.get_or_insert(epoch);
         (epoch_held == epoch).then_some(of)
@@ -153,16 +153,33 @@ impl<A, G> Views<A, G> {
         self.held -= of.held;
     }
 
-    /// INVARIANT: never more than [`MOST`] is held; then everything is read afresh.
-    fn make_room(&mut self) {
-        if self.held + GRANT > MOST {
-            *self = Self::default();
+    /// INVARIANT: never more than [`MOST`] is held. What is read afresh then is the asking org's, if it holds more than its
+    /// share, else that of whoever holds most: many grants in use cost other orgs nothing.
+    fn make_room(&mut self, asking: OrgId) {
+        while self.held + GRANT > MOST {
+            if self.orgs.len() > MOST / GRANT {
+                // So many that none holds much: to look for the one that does would take longer.
+                *self = Self::default();
+                return;
+            }
+            let share = MOST / self.orgs.len().max(1);
+            let most = || {
+                self.orgs
+                    .iter()
+                    .max_by_key(|(_, of)| of.held)
+                    .map(|(org, _)| *org)
+            };
+            let own = self.orgs.get(&asking).map_or(0, |of| of.held);
+            let Some(org) = (own >= share).then_some(asking).or_else(most) else {
+                return;
+            };
+            self.forget(org);
         }
     }
 }
 
-/// What is held before everything is read afresh, in units of about 256 bytes: 64 MiB, some 2,000 grants with what policy
-/// is asked about them.
+/// What is held at most, in units of about 256 bytes: 64 MiB, some 2,000 grants with what policy is asked about them where
+/// they share their org's policies.
 const MOST: usize = 1 << 18;
 const CALLER: usize = 1;
 const AGENT: usize = 1 << 4;
@@ -269,6 +286,26 @@ mod tests {
             assert!(views.held <= MOST);
         }
         assert_eq!(views.held, 10 * GRANT);
+    }
+
+    #[test]
+    fn one_org_with_very_many_grants_in_use_costs_the_others_nothing() {
+        let mut views = Numbers::default();
+        views.keep_caller([2; 32], caller(org(2)));
+        views.keep_agent(org(2), epoch(1), agent(), Arc::new(0));
+        views.keep_grant(org(2), epoch(1), (agent(), grant(1)), Arc::new(1));
+        for n in 0..u64::try_from(3 * MOST / GRANT).unwrap() {
+            hold(&mut views, n, 1);
+            assert!(views.held <= MOST);
+        }
+        assert!(views.caller(&[2; 32]).is_some());
+        assert!(views.agent(org(2), agent()).is_some() && views.grant(org(2), agent(), grant(1)).is_some());
+        // And where it holds all there is, others get their share of it.
+        for n in 0..100 {
+            views.keep_grant(org(3), epoch(1), (agent(), grant(n)), Arc::new(n));
+        }
+        assert!((0..100).all(|n| views.grant(org(3), agent(), grant(n)).is_some()));
+        assert!(views.grant(org(2), agent(), grant(1)).is_some());
     }
 
     #[test]

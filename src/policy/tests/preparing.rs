@@ -4,13 +4,15 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use cedar_policy::{Entities, PolicySet, ValidationMode, Validator};
 
-use super::fixture::{PERMIT_ALL, delegated_all, delegation, get, number, parties, world};
+use serde_json::json;
+
+use super::fixture::{PERMIT_ALL, delegated_all, delegation, get, number, parties, question, send, world};
 use crate::{
     domain::{
         AgentId, DelegationId, GrantId, OrgId, ServiceId, UserId, connector::HTTP_REQUEST, decision::Outcome,
         delegation::Delegation,
     },
-    policy::{DelegationIndex, OrgPermit, Unpreparable},
+    policy::{CompiledPolicies, DelegationIndex, OrgPermit, Unpreparable},
 };
 
 #[test]
@@ -156,4 +158,66 @@ fn grants_share_the_policies_that_apply_to_them() {
     drop((one, other));
     assert!(before.upgrade().is_none());
     compiled.prepare(&parties(), &[]).unwrap();
+}
+
+#[test]
+fn nobody_is_judged_by_what_applies_to_others() {
+    let (agent, user, grant) = (
+        AgentId::from_bytes(number(101)),
+        UserId::from_bytes(number(102)),
+        GrantId::from_bytes(number(103)),
+    );
+    let org = format!(
+        "{PERMIT_ALL}
+         forbid (principal == Agent::\"{agent}\", action in Action::\"write\", resource);
+         forbid (principal, action in Action::\"read\", resource == Grant::\"{grant}\");
+         forbid (principal, action == Action::\"acme-mail:messages.send\", resource in User::\"{user}\")
+         when {{ context.args.subject == \"s\" }};
+         forbid (principal, action == Action::\"acme-pay:transfers.create\", resource)
+         when {{ context.args has urgent && context.args.urgent }};"
+    );
+    let compile = || world().compile(&org, PERMIT_ALL).unwrap();
+    let shared = compile();
+    let mut held = Vec::new();
+    // Each bit is one of two: agent, user, grant, connector. There and back, so that each is made and found once.
+    for which in (0..16).chain((0..16).rev()) {
+        let mut parties = parties();
+        if which & 1 != 0 {
+            parties.agent.id = agent;
+        }
+        if which & 2 != 0 {
+            parties.user.id = user;
+        }
+        if which & 4 != 0 {
+            parties.grant.id = grant;
+        }
+        let mut asked = vec![get(), send(&["acme.example"])];
+        if which & 8 != 0 {
+            parties.grant.connector = "acme-pay".parse().unwrap();
+            let transfer =
+                json!({"amount": 1, "payee": {"local": "p", "domain": "acme.example"}, "urgent": true});
+            asked = vec![
+                question("transfers.create", transfer),
+                question("transfers.list", json!({})),
+            ];
+        }
+        let all = Delegation {
+            agent: parties.agent.id,
+            user: parties.user.id,
+            grant: parties.grant.id,
+            ..delegated_all()
+        };
+        let prepare =
+            |compiled: &CompiledPolicies| compiled.prepare(&parties, std::slice::from_ref(&all)).unwrap();
+        let (among_others, alone) = (prepare(&shared), prepare(&compile()));
+        for question in asked {
+            let [one, other] =
+                [&among_others, &alone].map(|prepared| prepared.evaluate(&question, &OrgPermit::Policy));
+            assert_eq!(one, other, "{which} {}", question.tool);
+        }
+        held.push(among_others);
+    }
+    // Who and which connector tell them apart: those that nothing names share one.
+    let sets: BTreeSet<_> = held.iter().map(|prepared| Arc::as_ptr(&prepared.org)).collect();
+    assert!(sets.len() > 8 && sets.len() <= 16, "{}", sets.len());
 }
