@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::{database, provider::Rotation, server::Server};
 
+mod alone;
 mod spooled;
 
 use spooled::{ENTERED, SPOOLED};

@@ -47,6 +47,7 @@ pub(super) async fn ask(
     Failpoint::RefreshAsking.reached();
     let set = match oauth.refresh(token, scopes, actor, Some(begin_by)).await {
         Err(OAuthError::OnlyRotated { why, rotated }) => {
+            Failpoint::RefreshReceived.reached();
             return Ok(only_rotated(oauth, grant, why, *rotated));
         }
         answered => answered?,

@@ -45,7 +45,7 @@ const ENTERED_ONLY: [Failpoint; 4] = [
 ];
 
 /// The database is gone between the answer and its keeping; where the old refresh token is spent, only the spool helps.
-async fn database_gone(server: &mut Server, then: Option<Failpoint>) {
+pub(super) async fn database_gone(server: &mut Server, then: Option<Failpoint>) {
     server.expire().await;
     server.order(Failpoint::RefreshSealed, "stop");
     let vending = tokio::spawn(server.read());
@@ -188,7 +188,7 @@ const PLANTED: [&str; 2] = [
 const ONE_LOOK: Duration = Duration::from_secs(1);
 
 /// The process dies over entering what it spooled.
-async fn killed_entering(server: &mut Server, place: Failpoint) {
+pub(super) async fn killed_entering(server: &mut Server, place: Failpoint) {
     println!("to be killed at {place:?}");
     database_gone(server, None).await;
     server.order(place, "kill");
@@ -203,7 +203,7 @@ async fn killed_entering(server: &mut Server, place: Failpoint) {
 }
 
 /// What was spooled is entered, and the provider was asked so many times.
-async fn entered_after(server: &Server, place: Failpoint, asked: usize) {
+pub(super) async fn entered_after(server: &Server, place: Failpoint, asked: usize) {
     works(server, place).await;
     assert_eq!(server.refreshes().await, asked, "{place:?}");
     assert_eq!(server.spooled().len(), 0, "{place:?}");
