@@ -1,7 +1,7 @@
 //! Answers to a refresh of which only the new refresh token can be used. The one before it may be spent, so the new one is
 //! kept, and asked with next.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use postern::{
     crypto::SealedSecret,
@@ -11,14 +11,20 @@ use postern::{
         entry::EntryType,
         grant::{Grant, GrantState},
     },
-    flows::{Refusal, refresh::doubt, vend::Vended},
-    store::SecretKind,
+    flows::{
+        Refusal,
+        refresh::{Want, doubt, ensure, spooled},
+        upstream,
+        vend::{self, Vended},
+    },
+    store::{Claim, ClaimAsk, SecretKind, Selector, UpstreamResult},
 };
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::{
     harness::{World, fetch, token},
-    spool::is_in_doubt,
+    spool::{files, is_in_doubt},
 };
 
 /// Ada connects an Acme Mail that takes each refresh token once, and says so. Narrowing needs a grace.
@@ -211,4 +217,135 @@ async fn a_refresh_token_beside_another_accounts_name_is_kept_apart() {
     );
     let state = world.grant(grant).await.state;
     assert!(matches!(state, GrantState::Quarantined { .. }), "{state:?}");
+}
+
+/// A vend whose access token has ended. The provider has rotated, and its answer, without an access token, is under way.
+async fn under_way(world: &World, grant: GrantId) -> JoinHandle<Result<Vended, Refusal>> {
+    world.later(Duration::from_secs(400));
+    let before = world.seen("token").await.len();
+    world
+        .fault(json!({
+            "next": "token", "after": true, "delay_ms": 2000, "omit": ["access_token"], "times": 1,
+        }))
+        .await;
+    let (deps, agent, ask) = (Arc::clone(&world.deps), world.agent, world.read(grant));
+    let vending = tokio::spawn(async move { vend::vend(&deps, agent, ask).await });
+    world.until_seen("token", before + 1).await;
+    vending
+}
+
+/// The provider takes no refresh token twice: what came is all there is of the grant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_that_comes_alone_while_another_has_the_lease_is_spooled_and_not_lost() {
+    let (world, grant) = strict().await;
+    let (before, first) = (world.grant(grant).await, held(&world, grant).await);
+    let vending = under_way(&world, grant).await;
+    // Its holder is taken for dead, and another replica claims the lease.
+    world.later(Duration::from_secs(61));
+    let mut tx = world.deps.store.write(world.org).await.unwrap();
+    let ask = ClaimAsk {
+        life: Duration::from_secs(60),
+        ..world.claim_ask(grant).await
+    };
+    let claims = tx.claim_refreshes("r2", &[ask]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(matches!(claims[..], [Claim::Ours(_)]), "{claims:?}");
+    let refused = vending.await.unwrap();
+    assert!(
+        matches!(refused, Err(Refusal::ProviderUnavailable)),
+        "{refused:?}"
+    );
+    assert_eq!(spooled::drain(&world.deps).await, 0);
+    assert_eq!(files(&world).len(), 1);
+    assert_eq!(world.grant(grant).await, before, "nothing is decided yet");
+    assert!(held(&world, grant).await == first);
+
+    // That one died before it asked. The provider is left alone for no longer than after a first failure.
+    world.later(Duration::from_secs(61));
+    assert_eq!(spooled::drain(&world.deps).await, 1);
+    assert!(held(&world, grant).await != first);
+    world.later(Duration::from_secs(2));
+    world.vend(world.read(grant)).await.unwrap();
+    let calls = world.seen("token").await;
+    assert!(calls.len() == 3 && follow_each_other(&calls), "{calls:#?}");
+    let after = world.grant(grant).await;
+    assert_eq!(
+        (after.state, after.generation),
+        (GrantState::Active, before.generation + 2)
+    );
+    assert!(files(&world).is_empty() && !is_in_doubt(&world, grant).await);
+}
+
+/// The sibling asked with the same refresh token, which the provider takes again for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_that_comes_alone_after_a_siblings_answer_replaces_pauses_and_ends_nothing() {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let sibling = world.replica().await.unwrap();
+    let late = under_way(&world, grant).await;
+    // As if its holder had stood still for as long as a lease lives.
+    world.raw_sql("UPDATE refresh_leases SET expires_at = 0").await;
+    vend::vend(&sibling, world.agent, world.read(grant))
+        .await
+        .unwrap();
+    let (generation, kept) = (world.grant(grant).await.generation, held(&world, grant).await);
+    assert!(!late.is_finished(), "it was not late");
+    let refused = late.await.unwrap();
+    assert!(
+        matches!(refused, Err(Refusal::ProviderUnavailable)),
+        "{refused:?}"
+    );
+    let now = world.grant(grant).await;
+    assert_eq!((&now.state, now.generation), (&GrantState::Active, generation));
+    assert!(held(&world, grant).await == kept);
+    assert!(!world.deps.spool.holds(grant) && !is_in_doubt(&world, grant).await);
+    upstream::drain(&world.deps).await.unwrap();
+    assert_eq!(world.seen("revoke").await.len(), 0, "it would end the grant");
+
+    let want = Want::Renewed {
+        than: Some(generation),
+    };
+    ensure(&sibling, &now, want).await.unwrap();
+    let calls = world.seen("token").await;
+    assert_eq!(calls.len(), 4, "the code, the late one, the sibling's, and this");
+    assert!(follow_each_other(&calls[2..]), "{calls:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_that_comes_alone_after_a_revocation_is_ended_at_the_provider() {
+    // Whether or not the tokens from before have been ended by then.
+    for is_told_before in [false, true] {
+        let (world, grant) = strict().await;
+        let vending = under_way(&world, grant).await;
+        world.revoke(Selector::Grant(grant)).await;
+        let result = async || {
+            let mut tx = world.deps.store.read(world.org).await.unwrap();
+            let waiting = tx.outbox(world.org, grant).await.unwrap();
+            waiting.map(|row| row.result)
+        };
+        if is_told_before {
+            upstream::fan_out(&world.deps).await.unwrap();
+            upstream::drain(&world.deps).await.unwrap();
+            assert_eq!(result().await, Some(UpstreamResult::Revoked));
+            assert!(!vending.is_finished(), "it came before that");
+        }
+        let refused = vending.await.unwrap();
+        assert!(matches!(refused, Err(Refusal::Revoked { .. })), "{refused:?}");
+        assert_eq!(result().await, Some(UpstreamResult::Pending));
+
+        upstream::fan_out(&world.deps).await.unwrap();
+        upstream::drain(&world.deps).await.unwrap();
+        assert_eq!(result().await, Some(UpstreamResult::Revoked));
+        let came = world.seen("token").await.pop().unwrap();
+        let ended = world.seen("revoke").await;
+        assert!(came["issued_refresh_sha256"].is_string());
+        assert!(
+            ended
+                .iter()
+                .any(|call| call["token_sha256"] == came["issued_refresh_sha256"]),
+            "{ended:#?}"
+        );
+        assert_eq!(world.secrets_of(grant).await, 0);
+        assert!(files(&world).is_empty());
+    }
 }
