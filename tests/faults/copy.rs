@@ -8,9 +8,8 @@ use std::{
 
 use postern::{failpoints::Failpoint, store::Location};
 use serde_json::{Value, json};
-use sqlx::Connection as _;
 
-use crate::{database, process::Dev};
+use crate::{process::Dev, rows::scalar};
 
 mod two_orgs;
 
@@ -141,23 +140,7 @@ async fn a_copy_shows_how_far_it_is_on_a_terminal() {
 
 /// How far the target says it has come.
 async fn state_of(to: &Location) -> Value {
-    let sql = "SELECT value FROM meta WHERE name = 'copy'";
-    let mark: String = match to {
-        Location::Sqlite(path) => {
-            let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display()))
-                .await
-                .unwrap();
-            let mark = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
-            pool.close().await;
-            mark
-        }
-        Location::Postgres(settings) => {
-            let mut connection = database::superuser(&database::name_of(settings)).await;
-            let mark = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
-            connection.close().await.unwrap();
-            mark
-        }
-    };
-    let mark: Value = serde_json::from_str(&mark).unwrap();
+    let mark = scalar::<String>(to, "SELECT value FROM meta WHERE name = 'copy'").await;
+    let mark: Value = serde_json::from_str(&mark.unwrap()).unwrap();
     mark["state"].clone()
 }

@@ -23,6 +23,7 @@ mod process;
 mod provider;
 mod revocation;
 mod rotation;
+mod rows;
 mod served;
 mod server;
 #[path = "../shared/mod.rs"]

@@ -9,11 +9,10 @@ use std::{
 use axum::{Router, body::Bytes, extract::State, routing::post};
 use postern::{failpoints::Failpoint, store::Location};
 use serde_json::Value;
-use sqlx::Connection as _;
 
 use crate::{
-    database,
     provider::Rotation,
+    rows::scalar,
     served::{COPY, Copies, Setup},
     server::{Server, call},
     shared::loopback,
@@ -146,26 +145,7 @@ async fn log(server: &Server) -> Vec<Value> {
 
 /// Which index the one sink is to get next, by the database.
 async fn cursor(location: &Location) -> u64 {
-    let sql = "SELECT next_index FROM sink_cursors";
-    let next: Option<i64> = match location {
-        Location::Sqlite(path) => {
-            let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display()))
-                .await
-                .unwrap();
-            let next = sqlx::query_scalar(sql).fetch_optional(&pool).await.unwrap();
-            pool.close().await;
-            next
-        }
-        Location::Postgres(settings) => {
-            let mut connection = database::superuser(&database::name_of(settings)).await;
-            let next = sqlx::query_scalar(sql)
-                .fetch_optional(&mut connection)
-                .await
-                .unwrap();
-            connection.close().await.unwrap();
-            next
-        }
-    };
+    let next = scalar::<i64>(location, "SELECT next_index FROM sink_cursors").await;
     next.unwrap_or_default().try_into().unwrap()
 }
 

@@ -182,7 +182,6 @@ async fn sweep(kind: Rotation) {
         // Workers make a few calls as well, not the same each time.
         drawn(points, counts[1])
     };
-    let count = places.len();
     println!("{kind:?}: {counts:?} system calls, killed before each of {places:?}");
     let mut shares = JoinSet::new();
     for first in 0..at_once {
@@ -196,7 +195,6 @@ async fn sweep(kind: Rotation) {
         "{kind:?}: killed {} times, of that {lost} rotations were said to be lost",
         all.len()
     );
-    assert_eq!(all.len(), count, "each of these places is a kill");
 }
 
 /// One place in each of as many equal parts.

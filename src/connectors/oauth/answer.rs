@@ -70,7 +70,7 @@ pub struct Rotated {
 
 impl Rotated {
     /// Whether it is the one that was sent: then nothing new came.
-    pub(super) fn is(&self, sent: &RefreshToken) -> bool {
+    pub(super) fn is_same_as(&self, sent: &RefreshToken) -> bool {
         same(
             self.refresh_token.expose_secret().as_bytes(),
             sent.expose_secret().as_bytes(),

@@ -195,7 +195,7 @@ impl<'a> OAuth<'a> {
         match read {
             // Where the provider does not rotate, the one that was sent is as good as ever.
             Err(OAuthError::OnlyRotated { why, rotated })
-                if !self.connector.refresh.rotates || rotated.is(refresh_token) =>
+                if !self.connector.refresh.rotates || rotated.is_same_as(refresh_token) =>
             {
                 Err(OAuthError::Unusable(why))
             }
