@@ -1,6 +1,6 @@
 //! The policy question: facts of ours, laid out for the engine.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::Value;
 
@@ -9,12 +9,13 @@ use crate::{
     domain::Time,
     policy::{
         AgentFacts, CheckReport, CompiledPolicies, ConnectorActions, Evaluation, GrantFacts, OrgPermit,
-        Parties, PolicyFinding, PolicySources, PolicyText, PreparedFacts, Question, UserFacts, check,
+        Parties, PolicyFinding, PolicySources, PolicyText, PreparedFacts, Question, UserFacts, Vocabulary,
+        check,
     },
-    store::{self, PolicyRow, StoreError, VendFacts},
+    store::{self, StoreError, VendFacts},
 };
 
-use super::{Deps, Refusal, actions::Prepared};
+use super::{Refusal, actions::Prepared};
 
 /// Lays out who asks with what; good as long as the epoch of both views stands.
 ///
@@ -73,21 +74,33 @@ pub fn ask(
     facts.evaluate(&question, permit)
 }
 
+/// What policies may name in this deployment.
+///
+/// # Errors
+/// When its connectors clash; everything is then refused, loudly.
+pub fn vocabulary(catalogue: &Catalogue) -> Result<Arc<Vocabulary>, Refusal> {
+    Vocabulary::of(&actions(catalogue)).map_err(unusable)
+}
+
+/// The texts of one version, as policy takes them.
+#[must_use]
+pub fn sources(version: u64, org: Vec<store::PolicyText>, agent: Vec<store::PolicyText>) -> PolicySources {
+    PolicySources {
+        org: policy_texts(org),
+        agent: policy_texts(agent),
+        version: version.to_string(),
+    }
+}
+
 /// Compiles a version that was valid when it was written.
 ///
 /// # Errors
 /// When it is not valid any more, as after a connector lost a tool: everything is then refused, loudly.
-pub fn compile(deps: &Deps, row: &PolicyRow) -> Result<CompiledPolicies, Refusal> {
-    compile_texts(&deps.catalogue, row.version, &row.org, &row.agent).map_err(|findings| {
-        for finding in findings {
-            tracing::error!(policy.file = %finding.file, policy.line = finding.line, cause = %finding.message,
-                "a policy in force does not compile");
-        }
-        Refusal::StoreUnavailable(Some(StoreError::Inconsistent { table: "policies" }))
-    })
+pub fn compile(sources: &PolicySources, vocabulary: &Arc<Vocabulary>) -> Result<CompiledPolicies, Refusal> {
+    CompiledPolicies::compile(sources, vocabulary).map_err(unusable)
 }
 
-/// Compiles policies against the tools of this deployment.
+/// Compiles policies against the tools of this deployment, to see whether they could be put in force.
 ///
 /// # Errors
 /// What is wrong with them, file by file.
@@ -97,33 +110,27 @@ pub fn compile_texts(
     org: &[store::PolicyText],
     agent: &[store::PolicyText],
 ) -> Result<CompiledPolicies, Vec<PolicyFinding>> {
-    let sources = PolicySources {
-        org: policy_texts(org),
-        agent: policy_texts(agent),
-        version: version.to_string(),
-    };
-    CompiledPolicies::compile(&sources, &actions(catalogue))
+    let vocabulary = Vocabulary::of(&actions(catalogue))?;
+    CompiledPolicies::compile(&sources(version, org.to_vec(), agent.to_vec()), &vocabulary)
 }
 
 /// Looks at policies without putting them in force.
 #[must_use]
 pub fn look(catalogue: &Catalogue, org: &[store::PolicyText], agent: &[store::PolicyText]) -> CheckReport {
-    let sources = PolicySources {
-        org: policy_texts(org),
-        agent: policy_texts(agent),
-        version: "0".to_owned(),
-    };
-    check(&sources, &actions(catalogue))
+    check(&sources(0, org.to_vec(), agent.to_vec()), &actions(catalogue))
 }
 
-fn policy_texts(texts: &[store::PolicyText]) -> Vec<PolicyText> {
-    texts
-        .iter()
-        .map(|text| PolicyText {
-            name: text.name.clone(),
-            text: text.text.clone(),
-        })
-        .collect()
+fn unusable(findings: Vec<PolicyFinding>) -> Refusal {
+    for finding in findings {
+        tracing::error!(policy.file = %finding.file, policy.line = finding.line, cause = %finding.message,
+            "a policy in force does not compile");
+    }
+    Refusal::StoreUnavailable(Some(StoreError::Inconsistent { table: "policies" }))
+}
+
+fn policy_texts(texts: Vec<store::PolicyText>) -> Vec<PolicyText> {
+    let text = |store::PolicyText { name, text }| PolicyText { name, text };
+    texts.into_iter().map(text).collect()
 }
 
 fn actions(catalogue: &Catalogue) -> Vec<ConnectorActions<'_>> {

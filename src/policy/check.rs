@@ -8,6 +8,7 @@ use super::{
     evaluation::Limit,
     finding::PolicyFinding,
     rule::Rule,
+    schema::Vocabulary,
 };
 use crate::domain::ModeSet;
 
@@ -54,7 +55,9 @@ pub struct RuleSummary {
 /// Checks texts as [`CompiledPolicies::compile`] would.
 #[must_use]
 pub fn check(sources: &PolicySources, connectors: &[ConnectorActions<'_>]) -> CheckReport {
-    match CompiledPolicies::compile(sources, connectors) {
+    let compiled =
+        Vocabulary::of(connectors).and_then(|vocabulary| CompiledPolicies::compile(sources, &vocabulary));
+    match compiled {
         Ok(compiled) => CheckReport {
             ok: true,
             findings: compiled.warnings().to_vec(),

@@ -9,7 +9,7 @@ use super::{
     limits,
     reads::{self, Reads},
     rule::{Annotations, Refused, Rule},
-    schema::{Vocabulary, vocabulary},
+    schema::Vocabulary,
     slice::Index,
 };
 use crate::{
@@ -40,6 +40,35 @@ pub struct PolicySources {
     pub version: String,
 }
 
+impl PolicySources {
+    /// Which policies these are, as decisions name them: nothing but these texts at this version has it.
+    ///
+    /// The digest covers layer, name and text of every file, each with its length in front, in the order of names.
+    #[must_use]
+    pub fn reference(&self) -> PolicyRef {
+        let mut bytes = Vec::new();
+        let mut put = |text: &str| {
+            bytes.extend(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+            bytes.extend(text.as_bytes());
+        };
+        put("postern/policy/1");
+        for (layer, files) in [("org", &self.org), ("agent", &self.agent)] {
+            let mut files: Vec<&PolicyText> = files.iter().collect();
+            files.sort_by(|left, right| left.name.cmp(&right.name));
+            for file in files {
+                put(layer);
+                put(&file.name);
+                put(&file.text);
+            }
+        }
+        PolicyRef {
+            id: ENGINE.to_owned(),
+            version: self.version.clone(),
+            digest: sha256_text(&bytes),
+        }
+    }
+}
+
 /// What a connector offers to policies.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectorActions<'a> {
@@ -55,7 +84,7 @@ pub struct CompiledPolicies(pub(super) Arc<Compiled>);
 
 #[derive(Debug)]
 pub(super) struct Compiled {
-    pub(super) vocabulary: Vocabulary,
+    pub(super) vocabulary: Arc<Vocabulary>,
     pub(super) org: Index,
     pub(super) agent: Index,
     pub(super) reference: PolicyRef,
@@ -63,15 +92,15 @@ pub(super) struct Compiled {
 }
 
 impl CompiledPolicies {
-    /// Parses and checks texts against the connectors' schema.
+    /// Parses and checks texts against the connectors' schema, which is shared, not copied.
     ///
     /// # Errors
     /// Every finding, warnings included, when at least one is an error.
     pub fn compile(
         sources: &PolicySources,
-        connectors: &[ConnectorActions<'_>],
+        vocabulary: &Arc<Vocabulary>,
     ) -> Result<Self, Vec<PolicyFinding>> {
-        limits::on_a_deep_stack(|| Self::compile_here(sources, connectors)).unwrap_or_else(|| {
+        limits::on_a_deep_stack(|| Self::compile_here(sources, vocabulary)).unwrap_or_else(|| {
             let fix = "try again; if it stays, simplify the policies";
             let problem = "the policies could not be compiled";
             Err(vec![PolicyFinding::at("policies", "", 0, problem, fix)])
@@ -80,22 +109,21 @@ impl CompiledPolicies {
 
     fn compile_here(
         sources: &PolicySources,
-        connectors: &[ConnectorActions<'_>],
+        vocabulary: &Arc<Vocabulary>,
     ) -> Result<Self, Vec<PolicyFinding>> {
-        let vocabulary = vocabulary(connectors)?;
         let mut findings = Vec::new();
-        let org = compile_layer("org", &sources.org, &vocabulary, &mut findings);
-        let agent = compile_layer("agent", &sources.agent, &vocabulary, &mut findings);
+        let org = compile_layer("org", &sources.org, vocabulary, &mut findings);
+        let agent = compile_layer("agent", &sources.agent, vocabulary, &mut findings);
         findings.sort();
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(findings);
         }
         Ok(Self(Arc::new(Compiled {
-            org: Index::new(org, &vocabulary),
-            agent: Index::new(agent, &vocabulary),
-            reference: reference(sources),
+            vocabulary: Arc::clone(vocabulary),
+            org: Index::new(org, vocabulary),
+            agent: Index::new(agent, vocabulary),
+            reference: sources.reference(),
             warnings: findings,
-            vocabulary,
         })))
     }
 
@@ -301,30 +329,6 @@ fn validate(
         )
     });
     errors.chain(warnings).collect()
-}
-
-/// The digest covers layer, name and text of every file, each with its length in front, in the order of names.
-fn reference(sources: &PolicySources) -> PolicyRef {
-    let mut bytes = Vec::new();
-    let mut put = |text: &str| {
-        bytes.extend(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
-        bytes.extend(text.as_bytes());
-    };
-    put("postern/policy/1");
-    for (layer, files) in [("org", &sources.org), ("agent", &sources.agent)] {
-        let mut files: Vec<&PolicyText> = files.iter().collect();
-        files.sort_by(|left, right| left.name.cmp(&right.name));
-        for file in files {
-            put(layer);
-            put(&file.name);
-            put(&file.text);
-        }
-    }
-    PolicyRef {
-        id: ENGINE.to_owned(),
-        version: sources.version.clone(),
-        digest: sha256_text(&bytes),
-    }
 }
 
 /// The id of the built-in engine in decisions.

@@ -4,10 +4,10 @@
 //! Nothing is allowed by default, a forbid always wins, and any error in any set is a deny. The room is pure: no clock,
 //! no store, no network; it must never see a secret.
 //!
-//! The way through: [`CompiledPolicies::compile`] parses and checks texts once, [`CompiledPolicies::prepare`] picks the
-//! slice for one agent and grant (keep it as long as the org's epoch stands), [`PreparedFacts::evaluate`] answers one
-//! [`Question`], [`notary::claims`] turns the [`Evaluation`] into a decision to sign. `docs/policy.md` is for the people
-//! who write policies.
+//! The way through: [`Vocabulary::of`] says once what policies may name, [`CompiledPolicies::compile`] parses and checks
+//! texts once, [`CompiledPolicies::prepare`] picks the slice for one agent and grant (keep it as long as the org's epoch
+//! stands), [`PreparedFacts::evaluate`] answers one [`Question`], [`notary::claims`] turns the [`Evaluation`] into a
+//! decision to sign. `docs/policy.md` is for the people who write policies.
 
 mod cedar;
 mod check;
@@ -34,7 +34,7 @@ pub use facts::{
     AgentFacts, ApprovalKind, Budget, GrantFacts, InvalidApprovalKind, Parties, Question, UserFacts,
 };
 pub use finding::{PolicyFinding, Severity};
-pub use schema::schema_text;
+pub use schema::{Vocabulary, schema_text};
 pub use slice::{DelegationIndex, PreparedFacts, Unpreparable};
 
 /// Reason codes of the engine itself. Stable, safe to show to a model; `docs/policy.md` explains each.

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{
     compile::ConnectorActions,
     finding::{PolicyFinding, Severity},
+    limits,
     shape::{self, ArgShape, long, optional, record, set, text},
 };
 use crate::domain::connector::{Category, ConnectorId, HTTP_REQUEST};
@@ -45,9 +46,10 @@ pub(super) struct ConnectorTools {
     pub(super) entities: Entities,
 }
 
-/// Everything the schema is made of.
+/// Everything the schema is made of: what policies may name. Large, and the same for all policies of a deployment: made
+/// once and shared.
 #[derive(Debug)]
-pub(super) struct Vocabulary {
+pub struct Vocabulary {
     pub(super) kinds: Kinds,
     pub(super) schema: Schema,
     pub(super) connectors: HashMap<ConnectorId, Arc<ConnectorTools>>,
@@ -75,11 +77,21 @@ pub(super) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
 }
 
-/// Builds the vocabulary.
-///
-/// # Errors
-/// When connectors clash with each other or with a category's name.
-pub(super) fn vocabulary(connectors: &[ConnectorActions<'_>]) -> Result<Vocabulary, Vec<PolicyFinding>> {
+impl Vocabulary {
+    /// Builds the vocabulary of these connectors.
+    ///
+    /// # Errors
+    /// When connectors clash with each other or with a category's name.
+    pub fn of(connectors: &[ConnectorActions<'_>]) -> Result<Arc<Self>, Vec<PolicyFinding>> {
+        let built = limits::on_a_deep_stack(|| vocabulary(connectors)).unwrap_or_else(|| {
+            let message = "the schema could not be built".to_owned();
+            Err(vec![connector_finding("schema", message)])
+        });
+        built.map(Arc::new)
+    }
+}
+
+fn vocabulary(connectors: &[ConnectorActions<'_>]) -> Result<Vocabulary, Vec<PolicyFinding>> {
     let described = describe(connectors)?;
     let fault = |message: String| vec![connector_finding("schema", message)];
     let schema =

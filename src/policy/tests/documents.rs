@@ -43,7 +43,7 @@ fn the_schema_can_be_shown() {
 fn the_digest_covers_names_layers_and_texts() {
     let world = world();
     let digest = |org: &str, agent: &str| {
-        let compiled = CompiledPolicies::compile(&sources(org, agent), &world.actions()).unwrap();
+        let compiled = CompiledPolicies::compile(&sources(org, agent), world.vocabulary()).unwrap();
         compiled.reference().digest.clone()
     };
     let one = "permit (principal, action, resource);";
@@ -54,6 +54,6 @@ fn the_digest_covers_names_layers_and_texts() {
     }
     let mut renamed = sources(one, one);
     renamed.org[0].name = "q.cedar".to_owned();
-    let renamed = CompiledPolicies::compile(&renamed, &world.actions()).unwrap();
+    let renamed = CompiledPolicies::compile(&renamed, world.vocabulary()).unwrap();
     assert_ne!(renamed.reference().digest, all[3]);
 }

@@ -1,6 +1,9 @@
 //! A small org: Ada, one agent, two connectors whose actions come from the vectors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,7 +18,7 @@ use crate::{
     },
     policy::{
         AgentFacts, CompiledPolicies, ConnectorActions, Evaluation, GrantFacts, OrgPermit, Parties,
-        PolicyFinding, PolicySources, PolicyText, Question, UserFacts,
+        PolicyFinding, PolicySources, PolicyText, Question, UserFacts, Vocabulary,
     },
 };
 
@@ -31,11 +34,15 @@ struct WithConnectors {
 
 pub(super) struct World {
     connectors: BTreeMap<ConnectorId, Vec<ActionDefinition>>,
+    vocabulary: OnceLock<Arc<Vocabulary>>,
 }
 
 pub(super) fn world() -> World {
     let WithConnectors { connectors } = serde_json::from_str(VECTORS).unwrap();
-    World { connectors }
+    World {
+        connectors,
+        vocabulary: OnceLock::new(),
+    }
 }
 
 impl World {
@@ -46,8 +53,13 @@ impl World {
             .collect()
     }
 
+    pub(super) fn vocabulary(&self) -> &Arc<Vocabulary> {
+        self.vocabulary
+            .get_or_init(|| Vocabulary::of(&self.actions()).unwrap())
+    }
+
     pub(super) fn compile(&self, org: &str, agent: &str) -> Result<CompiledPolicies, Vec<PolicyFinding>> {
-        CompiledPolicies::compile(&sources(org, agent), &self.actions())
+        CompiledPolicies::compile(&sources(org, agent), self.vocabulary())
     }
 
     /// Asks with everything delegated.

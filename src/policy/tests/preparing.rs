@@ -161,6 +161,13 @@ fn grants_share_the_policies_that_apply_to_them() {
 }
 
 #[test]
+fn all_policies_of_a_deployment_share_one_vocabulary() {
+    let world = world();
+    let [one, other] = [PERMIT_ALL, ""].map(|org| world.compile(org, PERMIT_ALL).unwrap());
+    assert!(Arc::ptr_eq(&one.0.vocabulary, &other.0.vocabulary));
+}
+
+#[test]
 fn nobody_is_judged_by_what_applies_to_others() {
     let (agent, user, grant) = (
         AgentId::from_bytes(number(101)),

@@ -96,7 +96,7 @@ fn run(case: &Case) -> Vec<String> {
     if case.agent == "demo" {
         sources.agent = demo.agent;
     }
-    let compiled = match CompiledPolicies::compile(&sources, &world.actions()) {
+    let compiled = match CompiledPolicies::compile(&sources, world.vocabulary()) {
         Ok(compiled) => compiled,
         Err(findings) => return vec![format!("{}: {}", case.name, findings[0])],
     };
