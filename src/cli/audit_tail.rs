@@ -21,34 +21,168 @@ pub(super) async fn follow(
     lines: usize,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let mut seen = Seen::default();
-    let mut fresh = newest(client, query, Some(lines), &mut seen).await?;
-    let mut told = None;
-    loop {
-        if !fresh.is_empty() {
-            output.list(&fresh, &COLUMNS);
-        }
-        if output.is_closed() {
-            return Ok(());
-        }
+    let mut tail = Tail {
+        client,
+        query,
+        output,
+        seen: Seen::default(),
+        told: None,
+    };
+    tail.begin(lines).await?;
+    while !tail.output.is_closed() {
         tokio::time::sleep(PAUSE).await;
-        fresh = match newest(client, query, None, &mut seen).await {
-            Ok(fresh) => {
-                told = None;
-                fresh
-            }
-            Err(error) if may_pass(&error) => {
-                // Said once, however long it lasts.
-                let why = error.to_string();
-                if told.as_ref() != Some(&why) {
-                    output.note(&format!("{why}; trying again"));
-                    told = Some(why);
-                }
-                Vec::new()
-            }
-            Err(error) => return Err(error),
-        };
+        tail.look().await?;
     }
+    Ok(())
+}
+
+struct Tail<'a> {
+    client: &'a Client,
+    query: &'a [(&'a str, &'a str)],
+    output: &'a mut Output,
+    seen: Seen,
+    /// Why the server cannot answer: said once, however long it lasts.
+    told: Option<String>,
+}
+
+impl Tail<'_> {
+    /// What is there already; of that, only the last so many are shown.
+    async fn begin(&mut self, lines: usize) -> Result<(), CliError> {
+        let look = lines.max(LOOK);
+        let mut entries = self.client.list(&ENTRIES, self.query, look).await?;
+        if entries.len() == look {
+            self.seen.first = entries.last().and_then(id).map(str::to_owned);
+        }
+        // Those not shown are known all the same.
+        let hidden = entries.split_off(lines.min(entries.len()));
+        hidden.iter().rev().for_each(|entry| self.seen.add(entry));
+        self.print(entries);
+        Ok(())
+    }
+
+    /// Prints what was not seen yet. Looks further back until three quarters of what it sees are known, or [`BEHIND`] entries:
+    /// between two looks any number may have been written, and one that took longer to commit stands among those known. It is
+    /// found among the newest [`LOOK`], or where many are new, among three times as many behind them.
+    async fn look(&mut self) -> Result<(), CliError> {
+        let (mut newest, mut stretches) = (Vec::new(), Vec::new());
+        let (mut read, mut known) = (0, 0);
+        let mut after: Option<String> = None;
+        loop {
+            let limit = if after.is_none() { LOOK } else { PAGE };
+            let mut page = self.page(after.as_deref(), limit).await?;
+            if let Some(at) = page.entries.iter().position(|entry| self.seen.is_first(entry)) {
+                page.entries.truncate(at + 1);
+                page.next = None;
+            }
+            read += page.entries.len();
+            let last = page.entries.last().and_then(id).map(str::to_owned);
+            let fresh = self.fresh(page.entries);
+            known += fresh.known;
+            // Of very many only the newest are kept until those before them are printed; the others are read again then.
+            match (after, last) {
+                (Some(after), Some(last)) if newest.len() >= KEPT => {
+                    if !fresh.entries.is_empty() {
+                        stretches.push(Stretch { after, last });
+                    }
+                }
+                _ => newest.extend(fresh.entries),
+            }
+            let enough = known * 4 >= read * 3 || known >= BEHIND;
+            after = page.next.filter(|_| !enough);
+            if after.is_none() {
+                break;
+            }
+        }
+        for stretch in stretches.into_iter().rev() {
+            let entries = self.again(stretch).await?;
+            self.print(entries);
+            if self.output.is_closed() {
+                return Ok(());
+            }
+        }
+        self.print(newest);
+        Ok(())
+    }
+
+    /// What was not seen yet of a stretch, newest first. It may have become longer by what was committed late.
+    async fn again(&mut self, stretch: Stretch) -> Result<Vec<Value>, CliError> {
+        let (mut entries, mut after) = (Vec::new(), stretch.after);
+        loop {
+            let mut page = self.page(Some(&after), PAGE).await?;
+            let end = |entry: &Value| id(entry) == Some(stretch.last.as_str());
+            if let Some(at) = page.entries.iter().position(end) {
+                page.entries.truncate(at + 1);
+                page.next = None;
+            }
+            entries.extend(self.fresh(page.entries).entries);
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(entries),
+            }
+        }
+    }
+
+    /// One page; waits until the server can answer.
+    async fn page(&mut self, after: Option<&str>, limit: usize) -> Result<Page, CliError> {
+        loop {
+            match ask(self.client, self.query, after, limit).await {
+                Ok(page) => {
+                    self.told = None;
+                    return Ok(page);
+                }
+                Err(error) if may_pass(&error) => {
+                    let why = error.to_string();
+                    if self.told.as_ref() != Some(&why) {
+                        self.output.note(&format!("{why}; trying again"));
+                        self.told = Some(why);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn fresh(&self, mut entries: Vec<Value>) -> Fresh {
+        let read = entries.len();
+        entries.retain(|entry| !self.seen.knows(entry));
+        Fresh {
+            known: read - entries.len(),
+            entries,
+        }
+    }
+
+    /// Prints entries that come newest first, and remembers them.
+    fn print(&mut self, mut entries: Vec<Value>) {
+        entries.reverse();
+        entries.iter().for_each(|entry| self.seen.add(entry));
+        if !entries.is_empty() {
+            self.output.list(&entries, &COLUMNS);
+        }
+    }
+}
+
+/// One page, newest first.
+async fn ask(
+    client: &Client,
+    query: &[(&str, &str)],
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page, CliError> {
+    let limit = limit.to_string();
+    let mut query = query.to_vec();
+    query.push(("limit", &limit));
+    query.extend(after.map(|after| ("after", after)));
+    let mut answer = client.get(&ENTRIES, &query).await?;
+    let Some(Value::Array(entries)) = answer.get_mut("items").map(Value::take) else {
+        return Err(CliError::Answer("a list without `items`".into()));
+    };
+    let next = answer.get("next").and_then(Value::as_str);
+    let next = next.filter(|next| !entries.is_empty() && Some(*next) != after);
+    Ok(Page {
+        next: next.map(str::to_owned),
+        entries,
+    })
 }
 
 /// Whether the same may work later. It has worked before.
@@ -63,39 +197,22 @@ fn may_pass(error: &CliError) -> bool {
     }
 }
 
-/// What was not seen yet, oldest first. Looks further back until three quarters of what it sees are known: between two looks
-/// any number may have been written, and one that took longer to commit stands among those known. It is found among the
-/// newest [`LOOK`], or where many are new, among three times as many behind them. The first look knows
-/// nothing yet: of that, only the `last` so many are shown.
-async fn newest(
-    client: &Client,
-    query: &[(&str, &str)],
-    last: Option<usize>,
-    seen: &mut Seen,
-) -> Result<Vec<Value>, CliError> {
-    let mut look = last.map_or(LOOK, |lines| lines.max(LOOK));
-    loop {
-        let mut entries = client.list(&ENTRIES, query, look).await?;
-        let mut whole = entries.len() < look;
-        if let Some(at) = entries.iter().position(|entry| seen.is_first(entry)) {
-            entries.truncate(at + 1);
-            whole = true;
-        }
-        if last.is_some() && !whole {
-            seen.first = entries.last().and_then(id).map(str::to_owned);
-        }
-        let known = entries.iter().filter(|entry| seen.knows(entry)).count();
-        if last.is_some() || known * 4 >= entries.len() * 3 || whole || look >= FURTHEST {
-            let mut fresh: Vec<Value> = entries.into_iter().filter(|entry| !seen.knows(entry)).collect();
-            fresh.reverse();
-            fresh.iter().for_each(|entry| seen.add(entry));
-            if let Some(lines) = last {
-                fresh.drain(..fresh.len().saturating_sub(lines));
-            }
-            return Ok(fresh);
-        }
-        look = (look * 4).min(FURTHEST);
-    }
+struct Page {
+    entries: Vec<Value>,
+    /// Behind what the next one begins, if there is one.
+    next: Option<String>,
+}
+
+struct Fresh {
+    entries: Vec<Value>,
+    /// How many others there were.
+    known: usize,
+}
+
+/// A part of the log that was looked at and not kept.
+struct Stretch {
+    after: String,
+    last: String,
 }
 
 /// The ids of the last entries printed.
@@ -135,8 +252,12 @@ fn id(entry: &Value) -> Option<&str> {
 
 /// Entries looked at each time.
 const LOOK: usize = 50;
-/// Entries looked back at most.
-const FURTHEST: usize = 10_000;
+/// Entries of a page behind them.
+const PAGE: usize = 200;
+/// New entries kept while others are looked for.
+const KEPT: usize = 10_000;
+/// Known entries looked back at at most.
+const BEHIND: usize = 10_000;
 /// Ids kept: more than are ever looked back at.
-const REMEMBERED: usize = 2 * FURTHEST;
+const REMEMBERED: usize = 2 * BEHIND;
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });

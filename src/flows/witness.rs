@@ -31,56 +31,75 @@ pub enum Shown {
     Nothing,
 }
 
-/// Shows the witness every log that is longer than what it has cosigned; returns how many it cosigned.
+/// Shows the witness every log that is longer than what it has cosigned; returns how many it cosigned. What is wrong with
+/// one log holds up no other.
 ///
 /// # Errors
-/// When the database is unavailable, or the witness: then everything waits for the next look.
+/// When the database is unavailable, or the witness was for some log: that waits for the next look, and where the witness
+/// seems to be gone everything else too.
 pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
-    let (mut after, mut cosigned) = (None, 0);
-    loop {
-        let due = deps.store.due().await?;
-        let orgs = { due }.orgs_behind(&cursor(witness), after, PAGE).await?;
-        let Some(last) = orgs.last().copied() else {
+    let (mut cosigned, mut outages) = (0, 0);
+    for org in orgs_behind(deps, witness).await? {
+        if deps.uncut.is_stopping() {
             return Ok(cosigned);
-        };
-        after = Some(last);
-        for org in orgs {
-            if deps.uncut.is_stopping() {
-                return Ok(cosigned);
+        }
+        if deps.store.is_sealed(org) {
+            continue;
+        }
+        match show(deps, witness, org).await {
+            Ok(Shown::Cosigned) => {
+                witness.agrees(org);
+                cosigned += 1;
             }
-            if deps.store.is_sealed(org) {
-                continue;
+            Ok(Shown::HasMore(size)) => {
+                tracing::error!(org.id = %org, witness.size = size, "{org} is sealed: its witness has cosigned a longer log than the database holds");
+                deps.store.seal(org);
             }
-            match show(deps, witness, org).await {
-                Ok(Shown::Cosigned) => {
-                    witness.agrees(org);
-                    cosigned += 1;
-                }
-                Ok(Shown::HasMore(size)) => {
-                    tracing::error!(org.id = %org, witness.size = size, "{org} is sealed: its witness has cosigned a longer log than the database holds");
-                    deps.store.seal(org);
-                }
-                // Once: it will say so at every look.
-                Ok(Shown::ClaimsMore(_) | Shown::Contradicts) if !witness.disagrees(org) => {}
-                Ok(Shown::ClaimsMore(size)) => {
-                    tracing::error!(org.id = %org, witness.size = size, "the witness says that it has cosigned a longer log of {org} and shows none: either it is wrong, or this database is older than it was");
-                }
-                Ok(Shown::Contradicts) => {
-                    tracing::error!(org.id = %org, "the witness has cosigned another history of the log of {org} and cosigns this one no more");
-                }
-                Ok(Shown::Nothing) => {}
-                // What is wrong with one log holds up no other.
-                Err(Failed::Witness(error)) if !error.is_outage() => {
-                    tracing::warn!(org.id = %org, cause = %error, "the witness cosigned nothing of {org}");
-                }
-                Err(Failed::Witness(error)) => {
-                    tracing::warn!(cause = %error, "the witness cosigned nothing");
-                    return Err(Refusal::ProviderUnavailable);
-                }
-                Err(Failed::Here(refusal)) => return Err(refusal),
+            // Once: it will say so at every look.
+            Ok(Shown::ClaimsMore(_) | Shown::Contradicts) if !witness.disagrees(org) => {}
+            Ok(Shown::ClaimsMore(size)) => {
+                tracing::error!(org.id = %org, witness.size = size, "the witness says that it has cosigned a longer log of {org} and shows none: either it is wrong, or this database is older than it was");
             }
+            Ok(Shown::Contradicts) => {
+                tracing::error!(org.id = %org, "the witness has cosigned another history of the log of {org} and cosigns this one no more");
+            }
+            Ok(Shown::Nothing) => {}
+            Err(Failed::Witness(error)) => {
+                tracing::warn!(org.id = %org, cause = %error, "the witness cosigned nothing of {org}");
+                outages += usize::from(error.is_outage());
+                // RFC 6585 §4: it was asked too much.
+                if outages >= OUTAGES || matches!(error, WitnessError::Status(429)) {
+                    break;
+                }
+            }
+            Err(Failed::Here(refusal)) => return Err(refusal),
         }
     }
+    if outages == 0 {
+        Ok(cosigned)
+    } else {
+        Err(Refusal::ProviderUnavailable)
+    }
+}
+
+/// Those whose log is longer than what the witness has, beginning anywhere: whom a look does not come to because of others,
+/// another one does.
+async fn orgs_behind(deps: &Deps, witness: &Witness) -> Result<Vec<OrgId>, Refusal> {
+    let (cursor, mut orgs) = (cursor(witness), Vec::<OrgId>::new());
+    loop {
+        let mut due = deps.store.due().await?;
+        let page = due.orgs_behind(&cursor, orgs.last().copied(), PAGE).await?;
+        if page.is_empty() {
+            break;
+        }
+        orgs.extend(page);
+    }
+    let mut dice = [0; 8];
+    deps.random.fill(&mut dice)?;
+    let count = u64::try_from(orgs.len()).unwrap_or(u64::MAX).max(1);
+    let first = usize::try_from(u64::from_be_bytes(dice) % count).unwrap_or(0);
+    orgs.rotate_left(first);
+    Ok(orgs)
 }
 
 /// Why one log was not shown.
@@ -161,7 +180,9 @@ pub(super) fn cursor(witness: &Witness) -> String {
     format!("witness:{}", witness.key().name())
 }
 
-/// Orgs looked at at once.
+/// Orgs read at once.
 const PAGE: u64 = 1000;
+/// Logs that a witness may give no answer about in one look: one that is gone is not asked about every log there is.
+const OUTAGES: usize = 3;
 /// How often a log is shown in one look, each time building on what the witness said it has.
 const TRIES: usize = 4;

@@ -1,7 +1,9 @@
 //! The log, witnessed: a server that keeps what it cosigned, checks every proof by the RFC and refuses every fork.
 
+mod round;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU16, AtomicUsize, Ordering},
@@ -22,7 +24,7 @@ use postern::{
         Checkpoint, FindingKind, VerifierKey, WitnessKey, verify, verify_witnessed, witness::Witness as Port,
     },
     crypto::digest::{hex, sha256},
-    domain::GrantId,
+    domain::{GrantId, OrgId},
     egress::operator_client,
     flows::{
         Refusal, audit,
@@ -47,6 +49,8 @@ struct Witness {
     keys: Mutex<HashMap<String, VerifierKey>>,
     /// What it answers instead of working; 0: it works.
     broken: AtomicU16,
+    /// By origin: the logs about which it answers 500.
+    broken_for: Mutex<HashSet<String>>,
     /// What it signs in place of the text, if anything.
     lie: Mutex<Option<String>>,
     /// The size it claims whatever it is shown, if any.
@@ -116,6 +120,7 @@ impl Witness {
             logs: Mutex::default(),
             keys: Mutex::default(),
             broken: AtomicU16::new(0),
+            broken_for: Mutex::default(),
             lie: Mutex::default(),
             claim: Mutex::default(),
             shown: Mutex::default(),
@@ -142,11 +147,16 @@ impl Witness {
 
     /// Its operator learns the log's key.
     fn knows(&self, world: &World) {
-        let key: VerifierKey = audit::verifier_key(&world.deps, world.org)
-            .unwrap()
-            .parse()
-            .unwrap();
-        self.keys.lock().unwrap().insert(key.name().to_owned(), key);
+        self.knows_log(world, world.org);
+    }
+
+    /// The same of another org's log; answers with its origin.
+    fn knows_log(&self, world: &World, org: OrgId) -> String {
+        let key = audit::verifier_key(&world.deps, org).unwrap();
+        let key: VerifierKey = key.parse().unwrap();
+        let origin = key.name().to_owned();
+        self.keys.lock().unwrap().insert(origin.clone(), key);
+        origin
     }
 
     fn size(&self) -> u64 {
@@ -184,6 +194,9 @@ impl Witness {
             .collect();
         assert!(proof.len() <= 63 && note.ends_with('\n'));
         let origin = note.lines().next().unwrap().to_owned();
+        if this.broken_for.lock().unwrap().contains(&origin) {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
         let keys = this.keys.lock().unwrap();
         let Some(key) = keys.get(&origin) else {
             return StatusCode::NOT_FOUND.into_response();
@@ -387,7 +400,7 @@ async fn restored_with_its_file() -> (Arc<Witness>, World, GrantId) {
 
 #[tokio::test]
 async fn a_database_restored_together_with_its_file_is_sealed_by_the_witness() {
-    let (server, world, grant) = restored_with_its_file().await;
+    let (server, mut world, grant) = restored_with_its_file().await;
     assert!(world.deps.store.is_sealed(world.org));
     assert!(matches!(
         world.vend(world.read(grant)).await,
@@ -404,6 +417,7 @@ async fn a_database_restored_together_with_its_file_is_sealed_by_the_witness() {
         )
     );
     recover::run(&world.deps, &plans[0], "test").await.unwrap();
+    super::recovered::given_a_key(&mut world).await;
     assert!(matches!(
         world.vend(world.read(grant)).await,
         Err(Refusal::Revoked { .. })

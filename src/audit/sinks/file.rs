@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Delivery, Sink, SinkBatch, SinkError, ocsf};
+use super::{Delivery, Sink, SinkBatch, SinkError, Turns, ocsf};
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +29,19 @@ pub struct FileSink {
     name: String,
     path: PathBuf,
     form: Form,
+    turns: Turns,
 }
 
 impl FileSink {
     /// A sink that appends to `path`, which it makes if it is not there.
     #[must_use]
     pub fn new(name: String, path: PathBuf, form: Form) -> Self {
-        Self { name, path, form }
+        Self {
+            name,
+            path,
+            form,
+            turns: Turns::default(),
+        }
     }
 
     fn lines(&self, batch: &SinkBatch) -> Result<Vec<u8>, SinkError> {
@@ -57,6 +63,10 @@ impl FileSink {
 impl Sink for FileSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {

@@ -7,13 +7,15 @@
 mod file;
 mod ocsf;
 mod otlp;
+mod turns;
 mod webhook;
 
 pub use file::{FileSink, Form};
 pub use otlp::OtlpSink;
+pub use turns::Turns;
 pub use webhook::WebhookSink;
 
-use std::{future::Future, io, pin::Pin};
+use std::{future::Future, io, pin::Pin, time::Duration};
 
 use crate::{
     domain::{OrgId, Time},
@@ -52,6 +54,12 @@ impl SinkError {
     pub fn is_about_the_batch(&self) -> bool {
         matches!(self, Self::Undelivered(Undelivered::Status(400 | 413 | 422)))
     }
+
+    /// How long the receiver is left alone, whosever entries come next: it was sent too much (RFC 6585 §4).
+    #[must_use]
+    pub fn rest(&self) -> Option<Duration> {
+        matches!(self, Self::Undelivered(Undelivered::Status(429))).then_some(REST)
+    }
 }
 
 /// A delivery under way.
@@ -62,6 +70,12 @@ pub trait Sink: std::fmt::Debug + Send + Sync {
     /// The operator's name for it; the cursor is kept under it.
     fn name(&self) -> &str;
 
+    /// Whose turn it is at this receiver.
+    fn turns(&self) -> &Turns;
+
     /// Delivers a batch. When this succeeds, the receiver has it for good.
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a>;
 }
+
+/// How long a receiver that was sent too much is left alone.
+const REST: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Delivery, Sink, SinkBatch, SinkError};
+use super::{Delivery, Sink, SinkBatch, SinkError, Turns};
 use crate::{
     domain::{Time, entry::Entry},
     egress::OperatorClient,
@@ -16,19 +16,29 @@ pub struct OtlpSink {
     name: String,
     url: Url,
     client: OperatorClient,
+    turns: Turns,
 }
 
 impl OtlpSink {
     /// A sink that posts to `url`, the whole address with its path.
     #[must_use]
     pub fn new(name: String, url: Url, client: OperatorClient) -> Self {
-        Self { name, url, client }
+        Self {
+            name,
+            url,
+            client,
+            turns: Turns::default(),
+        }
     }
 }
 
 impl Sink for OtlpSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {

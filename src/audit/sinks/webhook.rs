@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Delivery, Sink, SinkBatch, SinkError};
+use super::{Delivery, Sink, SinkBatch, SinkError, Turns};
 use crate::{crypto::digest, egress::Webhook};
 
 /// The receiver.
@@ -11,13 +11,18 @@ use crate::{crypto::digest, egress::Webhook};
 pub struct WebhookSink {
     name: String,
     receiver: Webhook,
+    turns: Turns,
 }
 
 impl WebhookSink {
     /// A sink of that name.
     #[must_use]
     pub fn new(name: String, receiver: Webhook) -> Self {
-        Self { name, receiver }
+        Self {
+            name,
+            receiver,
+            turns: Turns::default(),
+        }
     }
 
     /// Id and body. The entries stand in it byte by byte as they were hashed: they are JSON themselves.
@@ -47,6 +52,10 @@ impl WebhookSink {
 impl Sink for WebhookSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {

@@ -11,18 +11,28 @@ use super::*;
 const LATE: usize = 160;
 const BEFORE_LATE: usize = 200;
 
+/// More than are kept while others are looked for, and than are remembered.
+const VERY_MANY: usize = 25_000;
+
+/// What the query asks for under this name.
+fn asked(path: &str, name: &str) -> Option<usize> {
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.parse().unwrap())
+}
+
 /// One page of the entries numbered down from `newest`, as the query asks for it.
 fn page(newest: usize, path: &str) -> Response {
-    let query = path.split_once('?').map_or("", |(_, query)| query);
-    let get = |name: &str| {
-        url::form_urlencoded::parse(query.as_bytes())
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
-    };
-    let limit: usize = get("limit").unwrap().parse().unwrap();
-    let after = get("after").map_or(newest, |after| after.parse::<usize>().unwrap() - 1);
-    let there = |id: &usize| newest > BEFORE_LATE || *id != LATE;
-    let ids: Vec<usize> = (1..=after).rev().filter(there).take(limit).collect();
+    page_of(newest, path, |id| newest > BEFORE_LATE || id != LATE)
+}
+
+/// The same, of those that are there.
+fn page_of(newest: usize, path: &str, there: impl Fn(usize) -> bool) -> Response {
+    let limit = asked(path, "limit").unwrap();
+    let first = asked(path, "after").map_or(newest, |after| after - 1);
+    let ids = (1..=first).rev().filter(|id| there(*id)).take(limit);
+    let ids: Vec<usize> = ids.collect();
     let next = ids.last().filter(|last| **last > 1).map(ToString::to_string);
     let items: Vec<Value> = ids.iter().map(|id| json!({"id": id.to_string()})).collect();
     ok(json!({"items": items, "next": next}))("")
@@ -75,6 +85,49 @@ async fn an_entry_that_is_committed_late_is_printed_though_younger_ones_are_know
 async fn what_was_there_before_is_no_news_however_many_come_at_once() {
     let ran = ran(&TAIL, &KEY, looks(vec![Ok(1000), Ok(1020), Ok(1400)])).await;
     assert_eq!(ids(&ran), (991..=1400).collect::<Vec<_>>(), "{}", ran.messages);
+}
+
+#[tokio::test]
+async fn very_many_at_once_are_all_printed_in_order_though_the_server_refuses_now_and_then() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let answer = looks(vec![Ok(0), Ok(VERY_MANY), Ok(VERY_MANY + 1)]);
+    let ran = ran(&TAIL, &KEY, move |path| {
+        if requests.fetch_add(1, Ordering::SeqCst) % 40 == 39 {
+            return Problem::rate_limited(1).into_response();
+        }
+        answer(path)
+    })
+    .await;
+    let ids = ids(&ran);
+    let told = format!("{} entries, {}", ids.len(), ran.messages);
+    assert!(ids.into_iter().eq(1..=VERY_MANY + 1), "{told}");
+    assert!(told.contains("trying again"), "{told}");
+}
+
+#[tokio::test]
+async fn what_is_committed_while_very_many_are_read_is_printed_in_its_place() {
+    // It comes once those before it have been looked at.
+    const LATER: usize = 5_000;
+    let (looks, passed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let ran = ran(&TAIL, &KEY, move |path| {
+        let after = asked(path, "after");
+        if after.is_none() {
+            looks.fetch_add(1, Ordering::SeqCst);
+        }
+        if after.is_some_and(|after| after < LATER) {
+            passed.store(1, Ordering::SeqCst);
+        }
+        let is_there = passed.load(Ordering::SeqCst) == 1;
+        match looks.load(Ordering::SeqCst) {
+            1 => page(0, path),
+            2 => page_of(VERY_MANY, path, |id| id != LATER || is_there),
+            _ => Problem::unauthenticated().into_response(),
+        }
+    })
+    .await;
+    let ids = ids(&ran);
+    let told = format!("{} entries, {}", ids.len(), ran.messages);
+    assert!(ids.into_iter().eq(1..=VERY_MANY), "{told}");
 }
 
 #[tokio::test]
