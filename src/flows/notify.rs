@@ -1,9 +1,12 @@
 //! Telling the operator's webhook where a grant stands whenever that changes: signed (Standard Webhooks), at least once,
 //! retried with growing pauses. A message names ids, a state and its reason; never a person's name, never a secret.
+//!
+//! INVARIANT: of one grant, one message is under way at a time: an older state is not sent behind a newer one.
 
 use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::{
     domain::{
@@ -11,13 +14,18 @@ use crate::{
         connector::ConnectorId,
         grant::{Grant, GrantState},
     },
-    egress::{Undelivered, Webhook},
+    egress::{EgressError, Undelivered, Webhook},
     store::{Notice, StoreError},
 };
 
 use super::{Deps, Refusal};
 
-/// Tells what is due; returns how many messages arrived.
+mod turns;
+
+use turns::{Answer, Turns};
+
+/// Tells what is due until nothing is left that is; returns how many messages arrived. A receiver that fails is left alone for
+/// a moment before it is told more.
 ///
 /// # Errors
 /// When the database is unavailable.
@@ -25,71 +33,110 @@ pub async fn tell(deps: &Arc<Deps>) -> Result<usize, Refusal> {
     let Some(webhook) = &deps.webhook else {
         return Ok(0);
     };
-    let due = deps.store.due().await?.notices(BATCH).await?;
-    let mut tasks = tokio::task::JoinSet::new();
-    for (org, grant) in due {
-        let (deps, webhook) = (Arc::clone(deps), Arc::clone(webhook));
-        tasks.spawn(async move { tell_one(&deps, &webhook, org, grant).await });
-    }
+    let mut turns = Turns::new(deps, webhook);
     let mut told = 0;
-    while let Some(done) = tasks.join_next().await {
-        match done {
-            Ok(Ok(arrived)) => told += usize::from(arrived),
-            Ok(Err(refusal)) => tracing::warn!(cause = %refusal, "a notice has to wait"),
-            Err(_) => tracing::error!("a notice stopped unexpectedly"),
+    let mut tick = interval_at(Instant::now() + MOMENT, MOMENT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        match turns.go_on().await {
+            Err(refusal) if turns.is_empty() => return Err(refusal),
+            // What is under way comes to its end.
+            Err(refusal) => tracing::warn!(cause = %refusal, "notices have to wait"),
+            Ok(()) => {}
+        }
+        tokio::select! {
+            // Also where messages hang: what has become due meanwhile does not wait for them.
+            _ = tick.tick() => turns.rested(),
+            ended = turns.ended() => match ended {
+                Some(arrived) => told += arrived,
+                None if turns.is_waiting() => {
+                    tick.tick().await;
+                    turns.rested();
+                }
+                None => return Ok(told),
+            },
         }
     }
-    Ok(told)
 }
 
-/// One try; `true` if it arrived.
-async fn tell_one(deps: &Deps, webhook: &Webhook, org: OrgId, id: GrantId) -> Result<bool, Refusal> {
-    let Some((now, notice, grant)) = deps.store.retry(|| take(deps, org, id)).await? else {
-        return Ok(false);
-    };
-    let sent = match message(&grant, &notice) {
-        Some((message, body)) => webhook.send(&message, now, body).await,
-        None => Err(Undelivered::Message),
-    };
-    let arrived = sent.is_ok();
-    if let Err(cause) = sent {
-        if notice.attempts < GIVE_UP_AFTER {
-            tracing::warn!(grant.id = %id, cause = %cause, "the receiver was not told of {id}");
-            return Ok(false);
-        }
-        tracing::error!(grant.id = %id, cause = %cause, "the receiver is not told of {id} any more");
-    }
-    let ended = deps.store.retry(|| async {
-        let mut tx = deps.store.write(org).await?;
-        tx.end_notice(org, id, &notice).await?;
-        tx.commit().await
-    });
-    ended.await?;
-    Ok(arrived)
-}
-
-/// Takes a notice up, with the time and its grant; `None` if there is nothing to tell any more, or another is at it.
-async fn take(deps: &Deps, org: OrgId, id: GrantId) -> Result<Option<(Time, Notice, Grant)>, StoreError> {
+/// Writes down what was answered about an org's grants, and takes up to `room` more messages.
+async fn step(deps: &Deps, org: OrgId, answers: &[Answer], room: usize) -> Result<Vec<Message>, StoreError> {
+    let begin_by = deps.clock.since_boot() + BEGUN_WITHIN;
     let mut tx = deps.store.write(org).await?;
     let now = tx.now();
-    let (Some(notice), Some(grant)) = (tx.notice(org, id).await?, tx.grant(org, id).await?) else {
-        return Ok(None);
-    };
-    // Whoever takes it up has the time until the next try for itself.
-    if !tx.take_notice(org, id, now + pause(notice.attempts)).await? {
-        return Ok(None);
+    for Answer { notice, arrived } in answers {
+        if *arrived || notice.attempts >= GIVE_UP_AFTER {
+            tx.end_notice(org, notice).await?;
+        } else {
+            tx.put_off_notice(org, notice, now + pause(notice.attempts))
+                .await?;
+        }
+    }
+    let room = u64::try_from(room).unwrap_or(u64::MAX);
+    let mut messages = Vec::new();
+    for notice in tx.take_notices(org, now + CLAIM, room).await? {
+        let grant = match tx.grant(org, notice.grant).await {
+            // One that cannot be read is in no other's way: it fails like one that does not arrive.
+            Err(StoreError::Inconsistent { .. }) => None,
+            found => found?,
+        };
+        messages.push(Message {
+            content: grant.and_then(|grant| content(&grant, &notice)),
+            notice,
+            now,
+            begin_by,
+        });
     }
     tx.commit().await?;
-    Ok(Some((now, notice, grant)))
+    Ok(messages)
+}
+
+/// A message that is taken up.
+#[derive(Debug)]
+struct Message {
+    notice: Notice,
+    /// Id and body.
+    content: Option<(String, Vec<u8>)>,
+    now: Time,
+    /// By the clock that counts suspension.
+    begin_by: Duration,
+}
+
+impl Message {
+    /// One try.
+    async fn send(self, deps: &Deps, webhook: &Webhook) -> Answer {
+        let (notice, id) = (self.notice, self.notice.grant);
+        let sent = match self.content {
+            None => Err(Undelivered::Message),
+            // By now another may have told of it, and of what came after.
+            Some(_) if deps.clock.since_boot() > self.begin_by => Err(EgressError::TooLate.into()),
+            Some((message, body)) => timeout(ANSWERED_WITHIN, webhook.send(&message, self.now, body))
+                .await
+                .unwrap_or(Err(EgressError::Interrupted { timed_out: true }.into())),
+        };
+        match sent {
+            Ok(()) => {}
+            Err(cause) if notice.attempts < GIVE_UP_AFTER => {
+                tracing::warn!(grant.id = %id, cause = %cause, "the receiver was not told of {id}");
+            }
+            Err(cause) => {
+                tracing::error!(grant.id = %id, cause = %cause, "the receiver is not told of {id} any more");
+            }
+        }
+        Answer {
+            notice,
+            arrived: sent.is_ok(),
+        }
+    }
 }
 
 /// Id and body.
-fn message(grant: &Grant, notice: &Notice) -> Option<(String, Vec<u8>)> {
+fn content(grant: &Grant, notice: &Notice) -> Option<(String, Vec<u8>)> {
     let reason = match grant.state {
         GrantState::NeedsReconnect { reason } => Some(reason.as_str()),
         _ => None,
     };
-    let message = Message {
+    let body = Body {
         kind: "grant.state_changed",
         timestamp: notice.at,
         data: Changed {
@@ -101,13 +148,13 @@ fn message(grant: &Grant, notice: &Notice) -> Option<(String, Vec<u8>)> {
             reason,
         },
     };
-    let body = serde_json::to_vec(&message).ok()?;
+    let body = serde_json::to_vec(&body).ok()?;
     Some((format!("{}.{}", grant.id, notice.changes), body))
 }
 
 /// Standard Webhooks, "payload structure".
 #[derive(Serialize)]
-struct Message<'a> {
+struct Body<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     timestamp: Time,
@@ -124,15 +171,42 @@ struct Changed<'a> {
     reason: Option<&'static str>,
 }
 
-/// Longer than the client waits for an answer, then doubling up to six hours.
+/// 2.5 min after the first try, then doubling up to an hour.
 fn pause(attempts: u64) -> Duration {
-    let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
-    (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+    let doublings = u32::try_from(attempts.saturating_sub(1).min(8)).unwrap_or(8);
+    (FIRST_PAUSE * 2_u32.pow(doublings)).min(Notice::LONGEST_PAUSE)
 }
 
-/// Messages under way at a time.
-const BATCH: u64 = 16;
 const FIRST_PAUSE: Duration = Duration::from_secs(150);
-const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 /// About three days.
-const GIVE_UP_AFTER: u64 = 18;
+const GIVE_UP_AFTER: u64 = 77;
+/// For which a receiver that fails is left alone; and what becomes due beside messages that hang is told this much later.
+const MOMENT: Duration = Duration::from_secs(1);
+/// Longer than the two below together: nobody else tells meanwhile.
+const CLAIM: Duration = Duration::from_secs(90);
+/// How long after it was taken up a message may leave.
+const BEGUN_WITHIN: Duration = Duration::from_secs(30);
+/// How long the receiver may take to answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_tried_for_three_days() {
+        let tries: Duration = (1..GIVE_UP_AFTER).map(pause).sum();
+        let day = Duration::from_secs(24 * 3600);
+        assert!(
+            (day * 3..day * 3 + Notice::LONGEST_PAUSE).contains(&tries),
+            "{tries:?}"
+        );
+        assert_eq!(pause(1), FIRST_PAUSE);
+        assert_eq!(pause(GIVE_UP_AFTER), Notice::LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn nobody_else_tells_while_a_message_may_be_under_way() {
+        assert!(CLAIM > BEGUN_WITHIN + ANSWERED_WITHIN);
+    }
+}

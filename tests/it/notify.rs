@@ -13,52 +13,67 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use postern::{
     crypto::webhook::WebhookKey,
     domain::{
-        GrantId, Time,
+        GrantId, OrgId, Time,
         connector::Category,
         grant::{GrantState, ReconnectReason},
     },
     egress::{Webhook, operator_client},
-    flows::{Refusal, notify, refresh::ahead, upstream},
+    flows::{Deps, Refusal, notify, refresh::ahead, upstream},
     store::Selector,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use super::{
     harness::{Journey, World},
     shared::loopback,
 };
 
+mod turns;
+
 /// The example of the Standard Webhooks reference libraries.
 const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// What a receiver got, and what it answers.
 struct Receiver {
+    url: String,
     got: Mutex<Vec<(HeaderMap, Bytes)>>,
     status: AtomicU16,
+    /// The org whose messages hang.
+    held: watch::Sender<Option<OrgId>>,
 }
 
 impl Receiver {
     /// Starts one and lets the world know it.
     async fn of(world: &mut World) -> Arc<Self> {
+        let (listener, origin) = loopback::listen().await;
         let receiver = Arc::new(Self {
+            url: format!("{origin}/in"),
             got: Mutex::default(),
             status: AtomicU16::new(204),
+            held: watch::Sender::new(None),
         });
-        let (listener, origin) = loopback::listen().await;
-        let url = format!("{origin}/in");
         let there = Arc::clone(&receiver);
         let take = move |headers: HeaderMap, body: Bytes| async move {
+            let status = there.status.load(Ordering::SeqCst);
+            let org = org_of(&body);
             there.got.lock().unwrap().push((headers, body));
-            StatusCode::from_u16(there.status.load(Ordering::SeqCst)).unwrap()
+            let mut held = there.held.subscribe();
+            held.wait_for(|held| *held != Some(org)).await.unwrap();
+            StatusCode::from_u16(status).unwrap()
         };
         tokio::spawn(loopback::serve(listener, Router::new().route("/in", post(take))));
+        receiver.is_told_by(&mut world.deps).await;
+        receiver
+    }
+
+    /// Lets a replica know it.
+    async fn is_told_by(&self, deps: &mut Arc<Deps>) {
         let key = WebhookKey::parse(&format!("whsec_{SECRET}")).unwrap();
-        let webhook = Webhook::new(url.parse().unwrap(), key, operator_client().unwrap());
-        let deps = Arc::get_mut(&mut world.deps).expect("nobody else holds the world's parts");
+        let webhook = Webhook::new(self.url.parse().unwrap(), key, operator_client().unwrap());
+        let deps = Arc::get_mut(deps).expect("nobody else holds the replica's parts");
         deps.webhook = Some(Arc::new(webhook));
         deps.store.tell_changes(true).await.unwrap();
-        receiver
     }
 
     fn answers(&self, status: u16) {
@@ -83,6 +98,11 @@ impl Receiver {
             })
             .collect()
     }
+}
+
+fn org_of(body: &[u8]) -> OrgId {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    body["data"]["org"].as_str().unwrap().parse().unwrap()
 }
 
 /// The provider ends Ada's grant, and Postern finds out.
@@ -126,6 +146,23 @@ async fn a_change_that_was_noted_ahead_of_time_is_told_at_once() {
     world.clock.put_back(ahead);
     assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
     assert_eq!(receiver.messages().len(), 1);
+}
+
+/// Nor does what a receiver failed to take then: it is told again as if the clock had been right.
+#[tokio::test]
+async fn a_message_that_failed_ahead_of_time_is_told_again_soon() {
+    let (mut world, grant) = World::connected().await;
+    let receiver = Receiver::of(&mut world).await;
+    receiver.answers(500);
+    let ahead = Duration::from_secs(3 * 3600);
+    world.later(ahead);
+    found_dead(&world, grant).await;
+    assert_eq!(notify::tell(&world.deps).await.unwrap(), 0);
+    world.clock.put_back(ahead);
+    receiver.answers(204);
+    world.later(Duration::from_secs(151));
+    assert_eq!(notify::tell(&world.deps).await.unwrap(), 1);
+    assert_eq!(receiver.messages().len(), 2);
 }
 
 #[tokio::test]
