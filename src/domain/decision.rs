@@ -62,7 +62,8 @@ pub struct DecisionClaims {
     pub iat: i64,
     /// Who signed: Postern's public base URL, or the registered engine's `iss`.
     pub iss: String,
-    /// Spent once per (org, iss). `dec_…` from Postern; an engine may use any text of 1 to 128 characters.
+    /// Spent once per (org, iss). `dec_…` from Postern; an engine may use any text of 1 to 128 characters without control
+    /// characters.
     pub jti: String,
     /// What each layer said; evidence.
     #[serde(default)]

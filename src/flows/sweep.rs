@@ -1,42 +1,138 @@
 //! What time does by itself: sessions, quarantines and calls that come to no end get one.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::domain::{
-    EntryId, GrantId, OrgId, Time,
-    entry::{Entry, EntryDraft, EntryType},
-    grant::GrantState,
+use crate::{
+    domain::{
+        EntryId, GrantId, OrgId, Time,
+        entry::{Entry, EntryDraft, EntryType},
+        grant::GrantState,
+    },
+    store::Outlived,
 };
 
 use super::{
     Deps, Refusal, connect::overdue::Ending, idempotency::REMEMBERED, record, refused, revoke::OUTCOME_DUE,
-    upstream,
+    upstream, walk::Walk,
 };
 
-/// Ends what is overdue; returns how many things it ended.
+/// Ends what is overdue; returns how many things it ended. What cannot be ended keeps nothing else from its end, as long as
+/// there is a database.
 ///
 /// # Errors
-/// When the database is unavailable; what was done stays done.
+/// When something has to wait for the database; what was done stays done.
 pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     deps.keyring.sweep();
+    let mut ended = refused::sum_up(deps, false).await;
+    let mut failed = None;
+    let rows = Outlived::ALL.map(Overdue::Rows);
+    // Rows come last: there may be very many.
+    for overdue in [
+        Overdue::Calls,
+        Overdue::Quarantines,
+        Overdue::Keys,
+        Overdue::Connects,
+    ]
+    .into_iter()
+    .chain(rows)
+    {
+        match overdue.end(deps).await {
+            Ok(more) => ended += more,
+            Err(refusal) if is_gone(&refusal) => return Err(refusal),
+            Err(refusal) if failed.is_none() => failed = Some(refusal),
+            Err(refusal) => tracing::warn!(cause = %refusal, "something overdue has to wait"),
+        }
+    }
+    failed.map_or(Ok(ended), Err)
+}
+
+/// What may be overdue.
+#[derive(Debug, Clone, Copy)]
+enum Overdue {
+    Calls,
+    Quarantines,
+    Keys,
+    Connects,
+    Rows(Outlived),
+}
+
+impl Overdue {
+    async fn end(self, deps: &Deps) -> Result<u64, Refusal> {
+        match self {
+            Self::Calls => calls(deps).await,
+            Self::Quarantines => quarantines(deps).await,
+            Self::Keys => keys(deps).await,
+            Self::Connects => connects(deps).await,
+            Self::Rows(what) => outlived(deps, what).await,
+        }
+    }
+}
+
+/// Whether there is no database to speak to: whatever is tried next would wait in vain.
+fn is_gone(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::StoreUnavailable(Some(error)) if error.outage().is_some())
+}
+
+async fn calls(deps: &Deps) -> Result<u64, Refusal> {
     let mut due = deps.store.due().await?;
     let before = due.now() - OUTCOME_DUE;
-    let outcomes = due.outcomes(before, BATCH).await?;
-    let quarantines = due.quarantines(BATCH).await?;
-    let orgs = due.orgs_to_sweep().await?;
+    let calls = due.outcomes(before, BATCH).await?;
     drop(due);
-    let mut ended = refused::sum_up(deps, false).await;
-    for (org, id) in outcomes {
+    let mut ended = 0;
+    for (org, id) in calls {
         ended += counted(org, deps.store.retry(|| unknown_outcome(deps, org, id)).await);
     }
+    Ok(ended)
+}
+
+async fn quarantines(deps: &Deps) -> Result<u64, Refusal> {
+    let quarantines = deps.store.due().await?.quarantines(BATCH).await?;
+    let mut ended = 0;
     for (org, id) in quarantines {
         ended += counted(org, deps.store.retry(|| quarantine_over(deps, org, id)).await);
     }
-    for org in orgs {
-        ended += counted(org, deps.store.retry(|| spent(deps, org)).await);
+    Ok(ended)
+}
+
+/// Removes rows that have outlived their purpose, a step of each org in turn: one that has very many keeps no other waiting, and
+/// who writes beside it waits for a step and not for all of it. What is left after some time is the next look's.
+async fn outlived(deps: &Deps, what: Outlived) -> Result<u64, Refusal> {
+    let until = deps.clock.since_boot() + LONGEST_LOOK;
+    let mut orgs: VecDeque<OrgId> = VecDeque::new();
+    let mut walk = Walk::default();
+    loop {
+        let page = deps
+            .store
+            .due()
+            .await?
+            .orgs_to_sweep(what, walk.after(), PAGE)
+            .await?;
+        orgs.extend(&page);
+        if walk.passed(&page, PAGE) {
+            break;
+        }
     }
-    ended += keys(deps).await?;
-    Ok(ended + connects(deps).await?)
+    // Another one is the first each time: those in front may have more every time than there is time for.
+    let turn = usize::try_from(deps.clock.now().unix_micros()).unwrap_or(0);
+    orgs.rotate_left(turn.checked_rem(orgs.len()).unwrap_or(0));
+    let mut gone = 0;
+    while let Some(org) = orgs.pop_front() {
+        let step = deps.store.retry(|| deps.store.sweep(org, what)).await;
+        let step = counted(org, step.map_err(Refusal::from));
+        gone += step;
+        if step >= Outlived::STEP {
+            orgs.push_back(org);
+        }
+        if deps.clock.since_boot() >= until {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(gone)
 }
 
 /// Ends the idempotency keys of calls of which nobody will say any more how they ended: their process died, or the commit
@@ -117,13 +213,6 @@ fn counted(org: OrgId, done: Result<u64, Refusal>) -> u64 {
     })
 }
 
-async fn spent(deps: &Deps, org: OrgId) -> Result<u64, Refusal> {
-    let mut tx = deps.store.write(org).await?;
-    let gone = tx.sweep_spent(org).await?;
-    tx.commit().await?;
-    Ok(gone)
-}
-
 /// Ends keys of one org that still say nothing.
 async fn give_up(deps: &Deps, org: OrgId, ids: &[EntryId]) -> Result<u64, Refusal> {
     let mut tx = deps.store.write(org).await?;
@@ -191,6 +280,10 @@ async fn quarantine_over(deps: &Deps, org: OrgId, id: GrantId) -> Result<u64, Re
 }
 
 const BATCH: u64 = 100;
+/// Orgs with rows to remove, read at a time.
+const PAGE: u64 = 1000;
+/// How long one look removes rows of one kind: a process that is to end waits for no more.
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// A key is taken before its entry is made, but by no more than a request may last (`http::router`): whoever waited longer
 /// was told that the outcome is unknown. From there on it is given the time that a call without an outcome is given.
 const KEY_DUE: Duration = OUTCOME_DUE.saturating_add(Duration::from_secs(120));

@@ -4,7 +4,7 @@ use crate::domain::{EntryId, OrgId, Time, UserId};
 
 use super::{
     Store, StoreError,
-    sql::{Tx, params},
+    sql::{Tx, Value, params},
 };
 
 /// A login link that can still be used.
@@ -267,22 +267,162 @@ impl Tx {
             .await?;
         Ok(())
     }
+}
 
-    /// Removes what has outlived its purpose in the org: spent decisions, idempotency keys, links and sessions.
+/// What outlives its purpose, and is then removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlived {
+    /// Spent decisions, a day after their end.
+    Decisions,
+    /// Idempotency keys that are not remembered any more.
+    Keys,
+    /// Login links past their time.
+    Links,
+    /// Sessions past their time.
+    Sessions,
+}
+
+impl Outlived {
+    /// All there is.
+    pub const ALL: [Self; 4] = [Self::Decisions, Self::Keys, Self::Links, Self::Sessions];
+
+    /// The most that one transaction removes: whoever writes beside it waits for no more, and it ends long before its time
+    /// limit.
+    pub const STEP: u64 = 2000;
+
+    pub(super) fn sql(self) -> &'static OutlivedSql {
+        match self {
+            Self::Decisions => &DECISIONS,
+            Self::Keys => &KEYS,
+            Self::Links => &LINKS,
+            Self::Sessions => &SESSIONS,
+        }
+    }
+
+    /// The place before all rows of a moment.
+    fn before_all(self) -> Vec<Value> {
+        let texts = |count| vec![Value::Text(String::new()); count];
+        match self {
+            Self::Decisions => texts(2),
+            Self::Keys => texts(3),
+            Self::Links | Self::Sessions => vec![Value::Blob(Vec::new())],
+        }
+    }
+}
+
+impl Store {
+    /// Removes what has outlived its purpose in the org, the longest due first, at most [`Outlived::STEP`] rows; how many it
+    /// was. It stands in no org's line: nobody needs these rows any more.
     ///
     /// # Errors
-    /// When the database is unavailable.
-    pub async fn sweep_spent(&mut self, org: OrgId) -> Result<u64, StoreError> {
-        let mut gone = 0;
-        for sql in [
-            // `org_id || ''` keeps the planner from walking all of the org instead of what is due.
-            "DELETE FROM spent WHERE org_id || '' = $1 AND keep_until < $2",
-            "DELETE FROM idempotency WHERE org_id || '' = $1 AND keep_until < $2",
-            "DELETE FROM login_links WHERE org_id = $1 AND expires_at < $2",
-            "DELETE FROM sessions WHERE org_id = $1 AND expires_at < $2",
-        ] {
-            gone += self.execute(sql, params![org, self.now]).await?;
+    /// When the database is unavailable, or somebody is in the way.
+    pub async fn sweep(&self, org: OrgId, what: Outlived) -> Result<u64, StoreError> {
+        let mut tx = self.write_rows(&[org]).await?;
+        let (now, sql) = (tx.now(), what.sql());
+        if !self.is_alone() {
+            tx.rows(IN_ORDER, Vec::new()).await?;
         }
+        // The first that stays. Where less is due, that is the moment itself.
+        let first = tx
+            .row(sql.first_to_stay, params![org, now, Outlived::STEP])
+            .await?;
+        let place = first.map_or_else(
+            || {
+                let mut place = params![now];
+                place.extend(what.before_all());
+                place
+            },
+            |row| row.0,
+        );
+        let mut before = params![org];
+        before.extend(place);
+        let gone = tx.execute(sql.remove, before).await?;
+        tx.commit().await?;
         Ok(gone)
     }
 }
+
+/// How what has outlived its purpose is found and removed.
+#[derive(Debug)]
+pub(super) struct OutlivedSql {
+    /// The orgs behind `$1` with rows due before `$2`, at most `$3`: one jump through the index for each org that has any rows,
+    /// however many, and a glance at its first.
+    pub(super) orgs: &'static str,
+    /// The row of org `$1` behind the first `$3` that were due before `$2`: its moment and its key.
+    pub(super) first_to_stay: &'static str,
+    /// Removes the rows of org `$1` before the one of moment `$2` and key `$3` and on. It asks for the moment once more: a key
+    /// that was taken anew meanwhile stays.
+    pub(super) remove: &'static str,
+}
+
+macro_rules! outlived {
+    ($table:literal, $until:literal, $key:literal, $place:literal) => {
+        OutlivedSql {
+            orgs: concat!(
+                "WITH RECURSIVE holding (org_id) AS (
+                   SELECT (SELECT r.org_id FROM ",
+                $table,
+                " r WHERE r.org_id > $1
+                     ORDER BY r.org_id, r.",
+                $until,
+                " LIMIT 1)
+                   UNION ALL
+                   SELECT (SELECT r.org_id FROM ",
+                $table,
+                " r WHERE r.org_id > h.org_id
+                     ORDER BY r.org_id, r.",
+                $until,
+                " LIMIT 1)
+                   FROM holding h WHERE h.org_id IS NOT NULL
+                 )
+                 SELECT h.org_id FROM holding h WHERE h.org_id IS NOT NULL
+                   AND (SELECT min(r.",
+                $until,
+                ") FROM ",
+                $table,
+                " r WHERE r.org_id = h.org_id) < $2
+                 LIMIT $3"
+            ),
+            first_to_stay: concat!(
+                "SELECT ",
+                $until,
+                ", ",
+                $key,
+                " FROM ",
+                $table,
+                " WHERE org_id = $1 AND ",
+                $until,
+                " < $2
+                 ORDER BY ",
+                $until,
+                ", ",
+                $key,
+                " LIMIT 1 OFFSET $3"
+            ),
+            remove: concat!(
+                "DELETE FROM ",
+                $table,
+                " WHERE org_id = $1 AND ",
+                $until,
+                " <= $2
+                   AND (",
+                $until,
+                ", ",
+                $key,
+                ") < ($2, ",
+                $place,
+                ")"
+            ),
+        }
+    };
+}
+
+/// However little PostgreSQL believes to be due, it walks the index to where the step ends and does not gather all of it to
+/// sort it.
+const IN_ORDER: &str =
+    "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)";
+
+const DECISIONS: OutlivedSql = outlived!("spent", "keep_until", "iss, jti", "$3, $4");
+const KEYS: OutlivedSql = outlived!("idempotency", "keep_until", "principal, route, key", "$3, $4, $5");
+const LINKS: OutlivedSql = outlived!("login_links", "expires_at", "hash", "$3");
+const SESSIONS: OutlivedSql = outlived!("sessions", "expires_at", "hash", "$3");

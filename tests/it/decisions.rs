@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use ed25519_dalek::{Signer as _, SigningKey};
 use postern::{
-    crypto::jose,
+    crypto::{digest::base64url, jose},
     domain::{
         GrantId, Mode, ModeSet,
+        connector::Category,
         decision::{DecisionClaims, Outcome, UnverifiedDecision},
     },
     flows::{Refusal, actions::Ask, decide, vend},
@@ -291,5 +293,50 @@ async fn the_time_asked_for_narrows_a_decision_and_never_widens_it() {
         };
         let (_, claims) = decision_for(&world, &asked).await;
         assert_eq!(claims["constraints"]["max_ttl_s"], most, "{ttl_s:?}");
+    }
+}
+
+const ENGINE: &str = "https://engine.example";
+
+/// The key of an engine of the org's own.
+fn engine() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+/// A registered engine signs these claims in its own name.
+fn by_engine(claims: &Value) -> String {
+    let mut claims = claims.clone();
+    claims["iss"] = json!(ENGINE);
+    let header = json!({"alg": "EdDSA", "kid": "house-1", "typ": "action-decision+jwt"});
+    let [header, claims] = [header, claims].map(|part| base64url(part.to_string().as_bytes()));
+    let input = format!("{header}.{claims}");
+    let signature = engine().sign(input.as_bytes());
+    format!("{input}.{}", base64url(&signature.to_bytes()))
+}
+
+/// An engine names its decisions as it likes. PostgreSQL keeps no NUL, and with it no batch that holds one.
+#[tokio::test]
+async fn a_decision_with_control_characters_in_its_id_is_malformed_on_each_store() {
+    for world in [World::on_sqlite().await, World::on_postgres().await] {
+        let grant = world.connect(world.ada, &[Category::Read]).await;
+        let x = base64url(engine().verifying_key().as_bytes());
+        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "house-1"});
+        world
+            .apply(&json!({"engine": [{
+                "name": "House", "iss": ENGINE, "alg": "EdDSA", "public_key_jwk": jwk,
+                "connectors": ["acme-mail"], "tools": ["*"],
+            }]}))
+            .await;
+        let (_, mut claims) = decision(&world, grant).await;
+        for jti in ["a\0b", "\0", "a\nb", "\u{1b}[2J", "\u{85}", ""] {
+            claims["jti"] = json!(jti);
+            let refused = present(&world, grant, by_engine(&claims)).await;
+            assert!(
+                matches!(refused, Err(Refusal::DecisionRejected(DecisionError::Malformed))),
+                "{jti:?}: {refused:?}"
+            );
+        }
+        claims["jti"] = json!("a b");
+        present(&world, grant, by_engine(&claims)).await.unwrap();
     }
 }

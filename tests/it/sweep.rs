@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use postern::{
     domain::{ConnectSessionId, RevocationId, connector::Category, grant::GrantState},
     flows::{connect::begin, revoke, sweep, upstream},
-    store::{ConnectStatus, Selector, UpstreamResult},
+    store::{ConnectStatus, Outlived, Selector, UpstreamResult},
 };
 use serde_json::json;
 
 use super::harness::{
     Journey, World,
     breakable::{switch_off, switch_on},
+    database,
 };
 
 /// A world in which Ada's provider gave more than it was asked for.
@@ -212,4 +213,142 @@ async fn a_key_that_is_switched_off_is_asked_for_once_and_not_for_each_connect()
     for id in stuck {
         assert!(fanned_out(&world, id).await, "it is over with the key's absence");
     }
+}
+
+/// Decisions of the org, all spent at one moment so long ago that nobody needs their rows any more, and one that is kept.
+async fn with_long_spent(world: World, count: u64) -> World {
+    let org = world.org;
+    world
+        .raw_sql(&format!(
+            "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+             SELECT '{org}', 'https://engine.example', 'j' || i, 'e', 1 FROM n"
+        ))
+        .await;
+    world
+        .raw_sql(&format!(
+            "INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
+             VALUES ('{org}', 'https://engine.example', 'kept', 'e', {})",
+            i64::MAX
+        ))
+        .await;
+    world
+}
+
+async fn is_due(world: &World, what: Outlived) -> bool {
+    let mut due = world.deps.store.due().await.unwrap();
+    let orgs = due.orgs_to_sweep(what, None, 9).await.unwrap();
+    orgs == [world.org]
+}
+
+async fn rows(world: &World, table: &str) -> u64 {
+    database::raw_sql(
+        &world.location,
+        &format!(
+            "UPDATE {table} SET org_id = org_id WHERE org_id = '{}'",
+            world.org
+        ),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_step_of_the_sweep_removes_so_many_rows_and_no_more() {
+    for world in [World::on_sqlite().await, World::on_postgres().await] {
+        let world = with_long_spent(world, Outlived::STEP + 1).await;
+        let step = async || {
+            let swept = world.deps.store.sweep(world.org, Outlived::Decisions).await;
+            swept.unwrap()
+        };
+        assert_eq!(step().await, Outlived::STEP);
+        assert!(is_due(&world, Outlived::Decisions).await);
+        assert_eq!((step().await, step().await), (1, 0));
+        assert!(!is_due(&world, Outlived::Decisions).await);
+        assert_eq!(rows(&world, "spent").await, 1);
+    }
+}
+
+/// Whoever revokes stands in the org's line, on SQLite in that of the only writer.
+#[tokio::test]
+async fn revocations_beside_the_sweep_of_very_many_rows_are_answered_between_its_steps() {
+    for world in [World::on_sqlite().await, World::on_postgres().await] {
+        let world = with_long_spent(world, 30_000).await;
+        let revoking = async {
+            for beside in 0..1000 {
+                world.revoke(Selector::User(world.ben)).await;
+                if !is_due(&world, Outlived::Decisions).await {
+                    return beside;
+                }
+            }
+            panic!("rows are left for ever")
+        };
+        let (swept, beside) = tokio::join!(sweep::run(&world.deps), revoking);
+        assert_eq!(swept.unwrap(), 30_000);
+        // The first may have come before the sweep.
+        assert!(beside > 1, "{beside} while rows were left");
+        assert_eq!(rows(&world, "spent").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn the_sweep_of_spent_decisions_does_not_wait_for_who_changes_the_org() {
+    let world = with_long_spent(World::on_postgres().await, 10).await;
+    let held = world.deps.store.write(world.org).await.unwrap();
+    let swept = world.deps.store.sweep(world.org, Outlived::Decisions).await;
+    assert_eq!(swept.unwrap(), 10);
+    held.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn all_that_has_outlived_its_purpose_is_swept() {
+    for world in [World::on_sqlite().await, World::on_postgres().await] {
+        let world = with_long_spent(world, 1).await;
+        let soon = world.deps.clock.now() + Duration::from_secs(60);
+        let late = soon + Duration::from_secs(3600);
+        let mut tx = world.deps.store.write(world.org).await.unwrap();
+        for (hash, until) in [([1; 32], soon), ([2; 32], late)] {
+            tx.insert_session(&hash, world.org, world.ada, until)
+                .await
+                .unwrap();
+            tx.insert_login_link(&hash, world.org, world.ada, until)
+                .await
+                .unwrap();
+        }
+        tx.commit().await.unwrap();
+        for (key, until) in [("old", soon), ("new", late)] {
+            world
+                .raw_sql(&format!(
+                    "INSERT INTO idempotency (org_id, principal, route, key, digest, entry_id, status, keep_until)
+                     VALUES ('{}', 'p', 'vend', '{key}', 'd', '{key}', 200, {})",
+                    world.org,
+                    until.unix_micros()
+                ))
+                .await;
+        }
+        let before = rows(&world, "sessions").await;
+        world.later(Duration::from_secs(61));
+        for what in Outlived::ALL {
+            assert!(is_due(&world, what).await, "{what:?}");
+        }
+        assert_eq!(sweep::run(&world.deps).await.unwrap(), 4);
+        for what in Outlived::ALL {
+            assert!(!is_due(&world, what).await, "{what:?}");
+        }
+        assert_eq!(rows(&world, "spent").await, 1);
+        assert_eq!(rows(&world, "idempotency").await, 1);
+        assert_eq!(rows(&world, "sessions").await, before - 1);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_swept_keep_no_quarantine_from_its_end() {
+    let world = quarantined().await;
+    let grant = world.grants_of(world.ada).await.pop().unwrap().id;
+    world.later(Duration::from_secs(8 * 24 * 3600));
+    database::raw_sql(&world.location, "ALTER TABLE spent RENAME TO elsewhere").await;
+    sweep::run(&world.deps).await.unwrap_err();
+    assert!(matches!(
+        world.grant(grant).await.state,
+        GrantState::Revoked { .. }
+    ));
 }

@@ -1,0 +1,14 @@
+-- What has outlived its purpose is found by org and then by time: a step of the sweep walks what is due in its org, and looks
+-- once at each other org.
+DROP INDEX spent_due;
+CREATE INDEX spent_due ON spent (org_id, keep_until);
+DROP INDEX idempotency_due;
+CREATE INDEX idempotency_due ON idempotency (org_id, keep_until);
+CREATE INDEX login_links_due ON login_links (org_id, expires_at);
+CREATE INDEX sessions_due ON sessions (org_id, expires_at);
+
+-- As in 0011, the planner is told: what is due lies together.
+DELETE FROM sqlite_stat1 WHERE idx = 'idempotency_due';
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+  ('idempotency', 'idempotency_due', '1000000 10000 1 1 1 1');
+ANALYZE sqlite_schema;
