@@ -110,7 +110,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Refuses a role that row-level security does not hold.
+    /// Refuses a role that row-level security does not hold, or not for long.
     async fn check_role(&self) -> Result<Result<(), StoreError>, sqlx::Error> {
         // One transaction: a pooler may give the two round trips of a statement outside of any to two servers.
         let mut connection = self.pool.begin().await?;
@@ -121,12 +121,23 @@ impl Engine {
         if !made {
             return Ok(Err(StoreError::Version));
         }
-        // One that inherits `postern_due` would see what that role's policies show in every transaction.
+        // SECURITY: what counts is every role it could take, however far away; who owns the database is a member of
+        // `pg_database_owner`. Where it may make a table or a function, temporary ones included, one named like ours would
+        // be found first by what comes after on that connection. One that inherits `postern_due` would see what that role's
+        // policies show in every transaction.
         let unheld: bool = sqlx::query_scalar(
-            "SELECT r.rolsuper OR r.rolbypassrls OR pg_has_role('postern_due', 'USAGE')
-               OR NOT pg_has_role('postern_due', 'MEMBER') OR NOT pg_has_role('postern_app', 'MEMBER')
-               OR EXISTS (SELECT 1 FROM pg_class c WHERE c.relname = 'epochs' AND pg_has_role(c.relowner, 'MEMBER'))
-             FROM pg_roles r WHERE r.rolname = current_user",
+            "WITH reach AS MATERIALIZED (
+               SELECT oid, rolsuper OR rolbypassrls OR rolcreaterole OR rolreplication
+                 OR rolname IN ('pg_database_owner', 'pg_write_all_data', 'pg_read_server_files',
+                   'pg_write_server_files', 'pg_execute_server_program') AS mighty
+               FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER'))
+             SELECT pg_has_role(session_user, 'postern_due', 'USAGE')
+               OR NOT pg_has_role(session_user, 'postern_due', 'MEMBER')
+               OR NOT pg_has_role(session_user, 'postern_app', 'MEMBER')
+               OR EXISTS (SELECT 1 FROM reach r WHERE r.mighty
+                 OR has_database_privilege(r.oid, current_database(), 'CREATE, TEMPORARY')
+                 OR EXISTS (SELECT 1 FROM pg_namespace n WHERE has_schema_privilege(r.oid, n.oid, 'CREATE'))
+                 OR EXISTS (SELECT 1 FROM pg_class c WHERE c.relowner = r.oid))",
         )
         .persistent(false)
         .fetch_one(&mut *connection)
@@ -172,12 +183,14 @@ impl Engine {
         // SECURITY: put together from fixed text, ids of ours and hex digits only.
         let begin = sqlx::AssertSqlSafe(begin(mode, self.isolation, reach));
         let begun = sqlx::raw_sql(begin).fetch_all(&mut *held.connection);
-        let row = held
-            .trips
-            .wait(begun)
-            .await?
-            .pop()
-            .ok_or(StoreError::Inconsistent { table: "clock" })?;
+        let begun = held.trips.wait(begun).await.map_err(|error| match &error {
+            // It would not do for anybody.
+            StoreError::Unavailable(cause) if is_of_a_standby(cause) => StoreError::from(
+                sqlx::Error::Protocol("the server is a standby, which only reads".to_owned()),
+            ),
+            _ => error,
+        });
+        let row = begun?.pop().ok_or(StoreError::Inconsistent { table: "clock" })?;
         let at = match self.own_clock {
             true => now,
             false => Time::from_unix_micros(row.try_get(0)?),
@@ -191,6 +204,11 @@ impl Engine {
         self.pool.close().await;
         self.gate.close().await;
     }
+}
+
+/// PostgreSQL says "feature not supported" where a standby is to begin a transaction that may write.
+fn is_of_a_standby(cause: &sqlx::Error) -> bool {
+    matches!(cause, sqlx::Error::Database(said) if said.code().as_deref() == Some("0A000"))
 }
 
 pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, StoreError> {
@@ -217,8 +235,9 @@ pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, StoreErro
 /// The statements that begin a transaction, sent as one.
 fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
     let mut sql = String::from(match (mode, isolation) {
-        // Every statement sees one snapshot. What is read here is held to the epoch read with it.
-        (Mode::Read, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;",
+        // Every statement sees one snapshot. What is read here is held to the epoch read with it. A standby refuses the first
+        // statement: what it shows before it is promoted may be from before what its primary promised.
+        (Mode::Read, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; SET TRANSACTION READ ONLY;",
         // INVARIANT: the gate and the writers beside it hold a lock before they read anything, and each statement sees
         // what was committed before it, so they see all there is. A snapshot from before the lock would only make them
         // fail.

@@ -17,6 +17,7 @@ export function startPostgres() {
   const sql = (text) => execFileSync('psql', ['-qXd', superuser, '-v', 'ON_ERROR_STOP=1', '-c', text], { encoding: 'utf8' });
   sql('CREATE ROLE postern_owner LOGIN CREATEROLE');
   sql('CREATE DATABASE postern OWNER postern_owner');
+  sql('REVOKE CONNECT, TEMPORARY ON DATABASE postern FROM PUBLIC');
   const url = new URL(superuser);
   url.username = 'postern';
   url.pathname = '/postern';
@@ -24,7 +25,10 @@ export function startPostgres() {
     url: url.href,
     owner: 'postern_owner',
     /** After `postern migrate`, which makes the two roles this one may take. */
-    makeServiceRole: () => sql('CREATE ROLE postern LOGIN NOINHERIT IN ROLE postern_app, postern_due'),
+    makeServiceRole: () => {
+      sql('CREATE ROLE postern LOGIN NOINHERIT IN ROLE postern_app, postern_due');
+      sql('GRANT CONNECT ON DATABASE postern TO postern');
+    },
     stop: () => script('stop', dir),
   };
 }

@@ -2,6 +2,7 @@
 //! else is ever opened.
 
 mod refused;
+mod reopened;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -21,14 +22,17 @@ use postern::{
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::harness::{World, copied, copying, database, open_as, token};
+use super::harness::{Outcome, World, connect_as, copied, copying, database, open_as, token};
 
 /// A database in which everything the service does has left something: grants used, narrowed, refreshed and revoked,
 /// a session, a copied log, a call that was never answered, a provider that wants to be left alone for a day, and a
 /// second organisation.
 async fn filled(world: World) -> (World, GrantId, GrantId) {
     let kept = world.connect(world.ada, &[Category::Read, Category::Write]).await;
-    let lost = world.connect(world.ben, &[Category::Read]).await;
+    let connected = connect_as(&world, world.ben, "ben@acme.example", &[Category::Read], false).await;
+    let Outcome::Granted(lost) = connected else {
+        panic!("not connected: {connected:?}")
+    };
     for _ in 0..4 {
         world.vend(world.read(kept)).await.unwrap();
     }

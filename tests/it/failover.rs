@@ -338,6 +338,14 @@ async fn kill_under_load(cut_off: bool) {
         // What is being committed from here on stands at the primary alone.
         cluster.cut_off().await;
         until_quiet(&seen).await;
+    } else {
+        // What is promised from here on stands at the standby and is not seen there before it is promoted.
+        cluster.pause_replay().await;
+        let before = seen.released();
+        until("releases that the standby does not show", || {
+            seen.released() > before + 20
+        })
+        .await;
     }
     cluster.kill_primary();
     until("not ready", || seen.is_ready() == Some(false)).await;

@@ -1,5 +1,7 @@
 //! Row-level security and roles on PostgreSQL, asked with raw SQL in the service's own role.
 
+mod roles;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -298,6 +300,8 @@ async fn the_services_role_can_change_neither_the_schema_nor_what_is_written_for
     let (world, mut connection) = world().await;
     for sql in [
         "CREATE TABLE extra (id INTEGER)",
+        // It would be found before the one it is named like, by whatever comes after on that connection.
+        "CREATE TEMPORARY TABLE epochs (org_id TEXT)",
         "ALTER TABLE grants DISABLE ROW LEVEL SECURITY",
         "DROP POLICY admitted ON grants",
         "TRUNCATE entries",
@@ -319,27 +323,6 @@ async fn the_services_role_can_change_neither_the_schema_nor_what_is_written_for
         assert_eq!(code_of(&mut connection, sql).await, "42501", "{sql}");
     }
     drop(world);
-}
-
-#[tokio::test]
-async fn a_role_that_could_step_around_the_policies_is_refused() {
-    let (mut world, _) = world().await;
-    let Location::Postgres(settings) = world.location.clone() else {
-        panic!()
-    };
-    let mut connection = database::superuser("postgres").await;
-    sqlx::raw_sql("CREATE ROLE postern_heir LOGIN IN ROLE postern_app, postern_due")
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    for role in ["postgres", "postern_owner", "postern_heir"] {
-        world.location = Location::Postgres(database::settings(role, &database::name_of(&settings)).await);
-        let refused = world.replica().await;
-        assert!(
-            matches!(refused, Err(AppError::Store(StoreError::Role))),
-            "{role}: {refused:?}"
-        );
-    }
 }
 
 #[tokio::test]

@@ -29,7 +29,8 @@ pub(super) struct Mark {
 pub(super) enum State {
     /// Rows are being copied, from this place on.
     Copying { rows: u64, at: Option<Place> },
-    /// Both databases were compared and are the same; orgs up to this one have begun their new epoch.
+    /// Both databases were compared and are the same, for good once the source is closed; orgs up to this one have begun
+    /// their new epoch.
     Finishing {
         after: Option<String>,
         tables: Vec<TableReport>,

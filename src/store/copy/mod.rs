@@ -343,14 +343,20 @@ impl Copying {
             tables,
             was_complete,
         };
-        if let State::Complete { tables } = mark.state {
-            return Ok(report(tables, true));
-        }
-        if matches!(mark.state, State::Copying { .. }) {
+        let copying = matches!(mark.state, State::Copying { .. });
+        if copying {
             self.rows(&mut mark, told).await?;
+        }
+        // INVARIANT: until the source is closed, what an earlier run found holds for that run only: somebody may have used
+        // the source since, and not every change moves its fingerprint. Once an org of the target has begun its new epoch,
+        // a source that is open again is never the same.
+        if copying || self.from.mark(COPIED_TO).await?.is_none() {
             let tables = self.compare(told).await?;
             mark.state = State::Finishing { after: None, tables };
             self.put(&mark).await?;
+        }
+        if let State::Complete { tables } = mark.state {
+            return Ok(report(tables, true));
         }
         let report = report(Vec::new(), false);
         let tables = self.finish(mark).await?;

@@ -68,8 +68,37 @@ async fn run(pool: &PgPool, before: &mut Option<i64>) -> Result<usize, MigrateEr
         None => *before.insert(applied(pool).await?),
     };
     migrations::postgres().run(pool).await?;
+    shut(pool).await?;
     let after = applied(pool).await?;
     Ok(usize::try_from(after - first).unwrap_or(0))
+}
+
+/// Takes from everybody what `serve` refuses a role for and PostgreSQL gives to everybody: temporary tables in a new database,
+/// tables in a schema that was made before version 15. What belongs to somebody else is said, as is who may connect: that
+/// is not taken here, where nobody knows the names of those who have to keep it.
+async fn shut(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let given: Vec<(String, bool)> = sqlx::query_as(GIVEN_TO_ALL).fetch_all(pool).await?;
+    for (revoke, own) in given {
+        if own {
+            // SECURITY: put together by the server, with its own quoting.
+            sqlx::raw_sql(sqlx::AssertSqlSafe(revoke)).execute(pool).await?;
+        } else {
+            tracing::warn!(
+                revoke = %revoke,
+                "`postern serve` refuses to start until an administrator of the server says: {revoke}"
+            );
+        }
+    }
+    let open: Option<String> = sqlx::query_scalar(OPEN_TO_ALL).fetch_optional(pool).await?;
+    if let Some(database) = open {
+        tracing::warn!(
+            database = %database,
+            "every role of this server may connect to this database, those of another Postern too; grant it to the \
+             service's role alone: GRANT CONNECT ON DATABASE {database} TO …; REVOKE CONNECT ON DATABASE {database} \
+             FROM PUBLIC"
+        );
+    }
+    Ok(())
 }
 
 /// How many there are.
@@ -96,3 +125,16 @@ fn waited(cause: &sqlx::Error) -> bool {
 const WITHIN: Duration = Duration::from_secs(60);
 /// Between two tries: whoever stood behind one goes first.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How to take back what everybody may make here, and whether it is this role's to take.
+const GIVEN_TO_ALL: &str = "
+    SELECT format('REVOKE %s ON DATABASE %I FROM PUBLIC', a.privilege_type, d.datname), pg_has_role(d.datdba, 'USAGE')
+    FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+    WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type IN ('CREATE', 'TEMPORARY')
+    UNION ALL
+    SELECT format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', n.nspname), pg_has_role(n.nspowner, 'USAGE')
+    FROM pg_namespace n, aclexplode(n.nspacl) a
+    WHERE a.grantee = 0 AND a.privilege_type = 'CREATE'";
+/// This database, as a statement names it, if everybody may connect to it.
+const OPEN_TO_ALL: &str = "
+    SELECT format('%I', d.datname) FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+    WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT'";

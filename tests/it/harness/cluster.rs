@@ -100,6 +100,13 @@ impl Cluster {
         .await;
     }
 
+    /// From now on the standby keeps what it hears and does not show it.
+    pub async fn pause_replay(&self) {
+        let mut standby = superuser(self.standby, "postgres").await;
+        set(&mut standby, "SELECT pg_wal_replay_pause()").await;
+        until(&mut standby, "SELECT pg_get_wal_replay_pause_state() = 'paused'").await;
+    }
+
     /// Ends the primary with SIGKILL, all its processes at once.
     pub fn kill_primary(&self) {
         postgres("kill", &self.dir.join("a"), &[]);

@@ -156,10 +156,15 @@ pub async fn postgres(dir: &Path) -> Location {
     let own: String = dir.file_name().unwrap().to_string_lossy().to_lowercase();
     let name = format!("w{}", own.replace(|c: char| !c.is_ascii_alphanumeric(), ""));
     let create = format!("CREATE DATABASE {name} TEMPLATE {template} OWNER postern_owner");
-    sqlx::raw_sql(AssertSqlSafe(create))
-        .execute(&mut superuser("postgres").await)
-        .await
-        .unwrap();
+    // What everybody may do in a new database does not come from its template.
+    let revoke = format!("REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC");
+    let mut connection = superuser("postgres").await;
+    for sql in [create, revoke] {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
     let mut settings = settings("postern", &name).await;
     if is_pooled() {
         let mut url = Url::parse(&settings.url).unwrap();
