@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use url::Url;
+
 use crate::{
     connectors::oauth::{Client, OAuth},
     crypto::OdkHandle,
     domain::{
         GrantId, OrgId, Time,
-        connector::{Connector, ConnectorId, RevokeHow, RevokeKills},
+        connector::{Connector, ConnectorId, IdentityHow, RevokeHow, RevokeKills},
         grant::{Grant, GrantState},
         secret::ClientSecret,
     },
@@ -15,7 +17,7 @@ use crate::{
         open,
         seal::{self, Tokens},
     },
-    store::{ConnectorClientRow, OrgRows, OutboxRow, SecretKind, Tx, UpstreamResult},
+    store::{ConnectorClientRow, OrgRows, OutboxRow, SecretKind, Tx, UpstreamResult, Whose},
 };
 
 use super::{Deps, Refusal};
@@ -177,27 +179,40 @@ pub fn tombstone(deps: &Deps, grant: &Grant, now: Time) -> Result<Grant, Refusal
     })
 }
 
-/// Whether ending one token could end others of the same person too: what the connector's file does not rule out is
-/// assumed.
+/// Whether ending one token could end others that its account gave the org's client: what the connector's file does not
+/// rule out is assumed.
 #[must_use]
 pub fn ends_more_than_the_token(connector: &Connector) -> bool {
     can_revoke(connector) && connector.revoke.kills != Some(RevokeKills::Token)
 }
 
-/// Whether the two may be one account: a provider that does not tell may mean the same.
-pub(super) fn may_be_same(one: Option<&str>, other: Option<&str>) -> bool {
-    one.zip(other).is_none_or(|(one, other)| one == other)
+/// Whose tokens those of this account are to the provider.
+pub(super) fn whose<'a>(connector: &Connector, account: Option<&'a str>) -> Whose<'a> {
+    match account {
+        Some(account) => Whose::Account(account),
+        None if connector.identity.how == IdentityHow::None => Whose::Person,
+        None => Whose::Unknown,
+    }
 }
 
-/// Whether a grant that lives, other than `but`, may be of this account. The grants are a person's at one app.
-pub(super) fn lives(grants: &[Grant], account: Option<&str>, but: Option<GrantId>) -> bool {
-    grants.iter().any(|grant| {
-        let living = matches!(
-            grant.state,
-            GrantState::Active | GrantState::NeedsReconnect { .. }
-        );
-        living && Some(grant.id) != but && may_be_same(account, grant.account.id.as_deref())
-    })
+/// The connectors that are one client to one authorization server, this one among them. Those whose server is not known here
+/// may be of the same.
+pub(super) async fn of_one_client(
+    deps: &Deps,
+    tx: &mut Tx,
+    org: OrgId,
+    connector: &Connector,
+) -> Result<Vec<ConnectorId>, Refusal> {
+    let server = |connector: &Connector| {
+        let url = Url::parse(&connector.server.token_url).ok();
+        url.map(|url| url.authority().to_owned())
+    };
+    let mut found = tx.connectors_of_client(org, &connector.id).await?;
+    found.retain(|other| {
+        let other = deps.catalogue.get(other);
+        other.is_none_or(|other| server(other) == server(connector))
+    });
+    Ok(found)
 }
 
 /// Why tokens were destroyed here and not ended at the provider: that could have ended a grant that lives.

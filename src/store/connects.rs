@@ -296,33 +296,6 @@ impl Tx {
             .collect()
     }
 
-    /// Sessions of a person at a connector that are back from the provider and may still become a grant; those under a
-    /// revocation are among them.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn connects_under_way(
-        &mut self,
-        org: OrgId,
-        user: UserId,
-        connector: &ConnectorId,
-    ) -> Result<Vec<ConnectRow>, StoreError> {
-        let rows = self
-            .rows(
-                // The first condition on the status is that of the index.
-                concat!(
-                    "SELECT ",
-                    connect_columns!(),
-                    " FROM connect_sessions c WHERE c.org_id = $1 AND c.user_id = $2 AND c.connector = $3
-                       AND c.status NOT IN ('completed', 'failed')
-                       AND c.status IN ('exchanging', 'confirming', 'awaiting_complete')"
-                ),
-                params![org, user, connector],
-            )
-            .await?;
-        rows.into_iter().map(read).collect()
-    }
-
     /// How many links an agent had made for a person since `since`.
     ///
     /// # Errors

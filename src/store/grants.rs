@@ -5,8 +5,7 @@ use std::{fmt, str::FromStr};
 use crate::{
     crypto::keyring::SealedSecret,
     domain::{
-        GrantId, OrgId, ScopeSet, Time, UserId,
-        connector::ConnectorId,
+        GrantId, OrgId, ScopeSet, Time,
         grant::{Account, Grant, GrantState, ReconnectReason},
     },
 };
@@ -16,6 +15,8 @@ use super::{
     entries::read_sealed,
     sql::{Fields, Row, Tx, json, params},
 };
+
+pub(super) mod whose;
 
 /// Which secret of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -112,30 +113,6 @@ impl Tx {
             )
             .await?;
         row.map(read_grant).transpose()
-    }
-
-    /// The grants of a person (at one connector), newest first, floors applied.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn grants_of(
-        &mut self,
-        org: OrgId,
-        user: UserId,
-        connector: Option<&ConnectorId>,
-    ) -> Result<Vec<Grant>, StoreError> {
-        let rows = self
-            .rows(
-                concat!(
-                    "SELECT ",
-                    grant_columns!(),
-                    " FROM grants g WHERE g.org_id = $1 AND g.user_id = $2 AND (CAST($3 AS TEXT) IS NULL OR g.connector = $3)
-                     ORDER BY g.id DESC LIMIT 500"
-                ),
-                params![org, user, connector],
-            )
-            .await?;
-        rows.into_iter().map(read_grant).collect()
     }
 
     /// Grants of the org in the order of their ids, floors applied.

@@ -10,7 +10,8 @@ use crate::domain::{
 use super::{
     OutboxRow, SelectorCounts, StoreError,
     counts::of_selector,
-    grants::{grant_columns, read_grant},
+    grants::{grant_columns, grant_of},
+    outside::Fact,
     sql::{Fields, Tx, json, params},
 };
 
@@ -128,6 +129,14 @@ impl Tx {
         .await
     }
 
+    /// Remembers outside the database, once committed, what a recovery ends with `epoch`: an older database put back after
+    /// that could else give it back, for the rest of what is known outside need not name it.
+    pub fn remember_end(&mut self, org: OrgId, selector: &Selector, epoch: Epoch) {
+        let (kind, id) = selector.floor();
+        let kind = kind.to_owned();
+        self.tell_outside(org, epoch, Fact::Moved { kind, id });
+    }
+
     /// One revocation of the org.
     ///
     /// # Errors
@@ -148,7 +157,8 @@ impl Tx {
             .transpose()
     }
 
-    /// Grants covered by a revocation that have no tombstone yet.
+    /// Grants covered by a revocation that have no tombstone yet, each with how many refresh tokens and how many access tokens
+    /// it has.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -157,12 +167,17 @@ impl Tx {
         org: OrgId,
         revocation: &RevocationRow,
         limit: u64,
-    ) -> Result<Vec<Grant>, StoreError> {
+    ) -> Result<Vec<(Grant, u64, u64)>, StoreError> {
         let (kind, id) = revocation.selector.floor();
         let rows = self
             .rows(grants_to_bury(kind), params![org, id, revocation.epoch, limit])
             .await?;
-        rows.into_iter().map(read_grant).collect()
+        rows.into_iter()
+            .map(|row| {
+                let mut fields = row.fields("grants");
+                Ok((grant_of(&mut fields)?, fields.count()?, fields.count()?))
+            })
+            .collect()
     }
 
     /// Whether the org ever had a grant at this connector.
@@ -272,7 +287,9 @@ pub(super) fn grants_to_bury(kind: &str) -> &'static str {
         [
             "SELECT ",
             grant_columns!(),
-            " FROM grants g WHERE g.org_id = $1 AND g.state <> 'revoked' AND g.connected_epoch < $3"
+            ", (SELECT count(*) FROM secrets s WHERE s.org_id = g.org_id AND s.row_id = g.id AND s.kind = 'refresh_token'),
+               (SELECT count(*) FROM secrets s WHERE s.org_id = g.org_id AND s.row_id = g.id AND s.kind <> 'refresh_token')
+             FROM grants g WHERE g.org_id = $1 AND g.state <> 'revoked' AND g.connected_epoch < $3"
         ],
         // The order of the index of those that are not buried.
         [" ORDER BY g.connector, g.id LIMIT $4"]

@@ -10,7 +10,7 @@ use std::{
 
 use postern::{
     dev::acme_mail::DEMO_CLIENT_ID,
-    domain::{GrantId, RevocationId, connector::Category, entry::EntryType, grant::GrantState},
+    domain::{GrantId, RevocationId, UserId, connector::Category, entry::EntryType, grant::GrantState},
     flows::{Deps, Refusal, apply, connect::overdue::Ending, revoke, upstream},
     store::{OutboxRow, Selector, UpstreamResult},
     workers::Workers,
@@ -21,9 +21,26 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::harness::{Journey, World, acme_mail};
+use super::harness::{Journey, Outcome, World, acme_mail, connect_as};
 
 mod beside;
+mod pace;
+
+/// Somebody connects with this account.
+async fn connect_with(world: &World, user: UserId, account: &str) -> GrantId {
+    match connect_as(world, user, account, &[Category::Read], false).await {
+        Outcome::Granted(grant) => grant,
+        other => panic!("not connected: {other:?}"),
+    }
+}
+
+/// The org has this client at the built-in connector, too.
+async fn be_client_of_acme_mail(world: &World, client: &str) {
+    let document = format!("[connector.acme-mail]\nclient_id = \"{client}\"\n");
+    apply::apply(&world.deps, world.org, "test".to_owned(), &document)
+        .await
+        .unwrap();
+}
 
 async fn report(world: &World, id: RevocationId) -> Vec<OutboxRow> {
     revoke::report(&world.deps, world.org, id, None, 10_000)
@@ -316,7 +333,10 @@ async fn what_a_dead_process_was_asking_is_asked_again_by_another() {
 #[tokio::test]
 async fn a_provider_that_wants_to_be_left_alone_is_by_every_replica_and_for_every_grant() {
     let world = World::on_postgres().await;
-    let grants = world.connect_many(2).await;
+    let grants = [
+        connect_with(&world, world.ada, "ada@acme.example").await,
+        connect_with(&world, world.ben, "ben@acme.example").await,
+    ];
     let other = world.replica().await.unwrap();
     let busy = json!({"next": "revoke", "status": 429, "body": "slow down", "retry_after": 120, "times": 1});
     world.fault(busy).await;
@@ -400,12 +420,9 @@ async fn a_provider_that_does_not_answer_holds_up_no_other() {
     let (address, speak) = silent().await;
     let mut world = World::ending_tokens_at(&address).await;
     let slow = world.connect(world.ada, &[Category::Read]).await;
-    let client = format!("[connector.acme-mail]\nclient_id = \"{DEMO_CLIENT_ID}\"\n");
-    apply::apply(&world.deps, world.org, "test".to_owned(), &client)
-        .await
-        .unwrap();
+    be_client_of_acme_mail(&world, DEMO_CLIENT_ID).await;
     world.connector = acme_mail();
-    let fast = world.connect(world.ben, &[Category::Read]).await;
+    let fast = connect_with(&world, world.ben, "ben@acme.example").await;
     let workers = Workers::start(&world.deps);
     // The silent one is asked first, and has not answered when the other's turn comes.
     let first = world.revoke(Selector::Grant(slow)).await.id;

@@ -10,7 +10,7 @@ use super::{OAuth, OAuthError, answer, request};
 use crate::{
     connectors::{errors, errors::ErrorClass, lookup, path},
     domain::{
-        connector::{ClientAuth, RevokeAccepts, RevokeAuth, RevokeHow, TokenBody},
+        connector::{ClientAuth, Revoke, RevokeAccepts, RevokeAuth, RevokeHow, TokenBody},
         secret::{AccessToken, RefreshToken},
     },
     egress::{Credential, InboundResponse, OutboundRequest},
@@ -26,6 +26,19 @@ pub enum TokenToEnd<'a> {
 }
 
 impl TokenToEnd<'_> {
+    /// Whether a request is sent for a token of this kind: so much it costs of the pace at which the provider is asked.
+    #[must_use]
+    pub fn is_sent(rules: &Revoke, is_refresh: bool) -> bool {
+        let taken = match rules.accepts {
+            None => true,
+            Some(RevokeAccepts::Access) => !is_refresh,
+            Some(RevokeAccepts::Refresh) => is_refresh,
+        };
+        // A bearer call with a refresh token is not a thing: it never was a credential for the API.
+        let bears = !(is_refresh && rules.auth == Some(RevokeAuth::Bearer));
+        rules.how != RevokeHow::None && taken && bears
+    }
+
     fn expose(&self) -> &str {
         match self {
             Self::Refresh(token) => token.expose_secret(),
@@ -60,17 +73,10 @@ pub enum RevokeOutcome {
 
 pub(super) async fn revoke(oauth: &OAuth<'_>, token: TokenToEnd<'_>) -> RevokeOutcome {
     let rules = &oauth.connector.revoke;
-    let taken = match rules.accepts {
-        None => true,
-        Some(RevokeAccepts::Access) => matches!(token, TokenToEnd::Access(_)),
-        Some(RevokeAccepts::Refresh) => matches!(token, TokenToEnd::Refresh(_)),
-    };
-    if rules.how == RevokeHow::None || !taken {
+    if !TokenToEnd::is_sent(rules, matches!(token, TokenToEnd::Refresh(_))) {
         return RevokeOutcome::Unsupported;
     }
-    // A bearer call with a refresh token is not a thing: it never was a credential for the API.
     let bearer = match (rules.auth, token) {
-        (Some(RevokeAuth::Bearer), TokenToEnd::Refresh(_)) => return RevokeOutcome::Unsupported,
         (Some(RevokeAuth::Bearer), TokenToEnd::Access(token)) => Some(token),
         _ => None,
     };

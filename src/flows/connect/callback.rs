@@ -236,8 +236,8 @@ async fn end(
     Err(cause)
 }
 
-/// Spends the session's `state`. Returns the session as the exchange goes on with it, and whether its person has nothing else
-/// at this connector that ending its tokens could end.
+/// Spends the session's `state`. Returns the session as the exchange goes on with it, and whether nobody in the org has
+/// anything else that ending its tokens could end.
 async fn spend(
     deps: &Deps,
     session: &ConnectRow,
@@ -248,7 +248,7 @@ async fn spend(
     let mut tx = deps.store.write(session.org).await?;
     // Back in time is in time: the end of the link does not end what is on its way here.
     session.expires_at = session.expires_at.max(tx.now() + EXCHANGE);
-    let alone = discard::is_alone(&mut tx, &session, connector).await?;
+    let alone = discard::is_alone(deps, &mut tx, &session, connector).await?;
     if !tx.move_connect(ConnectStatus::Spent, &session).await? {
         return Err(ConnectFailure::Used);
     }

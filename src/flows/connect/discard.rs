@@ -137,7 +137,7 @@ pub async fn grant(
             };
             // What somebody began and did not finish never cuts off who is connected.
             let alone = match connector {
-                Some(connector) if wider.is_none() => is_alone(&mut tx, &session, connector).await?,
+                Some(connector) if wider.is_none() => is_alone(deps, &mut tx, &session, connector).await?,
                 _ => true,
             };
             match connector {
@@ -219,20 +219,27 @@ pub(super) async fn at_once(oauth: &OAuth<'_>, session: &ConnectRow, alone: bool
 /// # Errors
 /// When the database is unavailable.
 pub(super) async fn is_alone(
+    deps: &Deps,
     tx: &mut Tx,
     session: &ConnectRow,
     connector: &Connector,
 ) -> Result<bool, Refusal> {
-    Ok(!upstream::ends_more_than_the_token(connector) || !lives_beside(tx, session).await?)
+    Ok(!upstream::ends_more_than_the_token(connector) || !lives_beside(deps, tx, session, connector).await?)
 }
 
-/// Whether a grant lives that may be of the same account as a session's tokens.
-async fn lives_beside(tx: &mut Tx, session: &ConnectRow) -> Result<bool, Refusal> {
+/// Whether a grant lives that may be of the same account as a session's tokens, whoever's it is.
+async fn lives_beside(
+    deps: &Deps,
+    tx: &mut Tx,
+    session: &ConnectRow,
+    connector: &Connector,
+) -> Result<bool, Refusal> {
     let account = session.account.as_ref().and_then(|account| account.id.as_deref());
-    let grants = tx
-        .grants_of(session.org, session.user, Some(&session.connector))
-        .await?;
-    Ok(upstream::lives(&grants, account, None))
+    let account = upstream::whose(connector, account);
+    let connectors = upstream::of_one_client(deps, tx, session.org, connector).await?;
+    Ok(tx
+        .lives_beside(session.org, &connectors, session.user, account, None)
+        .await?)
 }
 
 /// Why a session that is past its time ended.

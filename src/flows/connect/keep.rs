@@ -107,6 +107,7 @@ async fn keep(deps: &Deps, session: &ConnectRow, pending: &Pending) -> Result<Gr
         Some(before) => {
             let retired = superseded::retire(deps, &mut tx, before, connector, &keys, &key).await?;
             tx.update_grant(&grant).await?;
+            tx.begin_refreshes_anew(grant.org, grant.id).await?;
             retired
         }
         None => {
@@ -170,14 +171,10 @@ pub(super) async fn existing(tx: &mut Tx, session: &ConnectRow) -> Result<Option
     let Some(account) = session.account.as_ref().and_then(|account| account.id.as_ref()) else {
         return Ok(None);
     };
-    let grants = tx
-        .grants_of(session.org, session.user, Some(&session.connector))
-        .await?;
-    Ok(grants.into_iter().find(|grant| {
-        grant.account.id.as_ref() == Some(account)
-            // One in quarantine runs its course: its tokens are wider than consented to and end at the provider.
-            && !matches!(grant.state, GrantState::Revoked { .. } | GrantState::Quarantined { .. })
-    }))
+    // One in quarantine runs its course: its tokens are wider than consented to and end at the provider.
+    Ok(tx
+        .living_grant_of(session.org, session.user, &session.connector, account)
+        .await?)
 }
 
 /// An entry about a session, with the account it came back with sealed beside it.

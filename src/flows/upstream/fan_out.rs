@@ -7,7 +7,11 @@ use std::{
 };
 
 use crate::{
-    domain::{OrgId, RevocationId, Time, connector::ConnectorId},
+    connectors::oauth::TokenToEnd,
+    domain::{
+        OrgId, RevocationId, Time,
+        connector::{ConnectorId, Revoke},
+    },
     failpoints::Failpoint,
     flows::{Deps, Refusal, connect::overdue::Ending, walk::Walk},
     store::{ConnectStatus, RevocationRow, Unfinished, UpstreamResult},
@@ -123,7 +127,7 @@ async fn bury(
 ) -> Result<(usize, Pace), Refusal> {
     let mut tx = deps.store.write(org).await?;
     let grants = tx.grants_to_bury(org, revocation, STEP).await?;
-    for grant in &grants {
+    for (grant, refresh, access) in &grants {
         let revoke = deps
             .catalogue
             .get(&grant.connector)
@@ -132,7 +136,10 @@ async fn bury(
         let mut outbox = outbox_row(grant, tx.now());
         outbox.revocation = Some(revocation.id);
         match revoke {
-            Some(revoke) => outbox.due_at = pace.next(&grant.connector, revoke.per_second, tx.now()),
+            Some(revoke) => {
+                let requests = requests_for(revoke, *refresh, *access);
+                outbox.due_at = pace.next(&grant.connector, revoke.per_second, requests, tx.now());
+            }
             None => outbox.result = UpstreamResult::Unsupported,
         }
         outbox.give_up_at = outbox.due_at + GIVE_UP;
@@ -147,16 +154,30 @@ async fn bury(
     Ok((grants.len(), pace))
 }
 
+/// How often the provider is asked to end so many tokens.
+fn requests_for(revoke: &Revoke, refresh: u64, access: u64) -> u64 {
+    let sent = |is_refresh, tokens| {
+        if TokenToEnd::is_sent(revoke, is_refresh) {
+            tokens
+        } else {
+            0
+        }
+    };
+    sent(true, refresh) + sent(false, access)
+}
+
 /// When each of a revocation's grants is due at its provider: not all at once, but as fast as the provider is asked at
-/// all. What somebody else revokes meanwhile is then due among them and not behind the last.
+/// all, once for each token that it takes. What somebody else revokes meanwhile is then due among them and not behind the last.
 #[derive(Debug, Default, Clone)]
 struct Pace(HashMap<ConnectorId, Time>);
 
 impl Pace {
-    fn next(&mut self, connector: &ConnectorId, per_second: u32, now: Time) -> Time {
+    fn next(&mut self, connector: &ConnectorId, per_second: u32, requests: u64, now: Time) -> Time {
         // The first second's worth is due at once.
         let behind = self.0.entry(connector.clone()).or_insert(now - SECOND);
-        *behind = (*behind).max(now - SECOND) + SECOND / per_second.max(1);
+        // A grant for which nothing is sent takes its turn as well.
+        let requests = u32::try_from(requests).unwrap_or(u32::MAX).max(1);
+        *behind = (*behind).max(now - SECOND) + SECOND / per_second.max(1) * requests;
         now.max(*behind)
     }
 }
@@ -203,18 +224,47 @@ const SECOND: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::connector::{RevokeAccepts, RevokeHow};
+
+    #[test]
+    fn what_the_provider_does_not_take_is_no_request() {
+        let mut revoke = Revoke {
+            how: RevokeHow::Call,
+            ..Revoke::default()
+        };
+        for (accepts, requests) in [
+            (None, 3),
+            (Some(RevokeAccepts::Access), 2),
+            (Some(RevokeAccepts::Refresh), 1),
+        ] {
+            revoke.accepts = accepts;
+            assert_eq!(requests_for(&revoke, 1, 2), requests, "{accepts:?}");
+        }
+    }
 
     #[test]
     fn a_fan_out_is_due_as_fast_as_the_provider_is_asked() {
         let now = Time::from_unix_seconds(1_800_000_000);
         let (mail, chat) = ("acme-mail".parse().unwrap(), "slack".parse().unwrap());
         let mut pace = Pace::default();
-        let due: Vec<_> = (0..25).map(|_| pace.next(&mail, 10, now).since(now)).collect();
+        let due: Vec<_> = (0..25).map(|_| pace.next(&mail, 10, 1, now).since(now)).collect();
         assert_eq!(due[9], Duration::ZERO);
         assert_eq!(due[10], Duration::from_millis(100));
         assert_eq!(due[24], Duration::from_millis(1500));
-        assert_eq!(pace.next(&chat, 10, now), now, "each provider has its own pace");
+        assert_eq!(
+            pace.next(&chat, 10, 1, now),
+            now,
+            "each provider has its own pace"
+        );
+        let three = pace.next(&mail, 10, 3, now).since(now);
+        assert_eq!(three, Duration::from_millis(1800), "each request takes its time");
+        let none = pace.next(&mail, 10, 0, now).since(now);
+        assert_eq!(none, Duration::from_millis(1900));
         let later = now + Duration::from_secs(60);
-        assert_eq!(pace.next(&mail, 10, later), later, "and none is behind for ever");
+        assert_eq!(
+            pace.next(&mail, 10, 1, later),
+            later,
+            "and none is behind for ever"
+        );
     }
 }

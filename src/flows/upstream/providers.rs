@@ -95,11 +95,7 @@ pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refus
         if deps.uncut.is_stopping() {
             return Ok(finished);
         }
-        let mut due = Vec::new();
-        let share = AT_ONCE.div_ceil(u64::try_from(provider.connectors.len()).unwrap_or(1).max(1));
-        for connector in &provider.connectors {
-            due.extend(deps.store.due().await?.outbox(connector, share).await?);
-        }
+        let mut due = due(deps, provider).await?;
         let wanted = u64::try_from(due.len()).unwrap_or(u64::MAX);
         if wanted == 0 {
             return Ok(finished);
@@ -134,6 +130,45 @@ pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refus
         }
         if turns < wanted {
             return Ok(finished);
+        }
+    }
+}
+
+/// What is to be tried next. The connectors take turns, beginning with any of them: where there are fewer turns than connectors,
+/// none is left out for long, however much waits at another. What lies far ahead comes behind what is due at all of them.
+async fn due(deps: &Deps, provider: &Provider) -> Result<Vec<(OrgId, GrantId)>, Refusal> {
+    let mut dice = [0; 2];
+    deps.random.fill(&mut dice)?;
+    let mut connectors: Vec<_> = provider.connectors.iter().collect();
+    let all = connectors.len().max(1);
+    connectors.rotate_left(usize::from(u16::from_be_bytes(dice)) % all);
+    let mut look = deps.store.due().await?;
+    let mut lines = Vec::with_capacity(connectors.len());
+    for connector in &connectors {
+        lines.push(look.outbox(connector, AT_ONCE).await?);
+    }
+    let mut due = in_turn(lines);
+    let most = usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
+    if due.len() < most {
+        let mut lines = Vec::with_capacity(connectors.len());
+        for connector in &connectors {
+            lines.push(look.outbox_far_ahead(connector, AT_ONCE).await?);
+        }
+        due.extend(in_turn(lines));
+    }
+    due.truncate(most);
+    Ok(due)
+}
+
+/// One of each line, then the next of each, until there are no more.
+fn in_turn<T>(lines: Vec<Vec<T>>) -> Vec<T> {
+    let mut lines: Vec<_> = lines.into_iter().map(Vec::into_iter).collect();
+    let mut all = Vec::new();
+    loop {
+        let before = all.len();
+        all.extend(lines.iter_mut().filter_map(Iterator::next));
+        if all.len() == before {
+            return all;
         }
     }
 }
@@ -295,9 +330,10 @@ async fn ask(deps: &Deps, row: &OutboxRow, requests: &mut u64) -> Result<RevokeO
             Ended::Refresh(token) => TokenToEnd::Refresh(token),
             Ended::Access(token) => TokenToEnd::Access(token),
         };
-        *requests += 1;
+        let is_refresh = *kind == SecretKind::RefreshToken;
+        *requests += u64::from(TokenToEnd::is_sent(&connector.revoke, is_refresh));
         match oauth.revoke(token).await {
-            RevokeOutcome::Unsupported => is_left |= *kind == SecretKind::RefreshToken,
+            RevokeOutcome::Unsupported => is_left |= is_refresh,
             retry @ RevokeOutcome::Retry { .. } => return Ok(retry),
             RevokeOutcome::Unclear { after } => unclear = Some(RevokeOutcome::Retry { after }),
             // One that is refused leaves the others to be ended; it is said in the end.

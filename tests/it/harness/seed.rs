@@ -7,7 +7,7 @@ use postern::{
 };
 use serde_json::{Value, json};
 
-use super::{World, database};
+use super::{Outcome, World, connect_as, database};
 
 impl World {
     /// Connects Acme Mail for `count` new people.
@@ -25,7 +25,12 @@ impl World {
             let mut tx = self.deps.store.read(self.org).await.unwrap();
             let found = tx.user_by_email(self.org, &email(number)).await.unwrap();
             drop(tx);
-            grants.push(self.connect(found.unwrap().id, &[Category::Read]).await);
+            let account = ACCOUNTS[number % ACCOUNTS.len()];
+            let connected = connect_as(self, found.unwrap().id, account, &[Category::Read], false).await;
+            let Outcome::Granted(grant) = connected else {
+                panic!("not connected: {connected:?}")
+            };
+            grants.push(grant);
         }
         grants
     }
@@ -97,3 +102,6 @@ impl World {
         }
     }
 }
+
+/// Those of Acme Mail: the grants of one account spare each other when they end.
+const ACCOUNTS: [&str; 3] = ["ada@acme.example", "ben@acme.example", "other@else.example"];

@@ -1,5 +1,10 @@
 //! Who else could be cut off when a grant's tokens are ended at the provider: another grant of the same account that lives, or
-//! is about to. That one is spared, and what could not be ended alone is told as unconfirmed, never as revoked.
+//! is about to, whoever of the org connected it. That one is spared, and what could not be ended alone is told as unconfirmed,
+//! never as revoked.
+//!
+//! What ends with a token is bounded by the account and the client, says `[revoke] kills`; the provider knows neither our
+//! persons nor our connectors. So all connectors of its server count at which the org has the same client. `family` would be both too much,
+//! where an org has a client for each of its connectors, and too little, as a file need not name one.
 
 use std::time::Duration;
 
@@ -24,33 +29,25 @@ pub(super) enum Spared {
 /// When the database is unavailable.
 pub(super) async fn spared(deps: &Deps, row: &OutboxRow) -> Result<Option<Spared>, Refusal> {
     let connector = deps.catalogue.get(&row.connector);
-    let ends_more = connector.is_some_and(|connector| upstream::ends_more_than_the_token(connector));
-    if !ends_more {
+    let Some(connector) = connector.filter(|connector| upstream::ends_more_than_the_token(connector)) else {
         return Ok(None);
-    }
+    };
     let mut tx = deps.store.read(row.org).await?;
     let Some(ended) = tx.grant(row.org, row.grant).await? else {
         return Ok(None);
     };
+    let account = upstream::whose(connector, ended.account.id.as_deref());
+    let connectors = upstream::of_one_client(deps, &mut tx, row.org, connector).await?;
     // The connects first: one that becomes a grant in between is then seen as the one or the other.
-    let connects = tx.connects_under_way(row.org, ended.user, &row.connector).await?;
-    let grants = tx.grants_of(row.org, ended.user, Some(&row.connector)).await?;
-    let now = tx.now();
-    drop(tx);
-    let account = ended.account.id.as_deref();
-    if upstream::lives(&grants, account, Some(ended.id)) {
+    let until = tx
+        .connecting_beside(row.org, &connectors, ended.user, account)
+        .await?;
+    if tx
+        .lives_beside(row.org, &connectors, ended.user, account, Some(ended.id))
+        .await?
+    {
         return Ok(Some(Spared::Living));
     }
-    let until = connects
-        .iter()
-        .filter(|session| {
-            let other = session.account.as_ref().and_then(|account| account.id.as_deref());
-            upstream::may_be_same(account, other)
-        })
-        .map(|session| session.expires_at)
-        .max();
-    // A session under a revocation bears 0 as its end, and one past its time becomes no grant any more.
-    Ok(until
-        .filter(|until| *until > now)
-        .map(|until| Spared::UnderWay(until.since(now))))
+    let now = tx.now();
+    Ok(until.map(|until| Spared::UnderWay(until.since(now))))
 }
