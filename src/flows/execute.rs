@@ -45,7 +45,7 @@ pub async fn run(
     // The action was prepared from this very tool.
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
     let sent = match send(deps, prepared, tool, receipt, token).await {
-        Ok(first) if is_dead(prepared, &first.answer) => {
+        Ok(first) if is_dead(prepared, &first.answer) && !refuses_fresh(deps, prepared, tool) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
             match again(deps, prepared, receipt, ready, tool).await {
                 // No time was left: what the provider said to the first call stands.
@@ -135,20 +135,33 @@ async fn again(
         }
     };
     let resent = send(deps, prepared, tool, receipt, token).await;
-    if resent
+    let is_dead = resent
         .as_ref()
-        .is_ok_and(|resent| is_dead(prepared, &resent.answer))
-    {
-        if is_fresh {
-            // A fresh token is dead too: only the person can mend that.
-            refresh::give_up(deps, grant).await?;
-            return Err(Refusal::GrantNeedsReconnect(grant.id));
-        }
-        // It was there before, had by somebody else or kept beside a database that was gone, and has died since. The next
-        // call has a fresh one, or learns that even that is dead.
-        return Err(Refusal::ProviderUnavailable);
+        .is_ok_and(|resent| is_dead(prepared, &resent.answer));
+    // An address that no file describes may refuse every person's token: that is its answer, and says nothing of this one.
+    if !is_dead {
+        return Ok(resent);
     }
-    Ok(resent)
+    if is_fresh && matches!(tool, Tool::HttpRequest) {
+        let connection = (grant.id, grant.connected_epoch);
+        deps.flights.refused_fresh(connection, deps.clock.since_boot());
+        return Ok(resent);
+    }
+    // A fresh token is dead too: only the person can mend that.
+    if is_fresh && refresh::give_up(deps, grant, row.generation).await? {
+        return Err(Refusal::GrantNeedsReconnect(grant.id));
+    }
+    // It was there before, had by somebody else or kept beside a database that was gone, and has died since; or another one has
+    // taken its place meanwhile. The next call has a fresh one, or learns that even that is dead.
+    Err(Refusal::ProviderUnavailable)
+}
+
+/// Whether the address has refused a fresh token a moment ago: asking for another one on each call would rotate the refresh
+/// token without end.
+fn refuses_fresh(deps: &Deps, prepared: &Prepared, tool: Tool<'_>) -> bool {
+    let grant = &prepared.grant.facts.grant;
+    let connection = (grant.id, grant.connected_epoch);
+    matches!(tool, Tool::HttpRequest) && deps.flights.refuses_fresh(&connection, deps.clock.since_boot())
 }
 
 /// A release that opened nothing says so in the log.

@@ -27,6 +27,7 @@ mod failed;
 mod flights;
 mod keep;
 mod late;
+mod left;
 pub mod spooled;
 
 pub use failed::give_up;
@@ -120,13 +121,11 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
         };
     }
     let line = Line::Common;
-    let obtained = match until_placed(deps, seen, want, connector, line).await? {
+    let place = deps.flights.place(connector);
+    let obtained = match until_turn(deps, seen, want, place).await? {
         Waited::Token(token) => Ok(token),
         // Boxed: whoever waits in the crowd takes up tens of kilobytes less.
-        Waited::Place(place) => {
-            deps.flights.set_placed(seen.id, true);
-            Box::pin(with_a_place(deps, seen, want, connector, line, place)).await
-        }
+        Waited::Turn(place) => Box::pin(with_a_place(deps, seen, want, connector, line, place)).await,
     };
     if let Err(Refusal::NotNarrowed) = obtained {
         deps.flights.narrowed_in_vain(narrowing(), since_boot());
@@ -134,31 +133,30 @@ async fn fly(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal
     obtained
 }
 
-/// What waiting for a place came to.
+/// What waiting for a place or a call came to.
 enum Waited {
     /// It is this one's turn.
-    Place(Turn),
+    Turn(Turn),
     /// Somebody else got a token that will do.
     Token(Obtained),
 }
 
-/// Waits for a place. In a crowd it is enough to look when there is one; but a provider that does not answer must not keep
+/// Waits for a turn. In a crowd it is enough to look when there is one; but a provider that does not answer must not keep
 /// anybody from a token that is there already.
-async fn until_placed(
+async fn until_turn(
     deps: &Deps,
     seen: &Grant,
     want: &Want,
-    connector: &Connector,
-    line: Line,
+    turn: impl Future<Output = Turn>,
 ) -> Result<Waited, Refusal> {
     tokio::select! {
         biased;
-        place = deps.flights.place_in(line, connector) => Ok(Waited::Place(place)),
+        turn = turn => Ok(Waited::Turn(turn)),
         token = look_on(deps, seen, want) => token.map(Waited::Token),
     }
 }
 
-/// Looks now and then, without a place, until there is a token that will do; at once when there is news of the grant. It may
+/// Looks now and then, without a turn, until there is a token that will do; at once when there is news of the grant. It may
 /// be dropped at any moment.
 async fn look_on(deps: &Deps, seen: &Grant, want: &Want) -> Result<Obtained, Refusal> {
     let (mut pause, mut is_held) = (CROWD, false);
@@ -191,6 +189,10 @@ enum Found {
 async fn look(deps: &Deps, seen: &Grant, want: &Want) -> Result<Found, Refusal> {
     let look = deps.looks.look(seen.org, seen.id, want.kind()).await?;
     let mut look = look.ok_or(Refusal::NotFound)?;
+    // SECURITY: a database that has forgotten a renewal holds a refresh token that was asked with already.
+    if look.grant.generation < seen.generation {
+        return Err(deps.store.give_up(seen.org).into());
+    }
     standing(&look.grant)?;
     let now = look.now;
     Ok(
@@ -210,6 +212,12 @@ async fn with_a_place(
     place: Turn,
 ) -> Result<Obtained, Refusal> {
     let (mut place, mut call) = (Some(place), None);
+    // Doubts are not of a flight, which they may be beside.
+    let asks_itself = |is_so| {
+        if line == Line::Common {
+            deps.flights.set_asking(seen.id, is_so);
+        }
+    };
     Failpoint::RefreshPlaced.reached();
     for _attempt in 0..ATTEMPTS {
         // SECURITY: what a database knows that is older than it should be may have been asked for already, and a provider can
@@ -228,6 +236,7 @@ async fn with_a_place(
         if look.is_held || waits {
             // Another replica is asking: its answer will be ours. Whoever waits for that needs no place.
             (place, call) = (None, None);
+            asks_itself(false);
             tokio::time::sleep(POLL).await;
             continue;
         }
@@ -241,21 +250,22 @@ async fn with_a_place(
         let since = deps.clock.since_boot();
         let is_old = || deps.clock.since_boot().saturating_sub(since) > FRESH;
         if place.is_none() {
-            let is_flight = line == Line::Common;
-            if is_flight {
-                deps.flights.set_placed(seen.id, false);
-            }
-            match until_placed(deps, seen, want, connector, line).await? {
-                Waited::Place(own) => place = Some(own),
+            let turn = deps.flights.place_in(line, connector);
+            match until_turn(deps, seen, want, turn).await? {
+                Waited::Turn(own) => place = Some(own),
                 Waited::Token(token) => return Ok(token),
-            }
-            if is_flight {
-                deps.flights.set_placed(seen.id, true);
             }
             if is_old() {
                 continue;
             }
         }
+        // INVARIANT: I3; what may have been answered to somebody who has no database is not asked again when that could cost
+        // the answer.
+        let left = if look.is_left {
+            Box::pin(left::left(deps, grant, connector)).await?
+        } else {
+            None
+        };
         let Some(refresh_token) = &look.refresh_token else {
             failed::set_reconnect(deps, grant, ReconnectReason::Expired).await?;
             return Err(Refusal::GrantNeedsReconnect(grant.id));
@@ -267,7 +277,12 @@ async fn with_a_place(
         let prepared = Prepared::new(&sealing, grant, want.kind())?;
         Failpoint::RefreshUnwrapped.reached();
         if call.is_none() {
-            call = Some(deps.flights.call(line, connector).await);
+            let turn = deps.flights.call_in(line, connector);
+            match until_turn(deps, seen, want, turn).await? {
+                Waited::Turn(own) => call = Some(own),
+                Waited::Token(token) => return Ok(token),
+            }
+            asks_itself(true);
             Failpoint::RefreshCalling.reached();
             if is_old() {
                 continue;
@@ -288,13 +303,16 @@ async fn with_a_place(
         let _held = deps.uncut.begin().ok_or(Refusal::ProviderUnavailable)?;
         // INVARIANT: whoever stood still for longer than a lease lives asks nobody: another one has the answer by then, and a
         // provider may end a grant whose refresh token comes twice.
-        let begin_by = BeginBy::new(Arc::clone(&deps.clock), deps.clock.since_boot() + ask.life);
+        let latest = deps.clock.since_boot() + ask.life;
+        let latest = left.map_or(latest, |left| latest.min(left.by));
+        let begin_by = BeginBy::new(Arc::clone(&deps.clock), latest);
         let lease = match deps.claims.claim(ask).await? {
             Claim::Ours(lease) => lease,
             Claim::Cooling => return Err(Refusal::ProviderUnavailable),
             Claim::Moved => continue,
             Claim::Held => {
                 (place, call) = (None, None);
+                asks_itself(false);
                 tokio::time::sleep(POLL).await;
                 continue;
             }
@@ -319,13 +337,16 @@ async fn with_a_place(
                     let kept = keep::keep(deps, grant, connector, &lease, prepared, want, &answer);
                     kept.await.map(|row| Obtained { row, is_fresh: true })
                 }
-                Err(failure) => match failed::failed(deps, grant, connector, &lease, want, &failure).await? {
-                    Some(refusal) => Err(refusal),
-                    None => match self::look(deps, grant, want).await? {
-                        Found::Token(token) => Ok(token),
-                        Found::Nothing(_) => Err(Refusal::ProviderUnavailable),
-                    },
-                },
+                Err(failure) => {
+                    let failed = failed::failed(deps, grant, connector, &lease, want, &failure, left);
+                    match failed.await? {
+                        Some(refusal) => Err(refusal),
+                        None => match self::look(deps, grant, want).await? {
+                            Found::Token(token) => Ok(token),
+                            Found::Nothing(_) => Err(Refusal::ProviderUnavailable),
+                        },
+                    }
+                }
             }
         };
         return ask::holding(deps, grant, connector, &lease, work).await;

@@ -24,7 +24,7 @@ impl Claims {
     /// Claims one grant's lease, together with whatever else waits.
     ///
     /// # Errors
-    /// When the database is unavailable.
+    /// When the database is unavailable; [`StoreError::Lost`] where it lacks what this process knows.
     pub async fn claim(&self, ask: ClaimAsk) -> Result<Claim, StoreError> {
         self.0.hand_in(ask).await
     }
@@ -42,11 +42,16 @@ impl Work for Claiming {
     }
 
     async fn all(&self, asks: &[ClaimAsk], patience: Patience) -> Result<Vec<Claim>, StoreError> {
+        // Whichever org it was noticed of: none is asked for over such a database.
+        if self.0.has_lost_entries() {
+            return Err(StoreError::Lost);
+        }
         let orgs = Self::orgs(asks);
         self.0
             .try_with(patience, || async {
+                let gate = self.0.gate_writer(&orgs);
                 let mut tx = self.0.write_rows(&orgs).await?;
-                let claims = tx.claim_refreshes(&self.0.replica(), asks).await?;
+                let claims = tx.claim_beside(&self.0.replica(), asks, Some(gate)).await?;
                 Failpoint::RefreshClaiming.reached();
                 tx.commit().await?;
                 Failpoint::RefreshLeased.reached();

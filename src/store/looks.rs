@@ -33,6 +33,8 @@ pub struct Look {
     pub refresh_token: Option<SecretRow>,
     /// Whether somebody is asking.
     pub is_held: bool,
+    /// Whether somebody was asking and never said what came of it.
+    pub is_left: bool,
     /// What its org's grants have in common.
     pub org: Arc<OrgRows>,
     /// The database's time of all this.
@@ -135,19 +137,22 @@ impl Tx {
             let grant = grant_of(&mut fields)?;
             let current = read_opt_secret(&mut fields)?;
             let refresh_token = read_opt_secret(&mut fields)?;
-            let is_held = is_on(fields.time()?, self.now, LONGEST_LEASE);
-            found.push((place, grant, current, refresh_token, is_held));
+            let until = fields.time()?;
+            let is_held = is_on(until, self.now, LONGEST_LEASE);
+            let is_left = !is_held && until > GIVEN_BACK;
+            found.push((place, grant, current, refresh_token, is_held, is_left));
         }
         let under = found.iter().filter_map(|look| Some(look.3.as_ref()?.sealed.odk));
         let orgs = self.org_rows(orgs, under.collect()).await?;
         let mut looks = vec![None; asks.len()];
-        for (place, grant, current, refresh_token, is_held) in found {
+        for (place, grant, current, refresh_token, is_held, is_left) in found {
             let look = Look {
                 org: orgs.get(&grant.org).map(Arc::clone).unwrap_or_default(),
                 grant,
                 current,
                 refresh_token,
                 is_held,
+                is_left,
                 now: self.now,
             };
             if let Some(slot) = looks.get_mut(place) {
@@ -190,5 +195,8 @@ impl Tx {
             .collect())
     }
 }
+
+/// When a lease ends that was given back, or never claimed.
+const GIVEN_BACK: Time = Time::from_unix_micros(0);
 
 const NO_ODK: StoreError = StoreError::Inconsistent { table: "odks" };

@@ -11,8 +11,10 @@ use crate::{
 };
 
 use super::{
-    StoreError,
+    Store, StoreError,
+    entries::read_epoch,
     sql::{Tx, json, params},
+    vigil::Journal,
     waits::{LONGEST_COOLDOWN, LONGEST_LEASE, farthest, is_on, is_over},
 };
 
@@ -55,6 +57,22 @@ pub enum Claim {
     Cooling,
 }
 
+/// The other writer of this process, as it was before the transaction began.
+#[derive(Debug)]
+pub(super) struct OtherWriter {
+    name: String,
+    journal: Journal,
+}
+
+impl Store {
+    /// The gate's writer, which stands beside those that change rows.
+    pub(super) fn gate_writer(&self, orgs: &[OrgId]) -> OtherWriter {
+        let name = format!("{}/hot", self.replica());
+        let journal = Journal::new(&self.vigil, &name, orgs);
+        OtherWriter { name, journal }
+    }
+}
+
 /// What is known of a grant before a claim.
 struct Before {
     generation: u64,
@@ -73,11 +91,24 @@ impl Tx {
     /// them too: what is read here is from before any answer under the fence that is read, or from after it.
     ///
     /// # Errors
-    /// When the database is unavailable.
+    /// When the database is unavailable; [`StoreError::Lost`] where it lacks what this process knows of one of the orgs.
     pub async fn claim_refreshes(
         &mut self,
         holder: &str,
         asks: &[ClaimAsk],
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.claim_beside(holder, asks, None).await
+    }
+
+    /// The same, if nothing of another writer of this process is missing, either.
+    ///
+    /// SECURITY: a refresh token of a database that was put back may have been asked with since, and a provider can end a grant
+    /// whose refresh token comes twice. The gate would notice, but only after the provider was asked.
+    pub(super) async fn claim_beside(
+        &mut self,
+        holder: &str,
+        asks: &[ClaimAsk],
+        other: Option<OtherWriter>,
     ) -> Result<Vec<Claim>, StoreError> {
         let sql = self.connection.refresh_sql();
         let grants: Vec<(OrgId, GrantId)> = asks.iter().map(|ask| (ask.org, ask.grant)).collect();
@@ -85,7 +116,10 @@ impl Tx {
         if let Some(lock) = sql.lock_leases {
             self.execute(lock, vec![json(&grants)]).await?;
         }
-        for row in self.rows(sql.leases, vec![json(&grants)]).await? {
+        let other_name = other.as_ref().map_or("", |other| other.name.as_str());
+        let leases = params![json(&grants), &self.writer, other_name];
+        let mut ends = Vec::with_capacity(asks.len());
+        for row in self.rows(sql.leases, leases).await? {
             let mut fields = row.fields("refresh_leases");
             let whose: (OrgId, GrantId) = (fields.parse()?, fields.parse()?);
             let before = Before {
@@ -96,7 +130,18 @@ impl Tx {
                 failures: fields.count()?,
                 not_before: fields.time()?,
             };
+            self.expect_epoch(whose.0, read_epoch(&mut fields)?)?;
+            self.expect_number(whose.0, fields.count()?)?;
+            ends.push((whose.0, fields.count()?));
             known.insert(whose, before);
+        }
+        if let Some(OtherWriter { journal, .. }) = other {
+            let own = self.journal.replace(journal);
+            let all_there = ends
+                .iter()
+                .try_for_each(|(org, number)| self.expect_number(*org, *number));
+            self.journal = own;
+            all_there?;
         }
         let (mut claims, mut rows) = (Vec::with_capacity(asks.len()), Vec::new());
         for ask in asks {
@@ -319,6 +364,102 @@ impl Tx {
         self.execute(
             "UPDATE refresh_leases SET expires_at = 0 WHERE expires_at > 0",
             params![],
+        )
+        .await
+        .map(drop)
+    }
+}
+
+impl Tx {
+    /// The question of a lease that has ended without being given back: its fence, when the provider was asked, and when the
+    /// lease ended. Its holder may be dead, or have the answer and no database.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn refresh_left(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+    ) -> Result<Option<(i64, Time, Time)>, StoreError> {
+        let row = self
+            .row(
+                concat!(
+                    "SELECT fence, intent_at, expires_at FROM refresh_leases
+                     WHERE org_id = $1 AND grant_id = $2 AND intent IS NOT NULL AND expires_at > 0 AND ",
+                    is_over!("expires_at", "$3", "$4")
+                ),
+                params![org, grant, self.now, farthest(self.now, LONGEST_LEASE)],
+            )
+            .await?;
+        row.map(|row| {
+            let mut fields = row.fields("refresh_leases");
+            Ok((fields.int()?, fields.time()?, fields.time()?))
+        })
+        .transpose()
+    }
+
+    /// Forgets everything about a grant's refreshes: it was connected anew, and has another refresh token. Whoever still asks
+    /// with the one before has a fence of before.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn begin_refreshes_anew(&mut self, org: OrgId, grant: GrantId) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE refresh_leases SET fence = fence + 1, expires_at = 0, intent = NULL, intent_at = NULL, failures = 0,
+               not_before = 0 WHERE org_id = $1 AND grant_id = $2",
+            params![org, grant],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Gives such a lease back in its holder's stead: nobody asks before `not_before`. What the holder has is still entered
+    /// under its fence.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn put_off_refresh(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        fence: i64,
+        not_before: Time,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            concat!(
+                "UPDATE refresh_leases SET expires_at = 0, not_before = $6
+                 WHERE org_id = $1 AND grant_id = $2 AND fence = $3 AND intent IS NOT NULL AND expires_at > 0 AND ",
+                is_over!("expires_at", "$4", "$5")
+            ),
+            params![
+                org,
+                grant,
+                fence,
+                self.now,
+                farthest(self.now, LONGEST_LEASE),
+                not_before
+            ],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Leaves a question open as it was before this lease: asked then, by somebody whose lease ended then.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn leave_refresh(
+        &mut self,
+        org: OrgId,
+        grant: GrantId,
+        fence: i64,
+        asked: Time,
+        ended: Time,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE refresh_leases SET intent_at = $4, expires_at = $5
+             WHERE org_id = $1 AND grant_id = $2 AND fence = $3 AND intent IS NOT NULL",
+            params![org, grant, fence, asked, ended],
         )
         .await
         .map(drop)

@@ -16,10 +16,11 @@ pub(super) struct RefreshSql {
     /// Locks the leases of active grants until the transaction ends, those that were never claimed as well. Rows: org,
     /// grant. Nothing, where whoever writes is alone.
     pub(super) lock_leases: Option<&'static str>,
-    /// Active grants with their refresh leases: org, grant, generation, fence, end, intent, failures, not before. Rows: org,
-    /// grant.
+    /// Active grants with their refresh leases: org, grant, generation, fence, end, intent, failures, not before; then the
+    /// org's incarnation and counter, and the ends of the chains of writers `$2` and `$3` there. Rows: org, grant.
     pub(super) leases: &'static str,
-    /// Gives leases to holder `$2` at `$3`. Rows: org, grant, fence, end, intent.
+    /// Gives leases to holder `$2` at `$3`; a question without an answer stays as old as it was. Rows: org, grant, fence, end,
+    /// intent.
     pub(super) claim: &'static str,
     /// Which rows of `$1`, from 0, are of active grants of that generation under that fence; locks their leases. Rows: org,
     /// grant, fence, generation.
@@ -54,9 +55,12 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
     lock_leases: None,
     leases: concat!(
         "SELECT g.org_id, g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
-          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+          coalesce(l.failures, 0), coalesce(l.not_before, 0), e.incarnation, e.counter,
+          coalesce((SELECT w.seq FROM writers w WHERE w.org_id = g.org_id AND w.writer = $2), 0),
+          coalesce((SELECT w.seq FROM writers w WHERE w.org_id = g.org_id AND w.writer = $3), 0)
         FROM json_each($1) j
         JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
+        JOIN epochs e ON e.org_id = g.org_id
         LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id
         WHERE NOT EXISTS (SELECT 1 ",
         floors_over_grant!(),
@@ -66,7 +70,9 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, $2, j.value ->> 3, j.value ->> 4, $3
         FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
-          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
+          expires_at = excluded.expires_at, intent = excluded.intent,
+          intent_at = CASE WHEN refresh_leases.expires_at > 0
+            THEN coalesce(refresh_leases.intent_at, excluded.intent_at) ELSE excluded.intent_at END",
     standing: concat!(
         "SELECT j.key FROM json_each($1) j
         JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 1 AND g.state = 'active'
@@ -127,9 +133,12 @@ pub(super) const POSTGRES: RefreshSql = RefreshSql {
         "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS grant_id
             FROM json_array_elements($1::json))
         SELECT g.org_id, g.id, g.generation, coalesce(l.fence, 0), coalesce(l.expires_at, 0), l.intent,
-          coalesce(l.failures, 0), coalesce(l.not_before, 0)
+          coalesce(l.failures, 0), coalesce(l.not_before, 0), e.incarnation, e.counter,
+          coalesce((SELECT w.seq FROM writers w WHERE w.org_id = g.org_id AND w.writer = $2), 0),
+          coalesce((SELECT w.seq FROM writers w WHERE w.org_id = g.org_id AND w.writer = $3), 0)
         FROM asked a
         JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active'
+        JOIN epochs e ON e.org_id = g.org_id
         LEFT JOIN refresh_leases l ON l.org_id = g.org_id AND l.grant_id = g.id
         WHERE NOT EXISTS (SELECT 1 ",
         floors_over_grant!(),
@@ -139,7 +148,9 @@ pub(super) const POSTGRES: RefreshSql = RefreshSql {
         SELECT j.value ->> 0, j.value ->> 1, (j.value ->> 2)::bigint, $2, (j.value ->> 3)::bigint, j.value ->> 4, $3
         FROM json_array_elements($1::json) j ORDER BY 1, 2
         ON CONFLICT (org_id, grant_id) DO UPDATE SET fence = excluded.fence, holder = excluded.holder,
-          expires_at = excluded.expires_at, intent = excluded.intent, intent_at = excluded.intent_at",
+          expires_at = excluded.expires_at, intent = excluded.intent,
+          intent_at = CASE WHEN refresh_leases.expires_at > 0
+            THEN coalesce(refresh_leases.intent_at, excluded.intent_at) ELSE excluded.intent_at END",
     // A sub-select for each lease: the planner, which may have no statistics of them yet, would rather compare each lease
     // there is with each row that is asked for. In the order of `lock_leases`.
     standing: concat!(

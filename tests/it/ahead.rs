@@ -68,6 +68,27 @@ async fn a_grant_that_would_die_of_idleness_is_kept_alive() {
     world.vend(world.read(grant)).await.unwrap();
 }
 
+/// A silent provider fills the room that a replica has for it; the rest is left as it is, to those who have some.
+#[tokio::test]
+async fn a_replica_without_room_leaves_what_is_due_to_another() {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "its time is set");
+    let other = world.replica().await.unwrap();
+    let connector = world.deps.catalogue.get(&"acme-mail".parse().unwrap()).unwrap();
+    let mut rooms: Vec<_> = std::iter::from_fn(|| world.deps.flights.take_room(connector)).collect();
+    world.later(Duration::from_secs(265));
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 0);
+    assert_eq!(ahead::look(&other).await.unwrap(), 1);
+    world.until_generation(grant, 2).await;
+    // And with room for one it looks at one.
+    rooms.pop();
+    let more = world.connect(world.ben, &[Category::Read]).await;
+    assert_ne!(more, grant);
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+}
+
 fn days(count: u64) -> Duration {
     Duration::from_secs(count * 24 * 3600)
 }

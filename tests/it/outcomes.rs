@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Duration};
 use postern::{
     domain::{
         EntryId, GrantId,
+        connector::Category,
         entry::{Entry, EntryType},
+        grant::{GrantState, ReconnectReason},
     },
     flows::{Refusal, actions::Ask, sweep},
     store::Selector,
 };
 use serde_json::{Value, json};
 
-use super::harness::{Answer, World};
+use super::harness::{Answer, Journey, World, log_in};
 
 /// Each way in which Acme Mail, having got the request, gives no answer.
 fn losses() -> [Value; 2] {
@@ -107,6 +109,95 @@ async fn a_resend_that_is_never_answered_is_unknown() {
     let entry = unknown(&send_mail(&world, grant).await);
     assert_eq!(outcomes(&world, entry).await, [("unknown".to_owned(), None)]);
     assert_eq!(world.seen("api").await.len(), before + 2);
+}
+
+/// The provider calls the token of a call dead.
+fn dead(delay_ms: u64) -> Value {
+    json!({"next": "api", "delay_ms": delay_ms, "status": 401, "body": {"error": "invalid_token"}})
+}
+
+/// What is said of the token of before says nothing of the connection that took its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resend_that_is_refused_after_a_reconnect_leaves_the_new_connection_alone() {
+    let (world, grant) = World::connected().await;
+    let world = Arc::new(world);
+    let before = world.seen("api").await.len();
+    world.fault(dead(0)).await;
+    world.fault(dead(4000)).await;
+    let vending = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.vend(world.read(grant)).await })
+    };
+    world.until_seen("api", before + 2).await;
+    let journey = Journey::begin(&world, world.ada, Some(grant)).await;
+    let answer = journey.consent(&world, "ada@acme.example", false).await;
+    journey.finish(&world, answer, &[Category::Read]).await.unwrap();
+    let made = world.grant(grant).await;
+    assert!(!vending.is_finished(), "it was refused before that");
+    let refused = vending.await.unwrap();
+    assert!(
+        matches!(refused, Err(Refusal::ProviderUnavailable)),
+        "{refused:?}"
+    );
+    let now = world.grant(grant).await;
+    assert_eq!((now.state, now.generation), (GrantState::Active, made.generation));
+    world.vend(world.read(grant)).await.unwrap();
+}
+
+/// The provider took the refresh token just now: that one is not dead.
+#[tokio::test]
+async fn a_fresh_token_that_is_refused_needs_its_person_and_says_nothing_of_the_refresh_token() {
+    let (world, grant) = World::connected().await;
+    world.fault(dead(0)).await;
+    world.fault(dead(0)).await;
+    let refused = world.vend(world.read(grant)).await;
+    assert!(
+        matches!(refused, Err(Refusal::ReconnectRequired(_))),
+        "{refused:?}"
+    );
+    let reason = ReconnectReason::ConsentRequired;
+    assert_eq!(
+        world.grant(grant).await.state,
+        GrantState::NeedsReconnect { reason }
+    );
+}
+
+/// Nobody knows whether what is behind any address takes a person's token at all.
+#[tokio::test]
+async fn a_fresh_token_that_is_refused_to_the_generic_tool_is_an_answer_and_ends_nothing() {
+    let policy = r#"permit (principal, action == Action::"acme-mail:http.request", resource);"#;
+    let world = World::with_policies(policy, policy).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let ada = log_in(&world.deps, world.org, world.ada).await;
+    let delegation = json!({
+        "agent": world.agent.agent, "grant": grant, "categories": [], "tools": ["http.request"],
+    });
+    let answer = world.api().post(&ada, "/v1/delegations", &delegation).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let before = world.seen("api").await.len();
+    world.fault(dead(0)).await;
+    world.fault(dead(0)).await;
+    let args = json!({"method": "GET", "path": "/api/labels"});
+    let body = json!({"grant": grant, "tool": "http.request", "args": args});
+    let answer = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!(
+        (answer.status, &answer.json()["status"]),
+        (200, &json!(401)),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(world.seen("api").await.len(), before + 2);
+    assert_eq!(world.grant(grant).await.state, GrantState::Active);
+    assert_eq!(
+        outcomes(&world, release(&world).await).await,
+        [("failed".to_owned(), Some("http_401".to_owned()))]
+    );
+    // And is not asked about with one fresh token after the other.
+    let tokens = world.seen("token").await.len();
+    world.fault(dead(0)).await;
+    let answer = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
+    assert_eq!(answer.json()["status"], json!(401), "{}", answer.text());
+    assert_eq!(world.seen("token").await.len(), tokens);
 }
 
 #[tokio::test]

@@ -27,10 +27,15 @@ const REFRESH: &str = "spooled-refresh-token-0123456789";
 
 /// The provider was asked, and its answer found no database.
 pub async fn spooled(world: &World, id: GrantId) -> Answered {
+    spooled_under(world, id, Duration::from_secs(60)).await
+}
+
+/// The same under a lease of this length.
+async fn spooled_under(world: &World, id: GrantId, life: Duration) -> Answered {
     let grant = world.grant(id).await;
     let mut tx = world.deps.store.write(world.org).await.unwrap();
     let ask = ClaimAsk {
-        life: Duration::from_secs(60),
+        life,
         ..world.claim_ask(id).await
     };
     let claims = tx.claim_refreshes("r1", &[ask]).await.unwrap();
@@ -140,11 +145,11 @@ async fn a_refresh_token_that_came_alone_is_entered_once_and_its_file_goes() {
 #[tokio::test]
 async fn an_answer_whose_file_somebody_moved_away_keeps_nobody_waiting() {
     let (world, grant) = World::connected().await;
-    spooled(&world, grant).await;
+    spooled_under(&world, grant, Duration::from_secs(10)).await;
     for file in files(&world) {
         std::fs::rename(&file, world.dir.path().join("elsewhere")).unwrap();
     }
-    world.later(Duration::from_secs(61));
+    world.later(Duration::from_secs(11));
     let seen = world.grant(grant).await;
     let want = Want::Renewed {
         than: Some(seen.generation),
@@ -174,7 +179,11 @@ async fn an_answer_outlives_a_sibling_that_asked_again_and_was_refused() {
     world
         .fault(json!({"next": "token", "status": 400, "body": {"error": "invalid_grant"}, "times": 1}))
         .await;
-    world.vend(world.read(grant)).await.unwrap_err();
+    // Where there can be siblings, the file is waited for first.
+    for _ in 0..2 {
+        world.vend(world.read(grant)).await.unwrap_err();
+        world.later(Duration::from_secs(100));
+    }
     let lost = GrantState::NeedsReconnect {
         reason: ReconnectReason::RotationLost,
     };
@@ -228,8 +237,8 @@ async fn whoever_wants_a_token_while_an_answer_waits_for_a_sibling_takes_the_sib
     let grant = world.connect(world.ada, &[Category::Read]).await;
     let sibling = world.replica().await.unwrap();
     world.later(Duration::from_secs(400));
-    let answered = spooled(&world, grant).await;
-    world.later(Duration::from_secs(61));
+    let answered = spooled_under(&world, grant, Duration::from_secs(10)).await;
+    world.later(Duration::from_secs(11));
     let before = world.seen("token").await.len();
     world
         .fault(json!({"next": "token", "delay_ms": 1500, "times": 1}))

@@ -80,7 +80,7 @@ impl Week {
     async fn work(&self) {
         let deps = &self.world.deps;
         let mut due = deps.store.due().await.unwrap();
-        let is_renewing = !due.renewals(1).await.unwrap().is_empty();
+        let is_renewing = !due.renewal_connectors().await.unwrap().is_empty();
         drop(due);
         for worker in periodic(deps) {
             while worker.look().await.expect(worker.name) {}

@@ -186,7 +186,8 @@ impl AcmeMail {
         };
         let method = STANDARD_METHODS.iter().find(|known| *known == method);
         let draft = Entry::new(kind, method.map_or("other", Method::as_str), path);
-        self.serve(draft, None, |_, _| answer).await
+        let target = (kind == Kind::Api).then_some(Target::Api);
+        self.serve(draft, target, |_, _| answer).await
     }
 
     /// One API request: log, fault, token, scope, then the work.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     domain::{
         GrantId, OrgId, Time,
-        connector::Refresh,
+        connector::{ConnectorId, Refresh},
         grant::{Grant, GrantState},
     },
     flows::{Deps, Refusal},
@@ -25,9 +25,23 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
     if deps.uncut.is_stopping() {
         return Ok(0);
     }
-    let mut room: Vec<_> = (0..BATCH).map_while(|_| deps.flights.take_room()).collect();
-    let most = u64::try_from(room.len()).unwrap_or(BATCH);
-    let due = deps.store.due().await?.renewals(most).await?;
+    let mut count = 0;
+    // Each provider's by themselves: one that is silent is in nobody else's way.
+    for connector in deps.store.due().await?.renewal_connectors().await? {
+        count += look_at(deps, &connector).await?;
+    }
+    Ok(count)
+}
+
+/// As far as there is room here: what is left is another replica's.
+async fn look_at(deps: &Arc<Deps>, id: &ConnectorId) -> Result<usize, Refusal> {
+    let (mut room, mut most) = (Vec::new(), BATCH);
+    // Of what has no file only the time is set.
+    if let Some(connector) = deps.catalogue.get(id) {
+        room.extend((0..BATCH).map_while(|_| deps.flights.take_room(connector)));
+        most = u64::try_from(room.len()).unwrap_or(BATCH);
+    }
+    let due = deps.store.due().await?.renewals(id, most).await?;
     let count = due.len();
     let mut orgs: BTreeMap<OrgId, Vec<GrantId>> = BTreeMap::new();
     for (org, grant) in due {
@@ -151,7 +165,7 @@ fn spread(grant: GrantId) -> f64 {
     f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 
-/// Grants looked at in one go.
+/// Grants at one provider looked at in one go.
 const BATCH: u64 = 128;
 /// How long before its end a token is renewed at the earliest; less for short-lived ones.
 const AHEAD: Duration = Duration::from_secs(300);

@@ -3,8 +3,9 @@
 //! line of their own, not behind a crowd in which somebody may wait for the same grant.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     store::InDoubt,
 };
 
-use super::{Line, Want, with_a_place};
+use super::{Line, Want, says_binding_changed, with_a_place};
 
 /// How far the questions were gone through: those of a provider that does not answer, and those that cannot be asked, keep
 /// nobody from the ones behind them. And those that are taken up here.
@@ -25,11 +26,28 @@ use super::{Line, Want, with_a_place};
 pub struct Doubts {
     walk: Mutex<Walk<InDoubt>>,
     taken: Arc<Mutex<HashSet<GrantId>>>,
+    /// Until when those of which nobody can be asked here are passed over, by the time since the boot.
+    idle: Mutex<HashMap<GrantId, Duration>>,
 }
 
 impl Doubts {
     fn walk(&self) -> MutexGuard<'_, Walk<InDoubt>> {
         locked(&self.walk)
+    }
+
+    /// Passes over a question for a while. Those for which there is no room are looked at each time.
+    fn pass_over(&self, grant: GrantId, now: Duration) {
+        let mut idle = locked(&self.idle);
+        if idle.len() >= MOST_IDLE {
+            idle.retain(|_, until| *until > now);
+        }
+        if idle.len() < MOST_IDLE {
+            idle.insert(grant, now + IDLE_FOR);
+        }
+    }
+
+    fn is_passed_over(&self, grant: GrantId, now: Duration) -> bool {
+        locked(&self.idle).get(&grant).is_some_and(|until| *until > now)
     }
 
     /// Takes up the question about a grant; `None` if it is taken up already.
@@ -67,15 +85,16 @@ pub async fn ask_again(deps: &Arc<Deps>) -> Result<usize, Refusal> {
     if deps.uncut.is_stopping() {
         return Ok(0);
     }
-    let mut count = 0;
+    let (mut count, since_boot) = (0, deps.clock.since_boot());
     for _page in 0..PAGES {
         let after = deps.doubts.walk().after();
         let due = deps.store.due().await?.refreshes_in_doubt(after, PAGE).await?;
         let is_last = deps.doubts.walk().passed(&due, PAGE);
-        // A flight here that has its place asks itself.
+        // A flight here that may call asks itself.
         for doubt in due
             .into_iter()
-            .filter(|doubt| !deps.flights.is_placed(doubt.grant) && !deps.store.is_sealed(doubt.org))
+            .filter(|doubt| !deps.flights.is_asking(doubt.grant) && !deps.store.is_sealed(doubt.org))
+            .filter(|doubt| !deps.doubts.is_passed_over(doubt.grant, since_boot))
         {
             let Some(taken) = deps.doubts.take(doubt.grant) else {
                 continue;
@@ -114,22 +133,18 @@ pub async fn settle(deps: &Arc<Deps>, org: OrgId, id: GrantId) -> Result<(), Ref
     }
     let grant = tx.grant(org, id).await?;
     drop(tx);
-    let at_stake = grant.filter(|grant| {
-        let rotates = |connector| {
-            deps.catalogue
-                .get(connector)
-                .is_some_and(|known| known.refresh.rotates)
-        };
-        grant.state == GrantState::Active && rotates(&grant.connector)
-    });
-    match at_stake {
-        Some(grant) => {
+    match (at_stake(deps, grant.as_ref()), grant) {
+        (AtStake::Something, Some(grant)) => {
             Failpoint::DoubtTaken.reached();
             renew(deps, grant).await?;
             Failpoint::DoubtSettled.reached();
             Ok(())
         }
-        None => {
+        (AtStake::Unknown, _) => {
+            deps.doubts.pass_over(id, deps.clock.since_boot());
+            Ok(())
+        }
+        _ => {
             let forget = deps.store.retry(|| async {
                 let mut tx = deps.store.write(org).await?;
                 tx.forget_refresh(org, id).await?;
@@ -137,6 +152,32 @@ pub async fn settle(deps: &Arc<Deps>, org: OrgId, id: GrantId) -> Result<(), Ref
             });
             Ok(forget.await?)
         }
+    }
+}
+
+/// Whether a grant may be lost over a question without an answer.
+enum AtStake {
+    /// It may be, and the provider may be asked.
+    Something,
+    /// Nothing is, whatever the answer was.
+    Nothing,
+    /// It may be, and nobody can be asked here and now: another replica may have the connector's file, this one may be given it
+    /// back.
+    Unknown,
+}
+
+fn at_stake(deps: &Deps, grant: Option<&Grant>) -> AtStake {
+    let Some(grant) = grant else {
+        return AtStake::Nothing;
+    };
+    let is_active = grant.state == GrantState::Active;
+    if !is_active && !says_binding_changed(grant) {
+        return AtStake::Nothing;
+    }
+    match deps.catalogue.get(&grant.connector) {
+        Some(connector) if !connector.refresh.rotates => AtStake::Nothing,
+        Some(_) if is_active => AtStake::Something,
+        Some(_) | None => AtStake::Unknown,
     }
 }
 
@@ -168,3 +209,7 @@ const PAGE: u64 = 64;
 const PAGES: usize = 64;
 /// Once so many are taken up, the others are the next look's.
 const AT_ONCE: usize = 64;
+/// For how long a question of which nobody can be asked here is passed over.
+const IDLE_FOR: Duration = Duration::from_secs(30);
+/// How many of these are remembered.
+const MOST_IDLE: usize = 100_000;

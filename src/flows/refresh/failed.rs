@@ -15,7 +15,7 @@ use crate::{
     store::{LONGEST_COOLDOWN, Lease, Selector},
 };
 
-use super::Want;
+use super::{Want, left::Left};
 
 /// Says what a failure means for the grant, as far as it means anything; what it means for whoever asked. Nothing if somebody
 /// else has asked since, who says what becomes of the grant.
@@ -26,11 +26,12 @@ pub(super) async fn failed(
     lease: &Lease,
     want: &Want,
     failure: &OAuthError,
+    left: Option<Left>,
 ) -> Result<Option<Refusal>, Refusal> {
     Failpoint::RefreshRefused.reached();
     if failure.came_too_late() {
         // Nobody was asked, so nothing is known to be wrong with anybody.
-        deps.store.retry(|| give_back(deps, grant, lease)).await?;
+        deps.store.retry(|| give_back(deps, grant, lease, left)).await?;
         return Ok(Some(Refusal::ProviderUnavailable));
     }
     let class = failure.class();
@@ -48,7 +49,7 @@ pub(super) async fn failed(
         "the provider did not renew the token of {}", grant.id);
     let Some(reason) = reason else {
         deps.store
-            .retry(|| set_failed(deps, grant, connector, lease, failure))
+            .retry(|| set_failed(deps, grant, connector, lease, failure, left))
             .await?;
         Failpoint::RefreshFailed.reached();
         return Ok(Some(match (want, class) {
@@ -66,10 +67,13 @@ pub(super) async fn failed(
 }
 
 /// Gives the lease back as it was taken.
-async fn give_back(deps: &Deps, grant: &Grant, lease: &Lease) -> Result<(), Refusal> {
+async fn give_back(deps: &Deps, grant: &Grant, lease: &Lease, left: Option<Left>) -> Result<(), Refusal> {
     let mut tx = deps.store.write(grant.org).await?;
     tx.give_back_refresh(grant.org, grant.id, lease.fence, lease.in_doubt.is_some())
         .await?;
+    if let Some(left) = left {
+        left.stays(&mut tx, grant, lease.fence).await?;
+    }
     tx.commit().await?;
     Ok(())
 }
@@ -81,6 +85,7 @@ async fn set_failed(
     connector: &Connector,
     lease: &Lease,
     failure: &OAuthError,
+    left: Option<Left>,
 ) -> Result<(), Refusal> {
     let draft = EntryDraft {
         user: Some(grant.user),
@@ -98,6 +103,10 @@ async fn set_failed(
     let not_before = tx.now() + pause(lease.failures, failure, grace);
     tx.fail_refresh(grant.org, grant.id, lease.fence, in_doubt, not_before)
         .await?;
+    // Whoever asked first may still have the answer.
+    if let Some(left) = left {
+        left.stays(&mut tx, grant, lease.fence).await?;
+    }
     Failpoint::RefreshPausing.reached();
     tx.append_entry(grant.org, entry).await?;
     Failpoint::RefreshFailing.reached();
@@ -105,13 +114,20 @@ async fn set_failed(
     Ok(())
 }
 
-/// The provider calls even a fresh token dead.
+/// The provider takes the refresh token, and calls dead what came of it: the fresh token of `generation`. `false` if that is not
+/// the grant's any more: it was renewed or connected again meanwhile, has ended or needs its person already.
 ///
 /// # Errors
 /// When the database is unavailable.
-pub async fn give_up(deps: &Deps, grant: &Grant) -> Result<(), Refusal> {
-    let current = read_again(deps, grant).await?;
-    set_reconnect(deps, &current, ReconnectReason::RefreshTokenDead).await
+pub async fn give_up(deps: &Deps, seen: &Grant, generation: u64) -> Result<bool, Refusal> {
+    let current = read_again(deps, seen).await?;
+    if current.connected_epoch != seen.connected_epoch || current.generation != generation {
+        return Ok(false);
+    }
+    let reason = ReconnectReason::ConsentRequired;
+    deps.store
+        .retry(|| set_reconnect_if_unchanged(deps, &current, reason, None))
+        .await
 }
 
 /// The connector is not what the person consented to any more. `false` if the grant has changed since it was seen: it was

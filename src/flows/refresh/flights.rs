@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,14 +27,19 @@ pub struct Flights {
     urgent: Turns,
     background: Turns,
     background_calls: Arc<Semaphore>,
-    queue: Arc<Semaphore>,
+    rooms: Turns,
     onlookers: Arc<Semaphore>,
     /// Since when narrowings are known to come to nothing, by the time since the boot.
     in_vain: Mutex<HashMap<Narrowing, Duration>>,
+    /// Since when fresh tokens of a connection are known to be refused by an address that no file describes.
+    refused: Mutex<HashMap<Connection, Duration>>,
 }
 
 /// A narrowed token of one connection: who connects again has another one.
 type Narrowing = (GrantId, i64, SecretKind);
+
+/// A grant as its person connected it.
+type Connection = (GrantId, i64);
 
 type UnderWay = Arc<Mutex<HashMap<GrantId, Flight>>>;
 
@@ -59,9 +65,10 @@ impl Default for Flights {
             urgent: Turns::new(CALLS, FEW),
             background: Turns::new(BACKGROUND, FEW),
             background_calls: Arc::new(Semaphore::new(BACKGROUND_CALLS)),
-            queue: Arc::new(Semaphore::new(QUEUE)),
+            rooms: Turns::new(ROOMS, ROOMS_FEW),
             onlookers: Arc::new(Semaphore::new(ONLOOKERS)),
             in_vain: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 }
@@ -73,8 +80,8 @@ pub(super) struct Flight {
     pub(super) kind: SecretKind,
     landed: watch::Receiver<Option<Landed>>,
     news: Arc<Notify>,
-    /// Whether its pilot has a place, and asks itself what is in doubt.
-    is_placed: bool,
+    /// Whether its pilot may call, and asks itself what is in doubt.
+    is_asking: bool,
 }
 
 impl Flight {
@@ -159,15 +166,29 @@ impl Turns {
         }
     }
 
+    fn of(&self, name: String) -> Host {
+        let mut hosts = locked(&self.hosts);
+        let host = hosts.entry(name).or_insert_with(|| Host {
+            most: Arc::new(Semaphore::new(self.per_host)),
+            few: Arc::new(Semaphore::new(self.few)),
+        });
+        host.clone()
+    }
+
+    /// The turn that is free now, if there is one.
+    fn now(&self, name: String) -> Option<Turn> {
+        let host = self.of(name);
+        let most = host.most.try_acquire_owned().ok()?;
+        let shared = Arc::clone(&self.shared).try_acquire_owned();
+        let one = shared.or_else(|_| host.few.try_acquire_owned()).ok()?;
+        Some(Turn {
+            _host: Some(most),
+            _one: Some(one),
+        })
+    }
+
     async fn next(&self, name: String) -> Turn {
-        let host = {
-            let mut hosts = locked(&self.hosts);
-            let host = hosts.entry(name).or_insert_with(|| Host {
-                most: Arc::new(Semaphore::new(self.per_host)),
-                few: Arc::new(Semaphore::new(self.few)),
-            });
-            host.clone()
-        };
+        let host = self.of(name);
         // The host first: whoever waits for a slow one must not keep others from theirs. None is ever closed, which is the
         // only way to get nothing.
         let most = host.most.acquire_owned().await.ok();
@@ -196,7 +217,7 @@ impl Flights {
             kind,
             landed,
             news: Arc::default(),
-            is_placed: false,
+            is_asking: false,
         };
         under_way.insert(grant, flight);
         Seat::Pilot(Pilot {
@@ -206,21 +227,21 @@ impl Flights {
         })
     }
 
-    /// Says whether the pilot of the grant's flight has a place or waits for one.
-    pub(super) fn set_placed(&self, grant: GrantId, is_placed: bool) {
+    /// Says whether the pilot of the grant's flight may call or waits for anything.
+    pub(super) fn set_asking(&self, grant: GrantId, is_asking: bool) {
         if let Some(flight) = locked(&self.under_way).get_mut(&grant) {
-            flight.is_placed = is_placed;
+            flight.is_asking = is_asking;
         }
     }
 
     /// Whether the grant has a flight here whose pilot waits for nobody.
-    pub(super) fn is_placed(&self, grant: GrantId) -> bool {
+    pub(super) fn is_asking(&self, grant: GrantId) -> bool {
         locked(&self.under_way)
             .get(&grant)
-            .is_some_and(|flight| flight.is_placed)
+            .is_some_and(|flight| flight.is_asking)
     }
 
-    /// What a pilot who waits for a place is told by: somebody beside the flight found out how the grant stands.
+    /// What a pilot who waits for a turn is told by: somebody beside the flight found out how the grant stands.
     pub(super) fn news(&self, grant: GrantId) -> Arc<Notify> {
         let under_way = locked(&self.under_way);
         under_way
@@ -254,11 +275,15 @@ impl Flights {
         Arc::clone(&self.onlookers).acquire_owned().await.ok()
     }
 
-    /// Waits for a turn to call the connector's authorization server. In the urgent line there are no more places than may
-    /// call.
-    pub(super) async fn call(&self, line: Line, connector: &Connector) -> Turn {
+    /// Waits for a turn to call the connector's authorization server. Public for a test that takes all.
+    pub async fn call(&self, connector: &Connector) -> Turn {
+        self.calls.next(host(connector)).await
+    }
+
+    /// Waits for such a turn in this line. In the urgent one there are no more places than may call.
+    pub(super) async fn call_in(&self, line: Line, connector: &Connector) -> Turn {
         match line {
-            Line::Common => self.calls.next(host(connector)).await,
+            Line::Common => self.call(connector).await,
             Line::Urgent => Turn {
                 _host: None,
                 _one: None,
@@ -267,29 +292,30 @@ impl Flights {
     }
 
     /// Takes room for one more refresh that nobody waits for, if there is any: a provider that is silent for hours must not
-    /// let them pile up.
-    pub(super) fn take_room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.queue).try_acquire_owned().ok()
+    /// let them pile up, nor keep the others' from being renewed. Public for a test that takes all.
+    pub fn take_room(&self, connector: &Connector) -> Option<Turn> {
+        self.rooms.now(host(connector))
     }
 
     /// Notes that a narrowing came to nothing.
     pub(super) fn narrowed_in_vain(&self, narrowing: Narrowing, now: Duration) {
-        let mut in_vain = locked(&self.in_vain);
-        if in_vain.len() >= MOST_IN_VAIN {
-            in_vain.retain(|_, since| now.saturating_sub(*since) < IN_VAIN_FOR);
-        }
-        // What there is no room for is asked for again.
-        if in_vain.len() < MOST_IN_VAIN {
-            in_vain.insert(narrowing, now);
-        }
+        remember(&self.in_vain, narrowing, now);
     }
 
     /// Whether a narrowing came to nothing a moment ago. One that rotates the refresh token for nothing is asked for once a
     /// minute at most.
     pub(super) fn narrows_in_vain(&self, narrowing: &Narrowing, now: Duration) -> bool {
-        locked(&self.in_vain)
-            .get(narrowing)
-            .is_some_and(|since| now.saturating_sub(*since) < IN_VAIN_FOR)
+        is_remembered(&self.in_vain, narrowing, now)
+    }
+
+    /// Notes that a fresh token was refused where no file says what to expect.
+    pub(in crate::flows) fn refused_fresh(&self, connection: Connection, now: Duration) {
+        remember(&self.refused, connection, now);
+    }
+
+    /// Whether a fresh token was refused so a moment ago: another one is asked for once a minute at most.
+    pub(in crate::flows) fn refuses_fresh(&self, connection: &Connection, now: Duration) -> bool {
+        is_remembered(&self.refused, connection, now)
     }
 
     /// Waits for a place among the refreshes that nobody waits for: they leave room for those that somebody does.
@@ -300,6 +326,23 @@ impl Flights {
             Arc::clone(&self.background_calls).acquire_owned().await.ok(),
         )
     }
+}
+
+/// Notes what came to nothing.
+fn remember<K: Eq + Hash>(known: &Mutex<HashMap<K, Duration>>, what: K, now: Duration) {
+    let mut known = locked(known);
+    if known.len() >= MOST_IN_VAIN {
+        known.retain(|_, since| now.saturating_sub(*since) < IN_VAIN_FOR);
+    }
+    // What there is no room for is tried again.
+    if known.len() < MOST_IN_VAIN {
+        known.insert(what, now);
+    }
+}
+
+fn is_remembered<K: Eq + Hash>(known: &Mutex<HashMap<K, Duration>>, what: &K, now: Duration) -> bool {
+    let since = locked(known).get(what).copied();
+    since.is_some_and(|since| now.saturating_sub(since) < IN_VAIN_FOR)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -324,7 +367,9 @@ const BACKGROUND: usize = 32;
 /// How many of these call at a time at most, however many providers there are: fewer than [`CALLS`].
 const BACKGROUND_CALLS: usize = 48;
 /// How many of these there are at most, with those that wait for their place.
-const QUEUE: usize = 8 * BACKGROUND;
+const ROOMS: usize = 8 * BACKGROUND;
+/// How many more there are about each provider, whatever the others do.
+const ROOMS_FEW: usize = 8;
 /// How long a narrowing that came to nothing is not asked for again.
 const IN_VAIN_FOR: Duration = Duration::from_secs(60);
 /// How many of these are remembered.
@@ -391,11 +436,14 @@ mod tests {
     }
 
     #[test]
-    fn refreshes_that_nobody_waits_for_do_not_pile_up() {
+    fn refreshes_that_nobody_waits_for_pile_up_neither_nor_leave_other_providers_none() {
         let flights = Flights::default();
-        let mut taken: Vec<_> = std::iter::from_fn(|| flights.take_room()).collect();
-        assert_eq!(taken.len(), QUEUE);
-        taken.pop();
-        assert!(flights.take_room().is_some());
+        let take = |name: &str| flights.rooms.now(name.to_owned());
+        let mut silent: Vec<_> = std::iter::from_fn(|| take("silent")).collect();
+        assert_eq!(silent.len(), ROOMS);
+        let other: Vec<_> = std::iter::from_fn(|| take("other")).collect();
+        assert_eq!(other.len(), ROOMS_FEW);
+        silent.pop();
+        assert!(take("silent").is_some(), "what is given back is there again");
     }
 }
