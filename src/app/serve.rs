@@ -108,7 +108,7 @@ pub async fn recover(
     refuse_test_builds()?;
     let deps = open_reached(parts(&settings)?).await?;
     let found = seal::check(&deps).await?;
-    let plans: Vec<recover::Plan> = found.iter().map(|found| recover::plan(found, vouch)).collect();
+    let plans = recover::planned(&deps, &found, vouch).await?;
     if confirmed(&plans).await {
         for plan in &plans {
             recover::run(&deps, plan, "postern recover").await?;
@@ -206,13 +206,13 @@ pub async fn stop<T>(deps: &Deps, workers: Workers, answered: impl Future<Output
     answered
 }
 
-/// Waits until the database is found to have forgotten entries of this process: an older one was put in its place, and
+/// Waits until the database is found to have forgotten what this process knows: an older one was put in its place, and
 /// nothing this process knows of it holds any more (crypto §6).
 async fn lost_entries(deps: &Deps) {
     while !deps.store.has_lost_entries() {
         tokio::time::sleep(LOST_EVERY).await;
     }
-    tracing::error!("the database knows fewer entries than this process wrote: stopping");
+    tracing::error!("this database is not the one that this process wrote to any more: stopping");
 }
 
 /// Keeps readiness current: probes of load balancers then touch neither the database nor the key service.

@@ -4,17 +4,19 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
 use super::{exit::CliError, output::Output};
 use crate::{
     app,
     config::Settings,
+    crypto::lookup::show_api_key,
     flows::recover::{Plan, Vouch},
 };
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  postern recover --config /etc/postern/postern.toml --dry-run\n  postern recover --config /etc/postern/postern.toml --yes"
+    after_help = "Where everything has to be ended, API keys end as well and policy engines are disabled. A new admin key is printed then,\nthis once: make the other keys with `postern keys create`, register the engines again with `postern apply`.\n\nExample:\n  postern recover --config /etc/postern/postern.toml --dry-run\n  postern recover --config /etc/postern/postern.toml --yes"
 )]
 pub(super) struct Recover {
     /// The configuration file of the service.
@@ -51,7 +53,10 @@ impl Recover {
             }
             let what = "What is lost stays lost, and what is ended never comes back.";
             match output.confirm(what, "recover", self.yes).await {
-                Ok(()) => true,
+                Ok(()) => {
+                    show_keys(plans, output);
+                    true
+                }
                 Err(error) => {
                     declined = Some(error);
                     false
@@ -68,6 +73,20 @@ impl Recover {
     }
 }
 
+/// Before it is done: a process that ends right after the commit would else leave an org that nobody can administer.
+fn show_keys(plans: &[Plan], output: &mut Output) {
+    let mut any = false;
+    for plan in plans {
+        if let Some(key) = &plan.admin_key {
+            output.show(&json!({"org": plan.org.to_string(), "admin_key": show_api_key(key)}));
+            any = true;
+        }
+    }
+    if any {
+        output.note("Keep the admin key: it is shown only now, and works once the recovery is done.");
+    }
+}
+
 fn show(plans: &[Plan], output: &mut Output) {
     if plans.is_empty() {
         output.note("Nothing to recover: the database agrees with what is kept outside of it.");
@@ -76,6 +95,14 @@ fn show(plans: &[Plan], output: &mut Output) {
     for plan in plans {
         if let Ok(value) = serde_json::to_value(plan) {
             output.show(&value);
+        }
+        if plan.ends_everything() {
+            output.note(&format!(
+                "All API keys of {} end, those of admins, host applications and agents, and its policy engines are \
+                 disabled: this database cannot say which of them were ended since it was made. You are shown a new \
+                 admin key, with which `postern keys create` makes the others and `postern apply` registers the engines.",
+                plan.org
+            ));
         }
         if plan.why == "no_outside_checkpoint" && !plan.ends.is_empty() {
             output.note(

@@ -86,6 +86,7 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
             .await
         {
             Ok(_) => {
+                deps.facts.proved(&prepared.agent, Some(&prepared.grant));
                 return Ok(Answer {
                     id,
                     outcome: decided.evaluation.outcome,
@@ -206,7 +207,7 @@ pub fn check(
         action_hash: prepared.hash,
         context_digest: context.as_deref(),
         now: deps.clock.now(),
-        revoked_at: prepared.grant.facts.revoked_at,
+        revoked_at: prepared.grant.facts.stale_before(ask.decision.is_some()),
     };
     verify::verify(unverified, &keys, &expected)
 }
@@ -257,7 +258,7 @@ pub async fn deny(
     let stated = deps.gate.state(statement).await;
     place.without_turn();
     match stated {
-        Ok(_) => {}
+        Ok(_) => deps.facts.proved(&prepared.agent, Some(&prepared.grant)),
         Err(GateRefusal::Stale) => return Err(Denied::Stale),
         Err(refusal) => {
             let refusal = gate_refusal(deps, caller.org, digest.as_deref(), refusal).await;

@@ -5,7 +5,7 @@ use crate::{
         EngineId, OrgId,
         entry::{EntryDraft, EntryType},
     },
-    store::{EngineRow, Selector},
+    store::{EngineRow, Selector, Tx},
 };
 
 use super::{Deps, Refusal, record};
@@ -30,17 +30,30 @@ pub async fn disable(deps: &Deps, org: OrgId, id: EngineId, by: String) -> Resul
             tx.advance_epoch(org, &Selector::All(true)).await?;
             tx.disable_engine(org, id).await?;
             engine.disabled_at = Some(tx.now());
-            let draft = EntryDraft {
-                on_behalf: vec![by.clone()],
-                outcome: Some("engine_disabled".to_owned()),
-                correlation: Some(id.to_string()),
-                ..EntryDraft::default()
-            };
-            // Without sealed particulars: disabling never waits for the org's key service.
-            tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
-                .await?;
+            tell(deps, &mut tx, org, id, by.clone()).await?;
             tx.commit().await?;
             Ok(engine)
         })
         .await
+}
+
+/// Disables every engine of the org, for a recovery that cannot tell which of them were disabled before.
+pub(super) async fn disable_all(deps: &Deps, tx: &mut Tx, org: OrgId, by: &str) -> Result<(), Refusal> {
+    for id in tx.disable_every_engine(org).await? {
+        tell(deps, tx, org, id, by.to_owned()).await?;
+    }
+    Ok(())
+}
+
+async fn tell(deps: &Deps, tx: &mut Tx, org: OrgId, id: EngineId, by: String) -> Result<(), Refusal> {
+    let draft = EntryDraft {
+        on_behalf: vec![by],
+        outcome: Some("engine_disabled".to_owned()),
+        correlation: Some(id.to_string()),
+        ..EntryDraft::default()
+    };
+    // Without sealed particulars: disabling never waits for the org's key service.
+    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+        .await?;
+    Ok(())
 }

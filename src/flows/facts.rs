@@ -1,11 +1,16 @@
 //! Facts in memory, each set read in one snapshot and good for one epoch.
 //!
 //! Nothing here is trusted at release: the gate compares the epoch and reads the secret again. A stale view costs a
-//! second try, never a wrong release.
+//! second try, never a wrong release. A database that goes back under the process repeats an epoch with other facts: it is
+//! given up where it is seen to be behind what was read of it, and what was only read is read again for every call until a
+//! commit at its epoch has left a number that such a database lacks ([`FactsCache::proved`]).
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde_json::Value;
@@ -24,17 +29,22 @@ use super::{
     Deps, Refusal,
     actions::{Caller, Prepared},
 };
-use views::Views;
+use policies::Policies;
+use views::{Moment, Views};
 
+mod policies;
 mod views;
 
 /// Views of agents and grants, by epoch.
 #[derive(Debug, Default)]
 pub struct FactsCache {
     views: Mutex<Views<AgentView, GrantView>>,
-    policies: Mutex<HashMap<(OrgId, u64), Arc<CompiledPolicies>>>,
+    policies: Policies,
     /// Who misses a view waits for whoever is reading it already: every epoch is read once, not once per request.
     reading: Lanes,
+    /// How far the epochs of orgs have come, as far as they were read here.
+    seen: Mutex<HashMap<OrgId, Epoch>>,
+    moments: AtomicU64,
 }
 
 /// One reader at a time for each agent or grant; a few share a lane.
@@ -67,6 +77,7 @@ pub struct AgentView {
     pub policies: Option<Arc<CompiledPolicies>>,
     /// The keys of the org's engines.
     pub engine_keys: Vec<TrustedKey>,
+    read: Moment,
 }
 
 /// A grant with what its person lets the agent do, and its sealed tokens.
@@ -76,6 +87,7 @@ pub struct GrantView {
     pub facts: VendFacts,
     tokens: Mutex<HashMap<String, SecretRow>>,
     policy: OnceLock<PreparedFacts>,
+    read: Moment,
 }
 
 impl GrantView {
@@ -167,27 +179,32 @@ impl FactsCache {
         self.views().keep_caller(hash, caller);
     }
 
-    /// The agent's view; read if there is none.
+    /// The agent's view; read if there is none that is good for this call.
     ///
     /// # Errors
-    /// When there is no such agent or the database is unavailable.
+    /// When there is no such agent, or the database is unavailable or behind what was read of it.
     pub async fn agent(&self, deps: &Deps, org: OrgId, agent: AgentId) -> Result<Arc<AgentView>, Refusal> {
-        if let Some(view) = self.views().agent(org, agent) {
+        let asked = self.moment();
+        if let Some(view) = self.views().agent(org, agent, asked) {
             return Ok(view);
         }
         let _reading = self.reading.enter((org, agent)).await;
-        if let Some(view) = self.views().agent(org, agent) {
+        if let Some(view) = self.views().agent(org, agent, asked) {
             return Ok(view);
         }
+        let (read, before) = (self.moment(), self.seen(org));
         let mut tx = deps.store.read(org).await?;
         let mut facts = tx
             .agent_facts(org, agent)
             .await?
             .ok_or(Refusal::Unauthenticated)?;
         drop(tx);
-        let policies = self.policies(deps, &facts)?;
-        // Their texts, long perhaps, have served their purpose.
-        facts.policies = None;
+        self.saw(deps, org, before, Some(facts.epoch))?;
+        // Taken out: the view does without their texts, long perhaps.
+        let row = facts.policies.take();
+        let policies = row
+            .map(|row| self.policies.compiled(&deps.catalogue, org, row))
+            .transpose()?;
         let engine_keys = facts
             .engines
             .iter()
@@ -208,16 +225,17 @@ impl FactsCache {
             facts,
             policies,
             engine_keys,
+            read,
         });
         self.views()
-            .keep_agent(org, view.facts.epoch, agent, Arc::clone(&view));
+            .keep_agent(org, view.facts.epoch, agent, Arc::clone(&view), read);
         Ok(view)
     }
 
-    /// The grant's view for an agent; read if there is none, or if it is of another epoch than the agent's.
+    /// The grant's view for an agent; read if there is none that is good for this call.
     ///
     /// # Errors
-    /// When the database is unavailable.
+    /// When the database is unavailable or behind what was read of it.
     pub async fn grant(
         &self,
         deps: &Deps,
@@ -225,32 +243,43 @@ impl FactsCache {
         agent: AgentId,
         grant: GrantId,
     ) -> Result<Option<Arc<GrantView>>, Refusal> {
-        if let Some(view) = self.views().grant(org, agent, grant) {
+        let asked = self.moment();
+        if let Some(view) = self.views().grant(org, agent, grant, asked) {
             return Ok(Some(view));
         }
         let _reading = self.reading.enter((org, agent, grant)).await;
-        if let Some(view) = self.views().grant(org, agent, grant) {
+        if let Some(view) = self.views().grant(org, agent, grant, asked) {
             return Ok(Some(view));
         }
+        let (read, before) = (self.moment(), self.seen(org));
         let Some(facts) = deps.store.read(org).await?.vend_facts(org, agent, grant).await? else {
             return Ok(None);
         };
+        self.saw(deps, org, before, Some(facts.epoch))?;
         let view = Arc::new(GrantView {
             facts,
             tokens: Mutex::default(),
             policy: OnceLock::new(),
+            read,
         });
         self.views()
-            .keep_grant(org, view.facts.epoch, (agent, grant), Arc::clone(&view));
+            .keep_grant(org, view.facts.epoch, (agent, grant), Arc::clone(&view), read);
         Ok(Some(view))
+    }
+
+    /// Told of a commit of this process at the epoch of these views, after it: what was read since they were is for every
+    /// call from here on.
+    pub fn proved(&self, agent: &AgentView, grant: Option<&GrantView>) {
+        let read = grant.map_or(agent.read, |grant| agent.read.max(grant.read));
+        self.views().prove(agent.facts.org.id, agent.facts.epoch, read);
     }
 
     /// Whether what is remembered of the org is of its current epoch.
     ///
     /// # Errors
-    /// When the database is unavailable.
+    /// When the database is unavailable or behind what was read of it.
     pub async fn is_current(&self, deps: &Deps, org: OrgId) -> Result<bool, Refusal> {
-        let epoch = deps.store.read(org).await?.epoch(org).await?;
+        let epoch = self.epoch(deps, org).await?;
         Ok(self.views().fit(org, epoch))
     }
 
@@ -258,11 +287,11 @@ impl FactsCache {
     /// that those who wait do not meet again; then what is not of the org's current epoch is forgotten.
     ///
     /// # Errors
-    /// When the database is unavailable.
+    /// When the database is unavailable or behind what was read of it.
     pub async fn again(&self, deps: &Deps, org: OrgId, attempt: u32) -> Result<(), Refusal> {
         let most = PAUSE.saturating_mul(1 << attempt.min(4));
         tokio::time::sleep(random_pause(most, &*deps.random)?).await;
-        match deps.store.read(org).await?.epoch(org).await? {
+        match self.epoch(deps, org).await? {
             Some(epoch) => {
                 let mut views = self.views();
                 views.forget_callers(org);
@@ -278,30 +307,56 @@ impl FactsCache {
         self.views().forget_grant(org, grant);
     }
 
-    /// Forgets what was read of an org; compiled policies stay, they are keyed by version.
+    /// Forgets what was read of an org; compiled policies stay, they are known by their texts.
     pub fn forget(&self, org: OrgId) {
         self.views().forget(org);
     }
 
-    fn views(&self) -> MutexGuard<'_, Views<AgentView, GrantView>> {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn epoch(&self, deps: &Deps, org: OrgId) -> Result<Option<Epoch>, Refusal> {
+        let before = self.seen(org);
+        let epoch = deps.store.read(org).await?.epoch(org).await?;
+        self.saw(deps, org, before, epoch)?;
+        Ok(epoch)
     }
 
-    fn policies(&self, deps: &Deps, facts: &AgentFacts) -> Result<Option<Arc<CompiledPolicies>>, Refusal> {
-        let Some(row) = &facts.policies else {
-            return Ok(None);
-        };
-        let key = (facts.org.id, row.version);
-        let held = || self.policies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(compiled) = held().get(&key) {
-            return Ok(Some(Arc::clone(compiled)));
+    fn seen(&self, org: OrgId) -> Option<Epoch> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&org).copied()
+    }
+
+    /// Remembers how far the org's epoch has come. `before` was known when the snapshot began: a database that is not as far
+    /// has forgotten what it said.
+    fn saw(
+        &self,
+        deps: &Deps,
+        org: OrgId,
+        before: Option<Epoch>,
+        epoch: Option<Epoch>,
+    ) -> Result<(), Refusal> {
+        let is_behind = before.is_some_and(|before| {
+            // One of another incarnation is compared before anything is entered.
+            epoch
+                .is_none_or(|epoch| epoch.incarnation == before.incarnation && epoch.counter < before.counter)
+        });
+        if is_behind {
+            return Err(deps.store.give_up(org).into());
         }
-        let compiled = super::question::compile(deps, row)?;
-        let compiled = Arc::new(compiled);
-        let mut policies = held();
-        policies.retain(|(org, _), _| *org != facts.org.id);
-        policies.insert(key, Arc::clone(&compiled));
-        Ok(Some(compiled))
+        if let Some(epoch) = epoch {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = seen.entry(org).or_insert(epoch);
+            if known.incarnation != epoch.incarnation || known.counter < epoch.counter {
+                *known = epoch;
+            }
+        }
+        Ok(())
+    }
+
+    fn moment(&self) -> Moment {
+        Moment(self.moments.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn views(&self) -> MutexGuard<'_, Views<AgentView, GrantView>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn make(deps: &Deps, who: &Principal, owner: KeyOwner) -> Result<Made,
             // INVARIANT: the facts of an agent hold its living keys, so a new one moves the epoch on as a lost one does.
             tx.advance_epoch(org, &whose(&owner)).await?;
             let made = mint(deps, &mut tx, org, owner).await?;
-            let draft = draft(who, &made.row, "key_created");
+            let draft = draft(sight::id_of(who), &made.row, "key_created");
             tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
                 .await?;
             tx.commit().await?;
@@ -87,7 +87,7 @@ pub async fn revoke(deps: &Deps, who: &Principal, id: KeyId) -> Result<ApiKeyRow
             tx.advance_epoch(org, &whose(&key.owner)).await?;
             tx.revoke_api_key(org, id).await?;
             key.revoked_at = Some(tx.now());
-            let draft = draft(who, &key, "key_revoked");
+            let draft = draft(sight::id_of(who), &key, "key_revoked");
             // Without sealed particulars: ending a key never waits for the org's key service.
             tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
                 .await?;
@@ -100,6 +100,17 @@ pub async fn revoke(deps: &Deps, who: &Principal, id: KeyId) -> Result<ApiKeyRow
 /// Mints a key inside a transaction; its text is in the answer and nowhere else.
 pub(super) async fn mint(deps: &Deps, tx: &mut Tx, org: OrgId, owner: KeyOwner) -> Result<Made, Refusal> {
     let key = api_key::mint(owner.kind(), &*deps.random)?;
+    let row = keep(deps, tx, org, owner, &key).await?;
+    Ok(Made { row, key })
+}
+
+async fn keep(
+    deps: &Deps,
+    tx: &mut Tx,
+    org: OrgId,
+    owner: KeyOwner,
+    key: &ApiKey,
+) -> Result<ApiKeyRow, Refusal> {
     let row = ApiKeyRow {
         org,
         id: KeyId::new(tx.now(), &*deps.random)?,
@@ -107,8 +118,33 @@ pub(super) async fn mint(deps: &Deps, tx: &mut Tx, org: OrgId, owner: KeyOwner) 
         created_at: tx.now(),
         revoked_at: None,
     };
-    tx.insert_api_key(&row, &deps.lookup.api_key(&key)?).await?;
-    Ok(Made { row, key })
+    tx.insert_api_key(&row, &deps.lookup.api_key(key)?).await?;
+    Ok(row)
+}
+
+/// Ends every key of the org, for a recovery that cannot tell which of them were ended before.
+pub(super) async fn end_all(deps: &Deps, tx: &mut Tx, org: OrgId, by: &str) -> Result<(), Refusal> {
+    for key in tx.revoke_every_api_key(org).await? {
+        let draft = draft(by.to_owned(), &key, "key_revoked");
+        tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Lets the administration go on with a key whose text somebody has already.
+pub(super) async fn begin_admin(
+    deps: &Deps,
+    tx: &mut Tx,
+    org: OrgId,
+    key: &ApiKey,
+    by: &str,
+) -> Result<(), Refusal> {
+    let row = keep(deps, tx, org, KeyOwner::Admin, key).await?;
+    let draft = draft(by.to_owned(), &row, "key_created");
+    tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
+        .await?;
+    Ok(())
 }
 
 /// SECURITY: a key that was revoked after it let this call in makes no successor and ends no other.
@@ -122,13 +158,13 @@ async fn still_in_force(tx: &mut Tx, who: &Principal) -> Result<(), Refusal> {
     }
 }
 
-fn draft(who: &Principal, key: &ApiKeyRow, outcome: &str) -> EntryDraft {
+fn draft(by: String, key: &ApiKeyRow, outcome: &str) -> EntryDraft {
     EntryDraft {
         agent: match key.owner {
             KeyOwner::Agent(agent) => Some(agent),
             KeyOwner::Admin | KeyOwner::Service(_) => None,
         },
-        on_behalf: vec![sight::id_of(who)],
+        on_behalf: vec![by],
         outcome: Some(outcome.to_owned()),
         correlation: Some(key.id.to_string()),
         ..EntryDraft::default()

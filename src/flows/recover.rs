@@ -2,24 +2,28 @@
 //! the same, done.
 //!
 //! The rule: whatever may have lost something since the database was made, loses it again. What that was stands
-//! outside, as selectors with the epoch they belong to; where nothing stands outside, it is everything. The epoch
-//! begins another incarnation behind every counter ever heard of, so that no decision made before is still fresh.
+//! outside, as selectors with the epoch they belong to; where nothing stands outside, it is everything. Then every API key
+//! ends and every engine is disabled as well: the database cannot say which of them were ended since. The epoch
+//! begins another incarnation behind every counter ever heard of, so that no fact read before is still fresh; decisions
+//! that were made before and brought along are told by their time.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::{
-    crypto::digest,
+    crypto::{api_key, digest},
     domain::{
         OrgId, RevocationId, Time,
         entry::{EntryDraft, EntryType, Epoch},
+        principal::KeyKind,
+        secret::ApiKey,
     },
     store::{RevocationRow, Selector, Tx},
 };
 
 use super::{
-    Deps, Refusal, record,
+    Deps, Refusal, engines, keys, record,
     seal::{Disagreement, Side, Why},
     sequence, witness,
 };
@@ -41,6 +45,16 @@ pub struct Plan {
     pub lost_entries: BTreeMap<String, (u64, u64)>,
     /// What will be ended.
     pub ends: Vec<Selector>,
+    /// How many API keys of admins, host applications and agents will end; absent if none do, or nobody counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_api_keys: Option<u64>,
+    /// How many policy engines will be disabled; absent if none are, or nobody counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_engines: Option<u64>,
+    /// The admin key the org goes on with where all others end. It works once the org is recovered, and is made before: whoever
+    /// recovers can have it in hand, whatever becomes of the process after the commit.
+    #[serde(skip)]
+    pub admin_key: Option<ApiKey>,
     /// The new epoch's counter.
     pub counter: i64,
     /// How much the witness has cosigned, if that is more than there is. It cosigns nothing more of this log.
@@ -48,6 +62,16 @@ pub struct Plan {
     pub witnessed: Option<u64>,
     #[serde(skip)]
     lost_head: Option<String>,
+}
+
+impl Plan {
+    /// Whether every grant ends, and with them every API key and engine.
+    #[must_use]
+    pub fn ends_everything(&self) -> bool {
+        self.ends
+            .iter()
+            .any(|selector| matches!(selector, Selector::All(_)))
+    }
 }
 
 /// One side, as shown.
@@ -77,6 +101,22 @@ pub enum Vouch {
     DatabaseIsCurrent,
 }
 
+/// What recovering these orgs would mean, with how many keys and engines would end and the admin keys that would begin;
+/// changes nothing.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn planned(deps: &Deps, found: &[Disagreement], vouch: Vouch) -> Result<Vec<Plan>, Refusal> {
+    let mut plans: Vec<Plan> = found.iter().map(|found| plan(found, vouch)).collect();
+    for plan in plans.iter_mut().filter(|plan| plan.ends_everything()) {
+        let mut tx = deps.store.read(plan.org).await?;
+        plan.ends_api_keys = Some(tx.count_living_api_keys(plan.org).await?);
+        plan.ends_engines = Some(tx.count_living_engines(plan.org).await?);
+        plan.admin_key = Some(api_key::mint(KeyKind::Admin, &*deps.random)?);
+    }
+    Ok(plans)
+}
+
 /// What recovering an org would mean; changes nothing.
 #[must_use]
 pub fn plan(found: &Disagreement, vouch: Vouch) -> Plan {
@@ -95,6 +135,9 @@ pub fn plan(found: &Disagreement, vouch: Vouch) -> Plan {
         outside: outside.map(SideView::from),
         lost_entries: lost_entries.collect(),
         ends: ends(found, vouch),
+        ends_api_keys: None,
+        ends_engines: None,
+        admin_key: None,
         counter: found.inside.epoch.counter.max(heard) + 1,
         witnessed: found.witnessed,
         lost_head: found
@@ -106,22 +149,25 @@ pub fn plan(found: &Disagreement, vouch: Vouch) -> Plan {
 
 /// The selectors that may have lost something since this database was made.
 fn ends(found: &Disagreement, vouch: Vouch) -> Vec<Selector> {
-    let all = vec![Selector::All(true)];
-    let kept = match (&found.kept, found.why) {
-        (None, why) if vouch == Vouch::DatabaseIsCurrent && why != Why::Witnessed => return Vec::new(),
-        // Another history: nothing in this database is known to be as it was left.
-        (None, _) | (_, Why::Forked | Why::NoRecord | Why::Witnessed) => return all,
-        (Some(kept), Why::Older) => kept,
+    let is_vouched_for = found.why == Why::NoRecord && vouch == Vouch::DatabaseIsCurrent;
+    // Another history, or nothing known of what was before it was sealed: nothing in this database is known to be as it was
+    // left.
+    let mut everything = match (&found.kept, found.why) {
+        _ if is_vouched_for => false,
+        (Some(kept), Why::Older | Why::Lost) => kept.is_stranger(),
+        _ => true,
     };
     let mut ends = Vec::new();
-    for ((kind, id), epoch) in &kept.moved {
-        if *epoch <= found.agreed {
-            continue;
-        }
+    for (kind, id) in found.lost() {
         match Selector::of(kind, id) {
-            Some(Selector::All(_)) | None => return all,
+            Some(Selector::All(_)) | None => everything = true,
             Some(selector) => ends.push(selector),
         }
+    }
+    if everything {
+        // An agent that was revoked stays so: its keys end with all others, but somebody could give it a new one.
+        ends.retain(|selector| matches!(selector, Selector::Agent(_)));
+        ends.insert(0, Selector::All(true));
     }
     ends
 }
@@ -143,8 +189,22 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
             let mut tx = deps.store.write(org).await?;
             tx.begin_incarnation(org, epoch).await?;
             for selector in &plan.ends {
+                tx.remember_end(org, selector, epoch);
                 end(deps, &mut tx, org, selector, epoch).await?;
             }
+            if plan.outside.is_none() {
+                // The file begins here, and knows of nothing that was ended until now.
+                tx.remember_end(org, &Selector::All(true), epoch);
+            }
+            if plan.ends_everything() {
+                keys::end_all(deps, &mut tx, org, RECOVERY).await?;
+                engines::disable_all(deps, &mut tx, org, RECOVERY).await?;
+            }
+            if let Some(key) = &plan.admin_key {
+                keys::begin_admin(deps, &mut tx, org, key, by).await?;
+            }
+            // What was spent since is not known, and a decision says nothing of the epoch it was made at.
+            tx.distrust_decisions(org).await?;
             if let (Some(size), Some(witness)) = (plan.witnessed, &deps.witness) {
                 // So that what is known now does not seal the org at every start.
                 let cursor = witness::cursor(witness);
@@ -166,6 +226,10 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
         })
         .await?;
     deps.store.unseal(org);
+    if let Err(error) = deps.store.take_words_back().await {
+        // The recovery is done; its own word is said again every few seconds.
+        tracing::warn!(cause = %error, "other replicas may hold what was said of the database before");
+    }
     deps.facts.forget(org);
     // Its first checkpoint is kept outside before anything is released.
     sequence::run(deps, org).await?;
@@ -192,7 +256,7 @@ async fn end(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector, epoch: E
     }
     let (kind, id) = selector.floor();
     let draft = EntryDraft {
-        on_behalf: vec!["recovery".to_owned()],
+        on_behalf: vec![RECOVERY.to_owned()],
         outcome: Some("stopped".to_owned()),
         reason: Some(if id.is_empty() {
             kind.to_owned()
@@ -206,3 +270,6 @@ async fn end(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector, epoch: E
         .await?;
     Ok(())
 }
+
+/// Who ended what a recovery ends, in the entries.
+const RECOVERY: &str = "recovery";

@@ -131,6 +131,9 @@ pub async fn denial(
         None
     };
     let kept = keep(deps, caller.org, agent.facts.epoch, entry).await?;
+    if let Some(Some(_)) = kept {
+        deps.facts.proved(&agent, None);
+    }
     Ok(kept.map(|entry| Refusal::Denied {
         reason,
         message: None,
@@ -166,6 +169,9 @@ pub async fn rejection(
         None
     };
     let kept = keep(deps, caller.org, prepared.epoch(), entry).await?;
+    if let Some(Some(_)) = kept {
+        deps.facts.proved(&prepared.agent, Some(&prepared.grant));
+    }
     Ok(kept.map(|_| Refusal::DecisionRejected(error)))
 }
 

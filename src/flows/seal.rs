@@ -1,17 +1,21 @@
 //! Whether the database is the one it was: compared, when it is opened, with what is kept outside of it (crypto §6).
 //!
 //! An org whose database is older than the last checkpoint kept outside, contradicts it, or about which nothing is
-//! kept, is sealed: nothing is vended until an admin recovers. Revoking, pages and the log go on.
+//! kept, is sealed: nothing is vended until an admin recovers. Revoking, pages and the log go on. That it is sealed is
+//! kept outside as well: what is written meanwhile makes no older database the newest.
 
 use std::{fmt, io, time::Duration};
 
 use crate::{
-    audit::{Checkpoint, LogHead, merkle::root_plan},
-    domain::{OrgId, entry::Epoch},
-    store::{Kept, LogRow, StoreError, Tx, Word},
+    audit::Checkpoint,
+    domain::{EntryId, OrgId, entry::Epoch},
+    store::{Kept, LogRow, Selector, Word},
 };
 
-use super::{Deps, Refusal, audit, witness};
+use super::{Deps, Refusal, witness};
+use compared::{Compared, compare, disagreement, inside};
+
+mod compared;
 
 /// Why an org is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum Why {
     Forked,
     /// A witness shows a longer log than the database holds, signed by the log's own key.
     Witnessed,
+    /// A process found, while it ran, that the database had forgotten what it knew.
+    Lost,
 }
 
 impl Why {
@@ -35,6 +41,23 @@ impl Why {
             Self::Older => "older_database",
             Self::Forked => "other_history",
             Self::Witnessed => "witness_has_more",
+            Self::Lost => "lost_entries",
+        }
+    }
+
+    /// The reason of this name.
+    fn of(name: &str) -> Self {
+        let known = [Self::NoRecord, Self::Older, Self::Forked, Self::Witnessed];
+        let named = known.into_iter().find(|why| why.as_str() == name);
+        named.unwrap_or(Self::Lost)
+    }
+
+    /// What is said to other replicas of a database in which this was found.
+    fn word(self) -> Word {
+        match self {
+            Self::NoRecord => Word::Strange,
+            Self::Older | Self::Lost => Word::Bad,
+            Self::Forked | Self::Witnessed => Word::Torn,
         }
     }
 }
@@ -46,6 +69,7 @@ impl fmt::Display for Why {
             Self::Older => "the database is older than the checkpoint kept outside",
             Self::Forked => "the database holds another history than the one signed before",
             Self::Witnessed => "its witness has cosigned a longer log than the database holds",
+            Self::Lost => "the database had forgotten, while the service ran, what it was known to hold",
         })
     }
 }
@@ -68,8 +92,10 @@ pub struct Disagreement {
     pub why: Why,
     /// What the database says.
     pub inside: Side,
-    /// The epoch of the last entry with a place: everything up to it is in this database.
+    /// The counter of the last epoch up to which everything that is kept is in this database.
     pub agreed: i64,
+    /// What recoveries of which the outside has not heard have ended since.
+    pub ended: Vec<Selector>,
     /// Every writer's last number in the database's log.
     pub writers: std::collections::BTreeMap<String, u64>,
     /// What is kept outside.
@@ -84,10 +110,25 @@ impl Disagreement {
     /// What the outside knows; `None` if nothing.
     #[must_use]
     pub fn outside(&self) -> Option<Side> {
-        let kept = self.kept.as_ref()?;
+        let kept = self.kept.as_ref().filter(|_| self.why != Why::NoRecord)?;
         Some(Side {
             size: self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size),
             epoch: kept.epoch,
+        })
+    }
+
+    /// What is known to have been ended, as selectors by kind and id, and is not in this database.
+    pub fn lost(&self) -> impl Iterator<Item = &(String, String)> {
+        let moved = self.kept.iter().flat_map(|kept| &kept.moved);
+        let lost = moved.filter(|(selector, counter)| **counter > self.agreed && !self.has_ended(selector));
+        lost.map(|(selector, _)| selector)
+    }
+
+    fn has_ended(&self, (kind, id): &(String, String)) -> bool {
+        self.ended.iter().any(|ended| match ended {
+            // By its name an agent loses more than by that of all: it is disabled.
+            Selector::All(_) => kind != "agent",
+            ended => ended.floor() == (kind.as_str(), id.clone()),
         })
     }
 }
@@ -100,26 +141,38 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     let Some(mut kept) = deps.store.kept_outside().await.map_err(unreadable)? else {
         return Ok(Vec::new());
     };
-    let (mut found, mut strange) = (Vec::new(), Vec::new());
+    let (mut found, mut strange, mut renewed) = (Vec::new(), Vec::new(), Vec::new());
     let mut after = None;
     let (mut asking, until) = (deps.witness.is_some(), deps.clock.since_boot() + WITNESS_WITHIN);
     loop {
         let orgs = deps.store.due().await?.orgs(after, PAGE).await?;
         after = orgs.last().copied();
         for org in &orgs {
-            let disagreement = compare(deps, *org, kept.remove(org)).await?;
+            let disagreement = match compare(deps, *org, kept.remove(org)).await? {
+                Compared::Same => None,
+                Compared::Renewed => {
+                    renewed.push(*org);
+                    None
+                }
+                Compared::Differs(found) => Some(*found),
+            };
             let is_strange = disagreement
                 .as_ref()
                 .is_some_and(|found| found.why == Why::NoRecord);
             let mut witnessed = None;
-            if asking && (disagreement.is_none() || is_strange) {
+            if asking {
                 (witnessed, asking) = ask_witness(deps, *org, until).await?;
             }
             match (disagreement, witnessed) {
                 (None, None) => {}
                 (Some(disagreement), None) if is_strange => strange.push(disagreement),
-                // Nobody's word outweighs the witness's.
-                (Some(disagreement), _) | (None, Some(disagreement)) => found.push(disagreement),
+                // Nobody's word outweighs the witness's. Where more is known of what was lost than that, the recovery that
+                // ends it answers the witness, too.
+                (Some(disagreement), witnessed) => found.push(Disagreement {
+                    witnessed: witnessed.and_then(|found| found.witnessed),
+                    ..disagreement
+                }),
+                (None, Some(disagreement)) => found.push(disagreement),
             }
         }
         if orgs.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
@@ -129,6 +182,7 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     for (org, _) in kept {
         tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
     }
+    follow_recovered(deps, &renewed).await?;
     // A replica that has found something itself takes nobody's word.
     if found.is_empty() && !strange.is_empty() && others_say_it_is_good(deps).await? {
         let orgs: Vec<OrgId> = strange.iter().map(|disagreement| disagreement.org).collect();
@@ -138,21 +192,31 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     }
     for Disagreement { org, why, .. } in &found {
         tracing::error!(org.id = %org, why = why.as_str(), "{org} is sealed: {why}");
-        deps.store.seal(*org);
+        deps.store.seal_as(*org, why.word());
     }
+    keep_sealed(deps, &found).await?;
     Ok(found)
+}
+
+/// Writes down what was found: what is written over the database meanwhile, here or elsewhere, may bring its numbers to where
+/// they were. The witness is asked again instead.
+async fn keep_sealed(deps: &Deps, found: &[Disagreement]) -> Result<(), Refusal> {
+    let unheard = found.iter().filter(|found| {
+        let kept = found.kept.as_ref();
+        found.why != Why::Witnessed && kept.is_none_or(|kept| kept.sealed.is_none())
+    });
+    let lines = unheard.map(|found| {
+        let epoch = found.kept.as_ref().map_or(found.inside.epoch, |kept| kept.epoch);
+        (found.org, epoch, found.why.as_str())
+    });
+    deps.store.seal_outside(lines.collect()).await.map_err(unwritable)
 }
 
 /// What a replica that has found this says to others.
 #[must_use]
 pub fn word(found: &[Disagreement]) -> Word {
-    if found.is_empty() {
-        Word::Good
-    } else if found.iter().all(|found| found.why == Why::NoRecord) {
-        Word::Strange
-    } else {
-        Word::Bad
-    }
+    let said: Vec<Word> = found.iter().map(|found| found.why.word()).collect();
+    Word::worst(&said).unwrap_or(Word::Good)
 }
 
 /// Whether other replicas' word may be taken for what this one has never heard of: they watch the database they have been
@@ -171,17 +235,20 @@ async fn others_say_it_is_good(deps: &Deps) -> Result<bool, Refusal> {
         .unwrap_or(Ok(false))
 }
 
-/// Writes down what others did while this process ran: orgs they founded, moves, and logs they signed. It may never sign
-/// the log of one, and would take it for a stranger, or an older database for the newest, when it starts again.
+/// Writes down what others did while this process ran: orgs they founded, moves, recoveries, and logs they signed. It may never
+/// sign the log of one, and would take it for a stranger, or an older database for the newest, when it starts again.
 ///
 /// # Errors
-/// When the database cannot be read or the file cannot be written.
+/// When the database cannot be read or the file cannot be written, or the database does not go on from what is known: then
+/// nothing is released over it any more.
 pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
     // A process that knows its database for another one learns nothing from it.
     if deps.store.outside().is_none() || deps.store.has_lost_entries() {
         return Ok(());
     }
-    let (mut strange, mut ahead) = (Vec::new(), Vec::new());
+    // INVARIANT: before the pages are read, which have to show what is known then.
+    let known = deps.store.all_known_outside();
+    let (mut strange, mut others) = (Vec::new(), deps.store.unsettled_orgs());
     let mut after = None;
     loop {
         let orgs = deps.store.due().await?.reached(after, PAGE).await?;
@@ -189,9 +256,10 @@ pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
         for (org, reached) in &orgs {
             match deps.store.known_outside(*org) {
                 // One that is sealed waits for its admin.
-                _ if deps.store.is_sealed(*org) => {}
+                _ if deps.store.holds_back(*org) => {}
                 None => strange.push(*org),
-                Some(known) if known.is_behind(*reached) => ahead.push(*org),
+                Some(now) if now.is_behind(*reached) => others.push(*org),
+                Some(_) if known.get(org).is_some_and(|known| reached.is_behind(*known)) => others.push(*org),
                 Some(_) => {}
             }
         }
@@ -200,31 +268,93 @@ pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
         }
     }
     adopt(deps, &strange).await?;
-    if ahead.is_empty() {
-        return Ok(());
-    }
-    let mut kept = deps
-        .store
-        .kept_outside()
-        .await
-        .map_err(unreadable)?
-        .unwrap_or_default();
-    let mut known = Vec::with_capacity(ahead.len());
-    for org in ahead {
-        // What does not go on from what is known is no news but evidence, and stays for the next start.
-        match compare(deps, org, kept.remove(&org)).await? {
-            None => known.push(state(deps, org).await?),
-            Some(found) => tracing::error!(org.id = %org, "{org}: {}", found.why),
-        }
-    }
-    deps.store.follow_outside(known).await.map_err(unwritable)
+    examine(deps, &others).await
 }
 
-/// How far the database has come with an org.
-async fn state(deps: &Deps, org: OrgId) -> Result<(OrgId, Epoch, Option<LogRow>), Refusal> {
+/// Compares orgs of which another incarnation was met, so that they go on soon after a recovery elsewhere.
+///
+/// # Errors
+/// As [`keep_up`].
+pub(super) async fn settle(deps: &Deps) -> Result<(), Refusal> {
+    examine(deps, &deps.store.unsettled_orgs()).await
+}
+
+/// Compares orgs that others have moved, or that seem to be behind, with what is kept outside, and writes down how far they are.
+///
+/// # Errors
+/// As [`keep_up`].
+pub(super) async fn examine(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
+    if orgs.is_empty() {
+        return Ok(());
+    }
+    deps.store.flush_outside().await.map_err(unwritable)?;
+    let kept = deps.store.kept_outside().await.map_err(unreadable)?;
+    let mut kept = kept.unwrap_or_default();
+    let (mut followed, mut renewed, mut failed) = (Vec::new(), Vec::new(), None);
+    for org in orgs {
+        let compared = match compare(deps, *org, kept.remove(org)).await {
+            Ok(compared) => compared,
+            // It holds up no other.
+            Err(refusal) => {
+                tracing::warn!(org.id = %org, cause = %refusal, "{org} could not be compared with what is kept outside");
+                failed = Some(refusal);
+                continue;
+            }
+        };
+        match compared {
+            Compared::Same => followed.push(state(deps, *org).await?),
+            Compared::Renewed => renewed.push(*org),
+            // Rows of this org were changed: that is its matter alone, as it is at a start.
+            Compared::Differs(found) if found.why == Why::Forked => {
+                tracing::error!(org.id = %org, why = found.why.as_str(), "{org} is sealed: {}", found.why);
+                deps.store.seal_as(*org, found.why.word());
+                keep_sealed(deps, std::slice::from_ref(&*found)).await?;
+                deps.store.settled(*org);
+            }
+            // Somebody took the file away: it is no evidence.
+            Compared::Differs(found) if found.why == Why::NoRecord => {}
+            // What does not go on from what is known is no news but evidence, and stays for the next start.
+            Compared::Differs(found) => {
+                tracing::error!(org.id = %org, why = found.why.as_str(), "{org}: {}", found.why);
+                return Err(deps.store.give_up(*org).into());
+            }
+        }
+    }
+    let same: Vec<OrgId> = followed.iter().map(|(org, ..)| *org).collect();
+    deps.store
+        .follow_outside(followed, false)
+        .await
+        .map_err(unwritable)?;
+    follow_recovered(deps, &renewed).await?;
+    if !renewed.is_empty() {
+        deps.store.hear_again().await?;
+    }
+    for org in &renewed {
+        deps.facts.forget(*org);
+    }
+    for org in same.into_iter().chain(renewed) {
+        deps.store.settled(org);
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Goes on from where others have recovered orgs, or copied them.
+async fn follow_recovered(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
+    let mut states = Vec::with_capacity(orgs.len());
+    for org in orgs {
+        tracing::info!(org.id = %org, "{org} was recovered or copied elsewhere: nothing that is known here is missing");
+        states.push(state(deps, *org).await?);
+    }
+    deps.store.follow_outside(states, true).await.map_err(unwritable)
+}
+
+/// How far the database has come with an org, and an entry of that epoch.
+async fn state(deps: &Deps, org: OrgId) -> Result<(OrgId, Epoch, Option<EntryId>, Option<LogRow>), Refusal> {
     let mut tx = deps.store.read(org).await?;
     let (inside, head) = inside(&mut tx, org).await?;
-    Ok((org, inside.epoch, head))
+    let last = tx.last_entry(org).await?;
+    let entry = last.filter(|(counter, _)| *counter == inside.epoch.counter);
+    Ok((org, inside.epoch, entry.map(|(_, entry)| entry), head))
 }
 
 fn unreadable(error: io::Error) -> Refusal {
@@ -285,69 +415,6 @@ async fn ask_witness(
         ..disagreement(org, Why::Witnessed, inside, head.as_ref())
     };
     Ok((Some(found), true))
-}
-
-async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Option<Disagreement>, Refusal> {
-    let mut tx = deps.store.read(org).await?;
-    let (inside, head) = inside(&mut tx, org).await?;
-    let (size, epoch) = (inside.size, inside.epoch);
-    let key = audit::key(deps, org)?;
-    let note = kept.as_ref().and_then(|kept| kept.checkpoint.as_deref());
-    let checkpoint = note.and_then(|note| Checkpoint::open(note, &key).ok());
-    let why = match (&kept, &checkpoint) {
-        (None, _) => Some(Why::NoRecord),
-        (Some(kept), _) if kept.epoch.counter > epoch.counter => Some(Why::Older),
-        (Some(kept), _) if kept.epoch.counter == epoch.counter && kept.epoch != epoch => Some(Why::Forked),
-        // A note of another key, or none at all: somebody changed the key or the file.
-        (Some(_), None) if note.is_some() => Some(Why::Forked),
-        (Some(_), None) => None,
-        (Some(_), Some(checkpoint)) if checkpoint.size > size => Some(Why::Older),
-        (Some(_), Some(checkpoint)) => {
-            let root = audit::prove(&mut tx, org, &root_plan(checkpoint.size)).await;
-            (root.ok().as_deref() != Some(&[checkpoint.root])).then_some(Why::Forked)
-        }
-    };
-    let Some(why) = why else { return Ok(None) };
-    Ok(Some(Disagreement {
-        kept,
-        checkpoint,
-        ..disagreement(org, why, inside, head.as_ref())
-    }))
-}
-
-/// How far the database is, and the head of its log.
-async fn inside(tx: &mut Tx, org: OrgId) -> Result<(Side, Option<LogRow>), Refusal> {
-    let epoch = tx
-        .epoch(org)
-        .await?
-        .ok_or(StoreError::Inconsistent { table: "epochs" })?;
-    let head = tx.log_head(org).await?;
-    let size = head.as_ref().map_or(0, |row| row.size);
-    Ok((Side { size, epoch }, head))
-}
-
-/// What the database says of an org that is sealed.
-fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&LogRow>) -> Disagreement {
-    // A head that cannot be read agrees with nothing.
-    let state: Option<LogHead> = head.and_then(|row| serde_json::from_str(&row.head).ok());
-    Disagreement {
-        org,
-        why,
-        inside,
-        agreed: state
-            .as_ref()
-            .and_then(LogHead::epoch)
-            .map_or(0, |epoch| epoch.counter),
-        writers: state
-            .map(|state| {
-                let writers = state.writers().iter();
-                writers.map(|(name, head)| (name.clone(), head.seq)).collect()
-            })
-            .unwrap_or_default(),
-        kept: None,
-        checkpoint: None,
-        witnessed: None,
-    }
 }
 
 /// How long a start may spend on asking the witness about every org.

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     audit::{
-        Batch, Checkpoint, LogHead, Pending, Waiting,
+        Batch, Checkpoint, LogHead, Pending, VerifierKey, Waiting,
         chain::ChainHead,
         checkpoint,
         encoding::leaf_hash,
@@ -23,7 +23,7 @@ use crate::{
     store::{LogGrowth, LogRow, StoreError, TileRow, WaitingWriter},
 };
 
-use super::{Deps, Refusal, audit};
+use super::{Deps, Refusal, audit, seal};
 
 /// Lets the log of every org grow that has entries waiting: one short writing transaction for many of them. Returns whether
 /// there is more, for which to come again at once.
@@ -31,6 +31,19 @@ use super::{Deps, Refusal, audit};
 /// # Errors
 /// When the database is unavailable. An org whose log cannot grow is logged and does not hold up the others.
 pub async fn round(deps: &Arc<Deps>) -> Result<bool, Refusal> {
+    // Whoever else signs the log: what this process wrote is known outside as soon.
+    deps.store.note_written();
+    let more = turns(deps).await;
+    if let Err(error) = deps.store.flush_outside().await {
+        tracing::error!(cause = %error, "the file outside the database cannot be written; it is tried again");
+    }
+    more
+}
+
+async fn turns(deps: &Arc<Deps>) -> Result<bool, Refusal> {
+    if let Err(refusal) = seal::settle(deps).await {
+        tracing::warn!(cause = %refusal, "orgs that another process recovered have to wait");
+    }
     let mut stuck = BTreeSet::new();
     for _ in 0..TURNS {
         if !turn(deps, &mut stuck).await? {
@@ -98,7 +111,12 @@ async fn some_steps(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
         if came.again.is_empty() {
             break;
         }
-        let next = deps.store.retry(|| step(deps, &came.again)).await?;
+        let next = if came.again.len() > 1 {
+            // Where somebody is in the way of one of them, each goes on alone.
+            step(deps, &came.again).await?
+        } else {
+            deps.store.retry(|| step(deps, &came.again)).await?
+        };
         came.placed += next.placed;
         came.again = next.again;
     }
@@ -115,12 +133,16 @@ struct Step {
 /// What was read of a log, and what waits.
 struct Read {
     org: OrgId,
-    head: Option<String>,
+    head: Option<LogRow>,
     edge: Tiles,
     chains: Vec<(WaitingWriter, Vec<String>)>,
 }
 
 impl Read {
+    fn size(&self) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.size)
+    }
+
     fn has_more(&self) -> bool {
         self.chains.iter().any(|(writer, texts)| {
             u64::try_from(texts.len()).is_ok_and(|read| writer.placed + read < writer.last)
@@ -129,15 +151,35 @@ impl Read {
 }
 
 async fn step(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
+    // INVARIANT: before the snapshot is taken, which has to show what is known then.
+    let known: HashMap<OrgId, u64> = orgs
+        .iter()
+        .filter_map(|org| Some((*org, deps.store.known_outside(*org)?.size)))
+        .collect();
     let read = read(deps, orgs).await?;
+    let is_behind = |log: &&Read| known.get(&log.org).is_some_and(|size| log.size() < *size);
+    let behind: Vec<OrgId> = read.iter().filter(is_behind).map(|log| log.org).collect();
+    if !behind.is_empty() {
+        // SECURITY: a log that goes on from less than was signed would be a second history, and take the place of the only
+        // proof of the first.
+        seal::examine(deps, &behind).await?;
+        return Ok(Step {
+            placed: 0,
+            again: Vec::new(),
+        });
+    }
     let mut again: Vec<OrgId> = read
         .iter()
         .filter(|log| log.has_more())
         .map(|log| log.org)
         .collect();
     // Parsing and hashing thousands of entries is work for a thread of its own.
+    let read = read
+        .into_iter()
+        .map(|read| Ok((audit::key(deps, read.org)?, read)))
+        .collect::<Result<Vec<_>, Refusal>>()?;
     let made = tokio::task::spawn_blocking(move || {
-        let make_one = |read: Read| (read.org, make(read));
+        let make_one = |(key, read): (VerifierKey, Read)| (read.org, make(read, &key));
         read.into_iter().map(make_one).collect::<Vec<_>>()
     })
     .await
@@ -166,7 +208,8 @@ async fn step(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
     let placed = grown.iter().map(|growth| growth.entries.len()).sum();
     for growth in &grown {
         if let Some(epoch) = epochs.get(&growth.org) {
-            tx.keep_checkpoint(growth.org, *epoch, growth.head.size, &growth.head.checkpoint);
+            let last = growth.entries.last().copied();
+            tx.keep_checkpoint(growth.org, *epoch, last, &growth.head);
         }
     }
     // Another sequencer was faster with these: look again.
@@ -228,7 +271,7 @@ async fn read(deps: &Deps, orgs: &[OrgId]) -> Result<Vec<Read>, Refusal> {
                 .map(|id| (org, id.level, id.index)),
         );
         if let Some(log) = logs.get_mut(&org) {
-            log.head = Some(row.head);
+            log.head = Some(row);
         }
     }
     for (org, TileRow { level, index, hashes }) in tx.tiles(&edges).await? {
@@ -247,10 +290,10 @@ enum Broken {
 }
 
 /// Checks every chain, orders the entries and lets the tree and its tiles grow.
-fn make(read: Read) -> Result<(LogHead, Batch, Tiles), Broken> {
+fn make(read: Read, key: &VerifierKey) -> Result<(LogHead, Batch, Tiles), Broken> {
     let damaged = |error: &dyn std::fmt::Display| Broken::Log(error.to_string());
     let before = match &read.head {
-        Some(text) => serde_json::from_str(text).map_err(|error| damaged(&error))?,
+        Some(row) => signed_head(row, key)?,
         None => LogHead::new(read.org),
     };
     let mut chains = Vec::with_capacity(read.chains.len());
@@ -274,6 +317,19 @@ fn make(read: Read) -> Result<(LogHead, Batch, Tiles), Broken> {
         .map_err(|error| damaged(&error))?;
     let grown = tiles::grow(&read.edge, &batch.nodes).map_err(|_| Broken::Tiles(Box::new(before.clone())))?;
     Ok((before, batch, grown))
+}
+
+/// The head that was signed last.
+///
+/// INVARIANT: I6; a log goes on from what its own key has signed, and from nothing else that the database says.
+fn signed_head(row: &LogRow, key: &VerifierKey) -> Result<LogHead, Broken> {
+    let damaged = |error: &dyn std::fmt::Display| Broken::Log(error.to_string());
+    let head: LogHead = serde_json::from_str(&row.head).map_err(|error| damaged(&error))?;
+    let signed = Checkpoint::open(&row.checkpoint, key).map_err(|error| damaged(&error))?;
+    if head.size() != row.size || head.checkpoint(key.name()) != signed {
+        return Err(damaged(&"its head is not the one that was signed"));
+    }
+    Ok(head)
 }
 
 /// The writers whose last number in the log changed.

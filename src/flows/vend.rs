@@ -380,6 +380,7 @@ async fn release(
             return Err(decide::gate_refusal(deps, caller.org, digest.as_deref(), refusal).await);
         }
     };
+    deps.facts.proved(&prepared.agent, Some(&prepared.grant));
     let entry = receipt.entry();
     let mut released = leave(deps, caller, ask, &prepared, &rung, &ready, &receipt, decision).await;
     if keyed {

@@ -247,6 +247,39 @@ impl Tx {
         .await
     }
 
+    /// How many engines of the org are not disabled.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn count_living_engines(&mut self, org: OrgId) -> Result<u64, StoreError> {
+        let row = self
+            .row(
+                "SELECT count(*) FROM engines WHERE org_id = $1 AND disabled_at IS NULL",
+                params![org],
+            )
+            .await?;
+        row.map_or(Ok(0), |row| row.fields("engines").count())
+    }
+
+    /// Disables every engine of the org that is not, and says which these were.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn disable_every_engine(&mut self, org: OrgId) -> Result<Vec<EngineId>, StoreError> {
+        let rows = self
+            .rows(
+                "UPDATE engines SET disabled_at = $2 WHERE org_id = $1 AND disabled_at IS NULL RETURNING id",
+                params![org, self.now],
+            )
+            .await?;
+        let mut engines = rows
+            .into_iter()
+            .map(|row| row.fields("engines").parse())
+            .collect::<Result<Vec<EngineId>, _>>()?;
+        engines.sort_unstable();
+        Ok(engines)
+    }
+
     /// Every engine of the org.
     ///
     /// # Errors

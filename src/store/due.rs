@@ -3,7 +3,8 @@
 use crate::domain::{ConnectSessionId, EntryId, GrantId, OrgId, RevocationId, Time, connector::ConnectorId};
 
 use super::{
-    StoreError,
+    Notice, StoreError,
+    once::Outlived,
     outside::Reached,
     sql::{Row, Tx, Value, params},
     waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE, farthest, is_over},
@@ -92,20 +93,18 @@ impl Due {
         .await
     }
 
-    /// Orgs with decisions, idempotency keys, links or sessions that have outlived their purpose.
+    /// Orgs with rows that have outlived their purpose, in the order of their ids, behind `after`.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn orgs_to_sweep(&mut self) -> Result<Vec<OrgId>, StoreError> {
-        self.list(
-            "SELECT org_id FROM spent WHERE keep_until < $1
-             UNION SELECT org_id FROM idempotency WHERE keep_until < $1
-             UNION SELECT org_id FROM login_links WHERE expires_at < $1
-             UNION SELECT org_id FROM sessions WHERE expires_at < $1 LIMIT 1000",
-            params![self.0.now],
-            org,
-        )
-        .await
+    pub async fn orgs_to_sweep(
+        &mut self,
+        what: Outlived,
+        after: Option<OrgId>,
+        limit: u64,
+    ) -> Result<Vec<OrgId>, StoreError> {
+        let params = params![behind(after), self.0.now, limit];
+        self.list(what.sql().orgs, params, org).await
     }
 
     /// Connect sessions past their time that are not at an end, behind the first `skip` of them: their tokens have to be
@@ -175,8 +174,7 @@ impl Due {
         }
     }
 
-    /// Grants whose upstream revocation at one connector is to be tried now. What lies so far ahead that only a clock that was
-    /// wrong or the pace of a very large fan-out can have put it there comes last: it may be tried, but is in nobody's way.
+    /// Grants whose upstream revocation at one connector is to be tried now, the longest due first.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -186,15 +184,23 @@ impl Due {
         limit: u64,
     ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
         let now = self.0.now;
-        let mut found = Vec::new();
-        for (behind, up_to) in [(FIRST, now), (farthest(now, LONGEST_BACKOFF), LAST)] {
-            let room = limit.saturating_sub(u64::try_from(found.len()).unwrap_or(u64::MAX));
-            if room > 0 {
-                let due = self.list(OUTBOX, params![connector, behind, up_to, room], pair);
-                found.extend(due.await?);
-            }
-        }
-        Ok(found)
+        self.list(OUTBOX, params![connector, FIRST, now, limit], pair)
+            .await
+    }
+
+    /// Those that lie so far ahead that only a clock that was wrong or the pace of a very large fan-out can have put them there:
+    /// they may be tried when nothing else is to be, and are in nobody's way.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn outbox_far_ahead(
+        &mut self,
+        connector: &ConnectorId,
+        limit: u64,
+    ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        let behind = farthest(self.0.now, LONGEST_BACKOFF);
+        self.list(OUTBOX, params![connector, behind, LAST, limit], pair)
+            .await
     }
 
     /// Grants of which nobody knows what the provider answered to a refresh, and nobody is asking, the oldest question first,
@@ -239,32 +245,37 @@ impl Due {
         .await
     }
 
-    /// Grants that are to be looked at again, the longest overdue first.
+    /// Connectors that have grants which are to be looked at again.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn renewals(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        self.list(
-            "SELECT org_id, id FROM grants
-             WHERE renew_at IS NOT NULL AND state = 'active' AND renew_at <= $1 ORDER BY renew_at LIMIT $2",
-            params![self.0.now, limit],
-            pair,
-        )
-        .await
+    pub async fn renewal_connectors(&mut self) -> Result<Vec<ConnectorId>, StoreError> {
+        let read = |row: Row| row.fields("grants").parse();
+        self.list(RENEWAL_CONNECTORS, params![self.0.now], read).await
     }
 
-    /// Grants of whose state the operator's webhook is to be told now.
+    /// Grants at one connector that are to be looked at again, the longest overdue first.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn notices(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        self.list(
-            "SELECT org_id, grant_id FROM notices
-             WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
-            params![self.0.now, limit],
-            pair,
-        )
-        .await
+    pub async fn renewals(
+        &mut self,
+        connector: &ConnectorId,
+        limit: u64,
+    ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
+        self.list(RENEWALS, params![connector, self.0.now, limit], pair)
+            .await
+    }
+
+    /// Orgs with a change that the operator's webhook is to be told now, in the order of their ids, behind `after`.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn orgs_to_tell(&mut self, after: Option<OrgId>, limit: u64) -> Result<Vec<OrgId>, StoreError> {
+        let now = self.0.now;
+        let farthest = farthest(now, Notice::LONGEST_PAUSE);
+        let params = params![behind(after), now, farthest, limit];
+        self.list(ORGS_TO_TELL, params, org).await
     }
 
     /// Grants whose time in quarantine is over.
@@ -358,6 +369,34 @@ pub(super) const NEXT_CONNECTOR: &str =
 
 pub(super) const OUTBOX: &str = "SELECT org_id, grant_id FROM outbox
      WHERE result = 'pending' AND connector = $1 AND due_at > $2 AND due_at <= $3 ORDER BY due_at LIMIT $4";
+
+/// One jump through the index for each org with something to tell, however much, and a glance at its first and its last:
+/// what is due, and what only a clock that was ahead can have put off so far.
+pub(super) const ORGS_TO_TELL: &str = "WITH RECURSIVE waiting (org_id) AS (
+       SELECT (SELECT n.org_id FROM notices n WHERE n.due_at IS NOT NULL AND n.org_id > $1
+         ORDER BY n.org_id, n.due_at LIMIT 1)
+       UNION ALL
+       SELECT (SELECT n.org_id FROM notices n WHERE n.due_at IS NOT NULL AND n.org_id > w.org_id
+         ORDER BY n.org_id, n.due_at LIMIT 1)
+       FROM waiting w WHERE w.org_id IS NOT NULL
+     )
+     SELECT w.org_id FROM waiting w WHERE w.org_id IS NOT NULL
+       AND ((SELECT min(n.due_at) FROM notices n WHERE n.org_id = w.org_id AND n.due_at IS NOT NULL) <= $2
+         OR (SELECT max(n.due_at) FROM notices n WHERE n.org_id = w.org_id AND n.due_at IS NOT NULL) > $3)
+     LIMIT $4";
+
+/// One jump through the index for each connector, however many grants wait at it.
+pub(super) const RENEWAL_CONNECTORS: &str = "WITH RECURSIVE at (connector) AS (
+       SELECT min(connector) FROM grants WHERE renew_at IS NOT NULL AND state = 'active'
+       UNION ALL
+       SELECT (SELECT min(g.connector) FROM grants g
+         WHERE g.renew_at IS NOT NULL AND g.state = 'active' AND g.connector > at.connector)
+       FROM at WHERE at.connector IS NOT NULL)
+     SELECT connector FROM at WHERE connector IS NOT NULL AND EXISTS (SELECT 1 FROM grants g
+       WHERE g.renew_at IS NOT NULL AND g.state = 'active' AND g.connector = at.connector AND g.renew_at <= $1)";
+
+pub(super) const RENEWALS: &str = "SELECT org_id, id FROM grants
+     WHERE renew_at IS NOT NULL AND state = 'active' AND connector = $1 AND renew_at <= $2 ORDER BY renew_at LIMIT $3";
 
 pub(super) const OUTCOMES: &str =
     "SELECT org_id, entry_id FROM open_calls WHERE sent_at < $1 ORDER BY sent_at LIMIT $2";

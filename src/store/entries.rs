@@ -10,7 +10,7 @@ use crate::{
     domain::{
         AgentId, EntryId, OrgId, UserId,
         connector::ConnectorId,
-        entry::{EntryDraft, EntryType, Epoch},
+        entry::{Entry, EntryDraft, EntryType, Epoch},
     },
 };
 
@@ -83,7 +83,8 @@ impl Tx {
     /// an older database put back cannot give it back.
     ///
     /// # Errors
-    /// When the database is unavailable or there is no such org.
+    /// When the database is unavailable or there is no such org; [`StoreError::Lost`] if the epoch is known to have been there
+    /// already.
     pub async fn advance_epoch(&mut self, org: OrgId, loser: &Selector) -> Result<Epoch, StoreError> {
         self.connection.queue_for_guard(org).await?;
         // INVARIANT: a revocation is the first entry of its epoch, so a writer's start belongs to the one before.
@@ -98,6 +99,7 @@ impl Tx {
             .epoch(org)
             .await?
             .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+        self.expect_new_epoch(org, epoch)?;
         let (kind, id) = loser.floor();
         let kind = kind.to_owned();
         self.tell_outside(org, epoch, Fact::Moved { kind, id });
@@ -170,8 +172,8 @@ impl Tx {
         self.connection
             .insert_entries(rows, &self.writer, &chains)
             .await?;
-        for chain in chains {
-            self.numbered(chain.org, chain.seq);
+        for chain in &chains {
+            self.numbered(chain);
         }
         Ok(())
     }
@@ -190,6 +192,98 @@ impl Tx {
             )
             .await?;
         row.map(read_entry).transpose()
+    }
+
+    /// Whether the org has this entry.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn has_entry(&mut self, org: OrgId, id: EntryId) -> Result<bool, StoreError> {
+        let row = self
+            .row(
+                "SELECT 1 FROM entries WHERE org_id = $1 AND id = $2",
+                params![org, id],
+            )
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// An entry of the last epoch that has any, with its counter: each writer's last entry is of its last epoch.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn last_entry(&mut self, org: OrgId) -> Result<Option<(i64, EntryId)>, StoreError> {
+        let sql = "SELECT writer, seq FROM writers WHERE org_id = $1";
+        let mut last: Option<(i64, i64, EntryId)> = None;
+        for writer in self.rows(sql, params![org]).await? {
+            let mut fields = writer.fields("writers");
+            let (name, seq) = (fields.text()?, fields.count()?);
+            // One by one: a planner without statistics would rather read all entries than join a few.
+            let row = self
+                .row(
+                    "SELECT epoch, ts, id FROM entries WHERE org_id = $1 AND writer = $2 AND writer_seq = $3",
+                    params![org, name, seq],
+                )
+                .await?;
+            let Some(row) = row else { continue };
+            let mut fields = row.fields("entries");
+            last = last.max(Some((fields.int()?, fields.int()?, fields.parse()?)));
+        }
+        Ok(last.map(|(epoch, _, id)| (epoch, id)))
+    }
+
+    /// The entries with which an incarnation of the org's epoch began, in their order: of a recovery or a copy.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn incarnations(&mut self, org: OrgId) -> Result<Vec<Entry>, StoreError> {
+        let rows = self.rows(INCARNATIONS, params![org]).await?;
+        rows.into_iter().map(|row| row.fields("entries").json()).collect()
+    }
+
+    /// An entry of the last epoch before this counter that has any. Walks all entries of the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn entry_before(&mut self, org: OrgId, counter: i64) -> Result<Option<Entry>, StoreError> {
+        let row = self
+            .row(
+                "SELECT bytes FROM entries WHERE org_id = $1 AND epoch < $2 ORDER BY epoch DESC LIMIT 1",
+                params![org, counter],
+            )
+            .await?;
+        row.map(|row| row.fields("entries").json()).transpose()
+    }
+
+    /// Where in the log the entries of an epoch begin, if any of them has a place. Walks all entries of the org.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn place_of_epoch(&mut self, org: OrgId, counter: i64) -> Result<Option<u64>, StoreError> {
+        let row = self
+            .row(
+                "SELECT l.log_index FROM entries e JOIN leaves l ON l.org_id = e.org_id AND l.entry_id = e.id
+                 WHERE e.org_id = $1 AND e.epoch = $2 ORDER BY l.log_index LIMIT 1",
+                params![org, counter],
+            )
+            .await?;
+        row.map(|row| row.fields("leaves").count()).transpose()
+    }
+
+    /// What ended at this epoch.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn ended_at(&mut self, org: OrgId, counter: i64) -> Result<Vec<Selector>, StoreError> {
+        let rows = self
+            .rows(
+                "SELECT selector FROM revocations WHERE org_id = $1 AND epoch = $2",
+                params![org, counter],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|row| row.fields("revocations").json())
+            .collect()
     }
 
     /// The entries that belong to another one (an outcome to its release).
@@ -243,7 +337,9 @@ pub(super) struct Chain {
     pub(super) org: OrgId,
     pub(super) seq: u64,
     pub(super) hash: [u8; 32],
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
+    /// The last entry that was added here.
+    pub(super) last: Option<EntryId>,
 }
 
 impl Chain {
@@ -258,6 +354,7 @@ impl Chain {
             seq,
             hash,
             epoch,
+            last: None,
         })
     }
 
@@ -296,6 +393,7 @@ impl Chain {
         let bytes =
             String::from_utf8(encoded.bytes).map_err(|_| StoreError::Inconsistent { table: "entries" })?;
         self.hash = encoded.hash;
+        self.last = Some(new.id);
         Ok(params![
             org,
             new.id,
@@ -317,6 +415,9 @@ impl Chain {
         ])
     }
 }
+
+pub(super) const INCARNATIONS: &str = "SELECT bytes FROM entries
+     WHERE org_id = $1 AND kind = 'admin' AND outcome IN ('recovered', 'copied') ORDER BY epoch";
 
 pub(super) const ABOUT: &str = "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
      WHERE org_id = $1 AND correlation = $2 ORDER BY ts, id LIMIT 50";

@@ -1,6 +1,6 @@
 //! What a decision is made of, read in one snapshot together with the epoch it holds at.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     crypto::keyring::OdkRecord,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    AgentRow, EngineRow, OrgRow, PolicyRow, StoreError, UserRow,
+    AgentRow, EngineRow, OrgRow, PolicyRow, Store, StoreError, UserRow,
     sql::{Tx, params},
 };
 
@@ -51,6 +51,28 @@ pub struct VendFacts {
     pub revoked_delegations: Vec<Delegation>,
     /// The latest revocation that covers org, person, agent, connector or grant.
     pub revoked_at: Option<Time>,
+    /// When the org was last recovered: the database does not know what was spent before.
+    pub recovered_at: Option<Time>,
+}
+
+impl VendFacts {
+    /// From before when a decision counts for nothing. One that a caller brought along has no epoch to be told by: it has to
+    /// be later than a recovery as well, or it may have been spent in what was lost.
+    #[must_use]
+    pub fn stale_before(&self, brought_along: bool) -> Option<Time> {
+        let recovered = self.recovered_at.filter(|_| brought_along);
+        self.revoked_at.max(recovered.map(|at| at + CLOCKS_APART))
+    }
+}
+
+impl Store {
+    /// Gives the database up for good: of this org it knows less than this process has read of it. An older one was put in
+    /// its place.
+    pub fn give_up(&self, org: OrgId) -> StoreError {
+        tracing::error!(org.id = %org, "the database has forgotten of {org} what it said before");
+        self.vigil.lose();
+        StoreError::Lost
+    }
 }
 
 impl Tx {
@@ -117,16 +139,21 @@ impl Tx {
             .partition(|delegation| delegation.ended_at.is_none());
         let floor = self
             .row(
-                "SELECT max(at) FROM floors WHERE org_id = $1
+                "SELECT max(CASE WHEN kind <> 'recovered' THEN at END), max(CASE WHEN kind = 'recovered' THEN at END)
+                 FROM floors WHERE org_id = $1
                    AND ((kind = 'all' AND id = '') OR (kind = 'user' AND id = $2) OR (kind = 'agent' AND id = $3)
-                     OR (kind = 'connector' AND id = $4) OR (kind = 'grant' AND id = $5))",
+                     OR (kind = 'connector' AND id = $4) OR (kind = 'grant' AND id = $5)
+                     OR (kind = 'recovered' AND id = ''))",
                 params![org, grant.user, agent, &grant.connector, grant.id],
             )
             .await?;
-        let revoked_at = floor
-            .map(|row| row.fields("floors").opt_time())
-            .transpose()?
-            .flatten();
+        let (revoked_at, recovered_at) = match floor {
+            Some(row) => {
+                let mut fields = row.fields("floors");
+                (fields.opt_time()?, fields.opt_time()?)
+            }
+            None => (None, None),
+        };
         Ok(Some(VendFacts {
             epoch,
             grant,
@@ -134,6 +161,25 @@ impl Tx {
             delegations,
             revoked_delegations,
             revoked_at,
+            recovered_at,
         }))
     }
+
+    /// Writes down that the org is recovered now: decisions made before are brought along in vain. It is a floor that no
+    /// grant and nothing else is under, for it covers no epoch.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn distrust_decisions(&mut self, org: OrgId) -> Result<(), StoreError> {
+        self.change(
+            "floors",
+            "INSERT INTO floors (org_id, kind, id, epoch, at) VALUES ($1, 'recovered', '', 0, $2)
+             ON CONFLICT (org_id, kind, id) DO UPDATE SET at = $2",
+            params![org, self.now],
+        )
+        .await
+    }
 }
+
+/// Clocks of replicas that are ready are at most 5 s off, and a decision says its time in whole seconds.
+const CLOCKS_APART: Duration = Duration::from_secs(6);

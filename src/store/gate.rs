@@ -174,6 +174,10 @@ impl<'a> Batch<'a> {
         batch.settle(|item| {
             (item.secret.is_some() && store.is_sealed(item.org)).then_some(GateAnswer::Sealed)
         });
+        if matches!(batch.patience, Patience::None) {
+            // What is entered of one that has to be compared first waits for that by itself.
+            batch.settle(|item| store.is_unsettled(item.org).then_some(GateAnswer::Waits));
+        }
         batch
     }
 

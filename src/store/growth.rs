@@ -57,12 +57,14 @@ impl Store {
         self.begin(Mode::Read, Reach::Orgs(orgs)).await
     }
 
-    /// The one writing transaction of some orgs outside the gate.
+    /// The one writing transaction of some orgs outside the gate. Of several it gives up soon where somebody is in its way:
+    /// whoever waits for one of them holds up the others'.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn write_orgs(&self, orgs: &[OrgId]) -> Result<Tx, StoreError> {
-        self.begin(Mode::Write, Reach::Orgs(orgs)).await
+        let mode = if orgs.len() > 1 { Mode::Hasty } else { Mode::Write };
+        self.begin(mode, Reach::Orgs(orgs)).await
     }
 }
 

@@ -260,6 +260,42 @@ impl Tx {
         )
         .await
     }
+
+    /// How many API keys of the org work.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn count_living_api_keys(&mut self, org: OrgId) -> Result<u64, StoreError> {
+        let row = self
+            .row(
+                "SELECT count(*) FROM api_keys WHERE org_id = $1 AND revoked_at IS NULL",
+                params![org],
+            )
+            .await?;
+        row.map_or(Ok(0), |row| row.fields("api_keys").count())
+    }
+
+    /// Ends every API key of the org that works, and says which these were.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn revoke_every_api_key(&mut self, org: OrgId) -> Result<Vec<ApiKeyRow>, StoreError> {
+        let rows = self
+            .rows(
+                concat!(
+                    "UPDATE api_keys SET revoked_at = $2 WHERE org_id = $1 AND revoked_at IS NULL RETURNING ",
+                    key_columns!()
+                ),
+                params![org, self.now],
+            )
+            .await?;
+        let mut keys = rows
+            .into_iter()
+            .map(read_api_key)
+            .collect::<Result<Vec<_>, _>>()?;
+        keys.sort_unstable_by_key(|key| key.id);
+        Ok(keys)
+    }
 }
 
 /// The deployment's own keys stand under the empty org.

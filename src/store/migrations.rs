@@ -49,15 +49,35 @@ macro_rules! history {
                 "running",
                 include_str!(concat!("../../migrations/", $dialect, "/0011_running.sql")),
             ),
+            (
+                "beside",
+                include_str!(concat!("../../migrations/", $dialect, "/0012_beside.sql")),
+            ),
+            (
+                "notices",
+                include_str!(concat!("../../migrations/", $dialect, "/0013_notices.sql")),
+            ),
+            (
+                "ahead",
+                include_str!(concat!("../../migrations/", $dialect, "/0014_ahead.sql")),
+            ),
+            (
+                "due",
+                include_str!(concat!("../../migrations/", $dialect, "/0015_due.sql")),
+            ),
+            (
+                "recovered",
+                include_str!(concat!("../../migrations/", $dialect, "/0016_recovered.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 11] = history!("sqlite");
-const POSTGRES: [(&str, &str); 11] = history!("postgres");
+const SQLITE: [(&str, &str); 16] = history!("sqlite");
+const POSTGRES: [(&str, &str); 16] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 11;
+pub(super) const LATEST: i64 = 16;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

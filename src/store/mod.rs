@@ -59,7 +59,7 @@ pub use entries::{EntryFilter, EntryRow, NewEntry};
 pub use facts::{AgentFacts, VendFacts};
 pub(crate) use gate::Durability;
 pub use gate::{GateAnswer, GateItem, IdempotencyKey, Spend};
-pub use grants::{SecretKind, SecretRow};
+pub use grants::{SecretKind, SecretRow, whose::Whose};
 pub use growth::{LogGrowth, WaitingWriter};
 pub use keeps::{KeepAsk, Keeps, restated};
 pub use keys::{ApiKeyRow, Keyed};
@@ -67,7 +67,7 @@ pub use listing::{DelegationFilter, GrantFilter, UpstreamTotals};
 pub use log::{LogRow, TileRow};
 pub use looks::{Look, Looks, OrgRows};
 pub use notices::Notice;
-pub use once::{IdempotencyRecord, LoginLinkRow, SessionRow};
+pub use once::{IdempotencyRecord, LoginLinkRow, Outlived, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
 pub use outside::{Kept, MOST_MOVES, Outside, OutsideError, Reached};
 pub use people::{OrgRow, UserRow};
@@ -132,7 +132,7 @@ pub enum StoreError {
     Unverified,
     /// The role owns the tables, is a superuser, may bypass row-level security, or inherits more than one transaction may.
     #[error(
-        "the database role could step around row-level security: log in as a NOINHERIT member of postern_app and postern_due that owns nothing"
+        "the database role could step around row-level security: log in as a NOINHERIT member of postern_app and postern_due that owns nothing, makes no roles and may make no tables, temporary ones included (docs/postgresql.md, Set up)"
     )]
     Role,
     /// The schema is older or newer than this build.
@@ -445,6 +445,10 @@ impl Store {
         }
         self.leave_replica().await;
         self.engine.close().await;
+        self.note_written();
+        if let Err(error) = self.flush_outside().await {
+            tracing::warn!(cause = %error, "the last entries of this process are not known outside the database");
+        }
         if let Some(outside) = self.outside() {
             outside.release();
         }

@@ -1,5 +1,6 @@
-//! What is remembered outside the database, in one file per replica: the last checkpoint of every org, and what may
-//! have lost something whenever an epoch moved on. A database that is older than this file says so when it is opened.
+//! What is remembered outside the database, in one file per replica: the last checkpoint of every org, what may
+//! have lost something whenever an epoch moved on, and that the database was found to be another one. A database that is
+//! older than this file says so when it is opened.
 //!
 //! JSON lines, only ever appended, synced before anybody is told; compacted into a new file that replaces the old one
 //! in one step. It must never hold a secret, and never grow without bound: of each org the last [`MOST_MOVES`] moves
@@ -14,47 +15,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde::{Deserialize, Serialize};
-
 use super::lock;
-use crate::domain::{OrgId, entry::Epoch};
+use crate::domain::OrgId;
 
-/// One line of the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Line {
-    /// The tenant.
-    pub(super) org: OrgId,
-    /// The epoch at that time.
-    pub(super) epoch: Epoch,
-    /// What happened.
-    pub(super) fact: Fact,
-}
+pub use kept::Kept;
+use kept::anything;
+pub(super) use kept::{Fact, Heard, Line};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Fact {
-    /// The org was founded: from here on it is known.
-    Began,
-    /// Its log was signed.
-    Checkpoint { size: u64, note: String },
-    /// The epoch moved on. This is the smallest selector over what may have lost something by it.
-    Moved { kind: String, id: String },
-    /// An admin recovered: checkpoints before this are of another history.
-    Recovered,
-}
-
-/// Everything the file says of one org.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// The last signed head, if there was one yet.
-    pub checkpoint: Option<String>,
-    /// The highest epoch heard of.
-    pub epoch: Epoch,
-    /// Selectors, as kind and id, with the counter of the last epoch at which they may have lost something.
-    pub moved: BTreeMap<(String, String), i64>,
-    size: u64,
-}
+mod following;
+mod kept;
 
 /// How far an org has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,7 +76,7 @@ pub struct Outside {
     /// Lines that are not in the file yet. Adding one never waits for the disk.
     waiting: Mutex<Vec<Line>>,
     /// How far every org had come of which it says anything, or is about to.
-    known: Mutex<HashMap<OrgId, Reached>>,
+    known: Mutex<HashMap<OrgId, Heard>>,
     file: Mutex<Appending>,
     lock: File,
 }
@@ -140,7 +109,7 @@ impl Outside {
         Ok(Self {
             path,
             waiting: Mutex::default(),
-            known: Mutex::new(kept.iter().map(|(org, kept)| (*org, kept.reached())).collect()),
+            known: Mutex::new(kept.iter().map(|(org, kept)| (*org, kept.heard())).collect()),
             file: Mutex::new(appending),
             lock,
         })
@@ -166,13 +135,8 @@ impl Outside {
         let lines: Vec<Line> = lines.into_iter().collect();
         let mut known = held(&self.known);
         for line in &lines {
-            let reached = known.entry(line.org).or_default();
-            reached.counter = reached.counter.max(line.epoch.counter);
-            match &line.fact {
-                Fact::Checkpoint { size, .. } => reached.size = reached.size.max(*size),
-                Fact::Recovered => reached.size = 0,
-                Fact::Began | Fact::Moved { .. } => {}
-            }
+            let heard = known.entry(line.org).or_insert_with(|| Heard::new(line.epoch));
+            heard.hear(line);
         }
         drop(known);
         held(&self.waiting).extend(lines);
@@ -187,11 +151,36 @@ impl Outside {
     }
 
     /// How far an org had come when the file last heard of it; `None` if it never has.
-    pub(super) fn knows(&self, org: OrgId) -> Option<Reached> {
+    pub(super) fn knows(&self, org: OrgId) -> Option<Heard> {
         held(&self.known).get(&org).copied()
     }
 
-    /// Adds orgs that it says nothing of yet: all of them or, whenever the process dies, none.
+    /// How far every org had come of which it says anything.
+    pub(super) fn knows_all(&self) -> HashMap<OrgId, Reached> {
+        let known = held(&self.known);
+        known.iter().map(|(org, heard)| (*org, heard.reached())).collect()
+    }
+
+    /// Writes of every org that it knows that the database is another one, before it returns: whatever becomes of the process,
+    /// and however far that database counts on meanwhile, the next one starts sealed.
+    pub(super) fn seal_all(&self, why: &str) {
+        let known: Vec<(OrgId, Heard)> = held(&self.known)
+            .iter()
+            .map(|(org, heard)| (*org, *heard))
+            .collect();
+        self.add(known.into_iter().map(|(org, heard)| Line {
+            org,
+            epoch: heard.epoch,
+            entry: None,
+            fact: Fact::Sealed { why: why.to_owned() },
+        }));
+        if let Err(error) = self.flush_now() {
+            tracing::error!(cause = %error, "the file outside the database cannot be written; it is tried again");
+        }
+    }
+
+    /// Adds orgs that it says nothing of yet, or that are sealed because it did not: all of them or, whenever the process
+    /// dies, none.
     ///
     /// # Errors
     /// When the disk does not take them: the file says what it said.
@@ -202,11 +191,11 @@ impl Outside {
             let mut adopted = BTreeMap::new();
             for line in lines {
                 // What the process has written of the org itself meanwhile is newer.
-                if !kept.contains_key(&line.org) {
+                if kept.get(&line.org).is_none_or(Kept::is_stranger) {
                     hear(&mut adopted, line);
                 }
             }
-            let reached: Vec<_> = adopted.iter().map(|(org, kept)| (*org, kept.reached())).collect();
+            let reached: Vec<_> = adopted.iter().map(|(org, kept)| (*org, kept.heard())).collect();
             kept.append(&mut adopted);
             *appending = compact(&this.path, &kept)?;
             held(&this.known).extend(reached);
@@ -266,93 +255,6 @@ impl Appending {
     }
 }
 
-impl Kept {
-    fn new(epoch: Epoch) -> Self {
-        Self {
-            checkpoint: None,
-            epoch,
-            moved: BTreeMap::new(),
-            size: 0,
-        }
-    }
-
-    fn reached(&self) -> Reached {
-        Reached {
-            counter: self.epoch.counter,
-            size: self.size,
-        }
-    }
-
-    fn hear(&mut self, line: Line) {
-        if line.epoch.counter >= self.epoch.counter {
-            self.epoch = line.epoch;
-        }
-        match line.fact {
-            Fact::Began => {}
-            // Another replica's checkpoint may be written after a larger one that this replica has signed meanwhile.
-            Fact::Checkpoint { size, .. } if size < self.size => {}
-            Fact::Checkpoint { size, note } => {
-                self.size = size;
-                self.checkpoint = Some(note);
-            }
-            Fact::Moved { kind, id } => {
-                raise(&mut self.moved, (kind, id), line.epoch.counter);
-                self.forget_details();
-            }
-            // What was moved before stays: a still older database may be put back.
-            Fact::Recovered => {
-                self.size = 0;
-                self.checkpoint = None;
-            }
-        }
-    }
-
-    /// The older half of too many moves becomes one that counts against everything.
-    fn forget_details(&mut self) {
-        if self.moved.len() <= MOST_MOVES {
-            return;
-        }
-        let mut epochs: Vec<i64> = self.moved.values().copied().collect();
-        epochs.sort_unstable();
-        let Some(&middle) = epochs.get(epochs.len() / 2) else {
-            return;
-        };
-        self.moved.retain(|_, epoch| *epoch > middle);
-        raise(&mut self.moved, ("all".to_owned(), String::new()), middle);
-    }
-
-    fn lines(&self, org: OrgId) -> impl Iterator<Item = Line> {
-        let moved = self.moved.iter().map(move |((kind, id), counter)| Line {
-            org,
-            epoch: Epoch {
-                counter: *counter,
-                ..self.epoch
-            },
-            fact: Fact::Moved {
-                kind: kind.clone(),
-                id: id.clone(),
-            },
-        });
-        let last = match &self.checkpoint {
-            Some(note) => Fact::Checkpoint {
-                size: self.size,
-                note: note.clone(),
-            },
-            None => Fact::Began,
-        };
-        moved.chain([Line {
-            org,
-            epoch: self.epoch,
-            fact: last,
-        }])
-    }
-}
-
-fn raise(moved: &mut BTreeMap<(String, String), i64>, selector: (String, String), epoch: i64) {
-    let known = moved.entry(selector).or_insert(epoch);
-    *known = epoch.max(*known);
-}
-
 /// Folds the file. Its last line may be half: the process died while it wrote, and nobody was told of it.
 fn read(path: &Path) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
     let mut kept = BTreeMap::new();
@@ -382,7 +284,7 @@ fn read(path: &Path) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
 
 fn hear(kept: &mut BTreeMap<OrgId, Kept>, line: Line) {
     kept.entry(line.org)
-        .or_insert_with(|| Kept::new(line.epoch))
+        .or_insert_with(|| Kept::before(&line))
         .hear(line);
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{Store, StoreError, copy::COPIED_TO, engine::Engine, sql::params};
-use crate::domain::Randomness;
+use crate::domain::{Randomness, Time};
 
 /// This process among the replicas.
 #[derive(Debug)]
@@ -33,8 +33,10 @@ pub enum Word {
     Good = 1,
     /// It has never heard of an org.
     Strange = 2,
-    /// It is an older one, or another.
+    /// It is an older one: the replica knows what is missing in it.
     Bad = 3,
+    /// An org is not as it was.
+    Torn = 4,
 }
 
 impl Word {
@@ -43,9 +45,17 @@ impl Word {
             0 => Self::Unsaid,
             1 => Self::Good,
             2 => Self::Strange,
-            // What a newer version says is nothing to rely on.
-            _ => Self::Bad,
+            3 => Self::Bad,
+            // Nor is what a newer version says anything to rely on.
+            _ => Self::Torn,
         }
+    }
+
+    /// What several say together: one that has to say something against the database outweighs all others.
+    #[must_use]
+    pub fn worst(said: &[Self]) -> Option<Self> {
+        let order = [Self::Bad, Self::Torn, Self::Unsaid, Self::Good, Self::Strange];
+        order.into_iter().find(|word| said.contains(word))
     }
 }
 
@@ -70,18 +80,33 @@ impl Store {
         Arc::clone(&name)
     }
 
-    /// Renews the lease on the replica's name; takes another name if it was lost.
+    /// Renews the lease on the replica's name; takes another name if it was lost. And hears what other replicas have found:
+    /// nothing is released any more once one of them knows the database for an older one. One that merely knows nothing of it
+    /// is not heard.
     ///
     /// # Errors
-    /// When the database is unavailable, or its copy goes on in its place: then nothing more may be released over it.
+    /// When the database is unavailable, its copy goes on in its place, or the name was lost with what was written under it:
+    /// then nothing more may be released over it.
     pub async fn renew_replica(&self) -> Result<(), StoreError> {
         if matches!(*self.engine, Engine::Sqlite(_)) {
             return Ok(());
         }
-        self.retry(|| self.try_to_renew_replica()).await
+        self.retry(|| async {
+            let is_new = self.vigil.has_written_nothing();
+            if !self.try_to_renew_replica(is_new).await? {
+                // A database that was put back may lack the name as well. Under another one nothing would be missed; but what is
+                // found is said to the others under one.
+                let looked = self.look_for_lost_entries().await;
+                self.try_to_renew_replica(true).await?;
+                looked?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    async fn try_to_renew_replica(&self) -> Result<(), StoreError> {
+    /// Whether it has a name; one that is lost is replaced if `anew` says so.
+    async fn try_to_renew_replica(&self, anew: bool) -> Result<bool, StoreError> {
         let mut tx = self.write_deployment().await?;
         // A copy keeps everybody out of this line until its mark stands there (`copy::mark`). Whoever stood still for longer
         // than the lease kept nobody from copying, and may wake over what was left behind.
@@ -89,7 +114,7 @@ impl Store {
             .row("SELECT 1 FROM meta WHERE name = $1", params![COPIED_TO])
             .await?;
         if moved.is_some() {
-            self.vigil.lose();
+            self.vigil.leave();
             tracing::error!("this database was copied to another one, which goes on in its place");
             return Err(StoreError::Moved);
         }
@@ -102,6 +127,9 @@ impl Store {
                 params![token, until, word],
             )
             .await?;
+        if kept == 0 && !anew {
+            return Ok(false);
+        }
         let mut taken = None;
         if kept == 0 {
             let free = tx
@@ -127,11 +155,20 @@ impl Store {
             .await?;
             taken = Some(name);
         }
+        let older = tx
+            .row(
+                "SELECT 1 FROM replicas WHERE token <> $1 AND expires_at > $2 AND word = $3 LIMIT 1",
+                params![token, tx.now, Word::Bad as i64],
+            )
+            .await?;
         tx.commit().await?;
         if let Some(name) = taken {
             *self.replica.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
         }
-        Ok(())
+        if older.is_some() {
+            self.vigil.be_told();
+        }
+        Ok(true)
     }
 
     /// Says to other replicas, from here on, what this one found when it compared the database with what is kept outside.
@@ -143,17 +180,46 @@ impl Store {
         self.renew_replica().await
     }
 
+    /// After a recovery by this process: what was said against the database before is no longer so. A replica that lives and
+    /// still knows better says it again; one that died while it said so cannot take it back itself.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn take_words_back(&self) -> Result<(), StoreError> {
+        if matches!(*self.engine, Engine::Sqlite(_)) {
+            return Ok(());
+        }
+        self.retry(|| async {
+            let mut tx = self.write_deployment().await?;
+            let sql = "UPDATE replicas SET word = $2 WHERE word = $1";
+            tx.execute(sql, params![Word::Bad as i64, Word::Unsaid as i64])
+                .await?;
+            tx.commit().await
+        })
+        .await?;
+        self.hear_again().await
+    }
+
+    /// After a recovery: asks anew whether any other replica knows the database for an older one.
+    ///
+    /// # Errors
+    /// As [`Store::renew_replica`].
+    pub async fn hear_again(&self) -> Result<(), StoreError> {
+        self.vigil.forget_what_was_told();
+        self.renew_replica().await
+    }
+
+    /// What it says: once it has compared, what it has found up to now.
     fn word(&self) -> Word {
+        let found = self.found();
         match Word::of(self.replica.word.load(Ordering::Acquire).into()) {
-            // What was found since.
-            _ if self.has_lost_entries() => Word::Bad,
-            Word::Good if self.sealed_orgs() > 0 => Word::Bad,
-            word => word,
+            Word::Unsaid if found != Word::Bad => Word::Unsaid,
+            _ => found,
         }
     }
 
-    /// What the other living replicas say of the database together; `None` where there are none. One that has to say
-    /// something against it outweighs all others, and one that has not compared yet is waited for.
+    /// What the other living replicas say of the database together; `None` where there are none. One that has not compared
+    /// yet is waited for, unless another has found something.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -172,8 +238,7 @@ impl Store {
             .into_iter()
             .map(|row| Ok(Word::of(row.fields("replicas").int()?)))
             .collect::<Result<_, StoreError>>()?;
-        let order = [Word::Bad, Word::Unsaid, Word::Good, Word::Strange];
-        Ok(order.into_iter().find(|word| said.contains(word)))
+        Ok(Word::worst(&said))
     }
 
     /// Gives the name back; one that cannot be given back is free when its lease ends.
@@ -184,9 +249,14 @@ impl Store {
         let done = self.retry(|| async {
             let mut tx = self.write_deployment().await?;
             let token = self.replica.token.as_slice();
+            // What it has found is to be heard though it stops for that very reason.
+            let (until, word) = match self.found() {
+                Word::Bad => (tx.now + LEASE, Word::Bad),
+                _ => (Time::from_unix_micros(0), Word::Unsaid),
+            };
             tx.execute(
-                "UPDATE replicas SET expires_at = 0, word = 0 WHERE token = $1",
-                params![token],
+                "UPDATE replicas SET expires_at = $2, word = $3 WHERE token = $1",
+                params![token, until, word as i64],
             )
             .await?;
             tx.commit().await

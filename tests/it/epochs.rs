@@ -1,18 +1,28 @@
-//! Facts of two epochs never meet, neither in a vend nor before policy.
+//! Facts of two epochs never meet, neither in a vend nor before policy; nor do those of one epoch and of another that a
+//! database which went back gave the same number.
+
+use std::sync::Arc;
 
 use postern::{
     domain::connector::Category,
     flows::{
-        Refusal, actions,
+        Deps, Refusal, actions,
         delegate::{self, Ask},
+        describe, revoke,
     },
     policy::OrgPermit,
+    store::Selector,
 };
 
-use super::harness::World;
+use super::harness::{World, ending};
 
 /// Ada lets the agent do these things and no others from now on; the epoch moves on.
 async fn delegate(world: &World, grant: postern::domain::GrantId, category: Category) {
+    delegate_on(&world.deps, world, grant, category).await;
+}
+
+/// The same on one replica of several.
+async fn delegate_on(deps: &Deps, world: &World, grant: postern::domain::GrantId, category: Category) {
     let ask = Ask {
         agent: world.agent.agent,
         grant,
@@ -21,9 +31,7 @@ async fn delegate(world: &World, grant: postern::domain::GrantId, category: Cate
         raw: false,
         expires_at: None,
     };
-    delegate::make(&world.deps, world.org, world.ada, ask)
-        .await
-        .unwrap();
+    delegate::make(deps, world.org, world.ada, ask).await.unwrap();
 }
 
 #[tokio::test]
@@ -64,4 +72,70 @@ async fn policy_is_never_asked_with_an_agent_and_a_grant_of_two_epochs() {
     let now = world.deps.clock.now();
     let judged = agent.evaluate(&prepared, None, now, &OrgPermit::Policy);
     assert!(matches!(judged, Err(Refusal::Unsettled)), "{judged:?}");
+}
+
+/// One replica moves the epoch on, another reads it and commits nothing, the database forgets it, and a third gives its
+/// number to a revocation.
+#[tokio::test]
+async fn what_was_read_of_an_epoch_that_was_lost_outlives_no_revocation_of_the_same_number() {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+    let (mover, revoker) = (world.replica().await.unwrap(), world.replica().await.unwrap());
+    delegate_on(&mover, &world, grant, Category::Read).await;
+    describe::describe(&world.deps, world.agent, &world.read(grant))
+        .await
+        .unwrap();
+    let writer = mover.store.replica();
+    for lost in [
+        format!("DELETE FROM entries WHERE writer = '{writer}/cold'"),
+        format!("DELETE FROM writers WHERE writer = '{writer}/cold'"),
+        "UPDATE epochs SET counter = counter - 1".to_owned(),
+    ] {
+        world.raw_sql(&lost).await;
+    }
+    let agent = world.agent.agent;
+    revoke::run(&revoker, world.org, ending(Selector::Agent(agent)))
+        .await
+        .unwrap();
+    let refused = world.vend(world.read(grant)).await;
+    assert!(matches!(refused, Err(Refusal::Unauthenticated)), "{refused:?}");
+}
+
+/// It lacks nothing that this process committed.
+#[tokio::test]
+async fn a_database_that_forgets_an_epoch_which_was_only_read_is_given_up() {
+    let (world, grant) = World::connected().await;
+    // Another replica moves it on.
+    world.raw_sql("UPDATE epochs SET counter = counter + 1").await;
+    describe::describe(&world.deps, world.agent, &world.read(grant))
+        .await
+        .unwrap();
+    world.raw_sql("UPDATE epochs SET counter = counter - 1").await;
+    let refused = world.vend(world.read(grant)).await;
+    assert!(matches!(refused, Err(Refusal::Sealed)), "{refused:?}");
+    assert!(world.deps.store.has_lost_entries());
+}
+
+#[tokio::test]
+async fn facts_are_read_for_every_call_until_something_is_committed_at_their_epoch_and_then_once() {
+    let (world, grant) = World::connected().await;
+    let caller = world.agent;
+    let read = async || {
+        let facts = &world.deps.facts;
+        let agent = facts.agent(&world.deps, caller.org, caller.agent).await;
+        let held = facts.grant(&world.deps, caller.org, caller.agent, grant).await;
+        (agent.unwrap(), held.unwrap().unwrap())
+    };
+    let are_held = async || {
+        let (first, second) = (read().await, read().await);
+        (Arc::ptr_eq(&first.0, &second.0), Arc::ptr_eq(&first.1, &second.1))
+    };
+    assert_eq!(are_held().await, (false, false));
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(are_held().await, (true, true));
+    delegate(&world, grant, Category::Read).await;
+    world.deps.facts.again(&world.deps, world.org, 0).await.unwrap();
+    assert_eq!(are_held().await, (false, false), "another epoch");
+    world.vend(world.read(grant)).await.unwrap();
+    assert_eq!(are_held().await, (true, true));
 }

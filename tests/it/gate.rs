@@ -167,6 +167,7 @@ async fn who_hangs_up_while_waiting_leaves_no_entry_and_keeps_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_the_provider_keeps_nobody_out() {
     let (world, grant) = World::connected().await;
+    world.vend(world.read(grant)).await.unwrap();
     world.later(Duration::from_secs(400));
     world
         .fault(json!({"next": "token", "delay_ms": 3_000, "times": 1}))

@@ -300,3 +300,33 @@ async fn tiles_of_a_log_made_before_there_were_any_are_made_with_its_next_growth
         .collect();
     assert_eq!(mth(&leaves), checkpoint.root);
 }
+
+/// I6: who may write to the database and has no key cannot have another history signed.
+#[tokio::test]
+async fn a_log_goes_on_from_nothing_but_what_was_signed() {
+    let (world, grant) = World::connected().await;
+    let world = filled(world, grant, 3).await;
+    signed(&world).await;
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let head = tx.log_head(world.org).await.unwrap().unwrap().head;
+    drop(tx);
+    world.vend(world.read(grant)).await.unwrap();
+    let put = async |head: &str| world.raw_sql(&format!("UPDATE logs SET head = '{head}'")).await;
+    let flipped = |at: &mut serde_json::Value| {
+        let text = at.as_str().unwrap();
+        let other = if text.starts_with('0') { "1" } else { "0" };
+        *at = format!("{other}{}", &text[1..]).into();
+    };
+    let read: serde_json::Value = serde_json::from_str(&head).unwrap();
+    let (mut peak, mut writer) = (read.clone(), read.clone());
+    flipped(&mut peak["frontier"]["peaks"][0]);
+    let first = writer["writers"].as_object_mut().unwrap().values_mut().next();
+    flipped(&mut first.unwrap()["hash"]);
+    for forged in [peak, writer] {
+        put(&forged.to_string()).await;
+        let grown = sequence::run(&world.deps, world.org).await;
+        assert!(grown.is_err(), "{forged}: {grown:?}");
+    }
+    put(&head).await;
+    assert!(sequence::run(&world.deps, world.org).await.unwrap() > 0);
+}

@@ -100,6 +100,51 @@ async fn a_replica_that_lost_its_name_says_no_stop_under_it() {
     );
 }
 
+/// Under another one it would miss nothing.
+#[tokio::test]
+async fn a_replica_whose_name_is_lost_with_its_entries_takes_no_other_name() {
+    let (world, grant, replicas) = replicated(2).await;
+    vend::vend(&replicas[1], world.agent, world.read(grant))
+        .await
+        .unwrap();
+    let name = replicas[1].store.replica();
+    let back = format!("UPDATE writers SET seq = seq - 1 WHERE writer = '{name}/hot'");
+    world.raw_sql(&back).await;
+    world.raw_sql("DELETE FROM replicas").await;
+    let renewed = replicas[1].store.renew_replica().await;
+    assert!(matches!(renewed, Err(StoreError::Lost)), "{renewed:?}");
+    assert_eq!(replicas[1].store.replica(), name);
+    let refused = vend::vend(&replicas[1], world.agent, world.read(grant)).await;
+    assert!(matches!(refused, Err(Refusal::Sealed)), "{refused:?}");
+}
+
+/// What it wrote since under its new name says nothing of that.
+#[tokio::test]
+async fn what_a_replica_wrote_under_a_name_it_had_before_is_missed_as_well() {
+    let (world, grant, replicas) = replicated(2).await;
+    let store = &replicas[1].store;
+    vend::vend(&replicas[1], world.agent, world.read(grant))
+        .await
+        .unwrap();
+    let before = store.replica();
+    world
+        .raw_sql(&format!(
+            "UPDATE replicas SET expires_at = 0 WHERE name = '{before}'"
+        ))
+        .await;
+    assert_eq!(world.replica().await.unwrap().store.replica(), before);
+    store.renew_replica().await.unwrap();
+    assert_ne!(store.replica(), before);
+    vend::vend(&replicas[1], world.agent, world.read(grant))
+        .await
+        .unwrap();
+    store.look_for_lost_entries().await.unwrap();
+    let back = format!("UPDATE writers SET seq = seq - 1 WHERE writer = '{before}/hot'");
+    world.raw_sql(&back).await;
+    let looked = store.look_for_lost_entries().await;
+    assert!(matches!(looked, Err(StoreError::Lost)), "{looked:?}");
+}
+
 #[tokio::test]
 async fn a_replica_at_work_keeps_its_name_however_long_it_works() {
     let (world, _, replicas) = replicated(1).await;

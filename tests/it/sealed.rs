@@ -52,30 +52,35 @@ pub async fn copied(world: &World) -> Vec<u8> {
 }
 
 /// Starts the world again with the copy in its database's place.
-async fn put_back(world: World, copy: &[u8]) -> World {
-    let server = match &world.location {
+pub async fn put_back(world: World, copy: &[u8]) -> World {
+    let location = world.location.clone();
+    let restore = restoring(&location, copy).await;
+    world.restarted_after(restore).await
+}
+
+/// Puts the copy in the place of the database, given a data directory; whoever has the database loses their connections.
+pub async fn restoring(location: &Location, copy: &[u8]) -> impl FnOnce(&Path) {
+    let server = match location {
         Location::Sqlite(_) => None,
         Location::Postgres(settings) => {
             let name = database::name_of(settings);
             Some((database::settings("postgres", "postgres").await.url, name))
         }
     };
-    world
-        .restarted_after(|dir| match server {
-            None => put_file_back(dir, copy),
-            Some((url, name)) => {
-                let file = dir.join("copy.db");
-                std::fs::write(&file, copy).unwrap();
-                let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-                done(Command::new("psql").args(["--quiet", "--command", &drop, &url]));
-                done(
-                    Command::new("pg_restore")
-                        .args(["--create", "--dbname", &url])
-                        .arg(file),
-                );
-            }
-        })
-        .await
+    move |dir: &Path| match server {
+        None => put_file_back(dir, copy),
+        Some((url, name)) => {
+            let file = dir.join("copy.db");
+            std::fs::write(&file, copy).unwrap();
+            let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+            done(Command::new("psql").args(["--quiet", "--command", &drop, &url]));
+            done(
+                Command::new("pg_restore")
+                    .args(["--create", "--dbname", &url])
+                    .arg(file),
+            );
+        }
+    }
 }
 
 fn done(command: &mut Command) {
@@ -90,7 +95,7 @@ pub fn put_file_back(dir: &Path, copy: &[u8]) {
     std::fs::write(dir.join("postern.db"), copy).unwrap();
 }
 
-async fn signed(world: &World) {
+pub async fn signed(world: &World) {
     sequence::run(&world.deps, world.org).await.unwrap();
 }
 
@@ -303,7 +308,7 @@ async fn a_still_older_database_put_back_after_a_recovery_gives_nothing_back_eit
 
 #[tokio::test]
 async fn a_policy_changed_since_ends_everything_on_recovery() {
-    let (world, first, second) = put_back_before(async |world, _| {
+    let (mut world, first, second) = put_back_before(async |world, _| {
         let document = "[[agent]]\nname = \"Another\"\n";
         apply::apply(&world.deps, world.org, "test".to_owned(), document)
             .await
@@ -313,6 +318,7 @@ async fn a_policy_changed_since_ends_everything_on_recovery() {
     let plans = plans(&world, Vouch::DatabaseIsCurrent).await;
     assert_eq!(plans[0].ends, [Selector::All(true)]);
     recover::run(&world.deps, &plans[0], "test").await.unwrap();
+    super::recovered::given_a_key(&mut world).await;
     for grant in [first, second] {
         assert!(matches!(vend(&world, grant).await, Err(Refusal::Revoked { .. })));
     }

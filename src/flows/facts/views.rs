@@ -1,5 +1,9 @@
 //! What is remembered, org by org: views of agents and grants of one epoch, and whose key is whose. Whatever is
 //! forgotten or asked of one org costs nothing for what is held of the others.
+//!
+//! A database that goes back repeats an epoch with other facts. So what was read is only for those who asked before that
+//! read began, until this process has committed at its epoch: a database without that epoch's facts then lacks a number of
+//! this process, too, and the gate notices.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,6 +14,10 @@ use crate::{
     domain::{AgentId, GrantId, OrgId, entry::Epoch},
     flows::actions::Caller,
 };
+
+/// When something was asked for, or a read of it began, in the order of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(pub(super) u64);
 
 /// Views of agents (`A`) and of grants (`G`).
 #[derive(Debug)]
@@ -23,10 +31,25 @@ pub(super) struct Views<A, G> {
 #[derive(Debug)]
 struct OfOrg<A, G> {
     epoch: Option<Epoch>,
-    agents: HashMap<AgentId, Arc<A>>,
-    grants: HashMap<GrantId, HashMap<AgentId, Arc<G>>>,
+    /// Views read since then are for everybody.
+    proven: Option<Moment>,
+    agents: HashMap<AgentId, Held<A>>,
+    grants: HashMap<GrantId, HashMap<AgentId, Held<G>>>,
     keys: HashSet<[u8; 32]>,
     held: usize,
+}
+
+#[derive(Debug)]
+struct Held<V> {
+    view: Arc<V>,
+    read: Moment,
+}
+
+impl<V> Held<V> {
+    fn good_for(&self, asked: Moment, proven: Option<Moment>) -> Option<Arc<V>> {
+        let is_good = self.read > asked || proven.is_some_and(|since| since <= self.read);
+        is_good.then(|| Arc::clone(&self.view))
+    }
 }
 
 impl<A, G> Default for Views<A, G> {
@@ -43,6 +66,7 @@ impl<A, G> Default for OfOrg<A, G> {
     fn default() -> Self {
         Self {
             epoch: None,
+            proven: None,
             agents: HashMap::new(),
             grants: HashMap::new(),
             keys: HashSet::new(),
@@ -68,20 +92,29 @@ impl<A, G> Views<A, G> {
         self.callers.insert(hash, caller);
     }
 
-    /// What is held of an agent.
-    pub(super) fn agent(&self, org: OrgId, agent: AgentId) -> Option<Arc<A>> {
-        self.orgs.get(&org)?.agents.get(&agent).cloned()
+    /// What is held of an agent for whoever asked then.
+    pub(super) fn agent(&self, org: OrgId, agent: AgentId, asked: Moment) -> Option<Arc<A>> {
+        let of = self.orgs.get(&org)?;
+        of.agents.get(&agent)?.good_for(asked, of.proven)
     }
 
-    /// What is held of a grant for an agent.
-    pub(super) fn grant(&self, org: OrgId, agent: AgentId, grant: GrantId) -> Option<Arc<G>> {
-        self.orgs.get(&org)?.grants.get(&grant)?.get(&agent).cloned()
+    /// What is held of a grant for an agent, for whoever asked then.
+    pub(super) fn grant(&self, org: OrgId, agent: AgentId, grant: GrantId, asked: Moment) -> Option<Arc<G>> {
+        let of = self.orgs.get(&org)?;
+        of.grants.get(&grant)?.get(&agent)?.good_for(asked, of.proven)
     }
 
     /// Holds what was read of an agent at `epoch`.
-    pub(super) fn keep_agent(&mut self, org: OrgId, epoch: Epoch, agent: AgentId, view: Arc<A>) {
+    pub(super) fn keep_agent(
+        &mut self,
+        org: OrgId,
+        epoch: Epoch,
+        agent: AgentId,
+        view: Arc<A>,
+        read: Moment,
+    ) {
         let Some(of) = self.at(org, epoch) else { return };
-        if of.agents.insert(agent, view).is_none() {
+        if of.agents.insert(agent, Held { view, read }).is_none() {
             of.held += AGENT;
             self.held += AGENT;
         }
@@ -94,9 +127,11 @@ impl<A, G> Views<A, G> {
         epoch: Epoch,
         (agent, grant): (AgentId, GrantId),
         view: Arc<G>,
+        read: Moment,
     ) {
         let Some(of) = self.at(org, epoch) else { return };
-        if of.grants.entry(grant).or_default().insert(agent, view).is_none() {
+        let of_grant = of.grants.entry(grant).or_default();
+        if of_grant.insert(agent, Held { view, read }).is_none() {
             of.held += GRANT;
             self.held += GRANT;
         }
@@ -110,6 +145,17 @@ impl<A, G> Views<A, G> {
         let of = self.orgs.entry(org).or_default();
         let epoch_held = *of.epoch.get_or_insert(epoch);
         (epoch_held == epoch).then_some(of)
+    }
+
+    /// This process has committed at `epoch` on views of which the last was read then.
+    ///
+    /// INVARIANT: called after the commit, whose number every later batch expects. Views read before then may be of another
+    /// history than the commit.
+    pub(super) fn prove(&mut self, org: OrgId, epoch: Epoch, read: Moment) {
+        let Some(of) = self.orgs.get_mut(&org) else { return };
+        if of.epoch == Some(epoch) {
+            of.proven = Some(of.proven.map_or(read, |since| since.min(read)));
+        }
     }
 
     /// Whether everything held of the org was read at `epoch`.
@@ -215,8 +261,20 @@ mod tests {
         }
     }
 
+    /// Everything in these tests is read after it was asked for, unless said.
+    const ASKED: Moment = Moment(0);
+    const READ: Moment = Moment(1);
+
     fn hold(views: &mut Numbers, n: u64, counter: i64) {
-        views.keep_grant(org(1), epoch(counter), (agent(), grant(n)), Arc::new(n));
+        hold_of(views, org(1), n, counter, READ);
+    }
+
+    fn hold_of(views: &mut Numbers, org: OrgId, n: u64, counter: i64, read: Moment) {
+        views.keep_grant(org, epoch(counter), (agent(), grant(n)), Arc::new(n), read);
+    }
+
+    fn held(views: &Numbers, org: OrgId, n: u64) -> bool {
+        views.grant(org, agent(), grant(n), ASKED).is_some()
     }
 
     fn caller(of: OrgId) -> Caller {
@@ -230,32 +288,62 @@ mod tests {
     #[test]
     fn what_is_read_later_replaces_all_that_came_before_and_nothing_older_joins_it() {
         let mut views = Numbers::default();
-        views.keep_agent(org(1), epoch(1), agent(), Arc::new(0));
+        views.keep_agent(org(1), epoch(1), agent(), Arc::new(0), READ);
         hold(&mut views, 1, 1);
         views.keep_caller([1; 32], caller(org(1)));
         views.keep_caller([2; 32], caller(org(2)));
         hold(&mut views, 2, 2);
-        assert!(views.agent(org(1), agent()).is_none());
-        assert!(views.grant(org(1), agent(), grant(1)).is_none());
+        assert!(views.agent(org(1), agent(), ASKED).is_none());
+        assert!(!held(&views, org(1), 1));
         assert!(views.caller(&[1; 32]).is_none());
         assert!(views.caller(&[2; 32]).is_some(), "another org's stays");
         hold(&mut views, 1, 1);
-        assert!(
-            views.grant(org(1), agent(), grant(1)).is_none(),
-            "read too slowly"
-        );
-        assert!(views.grant(org(1), agent(), grant(2)).is_some());
+        assert!(!held(&views, org(1), 1), "read too slowly");
+        assert!(held(&views, org(1), 2));
         assert!(views.fit(org(1), Some(epoch(2))) && !views.fit(org(1), Some(epoch(3))));
         let other = Epoch {
             incarnation: 2,
             counter: 1,
         };
-        views.keep_grant(org(1), other, (agent(), grant(3)), Arc::new(3));
-        assert!(
-            views.grant(org(1), agent(), grant(2)).is_none(),
-            "another history"
-        );
+        views.keep_grant(org(1), other, (agent(), grant(3)), Arc::new(3), READ);
+        assert!(!held(&views, org(1), 2), "another history");
         assert!(views.fit(org(1), Some(other)));
+    }
+
+    /// What a database says that went back after the first was read, and moved on to the same epoch again, is not among it.
+    #[test]
+    fn what_no_commit_has_proven_is_for_those_only_who_asked_before_it_was_read() {
+        let mut views = Numbers::default();
+        let seen = |views: &Numbers, n, asked| {
+            let held = views.grant(org(1), agent(), grant(n), Moment(asked));
+            held.is_some()
+        };
+        hold_of(&mut views, org(1), 1, 7, Moment(2));
+        hold_of(&mut views, org(1), 2, 7, Moment(4));
+        assert!(seen(&views, 1, 1) && !seen(&views, 1, 3));
+        views.prove(org(1), epoch(6), Moment(1));
+        views.prove(org(2), epoch(7), Moment(1));
+        assert!(!seen(&views, 1, 9) && !seen(&views, 2, 9), "not by that commit");
+        views.prove(org(1), epoch(7), Moment(4));
+        assert!(
+            !seen(&views, 1, 9) && seen(&views, 2, 9),
+            "the first may be of before"
+        );
+        hold_of(&mut views, org(1), 3, 7, Moment(6));
+        assert!(
+            seen(&views, 3, 9),
+            "every later commit needs the first one's number"
+        );
+        // One that was slower rests on what was read earlier.
+        views.prove(org(1), epoch(7), Moment(2));
+        views.prove(org(1), epoch(7), Moment(8));
+        assert!((1..=3).all(|n| seen(&views, n, 9)));
+        hold_of(&mut views, org(1), 4, 8, Moment(10));
+        assert!(!seen(&views, 4, 11), "another epoch needs a commit of its own");
+        views.prove(org(1), epoch(8), Moment(10));
+        views.forget(org(1));
+        hold_of(&mut views, org(1), 5, 8, Moment(12));
+        assert!(!seen(&views, 5, 13));
     }
 
     #[test]
@@ -265,7 +353,7 @@ mod tests {
         hold(&mut views, 1, 1);
         hold(&mut views, 2, 1);
         views.keep_caller([1; 32], caller(org(1)));
-        views.keep_agent(org(1), epoch(1), agent(), Arc::new(0));
+        views.keep_agent(org(1), epoch(1), agent(), Arc::new(0), READ);
         assert_eq!(views.held, 2 * GRANT + CALLER + AGENT);
         views.forget_grant(org(1), grant(1));
         assert_eq!(views.held, GRANT + CALLER + AGENT);
@@ -292,20 +380,20 @@ mod tests {
     fn one_org_with_very_many_grants_in_use_costs_the_others_nothing() {
         let mut views = Numbers::default();
         views.keep_caller([2; 32], caller(org(2)));
-        views.keep_agent(org(2), epoch(1), agent(), Arc::new(0));
-        views.keep_grant(org(2), epoch(1), (agent(), grant(1)), Arc::new(1));
+        views.keep_agent(org(2), epoch(1), agent(), Arc::new(0), READ);
+        hold_of(&mut views, org(2), 1, 1, READ);
         for n in 0..u64::try_from(3 * MOST / GRANT).unwrap() {
             hold(&mut views, n, 1);
             assert!(views.held <= MOST);
         }
         assert!(views.caller(&[2; 32]).is_some());
-        assert!(views.agent(org(2), agent()).is_some() && views.grant(org(2), agent(), grant(1)).is_some());
+        assert!(views.agent(org(2), agent(), ASKED).is_some() && held(&views, org(2), 1));
         // And where it holds all there is, others get their share of it.
         for n in 0..100 {
-            views.keep_grant(org(3), epoch(1), (agent(), grant(n)), Arc::new(n));
+            hold_of(&mut views, org(3), n, 1, READ);
         }
-        assert!((0..100).all(|n| views.grant(org(3), agent(), grant(n)).is_some()));
-        assert!(views.grant(org(2), agent(), grant(1)).is_some());
+        assert!((0..100).all(|n| held(&views, org(3), n)));
+        assert!(held(&views, org(2), 1));
     }
 
     #[test]

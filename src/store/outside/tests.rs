@@ -4,6 +4,7 @@ use std::{
 };
 
 use super::*;
+use crate::domain::{EntryId, entry::Epoch};
 
 fn org(number: u8) -> OrgId {
     OrgId::from_bytes([number; 16])
@@ -17,8 +18,26 @@ fn line(number: u8, counter: i64, fact: Fact) -> Line {
     Line {
         org: org(number),
         epoch,
+        entry: None,
         fact,
     }
+}
+
+/// As this version writes it: with an entry of its own, in the incarnation of that number.
+fn shown(incarnation: u32, counter: i64, entry: u8, fact: Fact) -> Line {
+    Line {
+        epoch: Epoch { incarnation, counter },
+        entry: Some(EntryId::from_bytes([entry; 16])),
+        ..line(1, counter, fact)
+    }
+}
+
+fn folded(lines: impl IntoIterator<Item = Line>) -> Kept {
+    let mut kept = BTreeMap::new();
+    for line in lines {
+        hear(&mut kept, line);
+    }
+    kept.remove(&org(1)).unwrap()
 }
 
 fn checkpoint(size: u64) -> Fact {
@@ -71,7 +90,7 @@ async fn orgs_are_adopted_all_or_none_and_never_over_what_is_known() {
     let kept = outside.kept().unwrap();
     let said = [1, 2, 3].map(|number| {
         let kept = &kept[&org(number)];
-        assert_eq!(outside.knows(org(number)), Some(kept.reached()));
+        assert_eq!(outside.knows(org(number)), Some(kept.heard()));
         (kept.size, kept.epoch.counter)
     });
     assert_eq!(said, [(9, 4), (3, 2), (5, 7)]);
@@ -161,7 +180,7 @@ fn a_file_that_is_written_for_ever_stays_small_and_loses_nothing() {
     let outside = Outside::open(dir.path()).unwrap();
     write(&outside, vec![line(1, 1, moved("user", "u"))]);
     for round in 0..30 {
-        let lines = (0..1_000).map(|size| line(1, 2, checkpoint(round * 1_000 + size)));
+        let lines = (0..1_000).map(|size| line(1, 1, checkpoint(round * 1_000 + size)));
         write(&outside, lines.collect());
     }
     let lines = std::fs::read_to_string(file(&dir)).unwrap().lines().count();
@@ -243,4 +262,159 @@ fn a_checkpoint_that_is_written_late_takes_nothing_back() {
         vec![line(1, 2, Fact::Recovered), line(1, 2, checkpoint(7))],
     );
     assert_eq!(again.kept().unwrap()[&org(1)].size, 7);
+}
+
+/// Of a move that another replica made only its number is heard: in a signed head, in an entry of that epoch, or as a number
+/// that is left out.
+#[test]
+fn a_move_that_nobody_told_of_counts_as_having_ended_anything() {
+    let first = shown(7, 3, 3, moved("grant", "g"));
+    for (later, up_to) in [(checkpoint(9), 5), (Fact::Wrote, 5), (moved("grant", "h"), 4)] {
+        let kept = folded([line(1, 2, Fact::Began), first.clone(), shown(7, 5, 5, later)]);
+        assert_eq!(kept.moved.get(&anything()), Some(&up_to), "{kept:?}");
+    }
+    // Nothing is left out between what this process moved itself.
+    let kept = folded([
+        line(1, 2, Fact::Began),
+        first,
+        shown(7, 3, 4, checkpoint(9)),
+        shown(7, 4, 5, moved("grant", "h")),
+    ]);
+    assert_eq!(kept.moved.get(&anything()), None, "{kept:?}");
+    // Nor is anything known of what was before the first line.
+    let kept = folded([shown(7, 5, 5, checkpoint(9))]);
+    assert_eq!(kept.moved.get(&anything()), Some(&5), "{kept:?}");
+}
+
+#[test]
+fn a_file_that_was_compacted_says_what_it_said_before() {
+    let entry = |number| EntryId::from_bytes([number; 16]);
+    let kept = folded([
+        line(1, 1, Fact::Began),
+        shown(7, 2, 2, moved("user", "u")),
+        shown(7, 3, 3, moved("agent", "a")),
+        shown(7, 3, 4, Fact::Wrote),
+        shown(7, 4, 5, moved("user", "u")),
+        shown(7, 4, 6, checkpoint(9)),
+        shown(7, 6, 7, moved("grant", "g")),
+        shown(7, 6, 8, Fact::Wrote),
+        line(
+            1,
+            6,
+            Fact::Sealed {
+                why: "older_database".to_owned(),
+            },
+        ),
+    ]);
+    let again = folded(kept.lines(org(1)));
+    assert_eq!(again.lines(org(1)), kept.lines(org(1)));
+    assert_eq!((&again.moved, &again.sealed), (&kept.moved, &kept.sealed));
+    assert_eq!(again.heard(), kept.heard());
+    assert_eq!(again.checkpoint, kept.checkpoint);
+    assert_eq!(again.last_entries().next(), Some(entry(8)), "the newest");
+    let traces: Vec<_> = again.traces().collect();
+    assert_eq!(traces, [(3, entry(3)), (4, entry(5)), (6, entry(7))]);
+}
+
+#[test]
+fn an_org_is_sealed_until_a_recovery_whatever_is_written_meanwhile() {
+    let sealed = |why: &str| {
+        let why = why.to_owned();
+        line(1, 0, Fact::Sealed { why })
+    };
+    let mut kept = folded([
+        line(1, 1, Fact::Began),
+        shown(7, 2, 2, moved("grant", "g")),
+        sealed("lost_entries"),
+        sealed("older_database"),
+        shown(7, 3, 3, moved("grant", "h")),
+        shown(7, 3, 4, checkpoint(9)),
+    ]);
+    assert_eq!(kept.sealed.as_deref(), Some("lost_entries"), "the first reason");
+    assert_eq!(kept.epoch.counter, 3);
+    kept.hear(shown(8, 5, 5, Fact::Recovered));
+    assert_eq!((kept.sealed.clone(), kept.checkpoint.clone()), (None, None));
+    // What was ended again then is there where the recovery is.
+    assert_eq!(
+        kept.traces().collect::<Vec<_>>(),
+        [(5, EntryId::from_bytes([5; 16]))]
+    );
+}
+
+/// Its numbers are those of another history, however large: nobody has compared them yet.
+#[test]
+fn what_another_incarnation_says_is_not_taken_for_what_is_known() {
+    let before = [line(1, 1, Fact::Began), shown(7, 2, 2, moved("grant", "g"))];
+    let foreign = [
+        shown(8, 9, 9, checkpoint(90)),
+        shown(8, 9, 9, Fact::Wrote),
+        shown(8, 10, 10, moved("grant", "h")),
+    ];
+    let mut kept = folded(before.clone().into_iter().chain(foreign));
+    assert_eq!(kept.heard(), folded(before).heard());
+    assert_eq!(kept.checkpoint, None);
+    assert_eq!(kept.moved[&("grant".to_owned(), "h".to_owned())], 10);
+    assert_eq!(kept.traces().count(), 1);
+    // A recovery elsewhere may go on behind fewer epochs than are known here.
+    kept.hear(shown(8, 2, 12, Fact::Recovered));
+    assert!(kept.moved.values().all(|counter| *counter == 2), "{kept:?}");
+    kept.hear(shown(8, 2, 13, checkpoint(5)));
+    assert_eq!(kept.heard().reached(), Reached { counter: 2, size: 5 });
+}
+
+#[test]
+fn a_process_that_lost_its_database_seals_every_org_it_knows_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Outside::open(dir.path()).unwrap();
+    write(&outside, vec![line(1, 3, checkpoint(5)), line(2, 1, Fact::Began)]);
+    outside.seal_all("lost_entries");
+    // It died in that moment.
+    drop(outside);
+    let kept = Outside::open(dir.path()).unwrap().kept().unwrap();
+    assert_eq!(kept.len(), 2);
+    for kept in kept.values() {
+        assert_eq!(kept.sealed.as_deref(), Some("lost_entries"));
+        assert!(!kept.is_stranger());
+    }
+}
+
+#[tokio::test]
+async fn an_org_that_is_sealed_for_want_of_a_record_is_adopted_on_others_word_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Arc::new(Outside::open(dir.path()).unwrap());
+    let sealed = |number, why: &str| {
+        let why = why.to_owned();
+        line(number, 4, Fact::Sealed { why })
+    };
+    write(
+        &outside,
+        vec![sealed(1, "no_outside_checkpoint"), sealed(2, "older_database")],
+    );
+    let others = vec![line(1, 6, checkpoint(9)), line(2, 6, checkpoint(9))];
+    outside.adopt(others).await.unwrap();
+    let kept = outside.kept().unwrap();
+    assert_eq!((&kept[&org(1)].sealed, kept[&org(1)].size), (&None, 9));
+    assert!(kept[&org(2)].sealed.is_some() && kept[&org(2)].size == 0);
+}
+
+#[test]
+fn a_file_of_the_program_before_is_read_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let epoch = Epoch {
+        incarnation: 7,
+        counter: 4,
+    };
+    let org = org(1);
+    // In the order in which that program compacted it.
+    let text = format!(
+        "{{\"org\":\"{org}\",\"epoch\":\"00000007:2\",\"fact\":{{\"moved\":{{\"kind\":\"grant\",\"id\":\"g\"}}}}}}\n\
+         {{\"org\":\"{org}\",\"epoch\":\"{epoch}\",\"fact\":{{\"moved\":{{\"kind\":\"user\",\"id\":\"u\"}}}}}}\n\
+         {{\"org\":\"{org}\",\"epoch\":\"{epoch}\",\"fact\":{{\"checkpoint\":{{\"size\":9,\"note\":\"note of 9\"}}}}}}\n"
+    );
+    std::fs::write(file(&dir), text).unwrap();
+    let kept = Outside::open(dir.path()).unwrap().kept().unwrap();
+    let kept = &kept[&org];
+    assert_eq!(kept.moved.len(), 2, "nothing was unheard");
+    assert_eq!((kept.epoch, kept.size), (epoch, 9));
+    assert_eq!((kept.traces().count(), kept.last_entries().count()), (0, 0));
 }

@@ -2,10 +2,13 @@ use super::*;
 use crate::store::{
     connects::connects_to_end,
     counts::{delegations_of_selector, grants_of_selector},
-    due::{NEXT_CONNECTOR, OUTBOX, OUTCOMES},
-    entries::ABOUT,
+    due::{NEXT_CONNECTOR, ORGS_TO_TELL, OUTBOX, OUTCOMES, RENEWAL_CONNECTORS, RENEWALS},
+    entries::{ABOUT, INCARNATIONS},
+    grants::whose::{BACK, LIVING_OF_ACCOUNT, LIVING_OF_ANY, LIVING_OF_PERSON, LIVING_UNTOLD, OF_CLIENT},
     is_outage,
     listing::UPSTREAM_TOTALS,
+    notices::{DUE, TAKE},
+    once::Outlived,
     outbox::{CLAIM, OF_REVOCATION},
     revocations::{IN_FLIGHT, grants_to_bury},
     sql::Kind,
@@ -272,6 +275,7 @@ async fn calls_in_flight_cost_what_is_open_and_not_the_length_of_the_log() {
 #[tokio::test]
 async fn what_belongs_to_an_entry_is_not_looked_for_in_all_of_the_log() {
     finds(ABOUT, &["entries_correlation (org_id=? AND correlation=?)"]).await;
+    finds(INCARNATIONS, &["entries_incarnations (org_id=?)"]).await;
 }
 
 #[tokio::test]
@@ -309,12 +313,75 @@ async fn a_fan_out_finds_who_is_next_without_walking_who_is_not() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_renewed_is_not_looked_for_among_all_grants() {
+    finds(
+        RENEWALS,
+        &["grants_renewal (connector=? AND renew_at>? AND renew_at<?)"],
+    )
+    .await;
+    for plan in plans(RENEWALS).await {
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+    for plan in plans(RENEWAL_CONNECTORS).await {
+        let [jump, look] = ["(connector>?)", "(connector=? AND renew_at>? AND renew_at<?)"];
+        assert!(plan.contains(jump) && plan.contains(look), "{plan}");
+        assert!(!plan.contains("SCAN g"), "{plan}");
+    }
+}
+
+/// Asked for each grant that is to be ended at its provider, while very many others of the org end as well.
+#[tokio::test]
+async fn whoever_could_end_with_a_grant_is_found_without_walking_those_that_ended() {
+    let of_account = "grants_beside (org_id=? AND connector=? AND account_id=? AND connected_epoch>?)";
+    finds(LIVING_OF_ACCOUNT, &[of_account]).await;
+    let of_any = "grants_beside (org_id=? AND connector=? AND account_id>?)";
+    finds(LIVING_OF_ANY, &[of_any]).await;
+    for sql in [LIVING_OF_ACCOUNT, LIVING_OF_ANY] {
+        for plan in plans(sql).await {
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+    let of_person = "grants_account (org_id=? AND user_id=? AND connector=? AND account_id=?)";
+    finds(LIVING_OF_PERSON, &[of_person]).await;
+    finds(
+        LIVING_UNTOLD,
+        &["grants_user (org_id=? AND user_id=? AND connector=?)"],
+    )
+    .await;
+    finds(OF_CLIENT, &["PRIMARY KEY (org_id=? AND connector=?)"]).await;
+    finds(BACK, &["connect_sessions_open (org_id=? AND made_epoch>?)"]).await;
+}
+
+#[tokio::test]
 async fn what_is_due_at_one_provider_is_not_looked_for_among_all_that_waits() {
     finds(OUTBOX, &["outbox_due (connector=? AND due_at>? AND due_at<?)"]).await;
     finds(NEXT_CONNECTOR, &["outbox_due (connector>?)"]).await;
     for plan in plans(OUTBOX).await {
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     }
+}
+
+/// A look costs as much as there are orgs with something to tell, however much it is, and a turn what is taken up.
+#[tokio::test]
+async fn whom_there_is_to_tell_of_is_found_without_walking_what_is_to_be_told() {
+    for plan in plans(ORGS_TO_TELL).await {
+        let [jump, glance] = ["notices_due (org_id>?)", "notices_due (org_id=? AND due_at>?)"];
+        assert!(plan.contains(jump) && plan.contains(glance), "{plan}");
+        // What is gone through one by one are the orgs.
+        assert!(
+            !plan.contains("SCAN n") && !plan.contains("TEMP B-TREE"),
+            "{plan}"
+        );
+    }
+    finds(
+        DUE,
+        &["COVERING INDEX notices_due (org_id=? AND due_at>? AND due_at<?)"],
+    )
+    .await;
+    for plan in plans(DUE).await {
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+    finds(TAKE, &["PRIMARY KEY (org_id=? AND grant_id=?)"]).await;
 }
 
 #[tokio::test]
@@ -331,5 +398,33 @@ async fn how_far_a_revocation_has_come_is_read_from_what_it_ended_alone() {
     .await;
     for plan in plans(OF_REVOCATION).await {
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+}
+
+/// A look costs as much as there are orgs, and a step what it removes.
+#[tokio::test]
+async fn what_has_outlived_its_purpose_is_found_without_walking_what_has_not() {
+    for (what, index, until) in [
+        (Outlived::Decisions, "spent_due", "keep_until"),
+        (Outlived::Keys, "idempotency_due", "keep_until"),
+        (Outlived::Links, "login_links_due", "expires_at"),
+        (Outlived::Sessions, "sessions_due", "expires_at"),
+    ] {
+        let sql = what.sql();
+        for plan in plans(sql.orgs).await {
+            // What is gone through one by one are the orgs.
+            assert!(plan.contains("(org_id>?)"), "{plan}");
+            assert!(plan.contains(&format!("{index} (org_id=?)")), "{plan}");
+            assert!(
+                !plan.contains("SCAN r") && !plan.contains("TEMP B-TREE"),
+                "{plan}"
+            );
+        }
+        finds(sql.first_to_stay, &[&format!("{index} (org_id=? AND {until}<?)")]).await;
+        for plan in plans(sql.first_to_stay).await {
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+        // By its moment, or by that and the key behind it.
+        finds(sql.remove, &[&format!("{index} (org_id=? AND ")]).await;
     }
 }

@@ -1,0 +1,225 @@
+//! One org's database beside what is kept outside of it.
+//!
+//! Numbers can be caught up with other content. What counts is whether the database has the entries that are known, and
+//! where its epoch is of another incarnation, whether that one goes on from the known one, and what the recoveries between
+//! have ended again.
+
+use std::time::Duration;
+
+use crate::{
+    audit::{Checkpoint, LogHead, merkle::root_plan},
+    domain::{
+        OrgId,
+        entry::{Entry, Epoch},
+    },
+    flows::{Deps, Refusal, audit},
+    store::{Kept, LogRow, Selector, StoreError, Tx},
+};
+
+use super::{Disagreement, Side, Why};
+
+/// What comes of comparing.
+#[derive(Debug)]
+pub(super) enum Compared {
+    /// It goes on from what is kept.
+    Same,
+    /// The same, in an incarnation that another process began, and with all that was known lost ended again.
+    Renewed,
+    /// It does not.
+    Differs(Box<Disagreement>),
+}
+
+/// How the database's epoch comes from the one that is kept.
+enum Lineage {
+    /// It is of the same incarnation.
+    Same,
+    /// Of a later one.
+    Later(Later),
+    /// The database has never been in the incarnation that is kept.
+    Unknown,
+}
+
+struct Later {
+    /// The counter of the last epoch that it has of the kept incarnation.
+    branched: i64,
+    /// Where in its log the first recovery since begins.
+    recovered_at: Option<u64>,
+    /// What the recoveries since have ended.
+    ended: Vec<Selector>,
+}
+
+pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Result<Compared, Refusal> {
+    let mut tx = deps.store.read(org).await?;
+    let (inside, head) = inside(&mut tx, org).await?;
+    let Some(kept) = kept else {
+        let found = disagreement(org, Why::NoRecord, inside, head.as_ref());
+        return Ok(Compared::Differs(Box::new(found)));
+    };
+    let lineage = lineage(&mut tx, org, kept.epoch, inside.epoch).await?;
+    let recovered_at = match &lineage {
+        Lineage::Later(later) => later.recovered_at,
+        Lineage::Same | Lineage::Unknown => None,
+    };
+    let key = audit::key(deps, org)?;
+    let note = kept.checkpoint.as_deref();
+    let checkpoint = note.and_then(|note| Checkpoint::open(note, &key).ok());
+    let is_behind = kept.epoch.counter > inside.epoch.counter;
+    let mut why = match (&lineage, &checkpoint) {
+        (Lineage::Same | Lineage::Unknown, _) if is_behind => Some(Why::Older),
+        (Lineage::Unknown, _) => Some(Why::Forked),
+        // A note of another key, or none at all: somebody changed the key or the file.
+        (_, None) if note.is_some() => Some(Why::Forked),
+        (_, None) => None,
+        // What was signed behind the place where a recovery goes on is lost, as that recovery has said.
+        (_, Some(checkpoint)) if recovered_at.is_some_and(|at| checkpoint.size > at) => None,
+        (_, Some(checkpoint)) if checkpoint.size > inside.size => Some(Why::Older),
+        (_, Some(checkpoint)) => {
+            let root = audit::prove(&mut tx, org, &root_plan(checkpoint.size)).await;
+            match root {
+                Err(Refusal::StoreUnavailable(Some(StoreError::Inconsistent { .. }))) => Some(Why::Forked),
+                root => (root? != [checkpoint.root]).then_some(Why::Forked),
+            }
+        }
+    };
+    if why.is_none() && recovered_at.is_none() && !has_last_entries(&mut tx, org, &kept).await? {
+        why = Some(Why::Older);
+    }
+    let mut found = disagreement(org, Why::Older, inside, head.as_ref());
+    let is_same = matches!(lineage, Lineage::Same);
+    if let Lineage::Later(later) = lineage {
+        found.agreed = later.branched;
+        found.ended = later.ended;
+    }
+    let sealed = kept.sealed.as_deref().map(Why::of);
+    if why.is_some() || sealed.is_some() || !is_same {
+        found.agreed = agreed(&mut tx, org, &kept, found.agreed).await?;
+    }
+    found.checkpoint = checkpoint;
+    found.kept = Some(kept);
+    if why.is_none() && !is_same && found.lost().next().is_some() {
+        why = Some(Why::Older);
+    }
+    why = match (why, sealed) {
+        // An admin has recovered since: what was found before is what that was about.
+        (why, _) if recovered_at.is_some() => why,
+        (why, None) | (why @ Some(_), Some(Why::NoRecord)) => why,
+        // It was another history then, and is not now: what counts is what is missing.
+        (None, Some(Why::Forked)) => Some(Why::Lost),
+        (_, sealed) => sealed,
+    };
+    Ok(match why {
+        Some(why) => Compared::Differs(Box::new(Disagreement { why, ..found })),
+        None if is_same => Compared::Same,
+        None => Compared::Renewed,
+    })
+}
+
+async fn lineage(tx: &mut Tx, org: OrgId, kept: Epoch, inside: Epoch) -> Result<Lineage, Refusal> {
+    if kept.incarnation == inside.incarnation {
+        return Ok(Lineage::Same);
+    }
+    // Once, and where an org has very many entries it takes its time.
+    tx.allow_time(WALK_WITHIN).await?;
+    match later(tx, org, kept).await {
+        Ok(Some(later)) => Ok(Lineage::Later(later)),
+        // Entries that somebody changed lead nowhere.
+        Ok(None) | Err(StoreError::Inconsistent { .. }) => Ok(Lineage::Unknown),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What began since the incarnation that is kept; `None` if the database has nothing of that one.
+async fn later(tx: &mut Tx, org: OrgId, kept: Epoch) -> Result<Option<Later>, StoreError> {
+    let mut later: Option<Later> = None;
+    for Entry { epoch, draft, .. } in tx.incarnations(org).await? {
+        if later.is_none() {
+            let before = tx.entry_before(org, epoch.counter).await?;
+            later = before
+                .filter(|before| before.epoch.incarnation == kept.incarnation)
+                .map(|before| Later {
+                    branched: before.epoch.counter,
+                    recovered_at: None,
+                    ended: Vec::new(),
+                });
+        }
+        let Some(later) = &mut later else { continue };
+        // A copy ends nothing: what its source lacked, it lacks.
+        if draft.outcome.as_deref() == Some("recovered") {
+            later.ended.extend(tx.ended_at(org, epoch.counter).await?);
+            if later.recovered_at.is_none() {
+                let placed = tx.place_of_epoch(org, epoch.counter).await?;
+                let size = tx.log_head(org).await?.map_or(0, |head| head.size);
+                later.recovered_at = Some(placed.unwrap_or(size));
+            }
+        }
+    }
+    Ok(later)
+}
+
+async fn has_last_entries(tx: &mut Tx, org: OrgId, kept: &Kept) -> Result<bool, Refusal> {
+    for entry in kept.last_entries() {
+        if !tx.has_entry(org, entry).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Up to which epoch the database has every move that is kept; of those that no entry stands for, by its numbers.
+async fn agreed(tx: &mut Tx, org: OrgId, kept: &Kept, by_number: i64) -> Result<i64, Refusal> {
+    let traces: Vec<_> = kept.traces().collect();
+    // Whoever has one has all before.
+    let (mut has, mut lacks) = (0, traces.len());
+    while has < lacks {
+        let middle = usize::midpoint(has, lacks);
+        match traces.get(middle) {
+            Some((_, entry)) if tx.has_entry(org, *entry).await? => has = middle + 1,
+            _ => lacks = middle,
+        }
+    }
+    let agreed = has.checked_sub(1).and_then(|last| traces.get(last));
+    Ok(match (agreed, traces.get(lacks)) {
+        (Some((counter, _)), _) => *counter,
+        (None, Some((counter, _))) => by_number.min(counter - 1),
+        (None, None) => by_number,
+    })
+}
+
+/// How far the database is, and the head of its log.
+pub(super) async fn inside(tx: &mut Tx, org: OrgId) -> Result<(Side, Option<LogRow>), Refusal> {
+    let epoch = tx
+        .epoch(org)
+        .await?
+        .ok_or(StoreError::Inconsistent { table: "epochs" })?;
+    let head = tx.log_head(org).await?;
+    let size = head.as_ref().map_or(0, |row| row.size);
+    Ok((Side { size, epoch }, head))
+}
+
+/// What the database says of an org that is sealed.
+pub(super) fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&LogRow>) -> Disagreement {
+    // A head that cannot be read agrees with nothing.
+    let state: Option<LogHead> = head.and_then(|row| serde_json::from_str(&row.head).ok());
+    Disagreement {
+        org,
+        why,
+        inside,
+        agreed: state
+            .as_ref()
+            .and_then(LogHead::epoch)
+            .map_or(0, |epoch| epoch.counter),
+        ended: Vec::new(),
+        writers: state
+            .map(|state| {
+                let writers = state.writers().iter();
+                writers.map(|(name, head)| (name.clone(), head.seq)).collect()
+            })
+            .unwrap_or_default(),
+        kept: None,
+        checkpoint: None,
+        witnessed: None,
+    }
+}
+
+/// How long an org's entries may be walked over.
+const WALK_WITHIN: Duration = Duration::from_secs(120);
