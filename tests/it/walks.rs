@@ -128,7 +128,7 @@ fn seeds(world: &World, grant: GrantId, many: u64) -> [String; 7] {
         ),
         format!(
             "INSERT INTO entries SELECT (jsonb_populate_record(m,
-               jsonb_build_object('id', 'ent_0' || n, 'writer', 'seed', 'writer_seq', n))).*
+               jsonb_build_object('id', 'ent_' || lpad(n::text, 26, '0'), 'writer', 'seed', 'writer_seq', n))).*
              FROM entries m, {numbers} WHERE m.kind = 'connect'"
         ),
         format!(
