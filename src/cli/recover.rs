@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Where everything has to be ended, API keys end as well and policy engines are disabled. A new admin key is printed then,\nthis once: make the other keys with `postern keys create`, register the engines again with `postern apply`.\n\nExample:\n  postern recover --config /etc/postern/postern.toml --dry-run\n  postern recover --config /etc/postern/postern.toml --yes"
+    after_help = "With several replicas: stop all of them, and run it with the configuration of each that is sealed.\n\nWhere everything has to be ended, API keys end as well and policy engines are disabled. A new admin key is printed then, this once: make the other keys with `postern keys create`, register the engines again with `postern apply`.\n\nExample:\n  postern recover --config /etc/postern/postern.toml --dry-run\n  postern recover --config /etc/postern/postern.toml --yes"
 )]
 pub(super) struct Recover {
     /// The configuration file of the service.
