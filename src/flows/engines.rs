@@ -30,7 +30,7 @@ pub async fn disable(deps: &Deps, org: OrgId, id: EngineId, by: String) -> Resul
             tx.advance_epoch(org, &Selector::All(true)).await?;
             tx.disable_engine(org, id).await?;
             engine.disabled_at = Some(tx.now());
-            tell(deps, &mut tx, org, id, by.clone()).await?;
+            record_disabled(deps, &mut tx, org, id, by.clone()).await?;
             tx.commit().await?;
             Ok(engine)
         })
@@ -40,12 +40,18 @@ pub async fn disable(deps: &Deps, org: OrgId, id: EngineId, by: String) -> Resul
 /// Disables every engine of the org, for a recovery that cannot tell which of them were disabled before.
 pub(super) async fn disable_all(deps: &Deps, tx: &mut Tx, org: OrgId, by: &str) -> Result<(), Refusal> {
     for id in tx.disable_every_engine(org).await? {
-        tell(deps, tx, org, id, by.to_owned()).await?;
+        record_disabled(deps, tx, org, id, by.to_owned()).await?;
     }
     Ok(())
 }
 
-async fn tell(deps: &Deps, tx: &mut Tx, org: OrgId, id: EngineId, by: String) -> Result<(), Refusal> {
+async fn record_disabled(
+    deps: &Deps,
+    tx: &mut Tx,
+    org: OrgId,
+    id: EngineId,
+    by: String,
+) -> Result<(), Refusal> {
     let draft = EntryDraft {
         on_behalf: vec![by],
         outcome: Some("engine_disabled".to_owned()),

@@ -123,7 +123,7 @@ async fn keep(
 }
 
 /// Ends every key of the org, for a recovery that cannot tell which of them were ended before.
-pub(super) async fn end_all(deps: &Deps, tx: &mut Tx, org: OrgId, by: &str) -> Result<(), Refusal> {
+pub(super) async fn revoke_all(deps: &Deps, tx: &mut Tx, org: OrgId, by: &str) -> Result<(), Refusal> {
     for key in tx.revoke_every_api_key(org).await? {
         let draft = draft(by.to_owned(), &key, "key_revoked");
         tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
@@ -133,7 +133,7 @@ pub(super) async fn end_all(deps: &Deps, tx: &mut Tx, org: OrgId, by: &str) -> R
 }
 
 /// Lets the administration go on with a key whose text somebody has already.
-pub(super) async fn begin_admin(
+pub(super) async fn insert_admin(
     deps: &Deps,
     tx: &mut Tx,
     org: OrgId,

@@ -197,11 +197,11 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
                 tx.remember_end(org, &Selector::All(true), epoch);
             }
             if plan.ends_everything() {
-                keys::end_all(deps, &mut tx, org, RECOVERY).await?;
+                keys::revoke_all(deps, &mut tx, org, RECOVERY).await?;
                 engines::disable_all(deps, &mut tx, org, RECOVERY).await?;
             }
             if let Some(key) = &plan.admin_key {
-                keys::begin_admin(deps, &mut tx, org, key, by).await?;
+                keys::insert_admin(deps, &mut tx, org, key, by).await?;
             }
             // What was spent since is not known, and a decision says nothing of the epoch it was made at.
             tx.distrust_decisions(org).await?;

@@ -304,7 +304,7 @@ async fn with_a_place(
         // INVARIANT: whoever stood still for longer than a lease lives asks nobody: another one has the answer by then, and a
         // provider may end a grant whose refresh token comes twice.
         let latest = deps.clock.since_boot() + ask.life;
-        let latest = left.map_or(latest, |left| latest.min(left.by));
+        let latest = left.map_or(latest, |left| latest.min(left.begin_by));
         let begin_by = BeginBy::new(Arc::clone(&deps.clock), latest);
         let lease = match deps.claims.claim(ask).await? {
             Claim::Ours(lease) => lease,

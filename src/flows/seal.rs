@@ -9,7 +9,7 @@ use std::{fmt, io, time::Duration};
 use crate::{
     audit::Checkpoint,
     domain::{EntryId, OrgId, entry::Epoch},
-    store::{Kept, LogRow, Selector, Word},
+    store::{self, Kept, LogRow, Selector, Word},
 };
 
 use super::{Deps, Refusal, witness};
@@ -37,11 +37,11 @@ impl Why {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NoRecord => "no_outside_checkpoint",
+            Self::NoRecord => store::NO_OUTSIDE_CHECKPOINT,
             Self::Older => "older_database",
             Self::Forked => "other_history",
             Self::Witnessed => "witness_has_more",
-            Self::Lost => "lost_entries",
+            Self::Lost => store::LOST_ENTRIES,
         }
     }
 

@@ -214,9 +214,9 @@ pub fn verify(
 }
 
 /// Whether a decision can be spent by this id.
-// SECURITY: PostgreSQL keeps no text with a NUL. A decision with one in its id would fail the batch it is spent in, every other
-// request with it, and never be spent.
 fn is_decision_id(jti: &str) -> bool {
+    // SECURITY: PostgreSQL keeps no text with a NUL. A decision with one in its id would fail the batch it is spent in, every
+    // other request with it, and never be spent.
     !jti.is_empty() && jti.chars().nth(LONGEST_ID).is_none() && !jti.chars().any(char::is_control)
 }
 

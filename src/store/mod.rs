@@ -69,7 +69,7 @@ pub use looks::{Look, Looks, OrgRows};
 pub use notices::Notice;
 pub use once::{IdempotencyRecord, LoginLinkRow, Outlived, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
-pub use outside::{Kept, MOST_MOVES, Outside, OutsideError, Reached};
+pub use outside::{Kept, MOST_MOVES, NO_OUTSIDE_CHECKPOINT, Outside, OutsideError, Reached};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};
@@ -80,6 +80,7 @@ pub use retry::Contended;
 pub use revocations::{IN_FLIGHT_PAGE, RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
 pub use sql::Tx;
+pub use vigil::LOST_ENTRIES;
 pub use waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -18,9 +18,9 @@ use std::{
 use super::lock;
 use crate::domain::OrgId;
 
-pub use kept::Kept;
 use kept::anything;
 pub(super) use kept::{Fact, Heard, Line};
+pub use kept::{Kept, NO_OUTSIDE_CHECKPOINT};
 
 mod following;
 mod kept;

@@ -73,7 +73,7 @@ impl Vigil {
             return;
         }
         if let Some(outside) = &self.outside {
-            outside.seal_all(LOST);
+            outside.seal_all(LOST_ENTRIES);
         }
     }
 
@@ -399,4 +399,4 @@ impl Store {
 }
 
 /// Why every org is sealed when a process starts after one that found its database to be another one.
-const LOST: &str = "lost_entries";
+pub const LOST_ENTRIES: &str = "lost_entries";

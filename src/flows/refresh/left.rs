@@ -22,7 +22,7 @@ pub(super) struct Left {
     asked: Time,
     ended: Time,
     /// Until when the request has to begin, by the time since the boot.
-    pub(super) by: Duration,
+    pub(super) begin_by: Duration,
 }
 
 impl Left {
@@ -39,7 +39,7 @@ pub(super) async fn left(deps: &Deps, grant: &Grant, connector: &Connector) -> R
     if deps.store.is_alone() || !connector.refresh.rotates {
         return Ok(None);
     }
-    let since = deps.clock.since_boot();
+    let since_boot = deps.clock.since_boot();
     let mut tx = deps.store.read(grant.org).await?;
     let (found, now) = (tx.refresh_left(grant.org, grant.id).await?, tx.now());
     drop(tx);
@@ -52,7 +52,7 @@ pub(super) async fn left(deps: &Deps, grant: &Grant, connector: &Connector) -> R
         return Ok(Some(Left {
             asked,
             ended,
-            by: since + rest,
+            begin_by: since_boot + rest,
         }));
     }
     let put_off = deps.store.retry(|| async {

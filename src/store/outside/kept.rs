@@ -161,7 +161,7 @@ impl Kept {
     /// Whether nothing was kept of the org when it was sealed: what is kept since says nothing of before.
     #[must_use]
     pub fn is_stranger(&self) -> bool {
-        self.sealed.as_deref() == Some(STRANGER)
+        self.sealed.as_deref() == Some(NO_OUTSIDE_CHECKPOINT)
     }
 
     /// A few of the entries that the database has to have: the last ones, which an older one would lack first.
@@ -290,7 +290,7 @@ fn raise(moved: &mut BTreeMap<(String, String), i64>, selector: (String, String)
 }
 
 /// Why an org is sealed of which the file said nothing.
-const STRANGER: &str = "no_outside_checkpoint";
+pub const NO_OUTSIDE_CHECKPOINT: &str = "no_outside_checkpoint";
 /// Entries that are looked for beside the newest: a database that went back and counted on has that one.
 const LAST_TRACES: usize = 8;
 /// More than that are thinned to those that are needed.
