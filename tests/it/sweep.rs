@@ -308,16 +308,16 @@ async fn all_that_has_outlived_its_purpose_is_swept() {
         let world = with_long_spent(world, 1).await;
         let soon = world.deps.clock.now() + Duration::from_secs(60);
         let late = soon + Duration::from_secs(3600);
-        let mut tx = world.deps.store.write(world.org).await.unwrap();
-        for (hash, until) in [([1; 32], soon), ([2; 32], late)] {
-            tx.insert_session(&hash, world.org, world.ada, until)
-                .await
-                .unwrap();
-            tx.insert_login_link(&hash, world.org, world.ada, until)
-                .await
-                .unwrap();
-        }
-        tx.commit().await.unwrap();
+        let store = &world.deps.store;
+        let inserted = store.retry(|| async {
+            let mut tx = store.write(world.org).await?;
+            for (hash, until) in [([1; 32], soon), ([2; 32], late)] {
+                tx.insert_session(&hash, world.org, world.ada, until).await?;
+                tx.insert_login_link(&hash, world.org, world.ada, until).await?;
+            }
+            tx.commit().await
+        });
+        inserted.await.unwrap();
         for (key, until) in [("old", soon), ("new", late)] {
             world
                 .raw_sql(&format!(
