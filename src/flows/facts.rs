@@ -339,7 +339,10 @@ impl FactsCache {
                 .is_none_or(|epoch| epoch.incarnation == before.incarnation && epoch.counter < before.counter)
         });
         if is_behind {
-            return Err(deps.store.give_up(org).into());
+            return Err(deps
+                .store
+                .found_older(org, &"it is behind what was read of it")
+                .into());
         }
         if let Some(epoch) = epoch {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -191,7 +191,10 @@ async fn look(deps: &Deps, seen: &Grant, want: &Want) -> Result<Found, Refusal> 
     let mut look = look.ok_or(Refusal::NotFound)?;
     // SECURITY: a database that has forgotten a renewal holds a refresh token that was asked with already.
     if look.grant.generation < seen.generation {
-        return Err(deps.store.give_up(seen.org).into());
+        return Err(deps
+            .store
+            .found_older(seen.org, &"it has forgotten a renewal")
+            .into());
     }
     standing(&look.grant)?;
     let now = look.now;

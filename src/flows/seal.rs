@@ -8,8 +8,8 @@ use std::{fmt, io, time::Duration};
 
 use crate::{
     audit::Checkpoint,
-    domain::{EntryId, OrgId, entry::Epoch},
-    store::{self, Kept, LogRow, Selector, Word},
+    domain::{OrgId, entry::Epoch},
+    store::{self, Kept, OrgState, Selector, Word},
 };
 
 use super::{Deps, Refusal, witness};
@@ -315,12 +315,11 @@ pub(super) async fn examine(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> 
             Compared::Differs(found) if found.why == Why::NoRecord => {}
             // What does not go on from what is known is no news but evidence, and stays for the next start.
             Compared::Differs(found) => {
-                tracing::error!(org.id = %org, why = found.why.as_str(), "{org}: {}", found.why);
-                return Err(deps.store.give_up(*org).into());
+                return Err(deps.store.found_older(*org, &found.why).into());
             }
         }
     }
-    let same: Vec<OrgId> = followed.iter().map(|(org, ..)| *org).collect();
+    let same: Vec<OrgId> = followed.iter().map(|state| state.org).collect();
     deps.store
         .follow_outside(followed, false)
         .await
@@ -348,13 +347,17 @@ async fn follow_recovered(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
     deps.store.follow_outside(states, true).await.map_err(unwritable)
 }
 
-/// How far the database has come with an org, and an entry of that epoch.
-async fn state(deps: &Deps, org: OrgId) -> Result<(OrgId, Epoch, Option<EntryId>, Option<LogRow>), Refusal> {
+async fn state(deps: &Deps, org: OrgId) -> Result<OrgState, Refusal> {
     let mut tx = deps.store.read(org).await?;
     let (inside, head) = inside(&mut tx, org).await?;
     let last = tx.last_entry(org).await?;
     let entry = last.filter(|(counter, _)| *counter == inside.epoch.counter);
-    Ok((org, inside.epoch, entry.map(|(_, entry)| entry), head))
+    Ok(OrgState {
+        org,
+        epoch: inside.epoch,
+        entry: entry.map(|(_, entry)| entry),
+        head,
+    })
 }
 
 fn unreadable(error: io::Error) -> Refusal {

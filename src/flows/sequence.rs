@@ -34,9 +34,7 @@ pub async fn round(deps: &Arc<Deps>) -> Result<bool, Refusal> {
     // Whoever else signs the log: what this process wrote is known outside as soon.
     deps.store.note_written();
     let more = turns(deps).await;
-    if let Err(error) = deps.store.flush_outside().await {
-        tracing::error!(cause = %error, "the file outside the database cannot be written; it is tried again");
-    }
+    deps.store.try_to_flush_outside().await;
     more
 }
 

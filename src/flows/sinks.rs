@@ -16,7 +16,7 @@ use super::{Deps, Refusal};
 /// # Errors
 /// When the database is unavailable, or the sink was for some org: the next look begins behind that one.
 pub async fn drain(deps: &Deps, sink: &dyn Sink) -> Result<usize, Refusal> {
-    if sink.turns().is_resting(deps.clock.since_boot()) {
+    if sink.standing().is_resting(deps.clock.since_boot()) {
         return Ok(0);
     }
     let mut taken = 0;
@@ -28,7 +28,7 @@ pub async fn drain(deps: &Deps, sink: &dyn Sink) -> Result<usize, Refusal> {
             return Err(Refusal::ProviderUnavailable);
         }
         if !turn.more {
-            sink.turns().begin_behind(None);
+            sink.standing().begin_behind(None);
             return Ok(taken);
         }
     }
@@ -45,7 +45,7 @@ struct Turn {
 }
 
 async fn turn(deps: &Deps, sink: &dyn Sink) -> Result<Turn, Refusal> {
-    let begin = sink.turns().behind();
+    let begin = sink.standing().behind();
     let (mut after, mut all) = (begin, Turn::default());
     // Those up to where it began come last.
     let mut from_the_first = begin.is_none();
@@ -73,13 +73,13 @@ async fn turn(deps: &Deps, sink: &dyn Sink) -> Result<Turn, Refusal> {
             }
             let one = drain_org(deps, sink, org).await;
             if !matches!(one, Ok(Turn { failed: 0, .. })) {
-                sink.turns().begin_behind(Some(org));
+                sink.standing().begin_behind(Some(org));
             }
             let one = one?;
             all.taken += one.taken;
             all.more |= one.more;
             all.failed += one.failed;
-            if all.failed >= FAILURES || sink.turns().is_resting(deps.clock.since_boot()) {
+            if all.failed >= FAILURES || sink.standing().is_resting(deps.clock.since_boot()) {
                 return Ok(all);
             }
         }
@@ -115,7 +115,7 @@ async fn drain_org(deps: &Deps, sink: &dyn Sink, org: OrgId) -> Result<Turn, Ref
                 tracing::warn!(sink.name = sink.name(), org.id = %org, cause = %error,
                     "the sink {} took nothing of the log of {org}", sink.name());
                 if let Some(rest) = error.rest() {
-                    sink.turns().rest(deps.clock.since_boot() + rest);
+                    sink.standing().rest(deps.clock.since_boot() + rest);
                 }
                 turn.failed = 1;
                 return Ok(turn);

@@ -16,8 +16,13 @@ use crate::{
 };
 
 use super::{
-    Deps, Refusal, connect::overdue::Ending, idempotency::REMEMBERED, record, refused, revoke::OUTCOME_DUE,
-    upstream, walk::Walk,
+    Deps, Refusal,
+    connect::overdue::Ending,
+    idempotency::REMEMBERED,
+    record, refused,
+    revoke::OUTCOME_DUE,
+    upstream,
+    walk::{Walk, begin_anywhere},
 };
 
 /// Ends what is overdue; returns how many things it ended. What cannot be ended keeps nothing else from its end, as long as
@@ -102,7 +107,7 @@ async fn quarantines(deps: &Deps) -> Result<u64, Refusal> {
 /// who writes beside it waits for a step and not for all of it. What is left after some time is the next look's.
 async fn outlived(deps: &Deps, what: Outlived) -> Result<u64, Refusal> {
     let until = deps.clock.since_boot() + LONGEST_LOOK;
-    let mut orgs: VecDeque<OrgId> = VecDeque::new();
+    let mut orgs: Vec<OrgId> = Vec::new();
     let mut walk = Walk::default();
     loop {
         let page = deps
@@ -116,10 +121,9 @@ async fn outlived(deps: &Deps, what: Outlived) -> Result<u64, Refusal> {
             break;
         }
     }
-    // Another one is the first each time: those in front may have more every time than there is time for.
-    let turn = usize::try_from(deps.clock.now().unix_micros()).unwrap_or(0);
-    orgs.rotate_left(turn.checked_rem(orgs.len()).unwrap_or(0));
-    let mut gone = 0;
+    // Those in front may have more every time than there is time for.
+    begin_anywhere(&mut orgs, &*deps.random)?;
+    let (mut orgs, mut gone) = (VecDeque::from(orgs), 0);
     while let Some(org) = orgs.pop_front() {
         let step = deps.store.retry(|| deps.store.sweep(org, what)).await;
         let step = counted(org, step.map_err(Refusal::from));

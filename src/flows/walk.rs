@@ -1,5 +1,21 @@
 //! Going through a line of things to do page by page: what cannot be done stays in it, and keeps nobody from the ones behind.
 
+use crate::domain::Randomness;
+
+use super::Refusal;
+
+/// Lets a line begin anywhere: whom one look does not come to for want of time or turns, another one does.
+///
+/// # Errors
+/// When the generator fails.
+pub fn begin_anywhere<T>(line: &mut [T], random: &dyn Randomness) -> Result<(), Refusal> {
+    let mut dice = [0; 8];
+    random.fill(&mut dice)?;
+    let count = u64::try_from(line.len()).unwrap_or(u64::MAX).max(1);
+    line.rotate_left(usize::try_from(u64::from_be_bytes(dice) % count).unwrap_or(0));
+    Ok(())
+}
+
 /// How far a line was gone through, in the order of its keys.
 #[derive(Debug)]
 pub struct Walk<K>(Option<K>);

@@ -14,7 +14,7 @@ use crate::{
     store::LogRow,
 };
 
-use super::{Deps, Refusal, audit};
+use super::{Deps, Refusal, audit, walk::begin_anywhere};
 
 /// What came of showing one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +82,7 @@ pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
     }
 }
 
-/// Those whose log is longer than what the witness has, beginning anywhere: whom a look does not come to because of others,
-/// another one does.
+/// Those whose log is longer than what the witness has, beginning anywhere.
 async fn orgs_behind(deps: &Deps, witness: &Witness) -> Result<Vec<OrgId>, Refusal> {
     let (cursor, mut orgs) = (cursor(witness), Vec::<OrgId>::new());
     loop {
@@ -94,11 +93,7 @@ async fn orgs_behind(deps: &Deps, witness: &Witness) -> Result<Vec<OrgId>, Refus
         }
         orgs.extend(page);
     }
-    let mut dice = [0; 8];
-    deps.random.fill(&mut dice)?;
-    let count = u64::try_from(orgs.len()).unwrap_or(u64::MAX).max(1);
-    let first = usize::try_from(u64::from_be_bytes(dice) % count).unwrap_or(0);
-    orgs.rotate_left(first);
+    begin_anywhere(&mut orgs, &*deps.random)?;
     Ok(orgs)
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    AgentRow, EngineRow, OrgRow, PolicyRow, Store, StoreError, UserRow,
+    AgentRow, EngineRow, OrgRow, PolicyRow, StoreError, UserRow,
     sql::{Tx, params},
 };
 
@@ -62,16 +62,6 @@ impl VendFacts {
     pub fn stale_before(&self, brought_along: bool) -> Option<Time> {
         let recovered = self.recovered_at.filter(|_| brought_along);
         self.revoked_at.max(recovered.map(|at| at + CLOCKS_APART))
-    }
-}
-
-impl Store {
-    /// Gives the database up for good: of this org it knows less than this process has read of it. An older one was put in
-    /// its place.
-    pub fn give_up(&self, org: OrgId) -> StoreError {
-        tracing::error!(org.id = %org, "the database has forgotten of {org} what it said before");
-        self.vigil.lose();
-        StoreError::Lost
     }
 }
 

@@ -69,7 +69,7 @@ pub use looks::{Look, Looks, OrgRows};
 pub use notices::Notice;
 pub use once::{IdempotencyRecord, LoginLinkRow, Outlived, SessionRow};
 pub use outbox::{OutboxRow, UpstreamResult};
-pub use outside::{Kept, MOST_MOVES, NO_OUTSIDE_CHECKPOINT, Outside, OutsideError, Reached};
+pub use outside::{Kept, MOST_MOVES, NO_OUTSIDE_CHECKPOINT, OrgState, Outside, OutsideError, Reached};
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};

@@ -18,6 +18,7 @@ use std::{
 use super::lock;
 use crate::domain::OrgId;
 
+pub use following::OrgState;
 use kept::anything;
 pub(super) use kept::{Fact, Heard, Line};
 pub use kept::{Kept, NO_OUTSIDE_CHECKPOINT};
@@ -174,9 +175,7 @@ impl Outside {
             entry: None,
             fact: Fact::Sealed { why: why.to_owned() },
         }));
-        if let Err(error) = self.flush_now() {
-            tracing::error!(cause = %error, "the file outside the database cannot be written; it is tried again");
-        }
+        waits(self.flush_now());
     }
 
     /// Adds orgs that it says nothing of yet, or that are sealed because it did not: all of them or, whenever the process
@@ -316,6 +315,13 @@ fn compact(path: &Path, kept: &BTreeMap<OrgId, Kept>) -> io::Result<Appending> {
     }
     appending.compact_at = lines.len() * 2 + COMPACT_AFTER;
     Ok(appending)
+}
+
+/// What could not be written is tried again with the next lines.
+pub(super) fn waits(written: io::Result<()>) {
+    if let Err(error) = written {
+        tracing::error!(cause = %error, "the file outside the database cannot be written; it is tried again");
+    }
 }
 
 fn failed(path: &Path, cause: io::Error) -> OutsideError {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +15,7 @@ use crate::domain::{EntryId, OrgId, entry::Epoch};
 use super::{
     LogRow, Store, StoreError, Word,
     entries::Chain,
-    outside::{Fact, Line, Outside},
+    outside::{self, Fact, Line, Outside},
     sql::{Tx, params},
 };
 
@@ -208,9 +209,7 @@ impl Journal {
         // Behind the lines: an entry of an epoch of which the file has not heard would say that others moved it on.
         vigil.wrote(writer, written);
         let Some(outside) = outside else { return };
-        if let Err(error) = outside.flush().await {
-            tracing::error!(cause = %error, "the file outside the database cannot be written; it is tried again");
-        }
+        outside::waits(outside.flush().await);
     }
 }
 
@@ -304,6 +303,13 @@ impl Store {
             ..Vigil::default()
         });
         self
+    }
+
+    /// Gives the database up for good, for what was found of this org: an older one was put in its place.
+    pub fn found_older(&self, org: OrgId, cause: &dyn fmt::Display) -> StoreError {
+        tracing::error!(org.id = %org, cause = %cause, "this database is given up: {org}: {cause}");
+        self.vigil.lose();
+        StoreError::Lost
     }
 
     /// From here on, no secret of the org leaves the database.

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::{
     harness::World,
     leases::{connected, run, until_waiting},
+    refresh::with_a_lost_answer,
     spool::is_in_doubt,
 };
 
@@ -239,14 +240,7 @@ async fn a_request_that_would_begin_after_the_grace_is_not_made() {
 /// I3: whoever has a place may still wait for a call, behind others that a provider does not answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_is_asked_for_again_although_a_flight_with_a_place_waits_for_a_call() {
-    let (world, grant) = World::connected().await;
-    let world = Arc::new(world);
-    world.later(Duration::from_secs(400));
-    world
-        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
-        .await;
-    world.vend(world.read(grant)).await.unwrap_err();
-    let before = world.seen("token").await.len();
+    let (world, grant, before) = with_a_lost_answer().await;
     let connector = world.deps.catalogue.get(&world.connector).unwrap();
     let mut calls = Vec::new();
     while let Ok(call) = timeout(Duration::from_millis(100), world.deps.flights.call(connector)).await {

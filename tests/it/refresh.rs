@@ -294,17 +294,22 @@ async fn a_lost_answer_is_asked_for_again_though_nobody_vends() {
     world.vend(world.read(grant)).await.unwrap();
 }
 
-/// I3: whoever stands behind a crowd may wait for longer than the provider takes the old refresh token.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_answer_is_asked_for_again_although_every_place_is_taken() {
+/// A grant of which the provider's last answer was lost on its way, and how often it was asked for tokens by then.
+pub async fn with_a_lost_answer() -> (Arc<World>, GrantId, usize) {
     let (world, grant) = World::connected().await;
-    let world = Arc::new(world);
     world.later(Duration::from_secs(400));
     world
         .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
         .await;
     world.vend(world.read(grant)).await.unwrap_err();
     let before = world.seen("token").await.len();
+    (Arc::new(world), grant, before)
+}
+
+/// I3: whoever stands behind a crowd may wait for longer than the provider takes the old refresh token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_asked_for_again_although_every_place_is_taken() {
+    let (world, grant, before) = with_a_lost_answer().await;
     let connector = world.deps.catalogue.get(&world.connector).unwrap();
     let mut places = Vec::new();
     while let Ok(place) = timeout(Duration::from_millis(100), world.deps.flights.place(connector)).await {

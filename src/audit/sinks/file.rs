@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Delivery, Sink, SinkBatch, SinkError, Turns, ocsf};
+use super::{Delivery, Sink, SinkBatch, SinkError, Standing, ocsf};
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct FileSink {
     name: String,
     path: PathBuf,
     form: Form,
-    turns: Turns,
+    standing: Standing,
 }
 
 impl FileSink {
@@ -40,7 +40,7 @@ impl FileSink {
             name,
             path,
             form,
-            turns: Turns::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -65,8 +65,8 @@ impl Sink for FileSink {
         &self.name
     }
 
-    fn turns(&self) -> &Turns {
-        &self.turns
+    fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {

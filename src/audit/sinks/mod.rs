@@ -7,12 +7,12 @@
 mod file;
 mod ocsf;
 mod otlp;
-mod turns;
+mod standing;
 mod webhook;
 
 pub use file::{FileSink, Form};
 pub use otlp::OtlpSink;
-pub use turns::Turns;
+pub use standing::Standing;
 pub use webhook::WebhookSink;
 
 use std::{future::Future, io, pin::Pin, time::Duration};
@@ -71,7 +71,7 @@ pub trait Sink: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &str;
 
     /// Whose turn it is at this receiver.
-    fn turns(&self) -> &Turns;
+    fn standing(&self) -> &Standing;
 
     /// Delivers a batch. When this succeeds, the receiver has it for good.
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a>;

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Delivery, Sink, SinkBatch, SinkError, Turns};
+use super::{Delivery, Sink, SinkBatch, SinkError, Standing};
 use crate::{
     domain::{Time, entry::Entry},
     egress::OperatorClient,
@@ -16,7 +16,7 @@ pub struct OtlpSink {
     name: String,
     url: Url,
     client: OperatorClient,
-    turns: Turns,
+    standing: Standing,
 }
 
 impl OtlpSink {
@@ -27,7 +27,7 @@ impl OtlpSink {
             name,
             url,
             client,
-            turns: Turns::default(),
+            standing: Standing::default(),
         }
     }
 }
@@ -37,8 +37,8 @@ impl Sink for OtlpSink {
         &self.name
     }
 
-    fn turns(&self) -> &Turns {
-        &self.turns
+    fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Delivery, Sink, SinkBatch, SinkError, Turns};
+use super::{Delivery, Sink, SinkBatch, SinkError, Standing};
 use crate::{crypto::digest, egress::Webhook};
 
 /// The receiver.
@@ -11,7 +11,7 @@ use crate::{crypto::digest, egress::Webhook};
 pub struct WebhookSink {
     name: String,
     receiver: Webhook,
-    turns: Turns,
+    standing: Standing,
 }
 
 impl WebhookSink {
@@ -21,7 +21,7 @@ impl WebhookSink {
         Self {
             name,
             receiver,
-            turns: Turns::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -54,8 +54,8 @@ impl Sink for WebhookSink {
         &self.name
     }
 
-    fn turns(&self) -> &Turns {
-        &self.turns
+    fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {

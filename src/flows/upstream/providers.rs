@@ -12,7 +12,7 @@ use crate::{
         entry::{EntryDraft, EntryType},
     },
     failpoints::Failpoint,
-    flows::{Deps, Refusal, record},
+    flows::{Deps, Refusal, record, walk::begin_anywhere},
     release::open::{self, Ended},
     store::{LONGEST_BACKOFF, OutboxRow, SecretKind, SecretRow, StoreError, UpstreamResult},
 };
@@ -137,11 +137,8 @@ pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refus
 /// What is to be tried next. The connectors take turns, beginning with any of them: where there are fewer turns than connectors,
 /// none is left out for long, however much waits at another. What lies far ahead comes behind what is due at all of them.
 async fn due(deps: &Deps, provider: &Provider) -> Result<Vec<(OrgId, GrantId)>, Refusal> {
-    let mut dice = [0; 2];
-    deps.random.fill(&mut dice)?;
     let mut connectors: Vec<_> = provider.connectors.iter().collect();
-    let all = connectors.len().max(1);
-    connectors.rotate_left(usize::from(u16::from_be_bytes(dice)) % all);
+    begin_anywhere(&mut connectors, &*deps.random)?;
     let mut look = deps.store.due().await?;
     let mut lines = Vec::with_capacity(connectors.len());
     for connector in &connectors {

@@ -8,8 +8,21 @@ use std::{
 use super::{Fact, Kept, Line, Outside, Reached, anything};
 use crate::{
     domain::{EntryId, OrgId, entry::Epoch},
-    store::{LogRow, Store},
+    store::{LogRow, Store, outside},
 };
+
+/// How far the database has come with an org.
+#[derive(Debug)]
+pub struct OrgState {
+    /// The tenant.
+    pub org: OrgId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// An entry of that epoch, if there is one.
+    pub entry: Option<EntryId>,
+    /// The head of its log.
+    pub head: Option<LogRow>,
+}
 
 impl Store {
     /// The file outside the database, if there is one.
@@ -43,15 +56,11 @@ impl Store {
     }
 
     /// Writes how far the database has come with orgs that the file outside it says nothing of: with all of them or with
-    /// none. A file that knew some of them would say of the others that they came from elsewhere. With each goes an entry of
-    /// that epoch.
+    /// none. A file that knew some of them would say of the others that they came from elsewhere.
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub async fn adopt_outside(
-        &self,
-        orgs: Vec<(OrgId, Epoch, Option<EntryId>, Option<LogRow>)>,
-    ) -> io::Result<()> {
+    pub async fn adopt_outside(&self, orgs: Vec<OrgState>) -> io::Result<()> {
         let Some(outside) = self.vigil.outside() else {
             return Ok(());
         };
@@ -65,16 +74,14 @@ impl Store {
     ///
     /// # Errors
     /// When the disk does not take it now; it is tried again.
-    pub async fn follow_outside(
-        &self,
-        orgs: Vec<(OrgId, Epoch, Option<EntryId>, Option<LogRow>)>,
-        are_recovered: bool,
-    ) -> io::Result<()> {
+    pub async fn follow_outside(&self, orgs: Vec<OrgState>, are_recovered: bool) -> io::Result<()> {
         let Some(outside) = self.vigil.outside() else {
             return Ok(());
         };
         outside.add(orgs.into_iter().flat_map(|reached| {
-            let (org, epoch, entry, _) = reached;
+            let OrgState {
+                org, epoch, entry, ..
+            } = reached;
             let anew = are_recovered.then_some(Line {
                 org,
                 epoch,
@@ -109,7 +116,7 @@ impl Store {
     /// Takes what this process has committed since for the file outside the database; [`Store::flush_outside`] brings it
     /// there. Of releases nothing else is said there if another replica signs the log.
     pub fn note_written(&self) {
-        let Some(outside) = self.vigil.outside() else {
+        let Some(outside) = self.outside() else {
             return;
         };
         let unheard = self.vigil.take_unheard();
@@ -119,6 +126,11 @@ impl Store {
             entry: Some(entry),
             fact: Fact::Wrote,
         }));
+    }
+
+    /// Brings to the disk what was taken; what cannot be written is tried again.
+    pub async fn try_to_flush_outside(&self) {
+        outside::waits(self.flush_outside().await);
     }
 
     /// Brings to the disk what an earlier attempt could not.
@@ -134,9 +146,13 @@ impl Store {
 }
 
 /// What others did to an org until now. It is not known what may have lost something by it: anything.
-fn moved_by_others(
-    (org, epoch, entry, head): (OrgId, Epoch, Option<EntryId>, Option<LogRow>),
-) -> impl Iterator<Item = Line> {
+fn moved_by_others(state: OrgState) -> impl Iterator<Item = Line> {
+    let OrgState {
+        org,
+        epoch,
+        entry,
+        head,
+    } = state;
     let (kind, id) = anything();
     let moved = Fact::Moved { kind, id };
     let signed = head.map(|LogRow { size, checkpoint, .. }| Fact::Checkpoint {

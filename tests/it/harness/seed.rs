@@ -1,8 +1,8 @@
 //! Many grants: really connected, each by a person of its own; or very many in a few statements, copies of one.
 
 use postern::{
-    domain::{GrantId, connector::Category},
-    flows::apply,
+    domain::{GrantId, OrgId, connector::Category},
+    flows::{apply, found, sequence},
     store::Location,
 };
 use serde_json::{Value, json};
@@ -33,6 +33,20 @@ impl World {
             grants.push(grant);
         }
         grants
+    }
+
+    /// So many orgs, each with a log of what founding it entered, in the order of their ids.
+    pub async fn orgs_with_logs(&self, count: usize) -> Vec<OrgId> {
+        let mut orgs = vec![self.org];
+        for number in 1..count {
+            let founded = found::found(&self.deps, "Another", &format!("eve@org{number}.example")).await;
+            orgs.push(founded.unwrap().org);
+        }
+        for org in &orgs {
+            sequence::run(&self.deps, *org).await.unwrap();
+        }
+        orgs.sort();
+        orgs
     }
 
     /// Makes `count` living grants beside `model`, four to a person of their own, each delegated as the model is. Their

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use postern::{
-    domain::{OrgId, connector::Category},
+    domain::{GrantId, OrgId, connector::Category},
     flows::{Refusal, notify},
 };
 use tokio::task::JoinHandle;
@@ -131,15 +131,21 @@ async fn a_stop_cuts_no_message_off_and_begins_none() {
     );
 }
 
-/// An older state that arrives behind a newer one would be taken for what holds.
-#[tokio::test]
-async fn a_change_is_not_told_while_the_one_before_it_is_under_way() {
+/// A grant of whose death the receiver is being told, and holds its answer back.
+async fn with_a_message_under_way() -> (World, GrantId, Arc<Receiver>, JoinHandle<Result<usize, Refusal>>) {
     let (mut world, grant) = World::connected().await;
     let receiver = Receiver::of(&mut world).await;
     receiver.hold(world.org);
     found_dead(&world, grant).await;
     let telling = telling(&world);
     receiver.until_told_of(world.org, 1).await;
+    (world, grant, receiver, telling)
+}
+
+/// An older state that arrives behind a newer one would be taken for what holds.
+#[tokio::test]
+async fn a_change_is_not_told_while_the_one_before_it_is_under_way() {
+    let (world, grant, receiver, telling) = with_a_message_under_way().await;
     reconnect(&world, grant).await;
     assert_eq!(soon(notify::tell(&world.deps)).await.unwrap(), 0);
     assert_eq!(receiver.messages().len(), 1);
@@ -175,12 +181,7 @@ async fn a_change_that_comes_while_the_one_before_it_fails_does_not_wait_for_the
 
 #[tokio::test]
 async fn what_somebody_was_telling_who_died_is_told_again() {
-    let (mut world, grant) = World::connected().await;
-    let receiver = Receiver::of(&mut world).await;
-    receiver.hold(world.org);
-    found_dead(&world, grant).await;
-    let telling = telling(&world);
-    receiver.until_told_of(world.org, 1).await;
+    let (world, grant, receiver, telling) = with_a_message_under_way().await;
     telling.abort();
     assert!(telling.await.unwrap_err().is_cancelled());
     reconnect(&world, grant).await;

@@ -1,7 +1,7 @@
 //! Whose turn it is: what a receiver does not take of one org holds up no other, for however long and however many.
 
 use postern::{
-    audit::sinks::{Delivery, SinkBatch, Turns},
+    audit::sinks::{Delivery, SinkBatch, Standing},
     domain::OrgId,
     egress::Undelivered,
 };
@@ -17,7 +17,7 @@ struct Choosy {
     status: u16,
     asked: Mutex<Vec<OrgId>>,
     taken: Mutex<Vec<OrgId>>,
-    turns: Turns,
+    standing: Standing,
 }
 
 impl Choosy {
@@ -28,7 +28,7 @@ impl Choosy {
             status,
             asked: Mutex::default(),
             taken: Mutex::default(),
-            turns: Turns::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -47,8 +47,8 @@ impl Sink for Choosy {
         self.name
     }
 
-    fn turns(&self) -> &Turns {
-        &self.turns
+    fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
@@ -62,20 +62,6 @@ impl Sink for Choosy {
             Ok(())
         })
     }
-}
-
-/// So many orgs with something to copy, in the order in which they are asked about.
-async fn orgs(world: &World, count: usize) -> Vec<OrgId> {
-    let mut orgs = vec![world.org];
-    for number in 1..count {
-        let founded = found::found(&world.deps, "Another", &format!("eve@org{number}.example")).await;
-        orgs.push(founded.unwrap().org);
-    }
-    for org in &orgs {
-        sequence::run(&world.deps, *org).await.unwrap();
-    }
-    orgs.sort();
-    orgs
 }
 
 #[tokio::test]
@@ -112,7 +98,7 @@ async fn one_org_whose_entries_are_not_taken_or_are_very_many_holds_up_no_other(
 #[tokio::test]
 async fn a_receiver_that_fails_is_asked_about_few_orgs_in_a_look_and_the_next_begins_behind_them() {
     let (world, _) = World::connected().await;
-    let orgs = orgs(&world, 6).await;
+    let orgs = world.orgs_with_logs(6).await;
     let [first, second, third, fourth, fifth, whole] = orgs[..] else {
         panic!("{} orgs", orgs.len());
     };
@@ -137,7 +123,7 @@ async fn a_receiver_that_fails_is_asked_about_few_orgs_in_a_look_and_the_next_be
 #[tokio::test]
 async fn a_receiver_that_was_sent_too_much_is_left_alone_for_a_while_and_then_asked_about_others_first() {
     let (world, _) = World::connected().await;
-    let orgs = orgs(&world, 2).await;
+    let orgs = world.orgs_with_logs(2).await;
     let sink = Choosy::new("busy", vec![orgs[0]], 429);
     assert!(sinks::drain(&world.deps, &sink).await.is_err());
     assert_eq!(sink.asked(), [orgs[0]]);

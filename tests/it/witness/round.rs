@@ -1,20 +1,10 @@
 //! What a witness does not answer about one log holds up no other.
 
-use postern::flows::found;
-
 use super::*;
 
 /// So many logs that the witness knows, by their origins.
 async fn logs(world: &World, server: &Witness, count: usize) -> Vec<String> {
-    let mut orgs = vec![world.org];
-    for number in 1..count {
-        let founded = found::found(&world.deps, "Another", &format!("eve@org{number}.example")).await;
-        orgs.push(founded.unwrap().org);
-    }
-    for org in &orgs {
-        sequence::run(&world.deps, *org).await.unwrap();
-    }
-    orgs.sort();
+    let orgs = world.orgs_with_logs(count).await;
     orgs.iter().map(|org| server.knows_log(world, *org)).collect()
 }
 

@@ -8,9 +8,9 @@ use std::{
 
 use crate::domain::OrgId;
 
-/// Whose turn it is at a receiver, and how long it is left alone.
+/// Behind whom the next look at a receiver begins, and until when it is left alone.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<State>);
+pub struct Standing(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
     rests_until: Duration,
 }
 
-impl Turns {
+impl Standing {
     /// Behind whom the next look begins; `None`: with the first.
     #[must_use]
     pub fn behind(&self) -> Option<OrgId> {
