@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Verifies a Postern audit export, independently of Postern: docs/audit-log.md is all it was written from.
 
-    python3 verify_audit.py EXPORT VKEY [--checkpoint KEPT] [--json]
+    python3 verify_audit.py EXPORT VKEY [--checkpoint KEPT] [--witness-key WITNESS] [--json]
 
-EXPORT is the file `postern audit export` wrote, VKEY the log's public key (the text `name+id+base64` or a file that
-holds it), KEPT a checkpoint of the same log that you kept elsewhere. Exit codes: 0 verified, 1 something is wrong with
-the log, 2 it could not be checked. Needs Python 3.9 and the package `cryptography`, nothing else.
-"""
+EXPORT is the file `postern audit export` wrote, VKEY the log's public key (`name+id+base64` or a file that holds it),
+KEPT a checkpoint of the same log that you kept elsewhere, WITNESS the public key of the witness that must have cosigned
+the export. Exit codes: 0 verified, 1 something is wrong with the log, 2 it could not be checked. Needs Python 3.9 and
+`cryptography`."""
 import argparse, base64, datetime, hashlib, json, re, sys, unicodedata  # noqa: E401
 
 from cryptography.exceptions import InvalidSignature
@@ -17,8 +17,7 @@ HIDDEN = [(0xad, 0xad), (0x34f, 0x34f), (0x61c, 0x61c), (0x115f, 0x1160), (0x17b
           (0x200b, 0x200f), (0x2028, 0x202e), (0x2060, 0x206f), (0x3164, 0x3164), (0xfe00, 0xfe0f), (0xfeff, 0xfeff),
           (0xffa0, 0xffa0), (0xfff0, 0xfffb), (0x1bca0, 0x1bca3), (0x1d173, 0x1d17a), (0xe0000, 0xe0fff)]
 
-class Bad(Exception):
-    """The text is not what it should be."""
+class Bad(Exception): """The text is not what it should be."""
 
 def require(kept, what):
     if not kept:
@@ -70,18 +69,16 @@ HEX32, MAC = match("[0-9a-f]{64}"), match("[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 WRITER, DECIMAL = match("[A-Za-z0-9._:/-]{1,128}"), match("0|[1-9][0-9]{0,19}")
 ENTRY = {
     "account_hash": optional(MAC), "action_hash": optional(MAC), "agent": optional(typeid("agt")),
-    "approvals": items(members({"id": typeid("apr")})),
-    "connector": optional(match("[a-z0-9][a-z0-9-]{0,39}")), "context_digest": optional(text()),
-    "correlation": optional(text()),
+    "approvals": items(members({"id": typeid("apr")})), "connector": optional(match("[a-z0-9][a-z0-9-]{0,39}")),
+    "context_digest": optional(text()), "correlation": optional(text()),
     "decision": optional(members({"iss": text(256), "jti": text(), "outcome": one_of("allow", "deny", "escalate"),
                                   "sha256": HEX32})),
     "epoch": epoch, "generation": optional(integer(0)), "grant": optional(typeid("grt")), "id": typeid("ent"),
     "mode": optional(one_of("execute", "handle", "token", "raw")), "on_behalf": items(text()), "org": typeid("org"),
     "outcome": optional(text()), "policy": optional(members({"digest": text(), "id": text(), "version": text()})),
     "prev": HEX32, "reason": optional(text()), "schema": lambda value: type(value) is int and value == 1,
-    "tool": optional(text()), "ts": time,
-    "type": one_of("decision", "release", "outcome", "dropped", "refresh", "connect", "delegation", "revoke",
-                   "upstream_revoke", "session", "admin", "writer"),
+    "tool": optional(text()), "ts": time, "type": match("decision|release|outcome|dropped|refresh|connect|delegation|"
+                                                        "revoke|upstream_revoke|session|admin|writer"),
     "user": optional(typeid("usr")), "writer": WRITER, "writer_seq": integer(1),
 }
 
@@ -102,32 +99,32 @@ def unbase64(value):
     return raw
 
 class Key:
-    """C2SP signed-note verifier key: name+id+base64(0x01 || public key)."""
+    """C2SP signed-note verifier key: name+id+base64(kind || public key); kind 1 signs, kind 4 cosigns with a time."""
 
-    def __init__(self, line):
+    def __init__(self, line, kind=1):
         require(line.count("+") >= 2, "not a verifier key")
         self.name, claimed, blob = line.strip().split("+", 2)
         raw = unbase64(blob)
-        require(len(raw) == 33 and raw[0] == 1 and match(r"[^\s+]{1,512}")(self.name), "not an Ed25519 key")
+        require(len(raw) == 33 and raw[0] == kind and match(r"[^\s+]{1,512}")(self.name), "not an Ed25519 key")
         self.id = hashlib.sha256(self.name.encode() + b"\n" + raw).digest()[:4]
         require(self.id.hex() == claimed, "the key id is wrong")
-        self.public = Ed25519PublicKey.from_public_bytes(raw[1:])
+        self.kind, self.public = kind, Ed25519PublicKey.from_public_bytes(raw[1:])
 
     def open(self, note):
         """(text, what is wrong with the signature or None); raises when it is no note at all."""
         at = note.rfind("\n\n")
-        require(at >= 0, "not a signed note")
-        body, lines = note[:at + 1], note[at + 2:]
-        plain = not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", note)
+        body, lines, signed, wrong = note[:at + 1], note[at + 2:], False, None
+        plain = at >= 0 and not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", note)
         require(plain and lines.endswith("\n") and lines.count("\n") <= 64, "not a signed note")
-        signed, wrong = False, None
         for line in lines[:-1].split("\n"):
             parsed = re.fullmatch(r"\u2014 ([^\s+]+) (\S+)", line)
             blob = unbase64(parsed[2]) if parsed else b""
             require(len(blob) >= 5, "not a signature line")
             if parsed[1] == self.name and blob[:4] == self.id:
+                stamp = f"cosignature/v1\ntime {int.from_bytes(blob[4:12], 'big')}\n" if self.kind == 4 else ""
+                signature = (blob[12:] if blob[4] < 128 else b"") if stamp else blob[4:]
                 try:
-                    self.public.verify(blob[4:], body.encode())
+                    self.public.verify(signature, (stamp + body).encode())
                     signed = True
                 except InvalidSignature:
                     wrong = "bad_signature"
@@ -165,8 +162,8 @@ class Tree:
         return node
 
 class Verifier:
-    def __init__(self, key, kept=None):
-        self.key, self.kept, self.tree, self.writers, self.findings = key, kept, Tree(), {}, []
+    def __init__(self, key, kept=None, witness=None):
+        self.key, self.kept, self.witness, self.tree, self.writers, self.findings = key, kept, witness, Tree(), {}, []
         self.line, self.next_index, self.epoch, self.state = 0, 0, None, "header"
         match_org = re.fullmatch(r".+/orgs/(org_[0-7][0-9a-hjkmnp-tv-z]{25})/log", key.name)
         self.org = match_org and match_org[1]
@@ -245,6 +242,8 @@ class Verifier:
             body, wrong = self.key.open(note)
             if wrong:
                 self.find(wrong, "the checkpoint is not signed by this key")
+            if self.witness and (wrong := self.witness.open(note)[1]):
+                self.find("not_cosigned" if wrong == "unsigned" else "bad_cosignature", "not cosigned by the witness")
             checkpoint = read_checkpoint(body)
         except Bad as error:
             return self.find("bad_checkpoint", f"the checkpoint proves nothing: {error}")
@@ -269,25 +268,26 @@ def slurp(path):
     with open(path, encoding="utf-8", newline="") as file:
         return file.read(MAX_LINE)
 
+def read_key(given, kind=1): return Key(given if given.count("+") > 1 else slurp(given), kind)
+
 def main():
     parser = argparse.ArgumentParser(description="Verifies a Postern audit export with the public key alone.")
-    parser.add_argument("export"), parser.add_argument("vkey")
-    parser.add_argument("--checkpoint"), parser.add_argument("--json", action="store_true")
+    parser.add_argument("export"), parser.add_argument("vkey"), parser.add_argument("--checkpoint")
+    parser.add_argument("--witness-key"), parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     try:
-        key, kept = Key(args.vkey if args.vkey.count("+") > 1 else slurp(args.vkey)), None
+        key, witness, kept = read_key(args.vkey), args.witness_key and read_key(args.witness_key, 4), None
         if args.checkpoint:
             body, wrong = key.open(slurp(args.checkpoint))
             kept = read_checkpoint(body)
             require(not wrong and kept["origin"] == key.name, "the kept checkpoint is not one of this log's key")
-        verifier = Verifier(key, kept)
+        verifier = Verifier(key, kept, witness)
         with open(args.export, "rb") as source:
             verifier.read(source)
     except (Bad, OSError, ValueError) as error:
         print(f"verify_audit: {error}", file=sys.stderr)
         return 2
-    root = base64.b64encode(verifier.tree.root()).decode()
-    code = 1 if verifier.findings else 0
+    root, code = base64.b64encode(verifier.tree.root()).decode(), 1 if verifier.findings else 0
     report = {"verified": not code, "entries": verifier.tree.size, "root": root, "findings": verifier.findings}
     print(json.dumps(report) if args.json else f"{'NOT verified' if code else 'Verified'}: "
           f"{verifier.tree.size} entries, root {root}")

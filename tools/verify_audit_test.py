@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Runs the independent verifier on the shared vectors and on damaged copies of them.
 
-    python3 tools/verify_audit_test.py        (POSTERN_LONG=1: every bit of the export instead of every 97th)
+    python3 tools/verify_audit_test.py
+
+With POSTERN_LONG=1 the export that is damaged has 200 entries and not the 60 of the shared one, every bit of it is
+flipped and not every 97th, and any two lines are swapped and any run of lines deleted, not some.
 """
 import ast
 import base64
@@ -16,18 +19,18 @@ import tempfile
 import unittest
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 TOOLS = pathlib.Path(__file__).resolve().parent
 VECTORS = TOOLS.parent / "tests" / "vectors"
 sys.path.insert(0, str(TOOLS))
 import verify_audit as audit  # noqa: E402
 
-EXPORT = (VECTORS / "audit_export.jsonl").read_bytes()
+LONG = bool(os.environ.get("POSTERN_LONG"))
+SHARED = (VECTORS / "audit_export.jsonl").read_bytes()
 KEY = audit.Key((VECTORS / "audit_export.vkey").read_text())
 KNOWN = json.loads((VECTORS / "audit.json").read_text())
-LINES = EXPORT.splitlines(keepends=True)
-# As an operator has them: the entries as bytes, and the key that signs (tests/vectors/audit.json says which).
-ENTRIES = [line[len(b'{"entry":'):line.rindex(b',"index":')] for line in LINES[1:-1]]
+# The key that signs (tests/vectors/audit.json says which), as an operator has it.
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
 # Above all entries, the header.
 ABOVE = 2
@@ -106,17 +109,40 @@ def note_over(entries, heads):
     return f"{body}\n\u2014 {KEY.name} {blob}\n"
 
 
+def entries_of(export):
+    """As bytes."""
+    return [line[len(b'{"entry":'):line.rindex(b',"index":')] for line in export.splitlines()[1:-1]]
+
+
 def export_of(entries, note):
-    lines = [LINES[0][:-1]]
+    lines = [SHARED.splitlines()[0]]
     lines += [b'{"entry":%b,"index":%d}' % (raw, index) for index, raw in enumerate(entries)]
     lines.append(audit.canonical({"checkpoint": note}))
     return b"".join(line + b"\n" for line in lines)
+
+
+def lengthened(export, count):
+    """The log of an export, gone on with to so many entries: the same again and again, at later epochs and times."""
+    known = [json.loads(raw) for raw in entries_of(export)]
+    incarnation, epochs = known[-1]["epoch"].split(":")
+    entries = []
+    for number in range(count):
+        turn, at = divmod(number, len(known))
+        entry = known[at]
+        counter = int(entry["epoch"].split(":")[1]) + turn * int(epochs)
+        entries.append({**entry, "epoch": f"{incarnation}:{counter}", "id": f"{entry['id'][:-10]}{turn}{entry['id'][-9:]}",
+                        "ts": entry["ts"].replace("T11:", f"T{11 + turn}:")})
+    written, heads = chained(entries)
+    return export_of(written, note_over(written, heads))
 
 
 def parsed():
     return [json.loads(raw) for raw in ENTRIES]
 
 
+EXPORT = lengthened(SHARED, 200) if LONG else SHARED
+LINES = EXPORT.splitlines(keepends=True)
+ENTRIES = entries_of(EXPORT)
 NOTE = json.loads(LINES[-1])["checkpoint"]
 
 
@@ -143,10 +169,15 @@ class KnownAnswers(unittest.TestCase):
         body, wrong = KEY.open((VECTORS / "audit_export.kept").read_text(encoding="utf-8"))
         self.assertIsNone(wrong)
         kept = audit.read_checkpoint(body)
-        self.assertEqual(verify(EXPORT, kept).findings, [])
+        self.assertEqual(verify(SHARED, kept).findings, [])
         kept["root"] = bytes(32)
-        self.assertEqual([finding["kind"] for finding in verify(EXPORT, kept).findings], ["rewritten"])
+        self.assertEqual([finding["kind"] for finding in verify(SHARED, kept).findings], ["rewritten"])
 
+    def test_the_export_that_is_damaged_below_is_a_whole_one(self):
+        self.assertEqual(len(ENTRIES), 200 if LONG else 60)
+        self.assertEqual(ENTRIES[:60], entries_of(SHARED))
+        self.assertEqual(len({entry["id"] for entry in parsed()}), len(ENTRIES))
+        self.assertEqual(verify(EXPORT, kept_at_the_end()).findings, [])
 
     def test_a_note_has_64_signatures_at_most_and_names_without_spaces_or_plus(self):
         """As `src/audit/note.rs` has it."""
@@ -162,7 +193,7 @@ class KnownAnswers(unittest.TestCase):
 
 class Damage(unittest.TestCase):
     def test_flipped_bits_are_found_and_their_line_named(self):
-        step, bit = 1 if os.environ.get("POSTERN_LONG") else 97, 0
+        step, bit = 1 if LONG else 97, 0
         for line, (start, before) in enumerate(states(), 1):
             rest = bytearray(EXPORT[start:])
             while bit < (start + len(LINES[line - 1])) * 8:
@@ -184,6 +215,21 @@ class Damage(unittest.TestCase):
             if at + 1 < len(LINES):
                 swapped = LINES[:at] + [LINES[at + 1], LINES[at]] + LINES[at + 2:]
                 self.assertTrue(names(verify(b"".join(swapped)), at + 1), f"swapped {at + 1}")
+
+    def test_lines_far_apart_swapped_and_runs_of_lines_deleted_are_found_and_named(self):
+        step = 1 if LONG else 13
+        for at, (_, before) in enumerate(states()):
+            for other in range(at + 1, len(LINES), step):
+                between = LINES[at + 1:other]
+                verifier = going_on(before)
+                export = b"".join([LINES[other], *between, LINES[at], *LINES[other + 1:]])
+                verifier.read(UntilNamed(export, verifier, other + 1))
+                found = names(verifier, at + 1) and names(verifier, other + 1)
+                self.assertTrue(found, f"swapped {at + 1} and {other + 1}: {verifier.findings}")
+            for end in range(at + 1, len(LINES) + 1, step):
+                verifier = going_on(before)
+                verifier.read(UntilNamed(b"".join(LINES[end:]), verifier, at + 1))
+                self.assertTrue(names(verifier, at + 1), f"deleted {at + 1} to {end}: {verifier.findings}")
 
     def test_every_truncation_is_found_and_the_line_it_ends_in_named(self):
         for line, (start, before) in enumerate(states(), 1):
@@ -211,8 +257,8 @@ class Forks(unittest.TestCase):
         return written, note_over(written, heads)
 
     def test_an_export_written_and_signed_here_is_the_shared_one(self):
-        written, heads = chained(parsed())
-        self.assertEqual(export_of(written, note_over(written, heads)), EXPORT)
+        written, heads = chained([json.loads(raw) for raw in entries_of(SHARED)])
+        self.assertEqual(export_of(written, note_over(written, heads)), SHARED)
 
     def test_a_fork_at_any_entry_is_found_by_whoever_kept_a_checkpoint_behind_it(self):
         for at in range(len(ENTRIES)):
@@ -348,6 +394,61 @@ class HostileText(unittest.TestCase):
                 done = subprocess.run(command, capture_output=True, text=True)
             self.assertEqual(done.returncode, 1)
             self.assertTrue(all(line.isprintable() for line in done.stdout.split("\n")), repr(done.stdout))
+
+
+class Witnessed(unittest.TestCase):
+    """What a witness has cosigned: docs/audit-log.md section 13."""
+
+    signer = Ed25519PrivateKey.from_private_bytes(b"\7" * 32)
+    public = b"\x04" + signer.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    id = audit.hashlib.sha256(b"witness.example/w1\n" + public).digest()[:4]
+    vkey = f"witness.example/w1+{id.hex()}+{base64.b64encode(public).decode()}"
+
+    def line(self, at, body):
+        signature = self.signer.sign(f"cosignature/v1\ntime {at}\n{body}".encode())
+        return f"\u2014 witness.example/w1 {base64.b64encode(self.id + at.to_bytes(8, 'big') + signature).decode()}\n"
+
+    def found(self, *lines):
+        verifier = audit.Verifier(KEY, None, audit.Key(self.vkey, 4))
+        verifier.read(io.BytesIO(export_of(ENTRIES, NOTE + "".join(lines))))
+        return kinds(verifier)
+
+    def test_the_cosignature_of_just_this_head_is_asked_for(self):
+        body = KEY.open(NOTE)[0]
+        good = self.line(1_800_000_000, body)
+        self.assertEqual(self.found(good), [])
+        self.assertEqual(self.found(), ["not_cosigned"])
+        self.assertEqual(self.found("\u2014 other.example/w1 AAAAAAAA\n"), ["not_cosigned"])
+        older = KEY.open((VECTORS / "audit_export.kept").read_text(encoding="utf-8"))[0]
+        self.assertEqual(self.found(self.line(1_800_000_000, older)), ["bad_cosignature"])
+        self.assertEqual(self.found(good, self.line(1_800_000_001, older)), ["bad_cosignature"])
+        blob = bytearray(base64.b64decode(good.split(" ")[2]))
+        for at in range(4, len(blob)):
+            blob[at] ^= 1
+            changed = good.replace(good.split(" ")[2].strip(), base64.b64encode(blob).decode())
+            self.assertEqual(self.found(changed), ["bad_cosignature"], at)
+            blob[at] ^= 1
+
+    def test_a_time_of_more_than_63_bits_is_none(self):
+        """As `src/audit/cosignature.rs` has it."""
+        body = KEY.open(NOTE)[0]
+        self.assertEqual(self.found(self.line((1 << 63) - 1, body)), [])
+        self.assertEqual(self.found(self.line(1 << 63, body)), ["bad_cosignature"])
+
+    def test_the_key_of_a_log_is_none_of_a_witness(self):
+        vkey = (VECTORS / "audit_export.vkey").read_text(encoding="utf-8")
+        for line, kind in [(vkey, 4), (self.vkey, 1)]:
+            with self.assertRaises(audit.Bad):
+                audit.Key(line, kind)
+
+    def test_the_command_line_asks_for_it(self):
+        with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+            file.write(export_of(ENTRIES, NOTE + self.line(1, KEY.open(NOTE)[0])))
+            file.flush()
+            for export, code in [(file.name, 0), (VECTORS / "audit_export.jsonl", 1)]:
+                command = [sys.executable, TOOLS / "verify_audit.py", export, VECTORS / "audit_export.vkey"]
+                done = subprocess.run([*command, "--witness-key", self.vkey], capture_output=True, text=True)
+                self.assertEqual(done.returncode, code, done.stdout)
 
 
 class CommandLine(unittest.TestCase):
