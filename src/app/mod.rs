@@ -16,19 +16,23 @@ use std::{
 };
 
 use postern_kms::{KeyService, local::LocalKeyError};
+use tokio::sync::oneshot;
 
 use crate::{
     audit::{sinks::Sink, witness::Witness},
     connectors::{Catalogue, CatalogueError},
     crypto::{CryptoError, Keyring, OsRandomness, hardening::Locking, instance::Purpose, lookup::LookupKeys},
-    domain::{Clock, Randomness},
+    domain::{Clock, OrgId, Randomness},
     egress::{Egress, EgressError, Webhook},
     flows::{
         Deps, Refusal,
         facts::FactsCache,
+        recover::Unfinished,
         refresh::{self, Flights, doubt::Doubts},
         refused::Tally,
-        seal, sweep,
+        seal,
+        sequence::SignedHeads,
+        sweep,
         uncut::Uncut,
     },
     release::Gate,
@@ -36,6 +40,7 @@ use crate::{
         Claims, Contended, CopyError, Keeps, Location, Looks, Outside, OutsideError, Spool, SpoolError,
         Store, StoreError, TimeSource,
     },
+    workers::REPLICA_EVERY,
 };
 
 /// Why Postern does not start.
@@ -73,6 +78,17 @@ pub enum AppError {
     /// A flow.
     #[error("{0}")]
     Flow(#[from] Refusal),
+    /// A recovery. Those of the orgs before it are done; admin keys may have been shown for all of them.
+    #[error(
+        "{org}: {cause}. Organisations shown before it are recovered; those shown after it are not, and admin keys shown for \
+         them never work"
+    )]
+    Recovery {
+        /// Of which org.
+        org: OrgId,
+        /// What became of it.
+        cause: Unfinished,
+    },
     /// The network or a file.
     #[error("{what}: {cause}")]
     Io {
@@ -191,6 +207,7 @@ async fn open_with(
     .with_locking(parts.locking);
     let chest = keys::Chest::open(&store, &keyring, &parts.kek_ref, &*parts.clock).await?;
     let spool = Spool::open(&parts.data_dir.join("spool"))?;
+    let kind = parts.kind;
     let deps = Arc::new(Deps {
         gate: gate(store.clone(), Arc::clone(&parts.clock)),
         looks: Looks::start(store.clone()),
@@ -209,6 +226,7 @@ async fn open_with(
         checkpoints: chest.signing(Purpose::Checkpoints)?,
         catalogue: parts.catalogue,
         egress: parts.egress,
+        signed: SignedHeads::default(),
         facts: FactsCache::default(),
         flights: Flights::default(),
         doubts: Doubts::default(),
@@ -222,12 +240,41 @@ async fn open_with(
         kek_ref: parts.kek_ref,
         key_words: parts.key_words,
     });
-    let found = seal::check(&deps).await?;
+    if let Kind::Serve = kind
+        && let Some(before) = seal::former_issuer(&deps).await?
+    {
+        return Err(AppError::Refused(format!(
+            "server.public_url was {before} when the logs were signed that this data directory knows, and is {now} now. It is in \
+             the name of every log: set it back; nothing was changed",
+            now = deps.issuer
+        )));
+    }
+    let found = keeping_the_name(&deps.store, seal::check(&deps)).await?;
     deps.store.give_word(seal::word(&found)).await?;
     sweep::earlier_life(&deps).await?;
     // Before anybody can ask for these tokens, and before anybody asks the provider for them again.
-    refresh::spooled::drain(&deps).await;
+    keeping_the_name(&deps.store, refresh::spooled::drain(&deps)).await;
     Ok(deps)
+}
+
+/// Renews this process's lease of its name while it starts, which takes long with very many orgs, or while a person is asked:
+/// others would take it for dead.
+async fn keeping_the_name<T>(store: &Store, work: impl Future<Output = T>) -> T {
+    let (working, mut ended) = oneshot::channel::<()>();
+    let working = async move {
+        let done = work.await;
+        drop(working);
+        done
+    };
+    // Beside the work, which may hold what a renewal waits for; and one that is under way is not broken off.
+    let renewing = async {
+        while tokio::time::timeout(REPLICA_EVERY, &mut ended).await.is_err() {
+            if let Err(cause) = store.renew_replica().await {
+                tracing::debug!(cause = %cause, "the lease of this process's name could not be renewed; it is tried again");
+            }
+        }
+    };
+    tokio::join!(Box::pin(working), Box::pin(renewing)).0
 }
 
 /// Refuses a database that the other kind of start made: no relaxation of `dev` reaches production by its files.

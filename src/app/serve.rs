@@ -39,7 +39,7 @@ use crate::{
     workers::Workers,
 };
 
-use super::{AppError, Kind, Parts, clock::SystemClock, open, ready::Prober};
+use super::{AppError, Kind, Parts, clock::SystemClock, keeping_the_name, open, ready::Prober};
 
 /// Serves until a stop signal, then drains.
 ///
@@ -107,15 +107,20 @@ pub async fn recover(
 ) -> Result<(), AppError> {
     refuse_test_builds()?;
     let deps = open_reached(parts(&settings)?).await?;
-    let found = seal::check(&deps).await?;
-    let plans = recover::planned(&deps, &found, vouch).await?;
-    if confirmed(&plans).await {
-        for plan in &plans {
-            recover::run(&deps, plan, "postern recover").await?;
+    let recovering = async {
+        let found = seal::check_for_recovery(&deps).await?;
+        let plans = recover::planned(&deps, &found, vouch).await?;
+        if confirmed(&plans).await {
+            recover::all(&deps, &plans, "postern recover")
+                .await
+                .map_err(|(org, cause)| AppError::Recovery { org, cause })?;
         }
-    }
+        Ok::<_, AppError>(())
+    };
+    let done = keeping_the_name(&deps.store, recovering).await;
+    // Also after an error: what was found stays said (Store::leave_replica).
     deps.store.close().await;
-    Ok(())
+    done
 }
 
 /// Opens what [`open`] does once the database's server is there, and says meanwhile what it waits for.
@@ -324,7 +329,7 @@ fn parts(settings: &Settings) -> Result<Parts, AppError> {
     for allow in &settings.egress_allow {
         if allow.org != OrgPattern::Any {
             return Err(AppError::Refused(
-                "egress.allow: an address for one org only is not there yet; write org = \"*\" or leave it out".to_owned(),
+                "egress.allow: an address for one org only is not there yet; write org = \"*\"".to_owned(),
             ));
         }
         let address = format!("{}:{}", allow.address.host, allow.address.port);

@@ -418,6 +418,7 @@ fn hostile_text_in_every_field_is_one_visible_line_and_the_log_holds() {
         "line\nbreak\r\n",
         "\u{85}\u{9b}31m",
         "\u{e0041}",
+        "\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{180b}\u{180f}\u{3164}\u{fe0f}\u{ffa0}\u{fff9}",
         "\",\"outcome\":\"allow",
         "\\u0000",
         "é\u{301}",
@@ -478,7 +479,9 @@ fn hostile_text_in_every_field_is_one_visible_line_and_the_log_holds() {
             let shown = std::str::from_utf8(&encoded.bytes).unwrap();
             let hidden = |c: char| {
                 c.is_control()
-                    || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                    || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                        | '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+                        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
                         | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
             };
             assert!(!shown.chars().any(hidden), "{name}");

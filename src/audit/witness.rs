@@ -58,6 +58,12 @@ pub enum WitnessError {
     /// It did not answer in time.
     #[error("it did not answer in time")]
     Slow,
+    /// It named another size of the log whatever was proved to it.
+    #[error("it names another size of the log each time")]
+    Unsettled,
+    /// Nothing can be proved to it: rows of the log are not as they were signed.
+    #[error("it cannot be shown that this log builds on what it has")]
+    Unproved,
     /// It does not know this log, or its key.
     #[error("it does not know this log: register the origin and the key of `GET /v1/audit/key` with it")]
     Unknown,
@@ -76,8 +82,14 @@ impl WitnessError {
         match self {
             Self::Egress(_) | Self::Slow => true,
             Self::Status(status) => *status >= 500 || *status == 429,
-            Self::Unknown | Self::Cosignature(_) => false,
+            Self::Unsettled | Self::Unproved | Self::Unknown | Self::Cosignature(_) => false,
         }
+    }
+
+    /// Whether it stays open what the witness has of the log: whatever stands between may say anything but that.
+    #[must_use]
+    pub fn is_no_answer(&self) -> bool {
+        !matches!(self, Self::Unproved | Self::Unknown)
     }
 }
 
@@ -114,13 +126,14 @@ impl Witness {
         &self.key
     }
 
-    /// Shows it a checkpoint that builds on the log of `old` entries.
+    /// Shows it the checkpoint of `size` entries, which builds on the log of `old` entries.
     ///
     /// # Errors
     /// When it cannot be reached, does not know the log, or answers nothing that is of the protocol.
     pub async fn add_checkpoint(
         &self,
         old: u64,
+        size: u64,
         proof: &[[u8; 32]],
         note: &str,
     ) -> Result<Answer, WitnessError> {
@@ -135,14 +148,15 @@ impl Witness {
             body: Some(Bytes::from(body)),
             ..OutboundRequest::new(Method::POST, below(&self.submission, "add-checkpoint"))
         };
-        let answer = self.send(request).await?;
+        let answer = self.send(request, MOST_ANSWERED).await?;
         let text = std::str::from_utf8(&answer.body).unwrap_or_default();
         match answer.status {
             200 => Ok(Answer::Cosigned(self.key.add(note, text)?)),
-            // With the size it has; the size that was named already: another root of the same size.
+            // With the size it has. Without, where it was shown just that size: it has another root of it.
             409 => match text.strip_suffix('\n').and_then(parse_decimal) {
-                Some(size) if size != old => Ok(Answer::Claims(size)),
-                _ => Ok(Answer::Contradicts),
+                Some(claimed) if claimed != old => Ok(Answer::Claims(claimed)),
+                _ if old == size => Ok(Answer::Contradicts),
+                _ => Err(WitnessError::Status(409)),
             },
             422 => Ok(Answer::Contradicts),
             403 | 404 => Err(WitnessError::Unknown),
@@ -159,18 +173,20 @@ impl Witness {
         // C2SP tlog-witness, "Monitoring": by the hash of the origin.
         let origin = digest::hex(&digest::sha256(log.name().as_bytes()));
         let url = below(&self.monitoring, &format!("{origin}/checkpoint"));
-        let answer = self.send(OutboundRequest::new(Method::GET, url)).await?;
+        let request = OutboundRequest::new(Method::GET, url);
+        let answer = self.send(request, MOST_SHOWN).await?;
         let note = std::str::from_utf8(&answer.body)
             .ok()
             .filter(|_| answer.status == 200);
         Ok(note.and_then(|note| Checkpoint::open(note, log).ok()))
     }
 
-    async fn send(&self, request: OutboundRequest<'_>) -> Result<InboundResponse, WitnessError> {
-        let request = OutboundRequest {
-            max_body: MOST_ANSWERED,
-            ..request
-        };
+    async fn send(
+        &self,
+        request: OutboundRequest<'_>,
+        max_body: usize,
+    ) -> Result<InboundResponse, WitnessError> {
+        let request = OutboundRequest { max_body, ..request };
         tokio::time::timeout(ANSWERS_WITHIN, self.client.send(request))
             .await
             .map_err(|_| WitnessError::Slow)?
@@ -188,3 +204,5 @@ fn below(prefix: &Url, path: &str) -> Url {
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read: 64 signature lines.
 const MOST_ANSWERED: usize = 64 * 1024;
+/// The same of a checkpoint, which has a line for every writer: as long as a line of an export.
+const MOST_SHOWN: usize = 1 << 20;

@@ -59,6 +59,9 @@ pub(super) enum Audit {
         /// The file to write; it must not exist. Until it is whole it is called FILE.unfinished.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// Only up to the last head that the log's witness has cosigned, for `audit verify --witness-key`.
+        #[arg(long)]
+        cosigned: bool,
     },
     /// Print the public key of the log, for `audit verify`.
     #[command(after_help = "Example:\n  postern audit key > acme.vkey")]
@@ -107,7 +110,7 @@ impl Audit {
             Self::Tail { filter, lines } => {
                 audit_tail::follow(&client()?, &filter.query(), lines, output).await
             }
-            Self::Export { out } => export(&client()?, &out, output).await,
+            Self::Export { out, cosigned } => export(&client()?, &out, cosigned, output).await,
             Self::Key => {
                 output.text(client()?.text(&["v1", "audit", "key"]).await?.trim_end());
                 Ok(())
@@ -136,7 +139,7 @@ impl Filter {
 }
 
 /// Writes the log up to its checkpoint, in its own order.
-async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), CliError> {
+async fn export(client: &Client, out: &Path, cosigned: bool, output: &mut Output) -> Result<(), CliError> {
     let failed = |cause| CliError::File {
         path: out.display().to_string(),
         cause,
@@ -145,7 +148,7 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
         ExportError::Io(cause) => failed(cause),
         ExportError::InvalidOrigin => CliError::Answer("not a log of this format".into()),
     };
-    let note = client.text(&["v1", "audit", "checkpoint"]).await?;
+    let note = client.checkpoint(cosigned).await?;
     let checkpoint =
         Checkpoint::read_unverified(&note).map_err(|_| CliError::Answer("not a checkpoint".into()))?;
     // An export is evidence and is never written over; one that was interrupted is none and is begun anew.
@@ -197,8 +200,9 @@ async fn export(client: &Client, out: &Path, output: &mut Output) -> Result<(), 
     let file = writer.finish(&note).map_err(unwritten)?;
     file.into_inner().map_err(|error| failed(error.into_error()))?;
     unfinished.finish(out).map_err(failed)?;
+    let witness = if cosigned { " --witness-key KEY" } else { "" };
     output.note(&format!(
-        "written to {}; next: postern audit verify {0} --public-key KEY",
+        "written to {}; next: postern audit verify {0} --public-key KEY{witness}",
         out.display()
     ));
     // The export is evidence all the same; the tiles name what the root alone betrays.

@@ -1,5 +1,7 @@
 //! The thin client of the API: one base URL, one key, JSON in and out.
 
+mod log;
+
 use std::{collections::BTreeMap, path::Path};
 
 use http::{HeaderValue, Method, header};
@@ -70,7 +72,11 @@ impl Client {
 
     /// A text that is not JSON, as a signed note.
     pub(super) async fn text(&self, path: &[&str]) -> Result<String, CliError> {
-        let request = self.request(Method::GET, &self.address(path, &[])?);
+        self.text_of(path, &[]).await
+    }
+
+    async fn text_of(&self, path: &[&str], query: &[(&str, &str)]) -> Result<String, CliError> {
+        let request = self.request(Method::GET, &self.address(path, query)?);
         let bytes = self.send(request).await?;
         String::from_utf8(bytes).map_err(|_| CliError::Answer("not a text".into()))
     }

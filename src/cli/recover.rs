@@ -31,6 +31,9 @@ pub(super) struct Recover {
     /// Where nothing is kept outside: you know that this database is the newest one, so nothing has to be ended.
     #[arg(long)]
     database_is_current: bool,
+    /// Go on though the witness gave no answer: it may show later that more was lost, which then ends everything.
+    #[arg(long)]
+    without_witness: bool,
 }
 
 impl Recover {
@@ -48,7 +51,19 @@ impl Recover {
         let mut declined = None;
         let asked = async |plans: &[Plan]| {
             show(plans, output);
-            if plans.is_empty() || self.dry_run {
+            if self.dry_run {
+                return false;
+            }
+            // Nothing to confirm: only what others said against the database is taken back.
+            if plans.is_empty() {
+                return true;
+            }
+            if !self.without_witness && plans.iter().any(|plan| plan.witness_silent) {
+                declined = Some(CliError::Failed(
+                    "the witness gave no answer about what is to be recovered; nothing was changed. Try again once it answers, \
+                     or say --without-witness"
+                        .to_owned(),
+                ));
                 return false;
             }
             let what = "What is lost stays lost, and what is ended never comes back.";
@@ -101,6 +116,12 @@ fn show(plans: &[Plan], output: &mut Output) {
                 "All API keys of {} end, those of admins, host applications and agents, and its policy engines are \
                  disabled: this database cannot say which of them were ended since it was made. You are shown a new \
                  admin key, with which `postern keys create` makes the others and `postern apply` registers the engines.",
+                plan.org
+            ));
+        }
+        if plan.witness_silent {
+            output.note(&format!(
+                "The witness gave no answer about {}: whether more was lost than is said here is not known.",
                 plan.org
             ));
         }

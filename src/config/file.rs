@@ -179,7 +179,7 @@ impl<'t> File<'t> {
                     .map(|file| file.0),
                 password: env.store_password(),
                 owner_password: env.store_owner_password(),
-                connections: self.count(store.connections.as_ref(), 2..=1000, CONNECTIONS)?,
+                connections: self.count(store.connections.as_ref(), 4..=1000, CONNECTIONS)?,
                 pooler: store.pooler,
             },
             data_dir: self.must::<values::Dir>(env, "data", "dir", data.dir.as_ref())?.0,

@@ -79,7 +79,7 @@ pub struct Database {
     pub password: Option<SecretString>,
     /// The password of the role that owns the schema, for `postern migrate`, from `POSTERN_STORE_OWNER_PASSWORD`.
     pub owner_password: Option<SecretString>,
-    /// The most connections to PostgreSQL beside the gate's own.
+    /// The most connections to PostgreSQL beside those of the gate and of revocations.
     pub connections: usize,
     /// Whether a pooler that gives every transaction another connection stands in between.
     pub pooler: bool,

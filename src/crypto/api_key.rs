@@ -44,12 +44,13 @@ pub fn parse(text: &str) -> Option<(KeyKind, ApiKey)> {
     }
     let (body, check) = text.split_at_checked(LENGTH - CHECKSUM)?;
     let (_, secret) = body.split_once('_')?;
-    // One text per key: a number beyond 256 bits has no place.
-    let mut number = Zeroizing::new([0_u8; 32]);
-    read_base62(secret, number.as_mut_slice())?;
-    let mut claimed = [0_u8; 4];
-    read_base62(check, &mut claimed)?;
-    (claimed == checksum(body)).then(|| (kind, ApiKey::new(text.to_owned())))
+    // One text per key: a number beyond 256 bits has no place. Texts of one length are ordered as their numbers are.
+    if secret > GREATEST || !secret.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let claimed = read_base62(check)?;
+    let right = u32::from_be_bytes(checksum(body));
+    (claimed == u64::from(right)).then(|| (kind, ApiKey::new(text.to_owned())))
 }
 
 /// What a key says it is for; `None` where [`parse`] would not take it.
@@ -82,28 +83,22 @@ fn push_base62(text: &mut String, number: &mut [u8], digits: usize) {
     text.extend(reversed.iter().take(digits).rev().map(|digit| char::from(*digit)));
 }
 
-/// Reads digits into a big-endian number; `None` when a character is no digit or the number does not fit.
-fn read_base62(text: &str, number: &mut [u8]) -> Option<()> {
-    for digit in text.bytes() {
-        let mut carry = match digit {
-            b'0'..=b'9' => u16::from(digit - b'0'),
-            b'A'..=b'Z' => u16::from(digit - b'A') + 10,
-            b'a'..=b'z' => u16::from(digit - b'a') + 36,
+/// The number of a few digits; `None` when a character is no digit or the number does not fit.
+fn read_base62(text: &str) -> Option<u64> {
+    text.bytes().try_fold(0_u64, |number, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'A'..=b'Z' => digit - b'A' + 10,
+            b'a'..=b'z' => digit - b'a' + 36,
             _ => return None,
         };
-        for byte in number.iter_mut().rev() {
-            let [high, low] = (u16::from(*byte) * 62 + carry).to_be_bytes();
-            *byte = low;
-            carry = u16::from(high);
-        }
-        if carry != 0 {
-            return None;
-        }
-    }
-    Some(())
+        number.checked_mul(62)?.checked_add(u64::from(value))
+    })
 }
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// 2^256−1.
+const GREATEST: &str = "yhjskwdA6OZ1AL1YmHWZWm8LLG7HjnuCA2j5rOw8Xp1";
 const LABEL: &[u8] = b"postern/api-key/1";
 const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
@@ -150,7 +145,75 @@ mod tests {
         }
     }
 
+    /// The big-endian number of these digits, multiplied out; `None` when a character is no digit or it does not fit.
+    fn multiplied<const N: usize>(text: &str) -> Option<[u8; N]> {
+        let mut number = [0; N];
+        for digit in text.bytes() {
+            let value = ALPHABET.iter().position(|known| *known == digit)?;
+            let mut carry = u16::try_from(value).unwrap();
+            for byte in number.iter_mut().rev() {
+                let [high, low] = (u16::from(*byte) * 62 + carry).to_be_bytes();
+                *byte = low;
+                carry = u16::from(high);
+            }
+            if carry != 0 {
+                return None;
+            }
+        }
+        Some(number)
+    }
+
+    fn base62(mut number: impl AsMut<[u8]>, digits: usize) -> String {
+        let mut text = String::new();
+        push_base62(&mut text, number.as_mut(), digits);
+        text
+    }
+
+    /// Whether a key with this secret and its right checksum is taken.
+    fn is_taken(secret: &str) -> bool {
+        let body = format!("psa_{secret}");
+        parse(&format!("{body}{}", base62(checksum(&body), CHECKSUM))).is_some()
+    }
+
+    #[test]
+    fn the_greatest_secret_is_256_bits_and_digits_are_in_the_order_of_their_texts() {
+        assert_eq!(base62([0xff; 32], SECRET), GREATEST);
+        assert!(ALPHABET.is_sorted());
+        assert!(ALPHABET.iter().all(u8::is_ascii_alphanumeric));
+        assert!(is_taken(GREATEST));
+        assert!(!is_taken(&GREATEST.replace("Xp1", "Xp2")));
+    }
+
+    #[test]
+    fn a_checksum_beyond_32_bits_is_refused() {
+        let body = format!("psa_{GREATEST}");
+        let right = u64::from(u32::from_be_bytes(checksum(&body)));
+        for (number, taken) in [(right, true), (right + (1 << 32), false)] {
+            let check = base62(number.to_be_bytes(), CHECKSUM);
+            assert_eq!(read_base62(&check), Some(number));
+            assert_eq!(parse(&format!("{body}{check}")).is_some(), taken);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_secret_is_taken_if_it_is_a_number_of_256_bits(
+            secret in "[0-9A-Za-z]{43}", place in 0..SECRET, digit in "[0-9A-Za-z]", wrong in "[ -~]",
+        ) {
+            let mut near = GREATEST.to_owned();
+            near.replace_range(place..=place, &digit);
+            let mut other = near.clone();
+            other.replace_range(place..=place, &wrong);
+            for secret in [secret, near, other] {
+                prop_assert_eq!(is_taken(&secret), multiplied::<32>(&secret).is_some(), "{}", secret);
+            }
+        }
+
+        #[test]
+        fn few_digits_are_the_number_multiplied_out(text in "[0-9A-Za-z]{0,13}|[ -~]{1,6}") {
+            prop_assert_eq!(read_base62(&text), multiplied(&text).map(u64::from_be_bytes));
+        }
+
         #[test]
         fn one_wrong_character_is_refused(secret: [u8; 32], place in 0..LENGTH, wrong in "[0-9A-Za-z_ -]") {
             let key = mint(KeyKind::Agent, &vectors::Scripted::new(&secret)).unwrap();

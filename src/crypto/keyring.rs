@@ -157,7 +157,7 @@ impl Keyring {
         cache.retain(|_, cached| cached.org != org);
     }
 
-    /// Wipes keys whose time is over; a worker calls this every few seconds, any use does too.
+    /// Wipes keys whose time is over; a worker calls this every few seconds, and whoever has to ask the KMS does it too.
     pub fn sweep(&self) {
         self.sweep_locked(&mut self.lock());
     }
@@ -172,21 +172,29 @@ impl Keyring {
 
     fn cached(&self, record: &OdkRecord) -> Option<Cached> {
         let mut cache = self.lock();
-        self.sweep_locked(&mut cache);
+        let now = self.clock.since_boot();
         // A row that changed its org or commitment is not the row this key was unwrapped for.
-        cache
+        let found = cache
             .get(&record.id)
+            .filter(|cached| self.stays(cached, now))
             .filter(|cached| cached.org == record.org && cached.commitment == record.commitment)
-            .cloned()
+            .cloned();
+        if found.is_none() {
+            // The KMS is asked: what is over gives back its locked memory before another key needs some.
+            self.sweep_locked(&mut cache);
+        }
+        found
+    }
+
+    fn sweep_locked(&self, cache: &mut HashMap<KeyId, Cached>) {
+        let now = self.clock.since_boot();
+        cache.retain(|_, cached| self.stays(cached, now));
     }
 
     /// A key leaves the cache a little before its end, so that a handle taken from it lives through one release.
-    fn sweep_locked(&self, cache: &mut HashMap<KeyId, Cached>) {
-        let now = self.clock.since_boot();
+    fn stays(&self, cached: &Cached, now: Duration) -> bool {
         let margin = HANDLE_LIFE.min(self.cache_ttl / 4);
-        cache.retain(|_, cached| {
-            now.saturating_add(margin) < cached.unwrapped_at.saturating_add(self.cache_ttl)
-        });
+        now.saturating_add(margin) < cached.unwrapped_at.saturating_add(self.cache_ttl)
     }
 
     fn handle(&self, cached: Cached) -> OdkHandle {

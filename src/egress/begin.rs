@@ -50,8 +50,16 @@ pub(super) struct Beginning(Arc<AtomicU8>);
 
 impl Beginning {
     /// Whether the request was stopped before anything of it left.
-    pub(super) fn came_too_late(&self) -> bool {
+    fn came_too_late(&self) -> bool {
         self.0.load(Ordering::SeqCst) == TOO_LATE
+    }
+
+    /// Whether nothing of the request has left. From now on nothing will.
+    pub(super) fn give_up(&self) -> bool {
+        let decided = self
+            .0
+            .compare_exchange(WAITING, TOO_LATE, Ordering::SeqCst, Ordering::SeqCst);
+        decided.map_or_else(|earlier| earlier == TOO_LATE, |_| true)
     }
 
     /// Decides once: the first to ask decides for all.
@@ -120,3 +128,33 @@ pub(super) struct TooLate;
 const WAITING: u8 = 0;
 const BEGUN: u8 = 1;
 const TOO_LATE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Time, clock::FixedClock};
+
+    fn request(beginning: &Beginning) -> TimedBody {
+        let clock = Arc::new(FixedClock::new(Time::from_unix_seconds(1_800_000_000)));
+        let at = clock.since_boot() + Duration::from_secs(60);
+        TimedBody::new(None, BeginBy::new(clock, at), beginning)
+    }
+
+    #[test]
+    fn what_was_given_up_before_it_began_never_begins() {
+        let beginning = Beginning::default();
+        let body = request(&beginning);
+        assert!(beginning.give_up() && beginning.give_up());
+        assert!(!body.is_end_stream());
+        assert_ne!(body.size_hint().exact(), Some(0));
+    }
+
+    #[test]
+    fn what_has_begun_cannot_be_given_up() {
+        let beginning = Beginning::default();
+        let body = request(&beginning);
+        assert!(body.is_end_stream());
+        assert!(!beginning.give_up());
+        assert!(body.is_end_stream());
+    }
+}

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Credential, EgressError, EgressPolicy, InboundResponse, OutboundRequest, Purpose, Refusal,
-    begin::{Beginning, TimedBody},
+    begin::{BeginBy, Beginning, TimedBody},
     resolver::{FilteringResolver, Lookup, NoGlobalAddress, SystemLookup},
 };
 
@@ -116,7 +116,7 @@ pub(super) async fn deliver(
     place(credential, &mut url, &mut headers).map_err(EgressError::Refused)?;
     let mut builder = client.request(method, url).headers(headers);
     let beginning = Beginning::default();
-    if let Some(by) = begin_by {
+    if let Some(by) = begin_by.clone() {
         if by.has_passed() {
             return Err(EgressError::TooLate);
         }
@@ -124,12 +124,10 @@ pub(super) async fn deliver(
     } else if let Some(body) = body {
         builder = builder.body(body);
     }
-    let mut response = builder.send().await.map_err(|error| {
-        if beginning.came_too_late() {
-            EgressError::TooLate
-        } else {
-            classify(error)
-        }
+    let mut response = builder.send().await.map_err(|error| match begin_by {
+        // Its connection ended, or the time did, before the head was written.
+        Some(by) if beginning.give_up() => nothing_sent(error, &by),
+        _ => classify(error),
     })?;
     let status = response.status().as_u16();
     let headers = std::mem::take(response.headers_mut());
@@ -195,6 +193,14 @@ fn classify(error: reqwest::Error) -> EgressError {
         EgressError::Unreachable
     } else {
         interrupted(&error)
+    }
+}
+
+fn nothing_sent(error: reqwest::Error, by: &BeginBy) -> EgressError {
+    match classify(error) {
+        EgressError::Interrupted { .. } if by.has_passed() => EgressError::TooLate,
+        EgressError::Interrupted { .. } => EgressError::Unreachable,
+        other => other,
     }
 }
 

@@ -1,14 +1,17 @@
 //! What goes out and what comes back. Neither prints its contents.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method, header};
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::BeginBy;
-use crate::domain::secret::{AccessToken, ApiKey, ClientSecret};
+use crate::domain::{
+    Time,
+    secret::{AccessToken, ApiKey, ClientSecret},
+};
 
 /// The largest answer that is read, unless a request asks for less.
 pub const MAX_BODY: usize = 1 << 20;
@@ -113,6 +116,20 @@ impl InboundResponse {
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
+
+    /// How long the sender asks to be left alone (RFC 9110 §10.2.3). A date counts from the answer's own, or else from
+    /// `now`.
+    #[must_use]
+    pub fn retry_after(&self, now: Option<Time>) -> Option<Duration> {
+        let text = |name: HeaderName| self.headers.get(name)?.to_str().ok().map(str::trim);
+        let asked = text(header::RETRY_AFTER)?;
+        if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
+            // More digits than any number has are a long time, too.
+            return Some(asked.parse::<u64>().map_or(Duration::MAX, Duration::from_secs));
+        }
+        let said = text(header::DATE).and_then(Time::parse_http_date).or(now)?;
+        Some(Time::parse_http_date(asked)?.since(said))
+    }
 }
 
 impl fmt::Debug for InboundResponse {
@@ -122,5 +139,52 @@ impl fmt::Debug for InboundResponse {
             .field("body_len", &self.body.len())
             .field("truncated", &self.truncated)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_says_in_seconds_or_by_a_date_how_long_it_is_to_be_left_alone() {
+        let now = Time::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert!(now.is_some());
+        let answer = |headers: &[(HeaderName, &str)]| InboundResponse {
+            status: 503,
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+                .collect(),
+            body: Zeroizing::new(Vec::new()),
+            truncated: false,
+        };
+        let asked = |after: &str, date: Option<&str>, now: Option<Time>| {
+            let mut headers = vec![(header::RETRY_AFTER, after)];
+            headers.extend(date.map(|date| (header::DATE, date)));
+            answer(&headers).retry_after(now).map(|after| after.as_secs())
+        };
+        let ahead = Some("Sun, 06 Nov 1994 10:49:00 GMT");
+        for (after, date, seconds) in [
+            ("0", None, Some(0)),
+            ("120", ahead, Some(120)),
+            ("3601", None, Some(3601)),
+            ("99999999999999999999999", None, Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", None, Some(60)),
+            ("Sun, 06 Nov 1994 10:50:00 GMT", ahead, Some(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0)),
+            ("Mon, 07 Nov 1994 08:49:37 GMT", None, Some(86_400)),
+            ("", None, None),
+            ("-1", None, None),
+            ("1.5", None, None),
+            ("soon", None, None),
+        ] {
+            assert_eq!(asked(after, date, now), seconds, "{after}");
+        }
+        assert_eq!(answer(&[]).retry_after(now), None);
+        // Without either, a date says nothing of how long.
+        let date = "Sun, 06 Nov 1994 10:50:00 GMT";
+        assert_eq!(asked(date, ahead, None), Some(60));
+        assert_eq!(asked(date, None, None), None);
     }
 }

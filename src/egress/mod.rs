@@ -22,7 +22,7 @@ pub use client::Egress;
 pub use message::{Credential, InboundResponse, MAX_BODY, OutboundRequest, secret_body};
 pub use operator::{OperatorClient, operator_client};
 pub use policy::{EgressPolicy, InvalidAuthority, Purpose};
-pub use receiver::{Undelivered, Webhook};
+pub use receiver::{Rest, Undelivered, Webhook};
 
 /// Why a request did not leave or its answer did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum EgressError {
     /// The destination or the request is against the rules; nothing was sent.
     #[error("the outbound request was refused: {0}")]
     Refused(Refusal),
-    /// No connection came about; nothing was sent.
+    /// No connection came about, or it ended before anything was sent.
     #[error("the destination could not be reached")]
     Unreachable,
     /// The last moment to begin had passed; nothing was sent.

@@ -12,6 +12,7 @@ use crate::{
         action::{ActionHash, ActionType},
         connector::{Category, Connector, ConnectorId},
         decision::UnverifiedDecision,
+        entry::Epoch,
         mode::Mode,
     },
 };
@@ -96,12 +97,37 @@ pub struct Prepared {
     pub scopes: crate::domain::ScopeSet,
 }
 
-/// Prepares the action, refusing in the order of protocol §6.
+/// Prepares the action on facts of one epoch, whether or not it is the org's current one, refusing in the order of protocol
+/// §6.
 ///
 /// # Errors
 /// The first refusal that applies.
 pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared, Refusal> {
-    let (agent, grant) = same_epoch(deps, caller, ask).await?;
+    for attempt in 0..SNAPSHOTS {
+        let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
+        match prepare_on(deps, caller, ask, &agent).await {
+            Err(Refusal::Unsettled) => deps.facts.again(deps, caller.org, attempt).await?,
+            prepared => return prepared,
+        }
+    }
+    Err(Refusal::Unsettled)
+}
+
+/// The same on these facts of the agent: whatever it comes to rests on their epoch.
+///
+/// # Errors
+/// The first refusal that applies; [`Refusal::Unsettled`] if other facts are of another epoch.
+pub(super) async fn prepare_on(
+    deps: &Deps,
+    caller: Caller,
+    ask: &Ask,
+    agent: &Arc<AgentView>,
+) -> Result<Prepared, Refusal> {
+    // SECURITY: also a call that was let in before its key or agent ended: the gate makes it read its facts again.
+    if agent.facts.agent.disabled_at.is_some() || !agent.facts.keys.contains(&caller.key) {
+        return Err(Refusal::Unauthenticated);
+    }
+    let grant = selection::select(deps, caller, ask, agent).await?;
     let connector = Arc::clone(known_connector(deps, &grant.facts.grant.connector)?);
     let tool = known_tool(&connector, &ask.tool)?;
     let args = connectors::validate(&connector, tool, &ask.args).map_err(|errors| {
@@ -131,11 +157,11 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
         tool_digest: tool_digest.to_owned(),
         args: args.canonical().clone(),
     };
-    let canonical = crate::crypto::jcs::canonicalize(&action)?;
+    let canonical = crate::crypto::jcs::action(&action)?;
     let hash = digest::action_hash(&canonical);
     let (category, scopes) = (tool.category(), tool.scopes());
     Ok(Prepared {
-        agent,
+        agent: Arc::clone(agent),
         grant,
         connector,
         action,
@@ -153,42 +179,44 @@ pub async fn prepare(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Prepared,
 /// # Errors
 /// The first refusal that applies, in the order of protocol §6.
 pub async fn current(deps: &Deps, caller: Caller, ask: &Ask) -> Result<Option<Prepared>, Refusal> {
-    let refusal = match prepare(deps, caller, ask).await {
+    let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
+    let refusal = match prepare_on(deps, caller, ask, &agent).await {
         Ok(prepared) => return Ok(Some(prepared)),
         Err(refusal) => refusal,
     };
-    // What is refused on cached facts must be refused on current ones too.
-    if matches!(refusal, Refusal::Unsettled) || !deps.facts.is_current(deps, caller.org).await? {
-        return Ok(None);
-    }
-    let Refusal::Denied { reason, .. } = refusal else {
-        return Err(refusal);
-    };
-    match refused::denial(deps, caller, ask, reason).await? {
-        Some(denied) => Err(denied),
+    match stands(deps, caller.org, agent.facts.epoch, refusal).await? {
         None => Ok(None),
+        Some(Refusal::Denied { reason, .. }) => {
+            match refused::denial(deps, caller, ask, &agent, reason).await? {
+                Some(denied) => Err(denied),
+                None => Ok(None),
+            }
+        }
+        Some(refusal) => Err(refusal),
     }
 }
 
-/// Both views, read at one epoch: the gate compares one epoch only, so facts of two must never meet.
-async fn same_epoch(
+/// The refusal, which rests on facts of this epoch, if it may be answered: what is refused on cached facts must be refused
+/// on current ones too. `None`: read again.
+///
+/// INVARIANT: these very facts are asked about, not what is cached by now, which may be newer.
+///
+/// # Errors
+/// When the database is unavailable or behind what was read of it.
+pub(super) async fn stands(
     deps: &Deps,
-    caller: Caller,
-    ask: &Ask,
-) -> Result<(Arc<AgentView>, Arc<GrantView>), Refusal> {
-    for attempt in 0..SNAPSHOTS {
-        let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
-        // SECURITY: also a call that was let in before its key or agent ended: the gate makes it read its facts again.
-        if agent.facts.agent.disabled_at.is_some() || !agent.facts.keys.contains(&caller.key) {
-            return Err(Refusal::Unauthenticated);
-        }
-        let grant = selection::select(deps, caller, ask, &agent).await?;
-        if agent.facts.epoch == grant.facts.epoch {
-            return Ok((agent, grant));
-        }
-        deps.facts.again(deps, caller.org, attempt).await?;
-    }
-    Err(Refusal::Unsettled)
+    org: OrgId,
+    epoch: Epoch,
+    refusal: Refusal,
+) -> Result<Option<Refusal>, Refusal> {
+    let stands = match refusal {
+        Refusal::Unsettled => false,
+        // Asked before the link was made. Saying why it is needed may have moved the epoch on since, and a second link
+        // would count against the few there are.
+        Refusal::ConnectionRequired(_) | Refusal::ReconnectRequired(_) => true,
+        _ => deps.facts.holds(deps, org, epoch).await?,
+    };
+    Ok(stands.then_some(refusal))
 }
 
 /// How often two views are read before they are of one epoch.

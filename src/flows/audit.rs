@@ -66,6 +66,16 @@ pub async fn checkpoint(deps: &Deps, org: OrgId) -> Result<String, Refusal> {
     Ok(head(&mut tx, org).await?.checkpoint)
 }
 
+/// The last head that the witness has cosigned, with its cosignature: mostly not the newest, for a busy log has grown by the
+/// time a cosignature comes.
+///
+/// # Errors
+/// When none was cosigned yet or the database is unavailable.
+pub async fn cosigned_checkpoint(deps: &Deps, org: OrgId) -> Result<String, Refusal> {
+    let cosigned = deps.store.read(org).await?.cosigned_head(org).await?;
+    cosigned.ok_or(Refusal::NotFound)
+}
+
 /// Lets the log grow by what waits. Where a waiting row was changed or is gone the log stays as it was signed last, and can
 /// still be shown and proved: `sequence` has logged why.
 async fn grow(deps: &Deps, org: OrgId) -> Result<(), Refusal> {

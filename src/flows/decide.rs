@@ -5,14 +5,17 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    crypto::{digest, jose},
+    crypto::digest,
     domain::{
         DecisionId, EntryId, Mode, ModeSet, OrgId, Time,
         decision::{DecisionClaims, Outcome, UnverifiedDecision, own_jti},
         entry::{EntryDecision, EntryDraft, EntryType},
     },
-    policy::{Evaluation, OrgPermit, notary},
-    release::{DecisionError, Expected, GateRefusal, Place, Statement, TrustedKey, VerifiedDecision, verify},
+    policy::{Evaluation, OrgPermit, notary, reason},
+    release::{
+        DecisionError, Expected, GateRefusal, OwnDecision, Place, Statement, TrustedKey, VerifiedDecision,
+        verify,
+    },
     store::{IdempotencyKey, NewEntry},
 };
 
@@ -68,7 +71,7 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
         deps.gate.turn(caller.org, &mut place).await;
         let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
         let id = DecisionId::new(decided.at, &*deps.random)?;
-        let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?;
+        let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?.into_text();
         place.judged();
         let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
         let message = decided.evaluation.model_message.clone();
@@ -120,7 +123,7 @@ pub fn evaluate(deps: &Deps, prepared: &Prepared, ask: &Ask, permit: &OrgPermit)
     if evaluation.outcome == Outcome::Allow && !evaluation.limits.is_empty() {
         // Budgets are not counted yet: a permit that demands one permits nothing.
         evaluation.outcome = Outcome::Deny;
-        evaluation.reason = Some("budget_unsupported".to_owned());
+        evaluation.reason = Some(reason::BUDGET_UNSUPPORTED.to_owned());
     }
     let escapes = evaluation.reads_args || evaluation.needs_approval;
     let modes = token::available(prepared, evaluation.modes, escapes);
@@ -141,7 +144,7 @@ pub fn sign(
     ask: &Ask,
     decided: &Decided,
     id: DecisionId,
-) -> Result<(String, DecisionClaims), Refusal> {
+) -> Result<OwnDecision, Refusal> {
     let occasion = notary::Occasion {
         issuer: &deps.issuer,
         id,
@@ -161,11 +164,7 @@ pub fn sign(
     claims.constraints.modes = Some(asked(ask, decided.modes));
     let most = claims.constraints.max_ttl_s.unwrap_or(DEFAULT_TTL_S);
     claims.constraints.max_ttl_s = Some(ask.ttl_s.map_or(most, |ttl_s| ttl_s.min(most)));
-    // Canonical as it is (RFC 8785): the members of the claims are declared in that order.
-    let payload = serde_json::to_vec(&claims).map_err(|_| Refusal::KeyUnavailable)?;
-    let jws =
-        jose::sign(verify::DECISION_TYPE, &deps.notary, &payload).map_err(|_| Refusal::KeyUnavailable)?;
-    Ok((jws, claims))
+    OwnDecision::sign(&deps.notary, claims).ok_or(Refusal::KeyUnavailable)
 }
 
 /// The modes a decision is about: the one that was asked for, none if it is not to be had; all there are if none was named.
@@ -176,7 +175,7 @@ fn asked(ask: &Ask, modes: ModeSet) -> ModeSet {
     }
 }
 
-/// Checks a decision against this org's keys and this exact action.
+/// Checks a decision that was brought along against this org's keys and this exact action.
 ///
 /// # Errors
 /// Why it does not hold.
@@ -186,17 +185,49 @@ pub fn check(
     ask: &Ask,
     unverified: &UnverifiedDecision,
 ) -> Result<VerifiedDecision, DecisionError> {
-    let context = ask.context.as_ref().map(context_digest).transpose();
-    // The strict gate let it in, so it has a canonical form; if it had none, nothing could have been decided about it.
-    let context = context.map_err(|_| DecisionError::WrongContext)?;
-    let mut keys = prepared.agent.engine_keys.clone();
-    keys.push(TrustedKey {
+    let context = context_of(ask)?;
+    let notary = TrustedKey {
         key: deps.notary.public().clone(),
         iss: deps.issuer.clone(),
         ceiling: None,
-    });
+    };
+    let keys = prepared.agent.engine_keys.iter().chain([&notary]);
+    verify::verify(
+        unverified,
+        keys,
+        &expected(deps, prepared, context.as_deref(), true),
+    )
+}
+
+/// Checks a decision that this call made itself against this exact action.
+///
+/// # Errors
+/// Why it does not hold.
+pub fn check_own(
+    deps: &Deps,
+    prepared: &Prepared,
+    ask: &Ask,
+    own: OwnDecision,
+) -> Result<VerifiedDecision, DecisionError> {
+    let context = context_of(ask)?;
+    let expected = expected(deps, prepared, context.as_deref(), false);
+    verify::own(own, deps.notary.public(), &expected)
+}
+
+fn context_of(ask: &Ask) -> Result<Option<String>, DecisionError> {
+    let context = ask.context.as_ref().map(context_digest).transpose();
+    // The strict gate let it in, so it has a canonical form; if it had none, nothing could have been decided about it.
+    context.map_err(|_| DecisionError::WrongContext)
+}
+
+fn expected<'a>(
+    deps: &'a Deps,
+    prepared: &'a Prepared,
+    context_digest: Option<&'a str>,
+    is_brought: bool,
+) -> Expected<'a> {
     let action = &prepared.action;
-    let expected = Expected {
+    Expected {
         issuer: &deps.issuer,
         org: action.org,
         user: action.user,
@@ -205,11 +236,10 @@ pub fn check(
         connector: &action.connector,
         tool: &action.tool,
         action_hash: prepared.hash,
-        context_digest: context.as_deref(),
+        context_digest,
         now: deps.clock.now(),
-        revoked_at: prepared.grant.facts.stale_before(ask.decision.is_some()),
-    };
-    verify::verify(unverified, &keys, &expected)
+        revoked_at: prepared.grant.facts.stale_before(is_brought),
+    }
 }
 
 /// The refusal a deny or escalate becomes, kept as an entry first.
@@ -238,7 +268,7 @@ pub async fn deny(
         ),
     };
     let id = DecisionId::new(decided.at, &*deps.random).map_err(Refusal::from)?;
-    let (jws, claims) = sign(deps, prepared, ask, &decided, id)?;
+    let (jws, claims) = sign(deps, prepared, ask, &decided, id)?.into_text();
     let mut draft = draft(prepared, ask, &decided, Some((&claims, &jws)));
     draft.reason = Some(reason.clone());
     let entry = saying(deps, prepared, EntryType::Decision, draft, message.clone());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::{
     connectors::{self, ErrorClass, FilteredResponse, Tool},
     domain::{
-        EntryId,
+        EntryId, GrantId,
         entry::{EntryDraft, EntryType},
+        grant::Grant,
         secret::AccessToken,
     },
     egress::{EgressError, InboundResponse, Purpose},
@@ -44,12 +45,15 @@ pub async fn run(
     Failpoint::ExecuteOpened.reached();
     // The action was prepared from this very tool.
     let tool = Tool::find(&prepared.connector, &prepared.action.tool).ok_or(Refusal::NotFound)?;
+    let is_generic = matches!(tool, Tool::HttpRequest);
     let sent = match send(deps, prepared, tool, receipt, token).await {
-        Ok(first) if is_dead(prepared, &first.answer) && !refuses_fresh(deps, prepared, tool) => {
+        Ok(first) if is_dead(prepared, &first.answer) && may_renew(deps, grant, tool) => {
             // RFC 6750 §3.1: the provider calls the token dead. One refresh, one resend, while the receipt lives.
             match again(deps, prepared, receipt, ready, tool).await {
                 // No time was left: what the provider said to the first call stands.
                 Ok(Err(EgressError::TooLate)) => Ok(first),
+                // Any address may say so, whatever the token: that is an answer, too.
+                Ok(Err(error)) if is_generic && !error.may_have_been_sent() => Ok(first),
                 Ok(resent) => resent,
                 Err(refusal) => {
                     outcome_entry(deps, prepared, entry, "failed", Some(first.answer.status)).await;
@@ -126,25 +130,25 @@ async fn again(
     let Obtained { row, is_fresh } = refresh::ensure(deps, grant, want).await?;
     prepared.grant.keep_token(&ready.kind, row.clone());
     let key = deps.key_of(grant.org, row.sealed.odk).await?;
-    let token = match open::renewed_access_token(receipt, &key, grant, &row) {
-        Ok(token) => token,
-        Err(OpenError::Dead(_)) => return Ok(Err(EgressError::TooLate)),
+    let resent = match open::renewed_access_token(receipt, &key, grant, &row) {
+        Ok(token) => send(deps, prepared, tool, receipt, token).await,
+        Err(OpenError::Dead(_)) => Err(EgressError::TooLate),
         Err(error) => {
             tracing::warn!(cause = %error, "the renewed token of {} is not used: {error}", grant.id);
             return Err(Refusal::KeyUnavailable);
         }
     };
-    let resent = send(deps, prepared, tool, receipt, token).await;
     let is_dead = resent
         .as_ref()
         .is_ok_and(|resent| is_dead(prepared, &resent.answer));
-    // An address that no file describes may refuse every person's token: that is its answer, and says nothing of this one.
-    if !is_dead {
+    // An address that no file describes may refuse every person's token: that is its answer, and says nothing of this one. It
+    // came after this call had passed the gate, whoever asked for it, and the next call has it: that needs no fresher one.
+    if matches!(tool, Tool::HttpRequest) && (is_dead || resent.is_err()) {
+        deps.flights
+            .refused_fresh(connection(grant), deps.clock.since_boot());
         return Ok(resent);
     }
-    if is_fresh && matches!(tool, Tool::HttpRequest) {
-        let connection = (grant.id, grant.connected_epoch);
-        deps.flights.refused_fresh(connection, deps.clock.since_boot());
+    if !is_dead {
         return Ok(resent);
     }
     // A fresh token is dead too: only the person can mend that.
@@ -156,12 +160,20 @@ async fn again(
     Err(Refusal::ProviderUnavailable)
 }
 
-/// Whether the address has refused a fresh token a moment ago: asking for another one on each call would rotate the refresh
-/// token without end.
-fn refuses_fresh(deps: &Deps, prepared: &Prepared, tool: Tool<'_>) -> bool {
-    let grant = &prepared.grant.facts.grant;
-    let connection = (grant.id, grant.connected_epoch);
-    matches!(tool, Tool::HttpRequest) && deps.flights.refuses_fresh(&connection, deps.clock.since_boot())
+/// Whether a token that is called dead may be renewed for this tool. Not because of what an address says that no file describes,
+/// where the grant has no refresh token: it would end, and the token may be as good as ever. Nor if a fresh one was of no use
+/// there a moment ago: asking for another one on each call would rotate the refresh token without end.
+fn may_renew(deps: &Deps, grant: &Grant, tool: Tool<'_>) -> bool {
+    if !matches!(tool, Tool::HttpRequest) {
+        return true;
+    }
+    let since_boot = deps.clock.since_boot();
+    grant.has_refresh_token && !deps.flights.refuses_fresh(&connection(grant), since_boot)
+}
+
+/// A grant as its person connected it.
+fn connection(grant: &Grant) -> (GrantId, i64) {
+    (grant.id, grant.connected_epoch)
 }
 
 /// A release that opened nothing says so in the log.

@@ -20,16 +20,16 @@ use crate::{
     domain::{
         AgentId, GrantId, OrgId, Time, connector::Connector, entry::Epoch, grant::GrantState, random_pause,
     },
-    policy::{CompiledPolicies, Evaluation, OrgPermit, PreparedFacts},
+    policy::{CompiledPolicies, Evaluation, OrgPermit, PolicyFinding, PreparedFacts},
     release::{TrustedKey, verify::Ceiling},
-    store::{AgentFacts, SecretKind, SecretRow, VendFacts},
+    store::{AgentFacts, PolicyText, SecretKind, SecretRow, VendFacts},
 };
 
 use super::{
     Deps, Refusal,
     actions::{Caller, Prepared},
 };
-use policies::Policies;
+use policies::{Policies, Texts};
 use views::{Moment, Views};
 
 mod policies;
@@ -40,7 +40,8 @@ mod views;
 pub struct FactsCache {
     views: Mutex<Views<AgentView, GrantView>>,
     policies: Policies,
-    /// Who misses a view waits for whoever is reading it already: every epoch is read once, not once per request.
+    /// Who misses a view waits for whoever is reading it already: every epoch is read once, not once per request. Nobody
+    /// compiles in here.
     reading: Lanes,
     /// How far the epochs of orgs have come, as far as they were read here.
     seen: Mutex<HashMap<OrgId, Epoch>>,
@@ -77,6 +78,13 @@ pub struct AgentView {
     pub policies: Option<Arc<CompiledPolicies>>,
     /// The keys of the org's engines.
     pub engine_keys: Vec<TrustedKey>,
+    read: Moment,
+}
+
+/// An agent's facts, not yet with what the policies among them come to.
+struct Found {
+    facts: AgentFacts,
+    texts: Option<Texts>,
     read: Moment,
 }
 
@@ -182,16 +190,57 @@ impl FactsCache {
     /// The agent's view; read if there is none that is good for this call.
     ///
     /// # Errors
-    /// When there is no such agent, or the database is unavailable or behind what was read of it.
+    /// When there is no such agent, the policies in force do not compile, or the database is unavailable or behind what was
+    /// read of it.
     pub async fn agent(&self, deps: &Deps, org: OrgId, agent: AgentId) -> Result<Arc<AgentView>, Refusal> {
         let asked = self.moment();
-        if let Some(view) = self.views().agent(org, agent, asked) {
+        if let Some(view) = self.remembered_agent(org, agent, asked) {
             return Ok(view);
         }
-        let _reading = self.reading.enter((org, agent)).await;
-        if let Some(view) = self.views().agent(org, agent, asked) {
+        let reading = self.reading.enter((org, agent)).await;
+        if let Some(view) = self.remembered_agent(org, agent, asked) {
             return Ok(view);
         }
+        let found = self.read_agent(deps, org, agent).await?;
+        let policies = found.texts.as_ref().map(|texts| self.policies.find(org, texts));
+        if matches!(policies, Some(None)) {
+            // Who waits for that holds neither the lane, where others wait, nor the texts.
+            drop(found);
+            drop(reading);
+            return Box::pin(self.agent_to_compile_for(deps, org, agent, asked)).await;
+        }
+        Ok(self.keep_agent(found, policies.flatten()))
+    }
+
+    fn remembered_agent(&self, org: OrgId, agent: AgentId, asked: Moment) -> Option<Arc<AgentView>> {
+        let view = self.views().agent(org, agent, asked)?;
+        // So that an org whose facts stand is none that does not need them.
+        self.policies.needed_by(org);
+        Some(view)
+    }
+
+    /// The agent's view, where the org's policies have to be compiled for it: one call of the org at a time. What was read
+    /// before is read again, for others may have compiled them meanwhile, or put other ones in force.
+    async fn agent_to_compile_for(
+        &self,
+        deps: &Deps,
+        org: OrgId,
+        agent: AgentId,
+        asked: Moment,
+    ) -> Result<Arc<AgentView>, Refusal> {
+        let _alone = self.policies.alone(org).await;
+        if let Some(view) = self.remembered_agent(org, agent, asked) {
+            return Ok(view);
+        }
+        let mut found = self.read_agent(deps, org, agent).await?;
+        let policies = match found.texts.take() {
+            Some(texts) => Some(self.policies.compiled(&deps.catalogue, org, texts).await?),
+            None => None,
+        };
+        Ok(self.keep_agent(found, policies))
+    }
+
+    async fn read_agent(&self, deps: &Deps, org: OrgId, agent: AgentId) -> Result<Found, Refusal> {
         let (read, before) = (self.moment(), self.seen(org));
         let mut tx = deps.store.read(org).await?;
         let mut facts = tx
@@ -201,10 +250,12 @@ impl FactsCache {
         drop(tx);
         self.saw(deps, org, before, Some(facts.epoch))?;
         // Taken out: the view does without their texts, long perhaps.
-        let row = facts.policies.take();
-        let policies = row
-            .map(|row| self.policies.compiled(&deps.catalogue, org, row))
-            .transpose()?;
+        let texts = facts.policies.take().map(Texts::from);
+        Ok(Found { facts, texts, read })
+    }
+
+    fn keep_agent(&self, found: Found, policies: Option<Arc<CompiledPolicies>>) -> Arc<AgentView> {
+        let Found { facts, read, .. } = found;
         let engine_keys = facts
             .engines
             .iter()
@@ -227,32 +278,40 @@ impl FactsCache {
             engine_keys,
             read,
         });
-        self.views()
-            .keep_agent(org, view.facts.epoch, agent, Arc::clone(&view), read);
-        Ok(view)
+        let (org, id) = (view.facts.org.id, view.facts.agent.id);
+        self.forget_without_policies();
+        let mut views = self.views();
+        if self.may_keep(&view) {
+            views.keep_agent(org, view.facts.epoch, id, Arc::clone(&view), read);
+        }
+        drop(views);
+        view
     }
 
-    /// The grant's view for an agent; read if there is none that is good for this call.
+    /// The grant's view for an agent, of the epoch of the agent's; read if there is none that is good for this call.
+    ///
+    /// INVARIANT: facts of two epochs never meet: the gate compares one only, and so does whoever refuses.
     ///
     /// # Errors
-    /// When the database is unavailable or behind what was read of it.
+    /// [`Refusal::Unsettled`] when the agent's view is of another epoch; when the database is unavailable or behind what was
+    /// read of it.
     pub async fn grant(
         &self,
         deps: &Deps,
-        org: OrgId,
-        agent: AgentId,
+        agent: &AgentView,
         grant: GrantId,
     ) -> Result<Option<Arc<GrantView>>, Refusal> {
         let asked = self.moment();
-        if let Some(view) = self.views().grant(org, agent, grant, asked) {
-            return Ok(Some(view));
+        let (org, id) = (agent.facts.org.id, agent.facts.agent.id);
+        if let Some(view) = self.views().grant(org, id, grant, asked) {
+            return at_epoch_of(agent, view);
         }
-        let _reading = self.reading.enter((org, agent, grant)).await;
-        if let Some(view) = self.views().grant(org, agent, grant, asked) {
-            return Ok(Some(view));
+        let _reading = self.reading.enter((org, id, grant)).await;
+        if let Some(view) = self.views().grant(org, id, grant, asked) {
+            return at_epoch_of(agent, view);
         }
         let (read, before) = (self.moment(), self.seen(org));
-        let Some(facts) = deps.store.read(org).await?.vend_facts(org, agent, grant).await? else {
+        let Some(facts) = deps.store.read(org).await?.vend_facts(org, id, grant).await? else {
             return Ok(None);
         };
         self.saw(deps, org, before, Some(facts.epoch))?;
@@ -262,9 +321,49 @@ impl FactsCache {
             policy: OnceLock::new(),
             read,
         });
-        self.views()
-            .keep_grant(org, view.facts.epoch, (agent, grant), Arc::clone(&view), read);
-        Ok(Some(view))
+        let mut views = self.views();
+        if self.may_keep(agent) {
+            views.keep_grant(org, view.facts.epoch, (id, grant), Arc::clone(&view), read);
+        }
+        drop(views);
+        at_epoch_of(agent, view)
+    }
+
+    /// Whether views with this agent's policies may be remembered: they hold them, and more than [`Policies`] holds must not
+    /// be held by what nobody uses. Asked with the views locked: who gives a set up forgets its views after that.
+    fn may_keep(&self, agent: &AgentView) -> bool {
+        let policies = agent.policies.as_ref();
+        policies.is_none_or(|set| self.policies.holds(agent.facts.org.id, set))
+    }
+
+    /// Forgets the views of orgs whose policies were given up.
+    fn forget_without_policies(&self) {
+        let given_up = self.policies.given_up();
+        if given_up.is_empty() {
+            return;
+        }
+        let mut views = self.views();
+        for (org, _) in &given_up {
+            views.forget(*org);
+        }
+        drop(views);
+        // To take long ones apart takes long.
+        tokio::task::spawn_blocking(move || drop(given_up));
+    }
+
+    /// What is wrong with policies that an org wants to put in force; nothing if they can be.
+    ///
+    /// # Errors
+    /// When it could not be found out.
+    pub async fn findings(
+        &self,
+        deps: &Deps,
+        org: OrgId,
+        of_org: Vec<PolicyText>,
+        of_agents: Vec<PolicyText>,
+    ) -> Result<Vec<PolicyFinding>, Refusal> {
+        let _alone = self.policies.alone(org).await;
+        self.policies.findings(&deps.catalogue, of_org, of_agents).await
     }
 
     /// Told of a commit of this process at the epoch of these views, after it: what was read since they were is for every
@@ -274,13 +373,13 @@ impl FactsCache {
         self.views().prove(agent.facts.org.id, agent.facts.epoch, read);
     }
 
-    /// Whether what is remembered of the org is of its current epoch.
+    /// Whether the org is at this epoch still: what was concluded from facts of that epoch holds at this moment, whatever is
+    /// remembered by now.
     ///
     /// # Errors
     /// When the database is unavailable or behind what was read of it.
-    pub async fn is_current(&self, deps: &Deps, org: OrgId) -> Result<bool, Refusal> {
-        let epoch = self.epoch(deps, org).await?;
-        Ok(self.views().fit(org, epoch))
+    pub async fn holds(&self, deps: &Deps, org: OrgId, epoch: Epoch) -> Result<bool, Refusal> {
+        Ok(self.epoch(deps, org).await? == Some(epoch))
     }
 
     /// Before what was found stale is tried again: a short pause, longer each time and never the same for two requests, so
@@ -360,6 +459,15 @@ impl FactsCache {
 
     fn views(&self) -> MutexGuard<'_, Views<AgentView, GrantView>> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The grant's view, if it is of the epoch of the agent's.
+fn at_epoch_of(agent: &AgentView, grant: Arc<GrantView>) -> Result<Option<Arc<GrantView>>, Refusal> {
+    if grant.facts.epoch == agent.facts.epoch {
+        Ok(Some(grant))
+    } else {
+        Err(Refusal::Unsettled)
     }
 }
 

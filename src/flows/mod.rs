@@ -79,6 +79,8 @@ pub struct Deps {
     pub egress: Egress,
     /// The one door.
     pub gate: Gate,
+    /// The heads of logs it signed last.
+    pub signed: sequence::SignedHeads,
     /// Facts and compiled policies, by epoch.
     pub facts: facts::FactsCache,
     /// Where refreshes look before they ask.
@@ -270,7 +272,8 @@ pub enum Refusal {
     /// The database is older than what is known outside of it: an admin has to recover first.
     #[error("sealed")]
     Sealed,
-    /// The database does not answer.
+    /// The database does not answer, or the org has as many of its connections as it may; after [`StoreError::Undecided`] what
+    /// was asked for may have been done all the same.
     #[error("the store is unavailable")]
     StoreUnavailable(#[source] Option<StoreError>),
     /// The org's facts changed each time they were read: nothing could be decided on facts that hold.
@@ -348,6 +351,17 @@ impl Refusal {
             message: None,
             decision: None,
             entry: None,
+        }
+    }
+
+    /// As whoever asks for a release, or about one, hears it who got none: a commit that nobody confirmed released nothing.
+    #[must_use]
+    pub fn without_release(self) -> Self {
+        match self {
+            Self::StoreUnavailable(Some(error)) if error.is_undecided() => {
+                Self::StoreUnavailable(error.said())
+            }
+            refusal => refusal,
         }
     }
 }

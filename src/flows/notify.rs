@@ -14,7 +14,7 @@ use crate::{
         connector::ConnectorId,
         grant::{Grant, GrantState},
     },
-    egress::{EgressError, Undelivered, Webhook},
+    egress::{BeginBy, EgressError, Undelivered, Webhook},
     store::{Notice, StoreError},
 };
 
@@ -25,7 +25,7 @@ mod turns;
 use turns::{Answer, Turns};
 
 /// Tells what is due until nothing is left that is; returns how many messages arrived. A receiver that fails is left alone for
-/// a moment before it is told more.
+/// a moment before it is told more, or for as long as it asks for.
 ///
 /// # Errors
 /// When the database is unavailable.
@@ -61,15 +61,20 @@ pub async fn tell(deps: &Arc<Deps>) -> Result<usize, Refusal> {
 
 /// Writes down what was answered about an org's grants, and takes up to `room` more messages.
 async fn step(deps: &Deps, org: OrgId, answers: &[Answer], room: usize) -> Result<Vec<Message>, StoreError> {
-    let begin_by = deps.clock.since_boot() + BEGUN_WITHIN;
+    let begin_by = BeginBy::new(Arc::clone(&deps.clock), deps.clock.since_boot() + BEGUN_WITHIN);
     let mut tx = deps.store.write(org).await?;
     let now = tx.now();
-    for Answer { notice, arrived } in answers {
+    for Answer {
+        notice,
+        arrived,
+        asked,
+    } in answers
+    {
         if *arrived || notice.attempts >= GIVE_UP_AFTER {
             tx.end_notice(org, notice).await?;
         } else {
-            tx.put_off_notice(org, notice, now + pause(notice.attempts))
-                .await?;
+            let pause = pause(notice.attempts).max(*asked).min(Notice::LONGEST_PAUSE);
+            tx.put_off_notice(org, notice, now + pause).await?;
         }
     }
     let room = u64::try_from(room).unwrap_or(u64::MAX);
@@ -84,7 +89,7 @@ async fn step(deps: &Deps, org: OrgId, answers: &[Answer], room: usize) -> Resul
             content: grant.and_then(|grant| content(&grant, &notice)),
             notice,
             now,
-            begin_by,
+            begin_by: begin_by.clone(),
         });
     }
     tx.commit().await?;
@@ -98,8 +103,8 @@ struct Message {
     /// Id and body.
     content: Option<(String, Vec<u8>)>,
     now: Time,
-    /// By the clock that counts suspension.
-    begin_by: Duration,
+    /// After that another may have told of it, and of what came after.
+    begin_by: BeginBy,
 }
 
 impl Message {
@@ -108,12 +113,18 @@ impl Message {
         let (notice, id) = (self.notice, self.notice.grant);
         let sent = match self.content {
             None => Err(Undelivered::Message),
-            // By now another may have told of it, and of what came after.
-            Some(_) if deps.clock.since_boot() > self.begin_by => Err(EgressError::TooLate.into()),
-            Some((message, body)) => timeout(ANSWERED_WITHIN, webhook.send(&message, self.now, body))
-                .await
-                .unwrap_or(Err(EgressError::Interrupted { timed_out: true }.into())),
+            Some((message, body)) => {
+                let sending = webhook.send(&message, self.now, body, Some(self.begin_by));
+                timeout(ANSWERED_WITHIN, sending)
+                    .await
+                    .unwrap_or(Err(EgressError::Interrupted { timed_out: true }.into()))
+            }
         };
+        let asked = match sent {
+            Err(Undelivered::Busy { after, .. }) => after,
+            _ => Duration::ZERO,
+        };
+        webhook.rest().until(deps.clock.since_boot() + asked);
         match sent {
             Ok(()) => {}
             Err(cause) if notice.attempts < GIVE_UP_AFTER => {
@@ -126,6 +137,7 @@ impl Message {
         Answer {
             notice,
             arrived: sent.is_ok(),
+            asked,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     Deps, Refusal,
+    overview::MADE_LAST,
     revoke::{self, Progress},
     telling,
 };
@@ -223,6 +224,7 @@ async fn last_asked(tx: &mut Tx, org: OrgId, agent: &AgentRow) -> Result<Option<
     let filter = EntryFilter {
         agent: Some(agent.id),
         by_agent: Some(true),
+        among: Some(MADE_LAST),
         limit: ASKED,
         ..EntryFilter::default()
     };

@@ -107,6 +107,7 @@ pub async fn connection(deps: &Deps, org: OrgId, user: UserId, id: GrantId) -> R
     let filter = EntryFilter {
         user: Some(user),
         connector: Some(connection.grant.connector.clone()),
+        among: Some(MADE_LAST),
         limit: LOOK_BACK,
         ..EntryFilter::default()
     };
@@ -200,6 +201,7 @@ async fn latest(
         user: Some(user),
         by_agent: Some(true),
         connector: connector.cloned(),
+        among: Some(MADE_LAST),
         limit: LOOK_BACK,
         ..EntryFilter::default()
     };
@@ -217,4 +219,6 @@ const MOST_ENDED: usize = 10;
 const MOST_RECENT: usize = 10;
 /// Entries looked through for them.
 const LOOK_BACK: u64 = 200;
+/// A page that people need looks no further back than this, however much the org does.
+pub(super) const MADE_LAST: u64 = 50_000;
 const MOST_AGENTS: u64 = 100;

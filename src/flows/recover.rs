@@ -7,7 +7,7 @@
 //! begins another incarnation behind every counter ever heard of, so that no fact read before is still fresh; decisions
 //! that were made before and brought along are told by their time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ use crate::{
         principal::KeyKind,
         secret::ApiKey,
     },
-    store::{RevocationRow, Selector, Tx},
+    store::{RevocationRow, Selector, SelectorCounts, Tx},
 };
 
 use super::{
@@ -60,8 +60,14 @@ pub struct Plan {
     /// How much the witness has cosigned, if that is more than there is. It cosigns nothing more of this log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witnessed: Option<u64>,
+    /// There is a witness, and it gave no answer about this org: it may know of more that was lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub witness_silent: bool,
     #[serde(skip)]
     lost_head: Option<String>,
+    /// How long the log was that was signed last, if that is longer than there is.
+    #[serde(skip)]
+    lost_size: Option<u64>,
 }
 
 impl Plan {
@@ -99,6 +105,38 @@ pub enum Vouch {
     No,
     /// The admin knows that it is the newest one. Holds only where nothing outside contradicts it.
     DatabaseIsCurrent,
+}
+
+/// Why a recovery did not come to its end, as whoever recovers is told: a new admin key may have been shown to them already.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfinished {
+    /// Nothing was done: the org is sealed as before.
+    #[error(
+        "{0}; it is not recovered, and an admin key shown for it never works: run `postern recover` again"
+    )]
+    Undone(Refusal),
+    /// The database has not confirmed the commit.
+    #[error(
+        "the database has not confirmed that it is recovered: it may be. Keep an admin key that was shown for it, and run \
+         `postern recover` again, which finds nothing to recover if it is"
+    )]
+    Unconfirmed(#[source] Refusal),
+    /// It is done, and what follows is not.
+    #[error(
+        "it is recovered, and an admin key that was shown for it works; but its log could not be signed: {0}. Run \
+         `postern recover` again for what is left to recover"
+    )]
+    Unsigned(Refusal),
+}
+
+impl Unfinished {
+    /// Before the commit, or of it.
+    fn before(refusal: Refusal) -> Self {
+        match &refusal {
+            Refusal::StoreUnavailable(Some(error)) if error.is_undecided() => Self::Unconfirmed(refusal),
+            _ => Self::Undone(refusal),
+        }
+    }
 }
 
 /// What recovering these orgs would mean, with how many keys and engines would end and the admin keys that would begin;
@@ -140,6 +178,12 @@ pub fn plan(found: &Disagreement, vouch: Vouch) -> Plan {
         admin_key: None,
         counter: found.inside.epoch.counter.max(heard) + 1,
         witnessed: found.witnessed,
+        witness_silent: found.is_witness_silent,
+        lost_size: found
+            .checkpoint
+            .as_ref()
+            .map(|checkpoint| checkpoint.size)
+            .filter(|size| found.is_witness_silent && *size > found.inside.size),
         lost_head: found
             .checkpoint
             .as_ref()
@@ -172,25 +216,47 @@ fn ends(found: &Disagreement, vouch: Vouch) -> Vec<Selector> {
     ends
 }
 
+/// Recovers all of them, one after the other, up to one that does not come to its end. Where there are none, a recovery before
+/// this may have ended between its commit and what follows: what was said of the database until then is taken back.
+///
+/// # Errors
+/// As [`run`], and of which org.
+pub async fn all(deps: &Deps, plans: &[Plan], by: &str) -> Result<(), (OrgId, Unfinished)> {
+    for plan in plans {
+        run(deps, plan, by).await.map_err(|cause| (plan.org, cause))?;
+    }
+    if plans.is_empty() {
+        take_words_back(deps).await;
+    }
+    Ok(())
+}
+
 /// Recovers one org, as planned: all of it or nothing.
 ///
 /// # Errors
-/// When the database does not commit; the org stays sealed then.
-pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
+/// When the database does not commit, or does not say whether it has: the org stays sealed here then. Or when what follows the
+/// commit fails.
+pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Unfinished> {
     let org = plan.org;
     let mut incarnation = [0_u8; 4];
-    deps.random.fill(&mut incarnation)?;
+    deps.random
+        .fill(&mut incarnation)
+        .map_err(|error| Unfinished::Undone(error.into()))?;
     let epoch = Epoch {
         incarnation: u32::from_be_bytes(incarnation),
         counter: plan.counter,
     };
+    let mut ends = Vec::with_capacity(plan.ends.len());
+    for selector in &plan.ends {
+        ends.push((selector, counted(deps, org, selector).await));
+    }
     deps.store
         .retry(|| async {
             let mut tx = deps.store.write(org).await?;
             tx.begin_incarnation(org, epoch).await?;
-            for selector in &plan.ends {
+            for &(selector, counts) in &ends {
                 tx.remember_end(org, selector, epoch);
-                end(deps, &mut tx, org, selector, epoch).await?;
+                end(deps, &mut tx, org, selector, counts, epoch).await?;
             }
             if plan.outside.is_none() {
                 // The file begins here, and knows of nothing that was ended until now.
@@ -205,11 +271,13 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
             }
             // What was spent since is not known, and a decision says nothing of the epoch it was made at.
             tx.distrust_decisions(org).await?;
-            if let (Some(size), Some(witness)) = (plan.witnessed, &deps.witness) {
-                // So that what is known now does not seal the org at every start.
+            // So that what is known now does not seal the org at every start, nor once a witness answers that was not asked.
+            if let (Some(size), Some(witness)) = (plan.witnessed.max(plan.lost_size), &deps.witness) {
                 let cursor = witness::cursor(witness);
                 let seen = tx.sink_cursor(org, &cursor).await?;
-                tx.move_sink_cursor(org, &cursor, seen, size).await?;
+                if size > seen {
+                    tx.move_sink_cursor(org, &cursor, seen, size).await?;
+                }
             }
             // People log in again: a session or link that ended since would otherwise be back.
             tx.end_all_sessions(org).await?;
@@ -224,19 +292,47 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Refusal> {
                 .await?;
             Ok::<_, Refusal>(tx.commit().await?)
         })
-        .await?;
+        .await
+        .map_err(Unfinished::before)?;
     deps.store.unseal(org);
+    take_words_back(deps).await;
+    deps.facts.forget(org);
+    // Its first checkpoint is kept outside before anything is released.
+    sequence::run(deps, org).await.map_err(Unfinished::Unsigned)?;
+    Ok(())
+}
+
+async fn take_words_back(deps: &Deps) {
     if let Err(error) = deps.store.take_words_back().await {
         // The recovery is done; its own word is said again every few seconds.
         tracing::warn!(cause = %error, "other replicas may hold what was said of the database before");
     }
-    deps.facts.forget(org);
-    // Its first checkpoint is kept outside before anything is released.
-    sequence::run(deps, org).await?;
-    Ok(())
 }
 
-async fn end(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector, epoch: Epoch) -> Result<(), Refusal> {
+/// How much a selector covers. Walking all of that may take longer than a transaction that writes, and comes before it; nothing
+/// waits for what cannot be counted.
+async fn counted(deps: &Deps, org: OrgId, selector: &Selector) -> Option<SelectorCounts> {
+    let counting = async {
+        let mut tx = deps.store.read(org).await?;
+        tx.allow_time(COUNTING).await?;
+        tx.count_selector(org, selector).await
+    };
+    counting
+        .await
+        .inspect_err(
+            |error| tracing::warn!(org.id = %org, cause = %error, "what a recovery ends is not counted"),
+        )
+        .ok()
+}
+
+async fn end(
+    deps: &Deps,
+    tx: &mut Tx,
+    org: OrgId,
+    selector: &Selector,
+    counts: Option<SelectorCounts>,
+    epoch: Epoch,
+) -> Result<(), Refusal> {
     if !selector.exists(tx, org).await? {
         return Ok(());
     }
@@ -247,7 +343,7 @@ async fn end(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector, epoch: E
         reason: "recovered from an older database".to_owned(),
         epoch: epoch.counter,
         at: now,
-        counts: Some(tx.count_selector(org, selector).await?),
+        counts,
         fanned_out: false,
     };
     tx.insert_revocation(org, &row, epoch).await?;
@@ -273,3 +369,5 @@ async fn end(deps: &Deps, tx: &mut Tx, org: OrgId, selector: &Selector, epoch: E
 
 /// Who ended what a recovery ends, in the entries.
 const RECOVERY: &str = "recovery";
+/// How long counting what one selector covers may take.
+const COUNTING: Duration = Duration::from_secs(120);

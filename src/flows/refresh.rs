@@ -25,6 +25,7 @@ mod ask;
 pub mod doubt;
 mod failed;
 mod flights;
+mod foreign;
 mod keep;
 mod late;
 mod left;

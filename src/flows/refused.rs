@@ -25,7 +25,9 @@ use crate::{
 use super::{
     Deps, Refusal,
     actions::{Ask, Caller, Prepared, Target},
-    decide, record,
+    decide,
+    facts::AgentView,
+    record,
 };
 
 /// How many refusals of each agent were entries of their own lately, and how many more there were.
@@ -88,7 +90,8 @@ impl Tally {
     }
 }
 
-/// The refusal of a call about which the agent may not ask, kept; `None`: the facts moved on, read again.
+/// The refusal of a call about which the agent may not ask, on these facts and kept at their epoch; `None`: the facts moved
+/// on, read again.
 ///
 /// # Errors
 /// When it cannot be kept.
@@ -96,9 +99,9 @@ pub async fn denial(
     deps: &Deps,
     caller: Caller,
     ask: &Ask,
+    agent: &AgentView,
     reason: String,
 ) -> Result<Option<Refusal>, Refusal> {
-    let agent = deps.facts.agent(deps, caller.org, caller.agent).await?;
     let entry = if deps.refused.admit(caller, deps.clock.since_boot()) {
         let mut draft = EntryDraft {
             agent: Some(caller.agent),
@@ -132,7 +135,7 @@ pub async fn denial(
     };
     let kept = keep(deps, caller.org, agent.facts.epoch, entry).await?;
     if let Some(Some(_)) = kept {
-        deps.facts.proved(&agent, None);
+        deps.facts.proved(agent, None);
     }
     Ok(kept.map(|entry| Refusal::Denied {
         reason,

@@ -53,7 +53,7 @@ pub struct Revoked {
 /// # Errors
 /// When the selection names nothing in this org.
 pub async fn dry_run(deps: &Deps, org: OrgId, selector: &Selector) -> Result<SelectorCounts, Refusal> {
-    let mut tx = deps.store.read(org).await?;
+    let mut tx = deps.store.read_for_long(org).await?;
     exists(deps, &mut tx, org, selector).await?;
     Ok(tx.count_selector(org, selector).await?)
 }
@@ -62,7 +62,7 @@ pub async fn dry_run(deps: &Deps, org: OrgId, selector: &Selector) -> Result<Sel
 ///
 /// # Errors
 /// When the selection names nothing in this org or the database does not commit: then nothing ended. After
-/// [`Refusal::OutcomeUnknown`] it may have.
+/// [`Refusal::OutcomeUnknown`] and [`StoreError::Undecided`] it may have; to end it again does no harm.
 pub async fn run(deps: &Arc<Deps>, org: OrgId, ask: Ask) -> Result<Revoked, Refusal> {
     let deps = Arc::clone(deps);
     // In its own task: a caller that hangs up cannot leave it half done.
@@ -106,7 +106,7 @@ async fn commit(deps: &Arc<Deps>, org: OrgId, ask: &Ask) -> Result<Revoked, Refu
         Selector::Grant(grant) => draft.grant = Some(*grant),
         Selector::All(_) => {}
     }
-    let mut tx = deps.store.write(org).await?;
+    let mut tx = deps.store.write_end(org).await?;
     exists(deps, &mut tx, org, &ask.selector).await?;
     if let Selector::Grant(grant) = &ask.selector
         && let Some(grant) = tx.grant(org, *grant).await?
@@ -149,12 +149,15 @@ async fn commit(deps: &Arc<Deps>, org: OrgId, ask: &Ask) -> Result<Revoked, Refu
 /// A view of the org as it stands, for counting. Nothing may wait long for it: who revokes holds up the org's changes.
 async fn snapshot(deps: &Deps, org: OrgId) -> Option<Tx> {
     let begun = async {
-        let mut tx = deps.store.read(org).await?;
+        // INVARIANT: no connection is waited for: whoever has them may stand in the org's line behind this.
+        let Some(mut tx) = deps.store.read_for_long_now(org).await? else {
+            return Ok(None);
+        };
         // On SQLite the first thing read makes the snapshot.
         tx.epoch(org).await?;
-        Ok::<_, StoreError>(tx)
+        Ok::<_, StoreError>(Some(tx))
     };
-    tokio::time::timeout(SNAPSHOT, begun).await.ok()?.ok()
+    tokio::time::timeout(SNAPSHOT, begun).await.ok()?.ok()?
 }
 
 /// How much a revocation covered, if it is counted soon. The counting walks what the selection names and therefore comes

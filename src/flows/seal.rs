@@ -7,15 +7,20 @@
 use std::{fmt, io, time::Duration};
 
 use crate::{
-    audit::Checkpoint,
+    audit::{Checkpoint, witness::Witness},
     domain::{OrgId, entry::Epoch},
-    store::{self, Kept, OrgState, Selector, Word},
+    store::{self, Kept, OrgState, Selector, StoreError, Word},
 };
 
 use super::{Deps, Refusal, witness};
 use compared::{Compared, compare, disagreement, inside};
+use vouched::Newcomer;
+
+pub use renamed::former_issuer;
 
 mod compared;
+mod renamed;
+mod vouched;
 
 /// Why an org is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +97,10 @@ pub struct Disagreement {
     pub why: Why,
     /// What the database says.
     pub inside: Side,
+    /// Whether it was only found before: now the database has what is known of the org.
+    pub is_remembered: bool,
+    /// Whether there is a witness that was not asked, or gave no answer.
+    pub is_witness_silent: bool,
     /// The counter of the last epoch up to which everything that is kept is in this database.
     pub agreed: i64,
     /// What recoveries of which the outside has not heard have ended since.
@@ -117,6 +126,16 @@ impl Disagreement {
         })
     }
 
+    /// What is said of it to other replicas. Of what was found before and is not so now, only that the org is not open: it may
+    /// have been found over another database, as when a copy was looked at.
+    #[must_use]
+    pub fn word(&self) -> Word {
+        match self.why.word() {
+            Word::Bad if self.is_remembered => Word::Torn,
+            word => word,
+        }
+    }
+
     /// What is known to have been ended, as selectors by kind and id, and is not in this database.
     pub fn lost(&self) -> impl Iterator<Item = &(String, String)> {
         let moved = self.kept.iter().flat_map(|kept| &kept.moved);
@@ -138,20 +157,33 @@ impl Disagreement {
 /// # Errors
 /// When the database or the file cannot be read.
 pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
+    let until = deps.clock.since_boot() + WITNESS_WITHIN;
+    check_asking(deps, Asking::new(deps, Some(until), 1)).await
+}
+
+/// The same for a recovery: the witness is asked about every org, however long that takes.
+///
+/// # Errors
+/// As [`check`].
+pub async fn check_for_recovery(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
+    check_asking(deps, Asking::new(deps, None, OUTAGES)).await
+}
+
+async fn check_asking(deps: &Deps, mut asking: Asking<'_>) -> Result<Vec<Disagreement>, Refusal> {
     let Some(mut kept) = deps.store.kept_outside().await.map_err(unreadable)? else {
         return Ok(Vec::new());
     };
+    let newcomer = Newcomer::new(deps, kept.is_empty()).await?;
     let (mut found, mut strange, mut renewed) = (Vec::new(), Vec::new(), Vec::new());
     let mut after = None;
-    let (mut asking, until) = (deps.witness.is_some(), deps.clock.since_boot() + WITNESS_WITHIN);
     loop {
         let orgs = deps.store.due().await?.orgs(after, PAGE).await?;
         after = orgs.last().copied();
         for org in &orgs {
-            let disagreement = match compare(deps, *org, kept.remove(org)).await? {
+            let mut disagreement = match compare(deps, *org, kept.remove(org)).await? {
                 Compared::Same => None,
                 Compared::Renewed => {
-                    renewed.push(*org);
+                    renewed.push(state(deps, *org).await?);
                     None
                 }
                 Compared::Differs(found) => Some(*found),
@@ -159,9 +191,9 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
             let is_strange = disagreement
                 .as_ref()
                 .is_some_and(|found| found.why == Why::NoRecord);
-            let mut witnessed = None;
-            if asking {
-                (witnessed, asking) = ask_witness(deps, *org, until).await?;
+            let (witnessed, is_asked) = asking.about(deps, *org).await?;
+            if let Some(found) = &mut disagreement {
+                found.is_witness_silent = !is_asked;
             }
             match (disagreement, witnessed) {
                 (None, None) => {}
@@ -181,18 +213,19 @@ pub async fn check(deps: &Deps) -> Result<Vec<Disagreement>, Refusal> {
     }
     for (org, _) in kept {
         tracing::error!(org.id = %org, "{org} is kept outside and is not in the database at all");
+        // INVARIANT: before a word is given: from then on each renewal looks for what the file knows, and would find it lost.
+        deps.store.found_absent(org);
     }
-    follow_recovered(deps, &renewed).await?;
+    follow_recovered(deps, renewed).await?;
     // A replica that has found something itself takes nobody's word.
-    if found.is_empty() && !strange.is_empty() && others_say_it_is_good(deps).await? {
-        let orgs: Vec<OrgId> = strange.iter().map(|disagreement| disagreement.org).collect();
-        adopt(deps, &orgs).await?;
-    } else {
-        found.extend(strange);
+    if found.is_empty() && !strange.is_empty() && newcomer.takes_word(deps, &strange).await? {
+        strange.clear();
     }
-    for Disagreement { org, why, .. } in &found {
+    found.extend(strange);
+    for disagreement in &found {
+        let Disagreement { org, why, .. } = disagreement;
         tracing::error!(org.id = %org, why = why.as_str(), "{org} is sealed: {why}");
-        deps.store.seal_as(*org, why.word());
+        deps.store.seal_as(*org, disagreement.word());
     }
     keep_sealed(deps, &found).await?;
     Ok(found)
@@ -215,24 +248,8 @@ async fn keep_sealed(deps: &Deps, found: &[Disagreement]) -> Result<(), Refusal>
 /// What a replica that has found this says to others.
 #[must_use]
 pub fn word(found: &[Disagreement]) -> Word {
-    let said: Vec<Word> = found.iter().map(|found| found.why.word()).collect();
+    let said: Vec<Word> = found.iter().map(Disagreement::word).collect();
     Word::worst(&said).unwrap_or(Word::Good)
-}
-
-/// Whether other replicas' word may be taken for what this one has never heard of: they watch the database they have been
-/// writing to, and none of them has an org that is sealed. Those that start at the same time are waited for.
-async fn others_say_it_is_good(deps: &Deps) -> Result<bool, Refusal> {
-    let asking = async {
-        loop {
-            match deps.store.others_word().await? {
-                Some(Word::Unsaid) => tokio::time::sleep(SHORTLY).await,
-                said => return Ok(said == Some(Word::Good)),
-            }
-        }
-    };
-    tokio::time::timeout(WORD_WITHIN, asking)
-        .await
-        .unwrap_or(Ok(false))
 }
 
 /// Writes down what others did while this process ran: orgs they founded, moves, recoveries, and logs they signed. It may never
@@ -290,46 +307,57 @@ pub(super) async fn examine(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> 
     deps.store.flush_outside().await.map_err(unwritable)?;
     let kept = deps.store.kept_outside().await.map_err(unreadable)?;
     let mut kept = kept.unwrap_or_default();
-    let (mut followed, mut renewed, mut failed) = (Vec::new(), Vec::new(), None);
+    let (mut same, mut renewed, mut failed) = (Vec::new(), Vec::new(), None);
     for org in orgs {
-        let compared = match compare(deps, *org, kept.remove(org)).await {
-            Ok(compared) => compared,
-            // It holds up no other.
-            Err(refusal) => {
-                tracing::warn!(org.id = %org, cause = %refusal, "{org} could not be compared with what is kept outside");
-                failed = Some(refusal);
-                continue;
-            }
-        };
-        match compared {
-            Compared::Same => followed.push(state(deps, *org).await?),
-            Compared::Renewed => renewed.push(*org),
+        match compare(deps, *org, kept.remove(org)).await {
+            Err(refusal) => failed = Some(not_compared(*org, refusal)),
+            Ok(Compared::Same) => same.push(*org),
+            Ok(Compared::Renewed) => renewed.push(*org),
             // Rows of this org were changed: that is its matter alone, as it is at a start.
-            Compared::Differs(found) if found.why == Why::Forked => {
+            Ok(Compared::Differs(found)) if found.why == Why::Forked => {
                 tracing::error!(org.id = %org, why = found.why.as_str(), "{org} is sealed: {}", found.why);
-                deps.store.seal_as(*org, found.why.word());
+                deps.store.seal_as(*org, found.word());
                 keep_sealed(deps, std::slice::from_ref(&*found)).await?;
                 deps.store.settled(*org);
             }
             // Somebody took the file away: it is no evidence.
-            Compared::Differs(found) if found.why == Why::NoRecord => {}
+            Ok(Compared::Differs(found)) if found.why == Why::NoRecord => {}
             // What does not go on from what is known is no news but evidence, and stays for the next start.
-            Compared::Differs(found) => {
+            Ok(Compared::Differs(found)) => {
                 return Err(deps.store.found_older(*org, &found.why).into());
             }
         }
     }
+    // INVARIANT: read only now. A recovery begins an org's record anew, and what this process did there since would be gone.
+    let (mut followed, mut recovered) = (Vec::new(), Vec::new());
+    for (orgs, reached) in [(same, &mut followed), (renewed, &mut recovered)] {
+        for org in orgs {
+            match state(deps, org).await {
+                Ok(state) => reached.push(state),
+                Err(refusal) => failed = Some(not_compared(org, refusal)),
+            }
+        }
+    }
+    if deps.store.has_lost_entries() {
+        // All are sealed in the file meanwhile, and stay so.
+        return Err(StoreError::Lost.into());
+    }
     let same: Vec<OrgId> = followed.iter().map(|state| state.org).collect();
+    let renewed: Vec<OrgId> = recovered.iter().map(|state| state.org).collect();
     deps.store
         .follow_outside(followed, false)
         .await
         .map_err(unwritable)?;
-    follow_recovered(deps, &renewed).await?;
-    if !renewed.is_empty() {
-        deps.store.hear_again().await?;
-    }
+    follow_recovered(deps, recovered).await?;
+    // From here on the file agrees, and nobody would come to this again.
     for org in &renewed {
         deps.facts.forget(*org);
+    }
+    if !renewed.is_empty()
+        && let Err(error) = deps.store.hear_again().await
+    {
+        // What was told holds until a renewal says that it is over; the next one may.
+        tracing::warn!(cause = %error, "whether others still say anything against the database is heard later");
     }
     for org in same.into_iter().chain(renewed) {
         deps.store.settled(org);
@@ -337,12 +365,16 @@ pub(super) async fn examine(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> 
     failed.map_or(Ok(()), Err)
 }
 
+/// One that cannot be compared holds up no other.
+fn not_compared(org: OrgId, refusal: Refusal) -> Refusal {
+    tracing::warn!(org.id = %org, cause = %refusal, "{org} could not be compared with what is kept outside");
+    refusal
+}
+
 /// Goes on from where others have recovered orgs, or copied them.
-async fn follow_recovered(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
-    let mut states = Vec::with_capacity(orgs.len());
-    for org in orgs {
+async fn follow_recovered(deps: &Deps, states: Vec<OrgState>) -> Result<(), Refusal> {
+    for OrgState { org, .. } in &states {
         tracing::info!(org.id = %org, "{org} was recovered or copied elsewhere: nothing that is known here is missing");
-        states.push(state(deps, *org).await?);
     }
     deps.store.follow_outside(states, true).await.map_err(unwritable)
 }
@@ -383,47 +415,65 @@ async fn adopt(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> {
     deps.store.adopt_outside(known).await.map_err(unwritable)
 }
 
-/// Asks the witness about one org, and says whether to go on asking: one that does not answer, or time that is up,
-/// leave the rest to the worker, which seals as well.
-async fn ask_witness(
-    deps: &Deps,
-    org: OrgId,
-    until: Duration,
-) -> Result<(Option<Disagreement>, bool), Refusal> {
-    let Some(witness) = deps.witness.as_deref() else {
-        return Ok((None, false));
-    };
-    let size = match witness::show(deps, witness, org).await {
-        Ok(witness::Shown::HasMore(size)) => size,
-        Ok(shown) => {
-            if let witness::Shown::ClaimsMore(size) = shown {
-                tracing::warn!(org.id = %org, witness.size = size, "the witness says that it has cosigned a longer log of {org} and shows none");
-            }
-            return Ok((None, deps.clock.since_boot() < until));
-        }
-        Err(witness::Failed::Witness(error)) => {
-            tracing::warn!(cause = %error, "the witness cannot be asked whether this database is the newest");
-            return Ok((None, !error.is_outage() && deps.clock.since_boot() < until));
-        }
-        Err(witness::Failed::Here(refusal)) => return Err(refusal),
-    };
-    let mut tx = deps.store.read(org).await?;
-    // An admin has recovered with this size in view.
-    if tx.sink_cursor(org, &witness::cursor(witness)).await? >= size {
-        return Ok((None, true));
-    }
-    let (inside, head) = inside(&mut tx, org).await?;
-    let found = Disagreement {
-        witnessed: Some(size),
-        ..disagreement(org, Why::Witnessed, inside, head.as_ref())
-    };
-    Ok((Some(found), true))
+/// What is left of asking the witness.
+struct Asking<'a> {
+    witness: Option<&'a Witness>,
+    until: Option<Duration>,
+    /// So often may it still give no answer.
+    outages: usize,
 }
 
+impl<'a> Asking<'a> {
+    fn new(deps: &'a Deps, until: Option<Duration>, outages: usize) -> Self {
+        Self {
+            witness: deps.witness.as_deref(),
+            until,
+            outages,
+        }
+    }
+
+    /// Asks about one org, and says whether there was an answer, or nobody to ask. A witness that does not answer, or time that
+    /// is up, leave the rest to the worker, which seals as well.
+    async fn about(&mut self, deps: &Deps, org: OrgId) -> Result<(Option<Disagreement>, bool), Refusal> {
+        let Some(witness) = self.witness else {
+            return Ok((None, true));
+        };
+        let is_late = self.until.is_some_and(|until| deps.clock.since_boot() >= until);
+        if is_late || self.outages == 0 {
+            return Ok((None, false));
+        }
+        let size = match witness::show(deps, witness, org).await {
+            Ok(witness::Shown::HasMore(size)) => size,
+            Ok(shown) => {
+                if let witness::Shown::ClaimsMore(size) = shown {
+                    tracing::warn!(org.id = %org, witness.size = size, "the witness says that it has cosigned a longer log of {org} and shows none");
+                }
+                return Ok((None, true));
+            }
+            Err(witness::Failed::Witness(error)) => {
+                tracing::warn!(org.id = %org, cause = %error, "the witness cannot be asked whether this database is the newest");
+                self.outages -= usize::from(error.is_outage());
+                return Ok((None, !error.is_no_answer()));
+            }
+            Err(witness::Failed::Here(refusal)) => return Err(refusal),
+        };
+        let mut tx = deps.store.read(org).await?;
+        // An admin has recovered with this size in view.
+        if tx.sink_cursor(org, &witness::cursor(witness)).await? >= size {
+            return Ok((None, true));
+        }
+        let (inside, head) = inside(&mut tx, org).await?;
+        let found = Disagreement {
+            witnessed: Some(size),
+            ..disagreement(org, Why::Witnessed, inside, head.as_ref())
+        };
+        Ok((Some(found), true))
+    }
+}
+
+/// How often the witness may give no answer before a recovery.
+const OUTAGES: usize = 3;
 /// How long a start may spend on asking the witness about every org.
 const WITNESS_WITHIN: Duration = Duration::from_secs(10);
-/// How long a start waits for others that start as well.
-const WORD_WITHIN: Duration = Duration::from_secs(10);
-const SHORTLY: Duration = Duration::from_millis(250);
 /// Orgs looked at in one page.
 const PAGE: u64 = 500;

@@ -33,7 +33,7 @@ pub(super) async fn select(
 ) -> Result<Arc<GrantView>, Refusal> {
     match &ask.target {
         Target::Grant(id) => {
-            let view = deps.facts.grant(deps, caller.org, caller.agent, *id).await?;
+            let view = deps.facts.grant(deps, agent, *id).await?;
             // SECURITY: of a grant the agent may not ask about nothing is told: not where it is, not how it stands.
             let Some(view) = view else {
                 anywhere(deps, agent, &ask.tool)?;
@@ -46,7 +46,7 @@ pub(super) async fn select(
             let grant = &view.facts.grant;
             let connector = known_connector(deps, &grant.connector)?;
             capable(agent, connector, &ask.tool)?;
-            usable(deps, caller, ask, grant, connector).await?;
+            usable(deps, caller, ask, agent, grant, connector).await?;
             Ok(view)
         }
         Target::Account {
@@ -62,11 +62,11 @@ pub(super) async fn select(
             }
             match views.as_slice() {
                 [] => {
-                    settled(deps, caller).await?;
+                    settled(deps, agent).await?;
                     Err(connection_required(deps, caller, ask, *user, connector).await)
                 }
                 [one] => {
-                    usable(deps, caller, ask, &one.facts.grant, connector).await?;
+                    usable(deps, caller, ask, agent, &one.facts.grant, connector).await?;
                     Ok(Arc::clone(one))
                 }
                 several => {
@@ -104,7 +104,7 @@ async fn delegated(
             continue;
         }
         connected = true;
-        let view = deps.facts.grant(deps, caller.org, caller.agent, grant.id).await?;
+        let view = deps.facts.grant(deps, agent, grant.id).await?;
         views.extend(view.filter(|view| is_living(&view.facts.grant) && view.lets_ask(now)));
     }
     // Who has connected has said who may ask; for the others the org does (protocol §6).
@@ -160,6 +160,7 @@ async fn usable(
     deps: &Deps,
     caller: Caller,
     ask: &Ask,
+    agent: &AgentView,
     grant: &Grant,
     connector: &Connector,
 ) -> Result<(), Refusal> {
@@ -176,7 +177,7 @@ async fn usable(
         }
         GrantState::Revoked { at } => Err(Refusal::Revoked { grant: grant.id, at }),
         _ => {
-            settled(deps, caller).await?;
+            settled(deps, agent).await?;
             if grant.state == GrantState::Active && !is_consented_to {
                 // The first one to be refused says so to everybody.
                 Box::pin(say_so(deps, caller, grant)).await?;
@@ -207,8 +208,13 @@ async fn say_so(deps: &Deps, caller: Caller, grant: &Grant) -> Result<(), Refusa
 }
 
 /// A grant that was connected again since it was read needs no link, and none that counts against the few there are.
-async fn settled(deps: &Deps, caller: Caller) -> Result<(), Refusal> {
-    if deps.facts.is_current(deps, caller.org).await? {
+/// Every grant was read at the agent's epoch.
+async fn settled(deps: &Deps, agent: &AgentView) -> Result<(), Refusal> {
+    if deps
+        .facts
+        .holds(deps, agent.facts.org.id, agent.facts.epoch)
+        .await?
+    {
         Ok(())
     } else {
         Err(Refusal::Unsettled)

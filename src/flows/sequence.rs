@@ -23,7 +23,10 @@ use crate::{
     store::{LogGrowth, LogRow, StoreError, TileRow, WaitingWriter},
 };
 
+pub use self::signed::SignedHeads;
 use super::{Deps, Refusal, audit, seal};
+
+mod signed;
 
 /// Lets the log of every org grow that has entries waiting: one short writing transaction for many of them. Returns whether
 /// there is more, for which to come again at once.
@@ -106,7 +109,7 @@ async fn some_steps(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
         again: open.collect(),
     };
     for _ in 0..STEPS {
-        if came.again.is_empty() {
+        if came.again.is_empty() || came.placed >= MOST_PLACED {
             break;
         }
         let next = if came.again.len() > 1 {
@@ -174,21 +177,30 @@ async fn step(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
     // Parsing and hashing thousands of entries is work for a thread of its own.
     let read = read
         .into_iter()
-        .map(|read| Ok((audit::key(deps, read.org)?, read)))
+        .map(|read| {
+            let key = audit::key(deps, read.org)?;
+            let known = read
+                .head
+                .as_ref()
+                .and_then(|row| deps.signed.take(read.org, row, &key));
+            Ok((key, known, read))
+        })
         .collect::<Result<Vec<_>, Refusal>>()?;
     let made = tokio::task::spawn_blocking(move || {
-        let make_one = |(key, read): (VerifierKey, Read)| (read.org, make(read, &key));
+        let make_one = |(key, known, read): (VerifierKey, Option<LogHead>, Read)| {
+            (read.org, make(read, known, &key), key)
+        };
         read.into_iter().map(make_one).collect::<Vec<_>>()
     })
     .await
     .map_err(|_| Refusal::StoreUnavailable(None))?;
     let mut growths = Vec::with_capacity(made.len());
-    let mut epochs = HashMap::new();
-    for (org, made) in made {
+    let mut heads = HashMap::new();
+    for (org, made, key) in made {
         match made {
             Ok((before, batch, grown)) => {
-                epochs.extend(batch.head.epoch().map(|epoch| (org, epoch)));
                 growths.push(growth(deps, org, &before, &batch, grown)?);
+                heads.insert(org, (key, batch.head));
             }
             Err(Broken::Tiles(head)) => {
                 rebuild_tiles(deps, org, &head).await?;
@@ -205,9 +217,9 @@ async fn step(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
     let grown = tx.grow_logs(&growths).await?;
     let placed = grown.iter().map(|growth| growth.entries.len()).sum();
     for growth in &grown {
-        if let Some(epoch) = epochs.get(&growth.org) {
+        if let Some(epoch) = heads.get(&growth.org).and_then(|(_, head)| head.epoch()) {
             let last = growth.entries.last().copied();
-            tx.keep_checkpoint(growth.org, *epoch, last, &growth.head);
+            tx.keep_checkpoint(growth.org, epoch, last, &growth.head);
         }
     }
     // Another sequencer was faster with these: look again.
@@ -216,6 +228,11 @@ async fn step(deps: &Deps, orgs: &[OrgId]) -> Result<Step, Refusal> {
         .filter(|org| grown.iter().all(|growth| growth.org != *org));
     again.extend(raced);
     tx.commit().await?;
+    for growth in grown {
+        if let Some((key, head)) = heads.remove(&growth.org) {
+            deps.signed.put(growth.org, growth.head.clone(), key, head);
+        }
+    }
     again.sort_unstable();
     again.dedup();
     Ok(Step { placed, again })
@@ -247,8 +264,7 @@ fn growth(
 async fn read(deps: &Deps, orgs: &[OrgId]) -> Result<Vec<Read>, Refusal> {
     let mut tx = deps.store.read_orgs(orgs).await?;
     let writers = tx.waiting_writers(orgs).await?;
-    let share = BATCH / u64::try_from(writers.len().max(1)).unwrap_or(u64::MAX);
-    let share = share.max(LEAST_SHARE);
+    let share = share_of_writer(&writers, deps.store.is_alone());
     let entries = tx.waiting_entries(&writers, share).await?;
     let mut logs: BTreeMap<OrgId, Read> = BTreeMap::new();
     for (writer, texts) in writers.into_iter().zip(entries) {
@@ -280,6 +296,19 @@ async fn read(deps: &Deps, orgs: &[OrgId]) -> Result<Vec<Read>, Refusal> {
     Ok(logs.into_values().collect())
 }
 
+/// Entries of each writer in one transaction. SQLite releases nothing meanwhile: all orgs share one [`BATCH`]. Over PostgreSQL a
+/// release waits for the end only (`Tx::grow_logs`), and a transaction costs an org more than its entries: each org has one.
+fn share_of_writer(writers: &[WaitingWriter], is_alone: bool) -> u64 {
+    let count = |some: usize| u64::try_from(some.max(1)).unwrap_or(u64::MAX);
+    let orgs: BTreeSet<OrgId> = writers.iter().map(|writer| writer.org).collect();
+    let most = if is_alone {
+        BATCH
+    } else {
+        BATCH * count(orgs.len())
+    };
+    (most / count(writers.len())).max(LEAST_SHARE)
+}
+
 enum Broken {
     /// A person must look.
     Log(String),
@@ -287,12 +316,13 @@ enum Broken {
     Tiles(Box<LogHead>),
 }
 
-/// Checks every chain, orders the entries and lets the tree and its tiles grow.
-fn make(read: Read, key: &VerifierKey) -> Result<(LogHead, Batch, Tiles), Broken> {
+/// Checks every chain, orders the entries and lets the tree and its tiles grow. Of a head that is known nothing is checked again.
+fn make(read: Read, known: Option<LogHead>, key: &VerifierKey) -> Result<(LogHead, Batch, Tiles), Broken> {
     let damaged = |error: &dyn std::fmt::Display| Broken::Log(error.to_string());
-    let before = match &read.head {
-        Some(row) => signed_head(row, key)?,
-        None => LogHead::new(read.org),
+    let before = match (known, &read.head) {
+        (Some(head), _) => head,
+        (None, Some(row)) => signed_head(row, key)?,
+        (None, None) => LogHead::new(read.org),
     };
     let mut chains = Vec::with_capacity(read.chains.len());
     for (writer, texts) in read.chains {
@@ -319,7 +349,8 @@ fn make(read: Read, key: &VerifierKey) -> Result<(LogHead, Batch, Tiles), Broken
 
 /// The head that was signed last.
 ///
-/// INVARIANT: I6; a log goes on from what its own key has signed, and from nothing else that the database says.
+/// INVARIANT: I6; a log goes on from what its own key has signed, and from nothing else that the database says. What comes of it
+/// depends on nothing but the two.
 fn signed_head(row: &LogRow, key: &VerifierKey) -> Result<LogHead, Broken> {
     let damaged = |error: &dyn std::fmt::Display| Broken::Log(error.to_string());
     let head: LogHead = serde_json::from_str(&row.head).map_err(|error| damaged(&error))?;
@@ -374,11 +405,17 @@ async fn rebuild_tiles(deps: &Deps, org: OrgId, head: &LogHead) -> Result<(), Re
             "entries that have a place are not those that were signed",
         ));
     }
-    let mut tx = deps.store.write(org).await?;
     let made = rows(made);
     let of_org: Vec<(OrgId, &TileRow)> = made.iter().map(|tile| (org, tile)).collect();
-    tx.put_tiles(&of_org).await?;
-    tx.commit().await?;
+    for some in of_org.chunks(TILES) {
+        let mut tx = deps.store.write(org).await?;
+        // Whoever made them anew meanwhile and went on has longer ones.
+        if tx.log_head(org).await?.is_none_or(|now| now.size != size) {
+            return Ok(());
+        }
+        tx.put_tiles(some).await?;
+        tx.commit().await?;
+    }
     Ok(())
 }
 
@@ -399,15 +436,20 @@ fn broken(org: OrgId, cause: &str) -> Refusal {
     Refusal::StoreUnavailable(Some(StoreError::Inconsistent { table: "entries" }))
 }
 
-/// Entries placed in one transaction, shared among the writers that wait.
+/// Entries placed in one transaction, shared among the writers that wait (`share_of_writer`).
 const BATCH: u64 = 128;
 /// So many of each writer, however many writers there are.
 const LEAST_SHARE: u64 = 32;
-/// Transactions for the same orgs in one turn: about a thousand entries. Whoever has more waits until all others had theirs.
+/// Transactions for the same orgs in one turn: about a thousand entries of one alone. Whoever has more waits until all others
+/// had theirs.
 const STEPS: usize = 8;
+/// No further one for them in this turn once so many entries have their places.
+const MOST_PLACED: usize = 4096;
 /// Turns in one round: whoever cannot grow is logged about once a second, however much the others have.
 const TURNS: usize = 16;
 /// Orgs, or entries of a log, read at once.
 const PAGE: u64 = 1000;
 /// Orgs whose logs grow in one transaction. On SQLite no release commits meanwhile: a few, rather than all at once.
 const GROUP: usize = 16;
+/// Tiles made anew that are written together.
+const TILES: usize = 1000;

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     connectors::FilteredResponse,
     domain::{
-        DecisionId, EntryId, Mode, ScopeSet, Time,
-        decision::{Outcome, UnverifiedDecision},
-        entry::EntryType,
-        secret::AccessToken,
+        DecisionId, EntryId, Mode, ScopeSet, Time, decision::Outcome, entry::EntryType, secret::AccessToken,
     },
     failpoints::Failpoint,
     policy::OrgPermit,
@@ -119,7 +116,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
         }
         Ok(Judged::Without(refusal)) => {
             place.without_turn();
-            return unless_stale(deps, caller, refusal).await;
+            return unless_stale(deps, &prepared, refusal).await;
         }
         Err(refusal) => return Err(refusal),
     };
@@ -127,7 +124,7 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
         Ok(rung) => rung,
         Err(refusal) => {
             place.without_turn();
-            return unless_stale(deps, caller, refusal).await;
+            return unless_stale(deps, &prepared, refusal).await;
         }
     };
     let ready = make_ready(deps, &prepared, rung.mode, &verified);
@@ -140,7 +137,9 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
             return Box::pin(rejected(deps, caller, &prepared, error)).await;
         }
         Err(Refusal::NotNarrowed) => {
-            return Err(Refusal::ModeUnavailable(decided.modes.without(Mode::Token)));
+            place.without_turn();
+            let others = Refusal::ModeUnavailable(decided.modes.without(Mode::Token));
+            return unless_stale(deps, &prepared, others).await;
         }
         other => other?,
     };
@@ -151,7 +150,8 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
             return Ok(Try::Again);
         }
         // Postern cannot call this one token back at the end of a shorter lease.
-        return Err(Refusal::ModeUnavailable(decided.modes.without(rung.mode)));
+        let others = Refusal::ModeUnavailable(decided.modes.without(rung.mode));
+        return unless_stale(deps, &prepared, others).await;
     }
     release(
         deps,
@@ -213,9 +213,9 @@ fn judge(deps: &Deps, prepared: &Prepared, ask: &Ask) -> Result<Judged, Refusal>
         return Ok(Judged::Without(refusal));
     }
     let id = DecisionId::new(decided.at, &*deps.random)?;
-    let (jws, _) = decide::sign(deps, prepared, ask, &decided, id)?;
-    let verified =
-        decide::check(deps, prepared, ask, &UnverifiedDecision(jws)).map_err(Refusal::DecisionRejected)?;
+    // Its text goes nowhere: it is spent in this call or by nobody.
+    let own = decide::sign(deps, prepared, ask, &decided, id)?;
+    let verified = decide::check_own(deps, prepared, ask, own).map_err(Refusal::DecisionRejected)?;
     Ok(Judged::Allowed(decided, verified))
 }
 
@@ -226,7 +226,7 @@ async fn rejected(
     prepared: &Prepared,
     error: DecisionError,
 ) -> Result<Try, Refusal> {
-    if !deps.facts.is_current(deps, caller.org).await? {
+    if !deps.facts.holds(deps, caller.org, prepared.epoch()).await? {
         return Ok(Try::Again);
     }
     match refused::rejection(deps, caller, prepared, error).await? {
@@ -236,14 +236,10 @@ async fn rejected(
 }
 
 /// What is refused on cached facts must be refused on current ones too.
-async fn unless_stale(deps: &Deps, caller: Caller, refusal: Refusal) -> Result<Try, Refusal> {
-    if matches!(refusal, Refusal::Unsettled) {
-        return Ok(Try::Again);
-    }
-    if deps.facts.is_current(deps, caller.org).await? {
-        Err(refusal)
-    } else {
-        Ok(Try::Again)
+async fn unless_stale(deps: &Deps, prepared: &Prepared, refusal: Refusal) -> Result<Try, Refusal> {
+    match actions::stands(deps, prepared.action.org, prepared.epoch(), refusal).await? {
+        Some(refusal) => Err(refusal),
+        None => Ok(Try::Again),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Having the log witnessed: every checkpoint is shown to the witness, with a proof that it builds on the last one it
-//! cosigned; its cosignature is kept with the checkpoint.
+//! cosigned; its cosignature is kept with the checkpoint, also where the log has grown by the time it comes.
 //!
 //! A witness that is gone, slow or does not know the log holds up nothing: releases never ask it. One that shows a
 //! longer log than this database holds, signed by the log's own key, proves that the database is older than it was: that
 //! seals the org. One that only says so proves nothing.
+
+use std::time::Duration;
 
 use crate::{
     audit::{
@@ -11,7 +13,7 @@ use crate::{
         witness::{Answer, Witness, WitnessError},
     },
     domain::OrgId,
-    store::LogRow,
+    store::{LogRow, StoreError},
 };
 
 use super::{Deps, Refusal, audit, walk::begin_anywhere};
@@ -35,10 +37,10 @@ pub enum Shown {
 /// one log holds up no other.
 ///
 /// # Errors
-/// When the database is unavailable, or the witness was for some log: that waits for the next look, and where the witness
-/// seems to be gone everything else too.
+/// When the database is unavailable, or the witness was for some log, or something of ours: that waits for the next look, and
+/// where the database is gone, or the witness seems to be, everything else too.
 pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
-    let (mut cosigned, mut outages) = (0, 0);
+    let (mut cosigned, mut outages, mut failed) = (0, 0, None);
     for org in orgs_behind(deps, witness).await? {
         if deps.uncut.is_stopping() {
             return Ok(cosigned);
@@ -72,14 +74,23 @@ pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
                     break;
                 }
             }
-            Err(Failed::Here(refusal)) => return Err(refusal),
+            Err(Failed::Here(refusal)) if is_gone(&refusal) => return Err(refusal),
+            Err(Failed::Here(refusal)) => {
+                tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} could not be shown to the witness");
+                failed.get_or_insert(refusal);
+            }
         }
     }
-    if outages == 0 {
-        Ok(cosigned)
-    } else {
-        Err(Refusal::ProviderUnavailable)
+    match failed {
+        Some(refusal) => Err(refusal),
+        None if outages > 0 => Err(Refusal::ProviderUnavailable),
+        None => Ok(cosigned),
     }
+}
+
+/// Whether there is no database to speak to: the next log would be asked for in vain.
+fn is_gone(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::StoreUnavailable(Some(error)) if error.outage().is_some())
 }
 
 /// Those whose log is longer than what the witness has, beginning anywhere.
@@ -124,13 +135,18 @@ pub async fn show(deps: &Deps, witness: &Witness, org: OrgId) -> Result<Shown, F
     };
     drop(tx);
     let mut old = seen.min(head.size);
+    let until = deps.clock.since_boot() + SHOWN_WITHIN;
     for _ in 0..TRIES {
+        // One that takes its time for each answer holds up every other log.
+        if deps.clock.since_boot() > until {
+            return Err(Failed::Witness(WitnessError::Slow));
+        }
         match ask(deps, witness, org, old, &head).await? {
             Answer::Cosigned(note) => {
                 let keep = deps.store.retry(|| async {
                     let mut tx = deps.store.write(org).await?;
                     // If the log has grown meanwhile, the next look shows the longer one.
-                    tx.keep_cosigned(org, &head.checkpoint, &note).await?;
+                    tx.keep_cosigned(org, &head, &note).await?;
                     tx.move_sink_cursor(org, &cursor(witness), seen, head.size)
                         .await?;
                     tx.commit().await
@@ -138,7 +154,12 @@ pub async fn show(deps: &Deps, witness: &Witness, org: OrgId) -> Result<Shown, F
                 keep.await?;
                 return Ok(Shown::Cosigned);
             }
-            Answer::Claims(size) if size <= head.size => old = size,
+            Answer::Claims(size) if size <= head.size => {
+                if size < old {
+                    tracing::warn!(org.id = %org, witness.size = size, "the witness has less of the log of {org} than it had cosigned: it was set back, or two of them have one key");
+                }
+                old = size;
+            }
             Answer::Claims(size) => {
                 // SECURITY: nobody signed that size. Believed, it would let whoever answers here stop every release.
                 let log = audit::key(deps, org)?;
@@ -157,15 +178,21 @@ pub async fn show(deps: &Deps, witness: &Witness, org: OrgId) -> Result<Shown, F
             Answer::Contradicts => return Ok(Shown::Contradicts),
         }
     }
-    // Somebody else is always faster: it is shown all the same.
-    Ok(Shown::Nothing)
+    // Somebody else is always faster, or it plays for time. The next look tries again.
+    Err(Failed::Witness(WitnessError::Unsettled))
 }
 
 async fn ask(deps: &Deps, witness: &Witness, org: OrgId, old: u64, head: &LogRow) -> Result<Answer, Failed> {
     let plan = consistency_plan(old, head.size).ok_or(Refusal::NotFound)?;
-    let proof = audit::prove(&mut deps.store.read(org).await?, org, &plan).await?;
+    let proof = match audit::prove(&mut deps.store.read(org).await?, org, &plan).await {
+        // What is wrong with one log's tiles is no reason not to start, or to show no other.
+        Err(Refusal::StoreUnavailable(Some(StoreError::Inconsistent { .. }))) => {
+            return Err(Failed::Witness(WitnessError::Unproved));
+        }
+        proof => proof?,
+    };
     witness
-        .add_checkpoint(old, &proof, &head.checkpoint)
+        .add_checkpoint(old, head.size, &proof, &head.checkpoint)
         .await
         .map_err(Failed::Witness)
 }
@@ -181,3 +208,5 @@ const PAGE: u64 = 1000;
 const OUTAGES: usize = 3;
 /// How often a log is shown in one look, each time building on what the witness said it has.
 const TRIES: usize = 4;
+/// How long after it was begun a log is still shown once more. An answer has a limit of its own.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);

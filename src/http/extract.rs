@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{problem::Problem, query};
 use crate::{
-    crypto::{Gate, api_key, digest},
+    crypto::{Gate, api_key},
     domain::{principal::KeyKind, secret::ApiKey, text},
 };
 
@@ -32,13 +32,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
     }
 }
 
-/// As [`StrictJson`], with the SHA-256 of the body as it came: the same idempotency key belongs to the same bytes.
+/// As [`StrictJson`], with the body as it came, for its digest: the same idempotency key belongs to the same bytes.
 #[derive(Debug)]
 pub struct DigestedJson<T> {
     /// The body.
     pub body: T,
-    /// Lower-case hex.
-    pub sha256: String,
+    /// What it was read from.
+    pub raw: Bytes,
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for DigestedJson<T> {
@@ -48,7 +48,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for DigestedJson<T> {
         let bytes = json_bytes(request, state).await?;
         Ok(Self {
             body: through_gate(&bytes)?,
-            sha256: digest::hex(&digest::sha256(&bytes)),
+            raw: bytes,
         })
     }
 }

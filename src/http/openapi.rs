@@ -32,8 +32,8 @@
 //!
 //! Then four lines: the module and its `TABLE` in `routes/mod.rs`, `routes()` in the router, `Api::openapi()` in
 //! [`document`]; the tests fail on a route that is in one and not in the other. Handlers may stay private to their file.
-//! `Refused`, `Gone` and `VendRefused` stand for the problems a route can answer. Long polls and drains go into
-//! the router's group with a deadline of its own.
+//! `Refused`, `Gone` and `VendRefused` stand for the problems a route can answer; every route but GET has its `504` by
+//! itself. Long polls and drains go into the router's group with a deadline of its own.
 
 use std::collections::BTreeMap;
 
@@ -134,7 +134,20 @@ pub fn document() -> utoipa::openapi::OpenApi {
         document.merge(part);
     }
     name_principals(&mut document);
+    name_unfinished(&mut document);
     document
+}
+
+/// Says of every route but GET that nobody may hear how it ended.
+fn name_unfinished(document: &mut utoipa::openapi::OpenApi) {
+    for line in routes::table().filter(|line| line.method != "get") {
+        if let Some(operation) = operation(document, line) {
+            let responses = &mut operation.responses.responses;
+            for (status, response) in Unfinished::responses() {
+                responses.entry(status).or_insert(response);
+            }
+        }
+    }
 }
 
 /// Says of every route which principals it is for, from the same line that holds callers to it.
@@ -184,13 +197,13 @@ impl IntoResponses for Refused {
 }
 
 /// The refusal of what may have been done all the same.
-pub(in crate::http) struct Unfinished;
+struct Unfinished;
 
 impl IntoResponses for Unfinished {
     fn responses() -> Responses {
         problems(&[(
             "504",
-            "Not finished in time, or stopped by a fault; the outcome is not known.",
+            "Not finished in time, not confirmed, or stopped by a fault; the outcome is not known.",
         )])
     }
 }

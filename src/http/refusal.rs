@@ -6,6 +6,7 @@ use super::problem::{AccountChoice, ConnectLink, FieldError, Problem};
 use crate::{
     domain::ModeSet,
     flows::{self, Fault, Refusal, connect::ConnectFailure},
+    store::StoreError,
 };
 
 impl From<Refusal> for Problem {
@@ -50,6 +51,12 @@ impl From<Refusal> for Problem {
             Refusal::ProviderUnavailable => Self::provider_unavailable(),
             Refusal::Sealed => Self::sealed(),
             Refusal::StoreUnavailable(None) => Self::store_unavailable(),
+            Refusal::StoreUnavailable(Some(error)) if error.is_undecided() => Self::outcome_unknown(None)
+                .with_detail(UNCONFIRMED)
+                .caused_by(chain(&error)),
+            Refusal::StoreUnavailable(Some(error @ StoreError::Busy)) => Self::store_unavailable()
+                .with_detail("the organisation has as many connections as it may; nothing was done")
+                .caused_by(chain(&error)),
             Refusal::StoreUnavailable(Some(error)) => Self::store_unavailable().caused_by(chain(&error)),
             Refusal::Unsettled => Self::store_unavailable()
                 .with_detail(
@@ -130,8 +137,14 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Of a commit whose answer never came.
+const UNCONFIRMED: &str =
+    "the database has not confirmed it: it may have been done, or be done yet; to revoke again is safe";
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::response::IntoResponse as _;
     use http_body_util::BodyExt as _;
     use serde_json::{Value, json};
@@ -142,7 +155,6 @@ mod tests {
         flows::{AccountChoice as Choice, idempotency},
         http::Code,
         release::DecisionError,
-        store::StoreError,
     };
 
     fn entry() -> EntryId {
@@ -288,6 +300,21 @@ mod tests {
             table: "grants",
         })));
         assert_eq!(problem.cause(), Some("an inconsistent row in grants"));
+    }
+
+    #[tokio::test]
+    async fn what_the_database_has_not_confirmed_may_have_been_done_but_is_no_release() {
+        let undecided = || {
+            let lost = Arc::new(sqlx::Error::WorkerCrashed);
+            Refusal::StoreUnavailable(Some(StoreError::Undecided(lost)))
+        };
+        let problem = Problem::from(undecided());
+        assert_eq!(problem.code(), Code::OutcomeUnknown);
+        assert!(problem.cause().unwrap().contains("not confirmed"));
+        let detail = body(problem).await["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("may have been done"), "{detail}");
+        let released = Problem::from(undecided().without_release());
+        assert_eq!(released.code(), Code::StoreUnavailable);
     }
 
     #[tokio::test]

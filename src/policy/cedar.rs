@@ -10,6 +10,7 @@ use super::{
     facts::{ApprovalKind, Question, WrongFacts},
     reason,
     rule::Rule,
+    said::Said,
     schema::Tool,
     slice::{PreparedFacts, Slice},
 };
@@ -18,16 +19,16 @@ use crate::domain::{
     decision::{Layers, Outcome},
 };
 
-/// What one set said.
+/// What one set answers to the request.
 #[derive(Debug)]
 enum Answer {
     /// Some policy could not be evaluated.
     Failed(Vec<Arc<Rule>>),
-    /// Some permit matched and no forbid.
+    /// Some permit matched that still counts, and no forbid.
     Allowed(Vec<Arc<Rule>>),
     /// Some forbid matched.
     Forbidden(Vec<Arc<Rule>>),
-    /// Nothing matched.
+    /// Nothing matched that counts.
     Silent,
 }
 
@@ -244,6 +245,33 @@ impl Asking<'_> {
     }
 
     fn ask(&self, approvals: &BTreeSet<ApprovalKind>) -> Result<Answers, WrongFacts> {
+        let said = self.said(approvals)?;
+        let [org, user, agent] = said.each_ref().map(|said| self.answer(said));
+        let org = match (self.permit, org) {
+            // Protocol §4: an external allow stands in for the permit; errors and forbids stay.
+            (OrgPermit::External { .. }, Answer::Allowed(_) | Answer::Silent) => Answer::Allowed(Vec::new()),
+            (_, answer) => answer,
+        };
+        Ok([org, user, agent])
+    }
+
+    /// What Cedar says of the three sets: now, or when it was first asked, where the request has no part in it.
+    fn said(&self, approvals: &BTreeSet<ApprovalKind>) -> Result<Arc<[Said; 3]>, WrongFacts> {
+        let (facts, tool) = (self.facts, self.tool);
+        if facts.reads_context_of(tool) {
+            return self.ask_cedar(approvals).map(Arc::new);
+        }
+        // INVARIANT: facts that do not fit are refused whatever was remembered.
+        context::check(self.question, tool)?;
+        if let Some(said) = facts.memory.of(tool) {
+            return Ok(said);
+        }
+        let said = Arc::new(self.ask_cedar(approvals)?);
+        facts.memory.keep(tool, &said);
+        Ok(said)
+    }
+
+    fn ask_cedar(&self, approvals: &BTreeSet<ApprovalKind>) -> Result<[Said; 3], WrongFacts> {
         let facts = self.facts;
         let context = context::context(self.question, self.tool, approvals)?;
         // Checked against the schema: policies were validated for facts of exactly these types.
@@ -255,37 +283,34 @@ impl Asking<'_> {
             Some(&facts.compiled.vocabulary.schema),
         )
         .map_err(|_| WrongFacts)?;
-        let org = match (self.permit, self.ask_set(&facts.org, &request)) {
-            // Protocol §4: an external allow stands in for the permit; errors and forbids stay.
-            (OrgPermit::External { .. }, Answer::Allowed(_) | Answer::Silent) => Answer::Allowed(Vec::new()),
-            (_, answer) => answer,
-        };
-        Ok([
-            org,
-            self.ask_set(&facts.user, &request),
-            self.ask_set(&facts.agent, &request),
-        ])
+        Ok([&facts.org, &facts.user, &facts.agent].map(|slice| self.ask_set(slice, &request)))
     }
 
-    fn ask_set(&self, slice: &Slice, request: &Request) -> Answer {
+    fn ask_set(&self, slice: &Slice, request: &Request) -> Said {
         let response = Authorizer::new().is_authorized(request, &slice.set, &self.facts.entities);
         let diagnostics = response.diagnostics();
         // INVARIANT: any error denies. Cedar skips a forbid that errors, which would open what it closes.
         let mut failed = diagnostics.errors().peekable();
         if failed.peek().is_some() {
             let ids = failed.map(|AuthorizationError::PolicyEvaluationError(error)| error.policy_id());
-            return Answer::Failed(in_order(ids.filter_map(|id| slice.rules.get(id))));
+            return Said::Failed(in_order(ids.filter_map(|id| slice.rules.get(id))));
         }
         let matched = in_order(diagnostics.reason().filter_map(|id| slice.rules.get(id)));
         match response.decision() {
-            Decision::Deny if matched.is_empty() => Answer::Silent,
-            Decision::Deny => Answer::Forbidden(matched),
-            Decision::Allow => {
-                let now = self.question.now;
-                let permits: Vec<_> = matched
-                    .into_iter()
-                    .filter(|rule| rule.applies_to(self.tool) && is_live(rule, now))
-                    .collect();
+            Decision::Deny if matched.is_empty() => Said::Silent,
+            Decision::Deny => Said::Forbidden(matched),
+            Decision::Allow => Said::Permitted(matched),
+        }
+    }
+
+    fn answer(&self, said: &Said) -> Answer {
+        match said {
+            Said::Failed(rules) => Answer::Failed(rules.clone()),
+            Said::Forbidden(rules) => Answer::Forbidden(rules.clone()),
+            Said::Silent => Answer::Silent,
+            Said::Permitted(rules) => {
+                let counts = |rule: &Rule| rule.applies_to(self.tool) && is_live(rule, self.question.now);
+                let permits: Vec<_> = rules.iter().filter(|rule| counts(rule)).cloned().collect();
                 if permits.is_empty() {
                     Answer::Silent
                 } else {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cedar_policy::{Context, Entities, Entity, EntityUid, RestrictedExpression};
-use chrono::{Datelike as _, Timelike as _};
+use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
 use serde_json::Value;
 
 use super::{
@@ -99,6 +99,24 @@ fn address(email: &str) -> Option<(&str, String)> {
     }
 }
 
+/// Whether a context can be built that fits the schema: refuses exactly what [`context`] and the schema together would.
+pub(super) fn check(question: &Question, tool: &Tool) -> Result<(), WrongFacts> {
+    let Value::Object(members) = &question.args else {
+        return Err(WrongFacts);
+    };
+    let mut required = tool.args.iter().filter(|(_, arg)| arg.required);
+    let mut given = members.iter().map(|(name, value)| (tool.args.get(name), value));
+    if !required.all(|(name, _)| members.contains_key(name))
+        || !given.all(|(arg, value)| arg.is_some_and(|arg| arg.shape.fits(value)))
+    {
+        return Err(WrongFacts);
+    }
+    date(question.now)?;
+    admission_age_s(question)?;
+    // The rest is typed: it always fits.
+    Ok(())
+}
+
 /// Builds the context of one request, with these approvals.
 pub(super) fn context(
     question: &Question,
@@ -116,8 +134,7 @@ pub(super) fn context(
         ("budgets", budgets(question)?),
         ("claimed", claimed(question.claimed.as_ref())?),
     ];
-    if let Some(age) = question.admission_age_s {
-        let age = i64::try_from(age).map_err(|_| WrongFacts)?;
+    if let Some(age) = admission_age_s(question)? {
         pairs.push(("admission_age_s", RestrictedExpression::new_long(age)));
     }
     Context::from_pairs(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)))
@@ -138,8 +155,17 @@ fn args(args: &Value, tool: &Tool) -> Result<RestrictedExpression, WrongFacts> {
     RestrictedExpression::new_record(fields).map_err(|_| WrongFacts)
 }
 
+fn admission_age_s(question: &Question) -> Result<Option<i64>, WrongFacts> {
+    let age = question.admission_age_s.map(i64::try_from);
+    age.transpose().map_err(|_| WrongFacts)
+}
+
+fn date(now: Time) -> Result<DateTime<Utc>, WrongFacts> {
+    DateTime::from_timestamp_micros(now.unix_micros()).ok_or(WrongFacts)
+}
+
 fn moment(now: Time) -> Result<RestrictedExpression, WrongFacts> {
-    let time = chrono::DateTime::from_timestamp_micros(now.unix_micros()).ok_or(WrongFacts)?;
+    let time = date(now)?;
     let long = |value: u32| RestrictedExpression::new_long(i64::from(value));
     expressed_record([
         ("unix_s", RestrictedExpression::new_long(now.unix_seconds())),

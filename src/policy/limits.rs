@@ -72,7 +72,8 @@ pub(super) fn is_small(policy: &Policy) -> bool {
 }
 
 /// Runs `work` where recursion over everything within these bounds fits; `None` when there is no thread to be had, or
-/// `work` panicked. Cedar's parser and validator recurse along chains of operators.
+/// `work` panicked. Cedar's parser and validator recurse along chains of operators. The caller's thread stands still
+/// meanwhile, for seconds where texts are long: it must be none of the runtime's workers.
 pub(super) fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK);

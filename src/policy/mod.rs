@@ -21,6 +21,7 @@ mod limits;
 pub mod notary;
 mod reads;
 mod rule;
+mod said;
 mod schema;
 mod shape;
 mod slice;
@@ -52,13 +53,17 @@ pub mod reason {
     /// A human has to say yes first.
     pub const APPROVAL_REQUIRED: &str = "approval_required";
 
+    /// The permit demands a budget, and budgets are not counted yet.
+    pub const BUDGET_UNSUPPORTED: &str = "budget_unsupported";
+
     /// Codes that no `@reason` may take.
-    pub(super) const RESERVED: [&str; 6] = [
+    pub(super) const RESERVED: [&str; 7] = [
         POLICY_ERROR,
         NOT_PERMITTED,
         NOT_DELEGATED,
         SCOPE_NOT_ALLOWED,
         FORBIDDEN,
         APPROVAL_REQUIRED,
+        BUDGET_UNSUPPORTED,
     ];
 }

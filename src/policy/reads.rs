@@ -13,6 +13,8 @@ pub(super) struct Reads {
     pub(super) claimed: bool,
     /// The context as a whole: compared, put into a record, chosen by `if`. Counts as reading everything.
     pub(super) whole: bool,
+    /// Any part of the context at all, the whole among them.
+    pub(super) context: bool,
 }
 
 /// Finds out what `policy` reads; `None` when its form is not known or too deep, which must count as everything.
@@ -28,6 +30,7 @@ pub(super) fn reads(policy: &Policy) -> Option<Reads> {
             Value::Array(items) => open.extend(items.iter().map(|item| (depth + 1, item))),
             Value::Object(members) => {
                 if let Some(attribute) = context_attribute(value) {
+                    reads.context = true;
                     match attribute {
                         "args" => reads.args = true,
                         "approvals" => reads.approvals = true,
@@ -35,6 +38,7 @@ pub(super) fn reads(policy: &Policy) -> Option<Reads> {
                         _ => {}
                     }
                 } else if members.get("Var").is_some_and(|name| name == "context") {
+                    reads.context = true;
                     reads.whole = true;
                 } else {
                     open.extend(members.values().map(|member| (depth + 1, member)));
@@ -106,5 +110,47 @@ mod tests {
     fn reading_arguments_and_approvals_is_seen() {
         let reads = of("context.args has q && context.approvals.contains(\"user\")");
         assert!(reads.args && reads.approvals && !reads.claimed && !reads.whole);
+    }
+
+    #[test]
+    fn every_part_of_the_context_is_of_the_context() {
+        for condition in [
+            "context.args.q == \"a\"",
+            "context.args has q",
+            "context[\"time\"].hour == 12",
+            "context.live_session",
+            "context has admission_age_s",
+            "context has args.q",
+            "context.budgets.left.isEmpty()",
+            "context.claimed.isEmpty()",
+            "context.anything",
+            "false && context.live_session",
+            "true || context.live_session",
+            "if principal.name == \"a\" then true else context.live_session",
+            "[principal.name, context.args.q].contains(\"a\")",
+            "{ a: { b: context.time } }.a.b.hour == 12",
+            "!(context.live_session)",
+            "-(context.time.hour) + 1 < 0",
+            "context.args.q like \"a*\"",
+            "resource.scopes.containsAny(context.approvals)",
+            "context == context",
+            "[context].isEmpty()",
+            "{ \"a\": context } has a",
+        ] {
+            assert!(of(condition).context, "{condition}");
+        }
+        let both = Policy::parse(
+            None,
+            "permit (principal, action, resource) when { true } unless { context.live_session };",
+        );
+        assert!(reads(&both.unwrap()).unwrap().context);
+        for condition in [
+            "true",
+            "resource.label == \"context\"",
+            "resource has \"context\" && resource[\"context\"] == \"a\"",
+            "{ \"context\": 1 }[\"context\"] == 1",
+        ] {
+            assert!(!of(condition).context, "{condition}");
+        }
     }
 }

@@ -52,6 +52,19 @@ impl Rule {
     pub(super) fn reads_args_of(&self, tool: &Tool) -> bool {
         (self.reads.args || self.reads.whole) && self.applies_to(tool)
     }
+
+    /// Whether Cedar may read the context where it judges the tool by this. That is asked of the scope as Cedar takes it: an
+    /// open permit is evaluated for `http.request`, too, and can fail, though it does not apply.
+    pub(super) fn reads_context_of(&self, tool: &Tool) -> bool {
+        let in_scope = match &self.action {
+            ActionConstraint::Any => true,
+            ActionConstraint::Eq(uid) => *uid == tool.uid,
+            ActionConstraint::In(uids) => uids
+                .iter()
+                .any(|uid| *uid == tool.uid || tool.groups.contains(uid)),
+        };
+        self.reads.context && in_scope
+    }
 }
 
 /// The annotations of one policy.

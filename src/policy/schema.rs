@@ -32,6 +32,8 @@ pub(super) struct Kinds {
 #[derive(Debug, Clone)]
 pub(super) struct Tool {
     pub(super) uid: EntityUid,
+    /// Its place among its connector's.
+    pub(super) number: usize,
     /// Its category's group, if it has a category, and its connector's.
     pub(super) groups: Vec<EntityUid>,
     pub(super) args: BTreeMap<String, ArgShape>,
@@ -119,7 +121,7 @@ fn vocabulary(connectors: &[ConnectorActions<'_>]) -> Result<Vocabulary, Vec<Pol
         let mut entities = categories.clone();
         entities.extend(all.remove(&group));
         let mut named = BTreeMap::new();
-        for (name, (category, args)) in tools {
+        for (number, (name, (category, args))) in tools.into_iter().enumerate() {
             let uid = kinds.action(&action_name(&connector, &name));
             entities.extend(all.remove(&uid));
             vocabulary.owner.insert(uid.clone(), connector.clone());
@@ -130,6 +132,7 @@ fn vocabulary(connectors: &[ConnectorActions<'_>]) -> Result<Vocabulary, Vec<Pol
                 .collect();
             let tool = Tool {
                 uid,
+                number,
                 groups,
                 args,
                 category,

@@ -1,6 +1,8 @@
 //! The shape of an argument: one value that yields its type in the schema and its value in the context, so that the two
 //! cannot drift apart.
 
+mod fits;
+
 use std::collections::BTreeMap;
 
 use cedar_policy::RestrictedExpression;

@@ -21,6 +21,7 @@ use super::{
     facts::{Parties, WrongFacts},
     reads::Reads,
     rule::Rule,
+    said::Memory,
     schema::{ConnectorTools, Tool, Vocabulary},
 };
 use crate::domain::{
@@ -61,6 +62,8 @@ pub struct PreparedFacts {
     pub(super) org: Arc<Slice>,
     pub(super) user: Arc<Slice>,
     pub(super) agent: Arc<Slice>,
+    /// Of clones, too: they are about the same.
+    pub(super) memory: Arc<Memory>,
 }
 
 impl PreparedFacts {
@@ -69,6 +72,30 @@ impl PreparedFacts {
         [&self.org, &self.agent]
             .iter()
             .any(|slice| slice.reads_args.contains(&tool.uid))
+    }
+
+    /// Whether Cedar may read the request's context where it is asked about this tool, in any set. If not, it says the same
+    /// of every request: all else that it is given is in here, and none of its functions looks at a clock.
+    pub(super) fn reads_context_of(&self, tool: &Tool) -> bool {
+        [&self.org, &self.user, &self.agent]
+            .iter()
+            .any(|slice| slice.reads_context.contains(&tool.uid))
+    }
+
+    /// The same, but Cedar is asked every time. The yardstick of the property tests.
+    #[cfg(test)]
+    pub(super) fn forgetful(&self) -> Self {
+        let tools = self.connector.tools.values();
+        let org = Slice {
+            set: self.org.set.clone(),
+            rules: self.org.rules.clone(),
+            reads_args: self.org.reads_args.clone(),
+            reads_context: tools.map(|tool| tool.uid.clone()).collect(),
+        };
+        Self {
+            org: Arc::new(org),
+            ..self.clone()
+        }
     }
 }
 
@@ -96,6 +123,8 @@ pub(super) struct Slice {
     pub(super) rules: HashMap<PolicyId, Arc<Rule>>,
     /// The tools of the connector whose arguments some policy of the set reads.
     reads_args: HashSet<EntityUid>,
+    /// Those at which some policy of the set may read any part of the context.
+    reads_context: HashSet<EntityUid>,
 }
 
 impl Slice {
@@ -108,15 +137,20 @@ impl Slice {
             set.add(policy.clone()).map_err(|_| WrongFacts)?;
             rules.insert(policy.id().clone(), Arc::clone(rule));
         }
-        let tools = connector.tools.values();
-        let reads_args = tools
-            .filter(|tool| rules.values().any(|rule: &Arc<Rule>| rule.reads_args_of(tool)))
-            .map(|tool| tool.uid.clone())
-            .collect();
+        let where_some = |reads: fn(&Rule, &Tool) -> bool| -> HashSet<EntityUid> {
+            let tools = connector.tools.values();
+            tools
+                .filter(|tool| rules.values().any(|rule: &Arc<Rule>| reads(rule, tool)))
+                .map(|tool| tool.uid.clone())
+                .collect()
+        };
+        let reads_args = where_some(Rule::reads_args_of);
+        let reads_context = where_some(Rule::reads_context_of);
         Ok(Self {
             set,
             rules,
             reads_args,
+            reads_context,
         })
     }
 }
@@ -212,6 +246,7 @@ impl CompiledPolicies {
             org,
             user,
             agent,
+            memory: Arc::default(),
         })
     }
 }

@@ -24,7 +24,8 @@ use super::{
     verify::VerifiedDecision,
 };
 
-/// Why the gate released nothing. Nothing was written.
+/// Why the gate released nothing. Nothing was written, unless the database has not confirmed the commit: then that is not
+/// known, and nothing is released on it either ([`StoreError::Undecided`], heard by all of a batch as an outage).
 #[derive(Debug, thiserror::Error)]
 pub enum GateRefusal {
     /// The org is sealed until an admin recovers.
@@ -51,7 +52,7 @@ pub enum GateRefusal {
     /// The process is stopping; nothing was tried.
     #[error("the gate is closed")]
     Closed,
-    /// The database did not commit.
+    /// The database did not commit, or did not say whether it did.
     #[error("the store is unavailable")]
     Store(#[source] StoreError),
 }
@@ -222,7 +223,7 @@ impl Gate {
     /// Spends the decision, writes the entry and reads the secret, all or nothing.
     ///
     /// # Errors
-    /// A typed refusal; nothing was written then.
+    /// A typed refusal; what was written then, [`GateRefusal`] says.
     pub async fn release(
         &self,
         decision: VerifiedDecision,
@@ -238,6 +239,7 @@ impl Gate {
             iss: claims.iss.clone(),
             jti: claims.jti.clone(),
             keep_until: Time::from_unix_seconds(claims.exp) + SPENT_OUTLIVES,
+            fresh: decision.is_fresh(),
         };
         let item = GateItem {
             org: release.org,
@@ -263,7 +265,7 @@ impl Gate {
     /// Writes an entry that releases nothing.
     ///
     /// # Errors
-    /// A typed refusal; nothing was written then.
+    /// A typed refusal; what was written then, [`GateRefusal`] says.
     pub async fn state(&self, statement: Statement) -> Result<Time, GateRefusal> {
         let item = GateItem {
             org: statement.org,
@@ -279,7 +281,7 @@ impl Gate {
     /// Appends what became of a release. It allows nothing, so it holds at any epoch.
     ///
     /// # Errors
-    /// A typed refusal; nothing was written then.
+    /// A typed refusal; what was written then, [`GateRefusal`] says.
     pub async fn follow_up(&self, org: OrgId, entry: NewEntry) -> Result<Time, GateRefusal> {
         let item = GateItem {
             org,
@@ -305,7 +307,7 @@ impl Gate {
         match answer {
             GateAnswer::Committed { at, secret } => Ok((at, secret, committed)),
             GateAnswer::Sealed => Err(GateRefusal::Sealed),
-            GateAnswer::StaleEpoch | GateAnswer::Waits => Err(GateRefusal::Stale),
+            GateAnswer::Stale | GateAnswer::Waits => Err(GateRefusal::Stale),
             GateAnswer::GrantChanged => Err(GateRefusal::GrantChanged),
             GateAnswer::Spent(entry) => Err(GateRefusal::Spent { entry }),
             GateAnswer::Taken(record) => Err(GateRefusal::Taken(record)),

@@ -206,6 +206,8 @@ impl Lane {
     async fn run(&self, items: &[GateItem]) -> Result<(Vec<GateAnswer>, Duration), StoreError> {
         self.store
             .retry(|| async {
+                // Else it would count against the receipts.
+                self.store.renew_if_late().await?;
                 let begun = self.clock.since_boot();
                 let done = self.store.run_gate(items, self.durability).await?;
                 // What wrote nothing was not waited for.
@@ -236,6 +238,7 @@ impl Lane {
 
     async fn wait_apart(&self, org: OrgId, items: Vec<GateItem>, answers: Vec<Answer>) {
         let done = self.store.retry(|| async {
+            self.store.renew_if_late().await?;
             let begun = self.clock.since_boot();
             let done = self.store.run_gate_apart(org, &items, self.durability).await?;
             Ok((done, begun))
@@ -257,16 +260,8 @@ fn tell(answer: Answer, done: Result<(GateAnswer, Duration), StoreError>) {
 }
 
 fn fail(answers: Vec<Answer>, error: StoreError) {
-    let cause = error.said();
-    let mut error = Some(error);
-    for answer in answers {
-        // What the database said everybody hears. Another error has only the first, who may be alone in its batch; the
-        // others hear that their batch was in somebody's way.
-        let error = cause
-            .clone()
-            .map(StoreError::Unavailable)
-            .or_else(|| error.take());
-        tell(answer, Err(error.unwrap_or(StoreError::Conflict)));
+    for (answer, error) in answers.into_iter().zip(error.told_to_each()) {
+        tell(answer, Err(error));
     }
 }
 

@@ -8,6 +8,7 @@ mod admission;
 pub mod gate;
 mod lane;
 pub mod open;
+mod own;
 mod queues;
 pub mod seal;
 mod turns;
@@ -15,4 +16,5 @@ pub mod verify;
 
 pub use admission::{Full, Place};
 pub use gate::{AuditReceipt, DeadReceipt, Gate, GateRefusal, Release, Statement};
+pub use own::OwnDecision;
 pub use verify::{DecisionError, Expected, TrustedKey, VerifiedDecision};

@@ -17,17 +17,30 @@ use crate::{
     },
 };
 
+use super::own::OwnDecision;
+
 /// The `typ` of a decision.
 pub const DECISION_TYPE: &str = "action-decision+jwt";
 
 /// Proof that a decision's signature, issuer, audience, times, action and constraints were all checked.
 ///
-/// INVARIANT: constructed only by [`verify`]; moved, never cloned: it is spent once.
+/// INVARIANT: constructed only by [`verify`] and [`own`]; moved, never cloned: it is spent once.
 #[derive(Debug)]
 pub struct VerifiedDecision {
     claims: DecisionClaims,
     sha256: String,
-    external: bool,
+    origin: Origin,
+}
+
+/// Who signed a decision, and who had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Postern signed it; the call that made it had it, alone.
+    Here,
+    /// Postern signed it; whoever brought it along had it.
+    Notary,
+    /// An engine signed it; whoever brought it along had it.
+    Engine,
 }
 
 impl VerifiedDecision {
@@ -46,7 +59,12 @@ impl VerifiedDecision {
     /// Whether a registered engine signed it, not Postern.
     #[must_use]
     pub fn is_external(&self) -> bool {
-        self.external
+        self.origin == Origin::Engine
+    }
+
+    /// Whether it was made in this very call, and nobody else ever had it. Never one that was brought along, whoever signed it.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.origin == Origin::Here
     }
 }
 
@@ -172,13 +190,13 @@ pub enum DecisionError {
     UnknownApproval,
 }
 
-/// Checks a decision against the keys the org trusts and what it must be about.
+/// Checks a decision that was brought along against the keys the org trusts and what it must be about.
 ///
 /// # Errors
 /// The first check that fails, in the order of protocol §4.
-pub fn verify(
+pub fn verify<'k>(
     unverified: &UnverifiedDecision,
-    keys: &[TrustedKey],
+    keys: impl IntoIterator<Item = &'k TrustedKey>,
     expected: &Expected<'_>,
 ) -> Result<VerifiedDecision, DecisionError> {
     let jws = jose::parse(&unverified.0).map_err(|error| match error {
@@ -190,7 +208,7 @@ pub fn verify(
     }
     // INVARIANT: the key is looked up among the org's own; nothing in the header brings one along.
     let trusted = keys
-        .iter()
+        .into_iter()
         .find(|trusted| trusted.key.kid() == jws.claimed_kid())
         .ok_or(DecisionError::UnknownKey)?;
     let verified = jws
@@ -205,12 +223,47 @@ pub fn verify(
     if !is_decision_id(&claims.jti) {
         return Err(DecisionError::Malformed);
     }
-    check_claims(&claims, trusted, expected)?;
+    check_claims(&claims, &trusted.iss, trusted.ceiling.as_ref(), expected)?;
     Ok(VerifiedDecision {
         claims,
         sha256: digest::hex(&digest::sha256(unverified.0.as_bytes())),
-        external: trusted.ceiling.is_some(),
+        origin: match trusted.ceiling {
+            Some(_) => Origin::Engine,
+            None => Origin::Notary,
+        },
     })
+}
+
+/// Checks a decision that was made in this very call against the notary's key and what it must be about: as [`verify`] would,
+/// but that the claims which were signed are at hand.
+///
+/// # Errors
+/// What [`verify`] would refuse its text with.
+pub fn own(
+    decision: OwnDecision,
+    notary: &PinnedKey,
+    expected: &Expected<'_>,
+) -> Result<VerifiedDecision, DecisionError> {
+    // SECURITY: the signature is verified over the very bytes that the entry hashes.
+    let (claims, sha256) = decision.verified(notary).ok_or(DecisionError::BadSignature)?;
+    if !has_exact_numbers(&claims) || !is_decision_id(&claims.jti) {
+        return Err(DecisionError::Malformed);
+    }
+    check_claims(&claims, expected.issuer, None, expected)?;
+    Ok(VerifiedDecision {
+        claims,
+        sha256,
+        origin: Origin::Here,
+    })
+}
+
+/// Whether the strict gate lets the numbers of these claims in: the one thing in them that it could refuse.
+fn has_exact_numbers(claims: &DecisionClaims) -> bool {
+    let exact = -MOST_EXACT..=MOST_EXACT;
+    let max_ttl_s = claims.constraints.max_ttl_s.map(i64::try_from);
+    exact.contains(&claims.iat)
+        && exact.contains(&claims.exp)
+        && max_ttl_s.is_none_or(|most| most.is_ok_and(|most| exact.contains(&most)))
 }
 
 /// Whether a decision can be spent by this id.
@@ -222,14 +275,15 @@ fn is_decision_id(jti: &str) -> bool {
 
 fn check_claims(
     claims: &DecisionClaims,
-    trusted: &TrustedKey,
+    iss: &str,
+    ceiling: Option<&Ceiling>,
     expected: &Expected<'_>,
 ) -> Result<(), DecisionError> {
     let refuse = |wrong: bool, error: DecisionError| if wrong { Err(error) } else { Ok(()) };
     // An engine may not speak in Postern's name, whatever it registered.
     let postern = claims.iss == expected.issuer;
     refuse(
-        claims.iss != trusted.iss || postern != trusted.ceiling.is_none(),
+        claims.iss != iss || postern != ceiling.is_none(),
         DecisionError::WrongIssuer,
     )?;
     refuse(
@@ -237,7 +291,7 @@ fn check_claims(
         DecisionError::WrongAudience,
     )?;
     refuse(claims.ver != 1, DecisionError::UnsupportedVersion)?;
-    check_times(claims, trusted.ceiling.is_some(), expected)?;
+    check_times(claims, ceiling.is_some(), expected)?;
     refuse(claims.org != expected.org, DecisionError::WrongOrg)?;
     refuse(claims.sub != expected.user, DecisionError::WrongUser)?;
     refuse(claims.act.sub != expected.agent, DecisionError::WrongAgent)?;
@@ -252,7 +306,7 @@ fn check_claims(
         claims.context_digest.as_deref() != expected.context_digest,
         DecisionError::WrongContext,
     )?;
-    if let Some(ceiling) = &trusted.ceiling {
+    if let Some(ceiling) = ceiling {
         let covered = ceiling.connectors.contains(expected.connector.as_str())
             && (ceiling.tools.contains("*") || ceiling.tools.contains(expected.tool));
         refuse(!covered, DecisionError::OutsideCeiling)?;
@@ -301,29 +355,8 @@ const LONGEST_LIFE_S: i64 = 120;
 const SKEW_S: i64 = 30;
 /// The longest `jti`, characters (protocol §4).
 const LONGEST_ID: usize = 128;
+/// Whole numbers up to here are exact for everybody who reads JSON (RFC 8785 §3.2.2.3).
+const MOST_EXACT: i64 = (1 << 53) - 1;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_of_a_decision_is_a_text_of_1_to_128_characters_without_controls() {
-        let longest = "é".repeat(128);
-        for jti in ["a", "a b", "house/4711", "决定", &longest] {
-            assert!(is_decision_id(jti), "{jti:?}");
-        }
-        let too_long = "é".repeat(129);
-        for jti in [
-            "",
-            "a\0b",
-            "\0",
-            "a\nb",
-            "\u{1b}[2J",
-            "\u{7f}",
-            "\u{85}",
-            &too_long,
-        ] {
-            assert!(!is_decision_id(jti), "{jti:?}");
-        }
-    }
-}
+mod tests;

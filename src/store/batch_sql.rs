@@ -1,17 +1,18 @@
 //! The statements of the gate's batch and the sequencer's, in both dialects side by side. One JSON parameter carries all rows;
-//! entries alone, which are long, are bound value by value (`Connection::insert_entries`).
+//! entries alone, which are long, are bound value by value, with what they spend (`Connection::insert_entries`).
 
 /// What the gate and the sequencer ask of a database. `$1` is a JSON array of ids, or of rows that are arrays, unless said.
 #[derive(Debug)]
 pub(super) struct BatchSql {
-    /// Locks the guards of the orgs in `$1` shared, in org order: org, incarnation, counter. Orgs that somebody is
-    /// changing right now are missing. On SQLite it begins the transaction.
+    /// Locks the guards of the orgs in `$1` shared, in org order: org, incarnation, counter; and in each row the time, NULL on
+    /// SQLite. Orgs that somebody is changing right now are missing. On SQLite it begins the transaction; on PostgreSQL, where a
+    /// row is locked, it says that this commits durably.
     pub(super) guard: &'static str,
     /// The same, but waits for whoever is changing them.
     pub(super) patient_guard: &'static str,
-    /// What each request of `$1` stands on: its entry; the end of writer `$2`'s chain in its org (number, hash); and, if
-    /// its grant is active and its secret of that generation, the grant's last use and the sealed secret. Rows: org,
-    /// entry, grant, kind, generation; the last three are NULL where no secret is asked for.
+    /// What each request of `$1` stands on: its entry; the ends of the chains of writers `$2` (number, hash) and `$3` (number)
+    /// in its org; and, if its grant is active and its secret of that generation, the grant's last use and the sealed
+    /// secret. Rows: org, entry, grant, kind, generation; the last three are NULL where no secret is asked for.
     pub(super) standing: &'static str,
     /// Writes `$2` as last use of the grants in `$1`, unless a later one stands there. Rows: org, grant.
     pub(super) touch: &'static str,
@@ -23,6 +24,8 @@ pub(super) struct BatchSql {
     pub(super) give_back_idempotency: &'static str,
     /// Spends decisions and answers with the entries that did. Rows: as the table's columns.
     pub(super) spend: &'static str,
+    /// Whether a decision that is fresh is spent by the statement that inserts its entry, and not by this one.
+    pub(super) spends_with_entries: bool,
     /// Which of them another entry spent: own entry, theirs.
     pub(super) spend_losers: &'static str,
     /// The epochs of the orgs of `$1` and the ends of writer `$2`'s chains there: org, incarnation,
@@ -36,9 +39,10 @@ pub(super) struct BatchSql {
     pub(super) log_heads: &'static str,
     /// Tiles: org, level, index, hashes. Rows: org, level, index.
     pub(super) tiles: &'static str,
-    /// Writes heads at `$2`. Rows: org, size, head, checkpoint.
+    /// Writes heads at `$2`. Rows are objects, so that each long text is parsed once: org, size, head, checkpoint.
     pub(super) put_logs: &'static str,
-    /// Writes tiles. Rows: org, level, index, hashes as hex.
+    /// Writes tiles, whose hashes stand one behind another in `$2`. Rows: org, level, index, where its hashes begin there, from
+    /// 1, and how many bytes they are.
     pub(super) put_tiles: &'static str,
     /// Gives entries their places. Rows: org, index, entry.
     pub(super) place: &'static str,
@@ -48,7 +52,34 @@ pub(super) struct BatchSql {
 
 macro_rules! sqlite_guard {
     () => {
-        "SELECT e.org_id, e.incarnation, e.counter FROM json_each($1) j JOIN epochs e ON e.org_id = j.value"
+        "SELECT e.org_id, e.incarnation, e.counter, NULL
+        FROM json_each($1) j JOIN epochs e ON e.org_id = j.value"
+    };
+}
+
+/// Commits durably whatever is set for server, database or role, and whatever is read anew meanwhile; what is set beyond that
+/// stays. Whoever sets less, to be faster, would have a failover forget entries that something was released on.
+macro_rules! durably {
+    () => {
+        "set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+          WHEN 'off' THEN 'on' WHEN 'local' THEN 'on' ELSE current_setting('synchronous_commit') END, true)"
+    };
+}
+pub(super) use durably;
+
+/// Behind a guard's `WITH`. The last two are no row's own: as sub-selects they are asked for once, by the first row. INVARIANT:
+/// I6; who has no guard writes nothing.
+macro_rules! postgres_guard {
+    () => {
+        concat!(
+            " SELECT e.org_id, e.incarnation, e.counter,
+              (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+              (SELECT ",
+            durably!(),
+            ")
+            FROM free JOIN epochs e ON e.org_id = free.org
+            ORDER BY e.org_id FOR SHARE OF e"
+        )
     };
 }
 
@@ -57,10 +88,11 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     // which the lane waits for a processor, so that the guard begins the transaction itself.
     guard: concat!("BEGIN IMMEDIATE; ", sqlite_guard!()),
     patient_guard: sqlite_guard!(),
-    standing: "SELECT j.value ->> 1, w.seq, w.hash, g.last_used_at,
+    standing: "SELECT j.value ->> 1, w.seq, w.hash, coalesce(o.seq, 0), g.last_used_at,
           s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
         FROM json_each($1) j
         LEFT JOIN writers w ON w.org_id = j.value ->> 0 AND w.writer = $2
+        LEFT JOIN writers o ON o.org_id = j.value ->> 0 AND o.writer = $3
         LEFT JOIN grants g ON g.org_id = j.value ->> 0 AND g.id = j.value ->> 2 AND g.state = 'active'
         LEFT JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = j.value ->> 3
           AND s.generation = j.value ->> 4",
@@ -85,6 +117,8 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     spend: "INSERT OR FAIL INTO spent (org_id, iss, jti, entry_id, keep_until)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4 FROM json_each($1) j
         WHERE true ON CONFLICT (org_id, iss, jti) DO NOTHING RETURNING entry_id",
+    // A statement of its own costs little here, and it says who won.
+    spends_with_entries: false,
     spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
         JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
           AND s.entry_id <> j.value ->> 3",
@@ -102,11 +136,13 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     tiles: "SELECT t.org_id, t.level, t.tile, t.hashes FROM json_each($1) j
         JOIN tiles t ON t.org_id = j.value ->> 0 AND t.level = j.value ->> 1 AND t.tile = j.value ->> 2",
     put_logs: "INSERT INTO logs (org_id, size, head, checkpoint, updated_at)
-        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, $2 FROM json_each($1) j WHERE true
+        SELECT j.value ->> 'org', j.value ->> 'size', j.value ->> 'head', j.value ->> 'checkpoint', $2
+        FROM json_each($1) j WHERE true
         ON CONFLICT (org_id) DO UPDATE SET size = excluded.size, head = excluded.head,
           checkpoint = excluded.checkpoint, updated_at = excluded.updated_at",
     put_tiles: "INSERT INTO tiles (org_id, level, tile, hashes)
-        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, unhex(j.value ->> 3) FROM json_each($1) j WHERE true
+        SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, substr($2, j.value ->> 3, j.value ->> 4)
+        FROM json_each($1) j WHERE true
         ON CONFLICT (org_id, level, tile) DO UPDATE SET hashes = excluded.hashes",
     place: "INSERT OR FAIL INTO leaves (org_id, log_index, entry_id)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each($1) j",
@@ -120,20 +156,23 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
     //
     // The advisory lock is for fairness only: without it, sharers overtake a waiting change for ever. The promise rests
     // on the row lock. Each function is called for one row of a materialised list and never for anybody else's.
-    guard: "WITH asked AS MATERIALIZED (SELECT value AS org FROM json_array_elements_text($1::json)),
-          free AS MATERIALIZED (SELECT org FROM asked WHERE pg_try_advisory_xact_lock_shared(hashtextextended(org, 0)))
-        SELECT e.org_id, e.incarnation, e.counter FROM free JOIN epochs e ON e.org_id = free.org
-        ORDER BY e.org_id FOR SHARE OF e",
-    patient_guard: "WITH asked AS MATERIALIZED (SELECT value AS org FROM json_array_elements_text($1::json)),
-          free AS MATERIALIZED (SELECT org, pg_advisory_xact_lock_shared(hashtextextended(org, 0)) FROM asked)
-        SELECT e.org_id, e.incarnation, e.counter FROM free JOIN epochs e ON e.org_id = free.org
-        ORDER BY e.org_id FOR SHARE OF e",
+    guard: concat!(
+        "WITH asked AS MATERIALIZED (SELECT value AS org FROM json_array_elements_text($1::json)),
+          free AS MATERIALIZED (SELECT org FROM asked WHERE pg_try_advisory_xact_lock_shared(hashtextextended(org, 0)))",
+        postgres_guard!()
+    ),
+    patient_guard: concat!(
+        "WITH asked AS MATERIALIZED (SELECT value AS org FROM json_array_elements_text($1::json)),
+          free AS MATERIALIZED (SELECT org, pg_advisory_xact_lock_shared(hashtextextended(org, 0)) FROM asked)",
+        postgres_guard!()
+    ),
     standing: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS entry, value ->> 2 AS grant_id,
             value ->> 3 AS kind, (value ->> 4)::bigint AS generation FROM json_array_elements($1::json))
-        SELECT a.entry, w.seq, w.hash, g.last_used_at,
+        SELECT a.entry, w.seq, w.hash, coalesce(o.seq, 0), g.last_used_at,
           s.generation, s.scopes, s.expires_at, s.odk, s.sealed, s.wrapped_dek
         FROM asked a
         LEFT JOIN writers w ON w.org_id = a.org AND w.writer = $2
+        LEFT JOIN writers o ON o.org_id = a.org AND o.writer = $3
         LEFT JOIN grants g ON g.org_id = a.org AND g.id = a.grant_id AND g.state = 'active'
         LEFT JOIN secrets s ON s.org_id = g.org_id AND s.row_id = g.id AND s.kind = a.kind
           AND s.generation = a.generation",
@@ -167,6 +206,7 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, (j.value ->> 4)::bigint
         FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
         ON CONFLICT (org_id, iss, jti) DO NOTHING RETURNING entry_id",
+    spends_with_entries: true,
     spend_losers: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS iss, value ->> 2 AS jti,
             value ->> 3 AS entry FROM json_array_elements($1::json))
         SELECT a.entry, s.entry_id FROM asked a
@@ -191,12 +231,13 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         SELECT t.org_id, t.level, t.tile, t.hashes FROM asked a
         JOIN tiles t ON t.org_id = a.org AND t.level = a.level AND t.tile = a.tile",
     put_logs: "INSERT INTO logs (org_id, size, head, checkpoint, updated_at)
-        SELECT j.value ->> 0, (j.value ->> 1)::bigint, j.value ->> 2, j.value ->> 3, $2
-        FROM json_array_elements($1::json) j ORDER BY 1
+        SELECT j.org, j.size, j.head, j.checkpoint, $2
+        FROM json_to_recordset($1::json) AS j(org text, size bigint, head text, checkpoint text) ORDER BY 1
         ON CONFLICT (org_id) DO UPDATE SET size = excluded.size, head = excluded.head,
           checkpoint = excluded.checkpoint, updated_at = excluded.updated_at",
     put_tiles: "INSERT INTO tiles (org_id, level, tile, hashes)
-        SELECT j.value ->> 0, (j.value ->> 1)::bigint, (j.value ->> 2)::bigint, decode(j.value ->> 3, 'hex')
+        SELECT j.value ->> 0, (j.value ->> 1)::bigint, (j.value ->> 2)::bigint,
+          substring($2::bytea FROM (j.value ->> 3)::integer FOR (j.value ->> 4)::integer)
         FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
         ON CONFLICT (org_id, level, tile) DO UPDATE SET hashes = excluded.hashes",
     place: "INSERT INTO leaves (org_id, log_index, entry_id)

@@ -49,9 +49,9 @@ impl Work for Claiming {
         let orgs = Self::orgs(asks);
         self.0
             .try_with(patience, || async {
-                let gate = self.0.gate_writer(&orgs);
+                let gate = self.0.hot_writer(&orgs);
                 let mut tx = self.0.write_rows(&orgs).await?;
-                let claims = tx.claim_beside(&self.0.replica(), asks, Some(gate)).await?;
+                let claims = tx.claim_beside(&self.0.replica(), asks, Some(&gate)).await?;
                 Failpoint::RefreshClaiming.reached();
                 tx.commit().await?;
                 Failpoint::RefreshLeased.reached();

@@ -174,32 +174,33 @@ impl Due {
         }
     }
 
-    /// Grants whose upstream revocation at one connector is to be tried now, the longest due first.
+    /// Orgs of which upstream revocations at one connector are in this line, in the order of their ids.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn outbox_orgs(
+        &mut self,
+        connector: &ConnectorId,
+        line: OutboxLine,
+    ) -> Result<Vec<OrgId>, StoreError> {
+        let (behind, until) = line.within(self.0.now);
+        self.list(OUTBOX_ORGS, params![connector, behind, until], org)
+            .await
+    }
+
+    /// Those of one org: its grants, the longest due first.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn outbox(
         &mut self,
         connector: &ConnectorId,
+        org: OrgId,
+        line: OutboxLine,
         limit: u64,
     ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        let now = self.0.now;
-        self.list(OUTBOX, params![connector, FIRST, now, limit], pair)
-            .await
-    }
-
-    /// Those that lie so far ahead that only a clock that was wrong or the pace of a very large fan-out can have put them there:
-    /// they may be tried when nothing else is to be, and are in nobody's way.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn outbox_far_ahead(
-        &mut self,
-        connector: &ConnectorId,
-        limit: u64,
-    ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        let behind = farthest(self.0.now, LONGEST_BACKOFF);
-        self.list(OUTBOX, params![connector, behind, LAST, limit], pair)
+        let (behind, until) = line.within(self.0.now);
+        self.list(OUTBOX, params![connector, org, behind, until, limit], pair)
             .await
     }
 
@@ -283,12 +284,7 @@ impl Due {
     /// # Errors
     /// When the database is unavailable.
     pub async fn quarantines(&mut self, limit: u64) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        self.list(
-            "SELECT org_id, id FROM grants WHERE state = 'quarantined' AND state_at < $1 ORDER BY state_at LIMIT $2",
-            params![self.0.now, limit],
-            pair,
-        )
-        .await
+        self.list(QUARANTINES, params![self.0.now, limit], pair).await
     }
 
     /// Calls that were sent before `before` and have no outcome.
@@ -326,6 +322,26 @@ impl Due {
         read: impl Fn(Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         self.0.rows(sql, params).await?.into_iter().map(read).collect()
+    }
+}
+
+/// Which of the upstream revocations that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxLine {
+    /// Those to be tried now.
+    Due,
+    /// Those that lie so far ahead that only a clock that was wrong or the pace of a very large fan-out can have put them there:
+    /// they may be tried when nothing else is to be, and are in nobody's way.
+    FarAhead,
+}
+
+impl OutboxLine {
+    /// Behind which moment they are due, and until when.
+    fn within(self, now: Time) -> (Time, Time) {
+        match self {
+            Self::Due => (FIRST, now),
+            Self::FarAhead => (farthest(now, LONGEST_BACKOFF), LAST),
+        }
     }
 }
 
@@ -367,8 +383,21 @@ fn behind(after: Option<OrgId>) -> String {
 pub(super) const NEXT_CONNECTOR: &str =
     "SELECT min(connector) FROM outbox WHERE result = 'pending' AND connector > $1";
 
+/// One jump through the index for each org, however much of it waits.
+pub(super) const OUTBOX_ORGS: &str = "WITH RECURSIVE waiting (org_id) AS (
+       SELECT (SELECT o.org_id FROM outbox o WHERE o.result = 'pending' AND o.connector = $1
+         ORDER BY o.org_id, o.due_at LIMIT 1)
+       UNION ALL
+       SELECT (SELECT o.org_id FROM outbox o WHERE o.result = 'pending' AND o.connector = $1 AND o.org_id > w.org_id
+         ORDER BY o.org_id, o.due_at LIMIT 1)
+       FROM waiting w WHERE w.org_id IS NOT NULL
+     )
+     SELECT w.org_id FROM waiting w WHERE w.org_id IS NOT NULL AND EXISTS (SELECT 1 FROM outbox o
+       WHERE o.result = 'pending' AND o.connector = $1 AND o.org_id = w.org_id AND o.due_at > $2 AND o.due_at <= $3)";
+
 pub(super) const OUTBOX: &str = "SELECT org_id, grant_id FROM outbox
-     WHERE result = 'pending' AND connector = $1 AND due_at > $2 AND due_at <= $3 ORDER BY due_at LIMIT $4";
+     WHERE result = 'pending' AND connector = $1 AND org_id = $2 AND due_at > $3 AND due_at <= $4
+     ORDER BY due_at LIMIT $5";
 
 /// One jump through the index for each org with something to tell, however much, and a glance at its first and its last:
 /// what is due, and what only a clock that was ahead can have put off so far.
@@ -397,6 +426,9 @@ pub(super) const RENEWAL_CONNECTORS: &str = "WITH RECURSIVE at (connector) AS (
 
 pub(super) const RENEWALS: &str = "SELECT org_id, id FROM grants
      WHERE renew_at IS NOT NULL AND state = 'active' AND connector = $1 AND renew_at <= $2 ORDER BY renew_at LIMIT $3";
+
+pub(super) const QUARANTINES: &str =
+    "SELECT org_id, id FROM grants WHERE state = 'quarantined' AND state_at < $1 ORDER BY state_at LIMIT $2";
 
 pub(super) const OUTCOMES: &str =
     "SELECT org_id, entry_id FROM open_calls WHERE sent_at < $1 ORDER BY sent_at LIMIT $2";

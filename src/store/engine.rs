@@ -12,6 +12,7 @@ use super::{
     entries::Chain,
     postgres,
     refresh_sql::{self, RefreshSql},
+    shares::{Party, Place, PoolShares},
     sql::{Row, Value},
     sqlite,
 };
@@ -49,7 +50,10 @@ pub(super) enum Mode {
     Read,
     /// Alone among the writers of the same reach outside the gate.
     Write,
-    /// The same, but gives up soon where somebody is in its way.
+    /// As [`Mode::Write`], to end something: over the connections kept for that, or another one if those are all in use. On
+    /// SQLite it stands behind one other writer and the gate.
+    End,
+    /// As [`Mode::Write`], but gives up soon where somebody is in its way.
     Hasty,
     /// Beside the writers of the same reach: it locks the rows that it changes, before it reads them, and gives up soon where
     /// somebody is in its way.
@@ -74,11 +78,41 @@ impl Engine {
         now: Time,
     ) -> Result<(Connection, Time), StoreError> {
         match self {
-            Self::Sqlite(engine) => Ok((Connection::Sqlite(engine.begin(mode).await?), now)),
+            Self::Sqlite(engine) => {
+                let connection = engine.begin_for(Party::of(mode, reach), mode).await?;
+                Ok((Connection::Sqlite(connection), now))
+            }
             Self::Postgres(engine) => {
                 let (connection, at) = engine.begin(mode, reach, now).await?;
                 Ok((Connection::Postgres(connection), at))
             }
+        }
+    }
+
+    /// Begins a snapshot of one org in a place among [`Engine::readers`] that was taken before.
+    pub(super) async fn read_in(
+        &self,
+        place: Place,
+        org: OrgId,
+        now: Time,
+    ) -> Result<(Connection, Time), StoreError> {
+        match self {
+            Self::Sqlite(engine) => {
+                let connection = engine.begin_in(place, Mode::Read).await?;
+                Ok((Connection::Sqlite(connection), now))
+            }
+            Self::Postgres(engine) => {
+                let (connection, at) = engine.read_in(place, org, now).await?;
+                Ok((Connection::Postgres(connection), at))
+            }
+        }
+    }
+
+    /// The places of those who read.
+    pub(super) fn readers(&self) -> &PoolShares {
+        match self {
+            Self::Sqlite(engine) => engine.readers(),
+            Self::Postgres(engine) => engine.readers(),
         }
     }
 

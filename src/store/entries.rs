@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Selector, StoreError,
+    Selector, Spend, StoreError,
     outside::Fact,
     sql::{Fields, Kind, Row, Tx, Value, json, params},
 };
@@ -59,6 +59,8 @@ pub struct EntryFilter {
     pub connector: Option<ConnectorId>,
     /// With this outcome.
     pub outcome: Option<String>,
+    /// Among so many made last; `None`: among all, however long it takes to look through them.
+    pub among: Option<u64>,
     /// At most so many.
     pub limit: u64,
 }
@@ -163,7 +165,7 @@ impl Tx {
         }
     }
 
-    /// Inserts rows of [`COLUMNS`] and moves these chains on.
+    /// Inserts rows of [`COLUMNS`], spends what is spent with them, and moves these chains on.
     pub(super) async fn insert_entries(
         &mut self,
         rows: Vec<Vec<Value>>,
@@ -208,19 +210,24 @@ impl Tx {
         Ok(row.is_some())
     }
 
-    /// An entry of the last epoch among those made last, with its counter. Replicas' clocks are not quite the same, and ids are
-    /// in the order of theirs.
+    /// An entry of the org's epoch among those made last, with its counter. Ids are in the order of the replicas' clocks, which
+    /// are not quite the same: one that is behind moves the epoch on under an id that lies before many of the epoch before.
+    /// `None` if it has none among the 100,000 made last: the search is bounded, for there is no index over epochs.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn last_entry(&mut self, org: OrgId) -> Result<Option<(i64, EntryId)>, StoreError> {
-        let sql = "SELECT epoch, id FROM entries WHERE org_id = $1 ORDER BY id DESC LIMIT 32";
-        let mut last = None;
-        for row in self.rows(sql, params![org]).await? {
-            let mut fields = row.fields("entries");
-            last = last.max(Some((fields.int()?, fields.parse()?)));
-        }
-        Ok(last)
+        let row = self
+            .row(
+                "SELECT epoch, id FROM (
+                   SELECT epoch, id FROM entries WHERE org_id = $1 ORDER BY id DESC LIMIT 100000
+                 ) AS made_last WHERE epoch = (SELECT counter FROM epochs WHERE org_id = $1) LIMIT 1",
+                params![org],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut fields = row.fields("entries");
+        Ok(Some((fields.int()?, fields.parse()?)))
     }
 
     /// The entries with which an incarnation of the org's epoch began, in their order: of a recovery or a copy.
@@ -230,35 +237,6 @@ impl Tx {
     pub async fn incarnations(&mut self, org: OrgId) -> Result<Vec<Entry>, StoreError> {
         let rows = self.rows(INCARNATIONS, params![org]).await?;
         rows.into_iter().map(|row| row.fields("entries").json()).collect()
-    }
-
-    /// An entry of the last epoch before this counter that has any. Walks all entries of the org.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn entry_before(&mut self, org: OrgId, counter: i64) -> Result<Option<Entry>, StoreError> {
-        let row = self
-            .row(
-                "SELECT bytes FROM entries WHERE org_id = $1 AND epoch < $2 ORDER BY epoch DESC LIMIT 1",
-                params![org, counter],
-            )
-            .await?;
-        row.map(|row| row.fields("entries").json()).transpose()
-    }
-
-    /// Where in the log the entries of an epoch begin, if any of them has a place. Walks all entries of the org.
-    ///
-    /// # Errors
-    /// When the database is unavailable.
-    pub async fn place_of_epoch(&mut self, org: OrgId, counter: i64) -> Result<Option<u64>, StoreError> {
-        let row = self
-            .row(
-                "SELECT l.log_index FROM entries e JOIN leaves l ON l.org_id = e.org_id AND l.entry_id = e.id
-                 WHERE e.org_id = $1 AND e.epoch = $2 ORDER BY l.log_index LIMIT 1",
-                params![org, counter],
-            )
-            .await?;
-        row.map(|row| row.fields("leaves").count()).transpose()
     }
 
     /// What ended at this epoch.
@@ -290,34 +268,29 @@ impl Tx {
         rows.into_iter().map(read_entry).collect()
     }
 
-    /// Entries of the org, newest first.
+    /// Entries of the org, the one made last first: in the order of their ids, which are found without looking through the
+    /// rest.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn entries(&mut self, org: OrgId, filter: &EntryFilter) -> Result<Vec<EntryRow>, StoreError> {
-        let rows = self
-            .rows(
-                "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
-                 WHERE org_id = $1
-                   AND (CAST($2 AS TEXT) IS NULL OR (ts, id) < (SELECT ts, id FROM entries WHERE org_id = $1 AND id = $2))
-                   AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)
-                   AND (CAST($4 AS TEXT) IS NULL OR agent_id = $4)
-                   AND (CAST($5 AS BIGINT) IS NULL OR CASE WHEN agent_id IS NULL THEN 0 ELSE 1 END = $5)
-                   AND (CAST($6 AS TEXT) IS NULL OR connector = $6)
-                   AND (CAST($7 AS TEXT) IS NULL OR outcome = $7)
-                 ORDER BY ts DESC, id DESC LIMIT $8",
-                params![
-                    org,
-                    filter.after,
-                    filter.user,
-                    filter.agent,
-                    filter.by_agent,
-                    filter.connector.as_ref().map(ConnectorId::as_str),
-                    filter.outcome.as_deref(),
-                    filter.limit
-                ],
-            )
-            .await?;
+        let mut params = params![
+            org,
+            filter.after,
+            filter.user,
+            filter.agent,
+            filter.by_agent,
+            filter.connector.as_ref().map(ConnectorId::as_str),
+            filter.outcome.as_deref(),
+            filter.limit
+        ];
+        let rows = match filter.among {
+            None => self.rows(LISTED, params).await?,
+            Some(among) => {
+                params.extend(params![among]);
+                self.rows(LISTED_AMONG, params).await?
+            }
+        };
         rows.into_iter().map(read_entry).collect()
     }
 }
@@ -331,6 +304,9 @@ pub(super) struct Chain {
     pub(super) epoch: Epoch,
     /// The last entry that was added here.
     pub(super) last: Option<EntryId>,
+    /// The decisions that are spent with the entries added here, each by which; none where the engine spends them before
+    /// (`BatchSql::spends_with_entries`).
+    pub(super) spent: Vec<(EntryId, Spend)>,
 }
 
 impl Chain {
@@ -346,6 +322,7 @@ impl Chain {
             hash,
             epoch,
             last: None,
+            spent: Vec::new(),
         })
     }
 
@@ -366,11 +343,7 @@ impl Chain {
     /// Adds an entry; as the values of [`COLUMNS`].
     fn add(&mut self, tx: &Tx, new: &NewEntry) -> Result<Vec<Value>, StoreError> {
         self.seq += 1;
-        let (org, epoch) = (self.org, self.epoch);
-        let draft = new.draft.clone();
-        let (user, agent) = (draft.user, draft.agent);
-        let (connector, outcome) = (draft.connector.clone(), draft.outcome.clone());
-        let correlation = draft.correlation.clone();
+        let (org, epoch, draft) = (self.org, self.epoch, &new.draft);
         let stamp = Stamp {
             id: new.id,
             org,
@@ -380,7 +353,7 @@ impl Chain {
             writer_seq: self.seq,
             prev: self.hash,
         };
-        let encoded = entry_bytes::finish(new.kind, draft, stamp).map_err(StoreError::Entry)?;
+        let encoded = entry_bytes::finish(new.kind, draft.clone(), stamp).map_err(StoreError::Entry)?;
         let bytes =
             String::from_utf8(encoded.bytes).map_err(|_| StoreError::Inconsistent { table: "entries" })?;
         self.hash = encoded.hash;
@@ -393,12 +366,12 @@ impl Chain {
             &tx.writer,
             self.seq,
             new.kind.as_str(),
-            user,
-            agent,
-            connector.as_ref().map(ConnectorId::as_str),
-            outcome,
-            new.draft.mode.map(crate::domain::Mode::as_str),
-            correlation,
+            draft.user,
+            draft.agent,
+            draft.connector.as_ref().map(ConnectorId::as_str),
+            draft.outcome.as_deref(),
+            draft.mode.map(crate::domain::Mode::as_str),
+            draft.correlation.as_deref(),
             bytes,
             new.sealed.as_ref().map(|sealed| sealed.odk),
             new.sealed.as_ref().map(|sealed| sealed.sealed.as_slice()),
@@ -409,6 +382,28 @@ impl Chain {
 
 pub(super) const INCARNATIONS: &str = "SELECT bytes FROM entries
      WHERE org_id = $1 AND kind = 'admin' AND outcome IN ('recovered', 'copied') ORDER BY epoch";
+
+macro_rules! listed {
+    ($entries:literal) => {
+        concat!(
+            "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM ",
+            $entries,
+            " WHERE org_id = $1 AND id < coalesce(CAST($2 AS TEXT), 'f')
+               AND (CAST($3 AS TEXT) IS NULL OR user_id = $3)
+               AND (CAST($4 AS TEXT) IS NULL OR agent_id = $4)
+               AND (CAST($5 AS BIGINT) IS NULL OR CASE WHEN agent_id IS NULL THEN 0 ELSE 1 END = $5)
+               AND (CAST($6 AS TEXT) IS NULL OR connector = $6)
+               AND (CAST($7 AS TEXT) IS NULL OR outcome = $7)
+             ORDER BY id DESC LIMIT $8"
+        )
+    };
+}
+
+/// Every id of an entry begins with `ent_`, and so comes before `f`.
+pub(super) const LISTED: &str = listed!("entries");
+pub(super) const LISTED_AMONG: &str = listed!(
+    "(SELECT * FROM entries WHERE org_id = $1 AND id < coalesce(CAST($2 AS TEXT), 'f') ORDER BY id DESC LIMIT $9) AS made_last"
+);
 
 pub(super) const ABOUT: &str = "SELECT bytes, odk, sealed, wrapped_dek, NULL FROM entries
      WHERE org_id = $1 AND correlation = $2 ORDER BY ts, id LIMIT 50";

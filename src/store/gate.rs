@@ -17,9 +17,10 @@ use crate::{
 use super::{
     IdempotencyRecord, NewEntry, SecretKind, SecretRow, Store, StoreError,
     batch_sql::BatchSql,
-    entries::{Chain, read_epoch},
+    entries::Chain,
     grants::read_opt_secret,
-    sql::{Tx, Value, json},
+    sql::{Tx, Value, json, params},
+    vigil::OtherWriter,
 };
 
 /// A decision to be spent: once per (org, issuer, id).
@@ -31,6 +32,9 @@ pub struct Spend {
     pub jti: String,
     /// The row outlives the decision's `exp` by 24 h.
     pub keep_until: Time,
+    /// It was made for this very request, and nobody else ever had it: it cannot have been spent. Were it so all the same, an
+    /// engine that spends it with its entry would fail the whole batch.
+    pub fresh: bool,
 }
 
 /// An idempotency key to be taken: once per (org, caller, route).
@@ -67,6 +71,15 @@ pub struct GateItem {
     pub entry: NewEntry,
 }
 
+impl GateItem {
+    /// Its decision, if that is spent by the statement that writes the entry, and by none before.
+    fn spent_with_entry(&self, sql: &BatchSql) -> Option<&Spend> {
+        self.spend
+            .as_ref()
+            .filter(|spend| spend.fresh && sql.spends_with_entries)
+    }
+}
+
 /// What became of one request. Only `Committed` wrote anything.
 #[derive(Debug)]
 pub enum GateAnswer {
@@ -81,8 +94,9 @@ pub enum GateAnswer {
     },
     /// The org is sealed: no secret of it is read.
     Sealed,
-    /// The org moved on since the facts were read.
-    StaleEpoch,
+    /// The org moved on since the facts were read, or the idempotency key was held by one of the batch that gave it back:
+    /// to be judged anew.
+    Stale,
     /// The grant is not active any more, or its secret has another generation.
     GrantChanged,
     /// The decision was spent by this entry.
@@ -105,7 +119,8 @@ impl Store {
     /// Runs a batch in one transaction; the answers stand in the order of the items.
     ///
     /// # Errors
-    /// When the database is unavailable: then nothing of the batch was written.
+    /// When the database is unavailable: then nothing of the batch was written. After [`StoreError::Undecided`] all of it may
+    /// have been; nobody may release anything on it.
     pub(crate) async fn run_gate(
         &self,
         items: &[GateItem],
@@ -113,23 +128,25 @@ impl Store {
     ) -> Result<Vec<GateAnswer>, StoreError> {
         let orgs: BTreeSet<OrgId> = items.iter().map(|item| item.org).collect();
         let orgs: Vec<OrgId> = orgs.into_iter().collect();
+        let other = self.cold_writer(&orgs);
         let tx = self.begin_gate(&orgs).await?;
-        let batch = Batch::new(self, items, tx.connection.batch_sql(), Patience::None);
+        let batch = Batch::new(self, items, tx.connection.batch_sql(), Patience::None, other);
         batch.run(tx, &orgs, durability).await
     }
 
     /// Runs requests of one org apart from the lane, waiting for whoever is changing the org.
     ///
     /// # Errors
-    /// When the database is unavailable: then nothing was written.
+    /// As [`Store::run_gate`].
     pub(crate) async fn run_gate_apart(
         &self,
         org: OrgId,
         items: &[GateItem],
         durability: Durability,
     ) -> Result<Vec<GateAnswer>, StoreError> {
+        let other = self.hot_writer(&[org]);
         let tx = self.write(org).await?;
-        let batch = Batch::new(self, items, tx.connection.batch_sql(), Patience::Waits);
+        let batch = Batch::new(self, items, tx.connection.batch_sql(), Patience::Waits, other);
         batch.run(tx, &[org], durability).await
     }
 }
@@ -149,6 +166,8 @@ struct Batch<'a> {
     answers: Vec<Option<GateAnswer>>,
     sql: &'static BatchSql,
     patience: Patience,
+    /// What is spent in the lane may have been spent apart from it, and the other way round.
+    other: OtherWriter,
 }
 
 /// What the requests stand on, read under the guard.
@@ -164,12 +183,19 @@ struct Standing {
 }
 
 impl<'a> Batch<'a> {
-    fn new(store: &Store, items: &'a [GateItem], sql: &'static BatchSql, patience: Patience) -> Self {
+    fn new(
+        store: &Store,
+        items: &'a [GateItem],
+        sql: &'static BatchSql,
+        patience: Patience,
+        other: OtherWriter,
+    ) -> Self {
         let mut batch = Self {
             answers: items.iter().map(|_| None).collect(),
             items,
             sql,
             patience,
+            other,
         };
         batch.settle(|item| {
             (item.secret.is_some() && store.is_sealed(item.org)).then_some(GateAnswer::Sealed)
@@ -214,18 +240,12 @@ impl<'a> Batch<'a> {
             Patience::None => self.sql.guard,
             Patience::Waits => self.sql.patient_guard,
         };
-        let mut epochs = HashMap::with_capacity(orgs.len());
-        for row in tx.rows(guard, vec![json(&orgs)]).await? {
-            let mut fields = row.fields("epochs");
-            epochs.insert(fields.parse::<OrgId>()?, read_epoch(&mut fields)?);
-        }
+        let epochs = tx.lock_guards(guard, orgs).await?;
         let waits = self.patience == Patience::None;
         self.settle(|item| match epochs.get(&item.org) {
             None if waits => Some(GateAnswer::Waits),
-            None => Some(GateAnswer::StaleEpoch),
-            Some(epoch) if item.epoch.is_some_and(|read_at| read_at != *epoch) => {
-                Some(GateAnswer::StaleEpoch)
-            }
+            None => Some(GateAnswer::Stale),
+            Some(epoch) if item.epoch.is_some_and(|read_at| read_at != *epoch) => Some(GateAnswer::Stale),
             Some(_) => None,
         });
         Ok(epochs)
@@ -261,13 +281,14 @@ impl<'a> Batch<'a> {
         }
         let orgs: HashMap<EntryId, OrgId> = asks.iter().map(|ask| (ask.1, ask.0)).collect();
         let mut idle = HashSet::new();
-        let params = vec![json(&asks), Value::from(&tx.writer)];
+        let params = params![json(&asks), &tx.writer, &self.other.name];
         for row in tx.rows(self.sql.standing, params).await? {
             let mut fields = row.fields("writers");
             let entry = fields.parse()?;
             let org = *orgs.get(&entry).ok_or_else(|| fields.bad())?;
             let epoch = *epochs.get(&org).ok_or_else(|| fields.bad())?;
             let chain = Chain::read(tx, org, epoch, &mut fields)?;
+            self.other.expect_number(org, fields.count()?)?;
             standing.chains.insert(org, chain);
             let last_used = fields.opt_time()?;
             if let Some(secret) = read_opt_secret(&mut fields)? {
@@ -357,13 +378,15 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// 3b. Decisions: the winner is known by its entry id; a loser gives its idempotency key back.
+    /// 3b. Decisions that somebody else may have: the winner is known by its entry id; a loser gives its idempotency key back.
     async fn spend(&mut self, tx: &mut Tx) -> Result<(), StoreError> {
         #[derive(Serialize)]
         struct Ask<'a>(OrgId, &'a str, &'a str, EntryId, i64);
 
+        let sql = self.sql;
         let asks: Vec<Ask<'_>> = self
             .running()
+            .filter(|item| item.spent_with_entry(sql).is_none())
             .filter_map(|item| {
                 let spend = item.spend.as_ref()?;
                 Some(Ask(
@@ -378,15 +401,12 @@ impl<'a> Batch<'a> {
         if asks.is_empty() {
             return Ok(());
         }
+        let mut left: HashSet<EntryId> = asks.iter().map(|ask| ask.3).collect();
         let asks = json(&asks);
-        let mut spent = HashSet::new();
         for row in tx.rows(self.sql.spend, vec![asks.clone()]).await? {
-            spent.insert(row.fields("spent").parse::<EntryId>()?);
+            left.remove(&row.fields("spent").parse::<EntryId>()?);
         }
-        if self
-            .running()
-            .all(|item| item.spend.is_none() || spent.contains(&item.entry.id))
-        {
+        if left.is_empty() {
             return Ok(());
         }
         let mut lost: HashMap<EntryId, EntryId> = HashMap::new();
@@ -403,11 +423,17 @@ impl<'a> Batch<'a> {
             tx.execute(self.sql.give_back_idempotency, vec![json(&losers)])
                 .await?;
             self.settle(|item| lost.get(&item.entry.id).copied().map(GateAnswer::Spent));
+            // Whose key one of these held is told of no call that never was: the key is free for who asks again.
+            for answer in &mut self.answers {
+                if matches!(answer, Some(GateAnswer::Taken(record)) if lost.contains_key(&record.entry)) {
+                    *answer = Some(GateAnswer::Stale);
+                }
+            }
         }
         Ok(())
     }
 
-    /// 4. The entries: the last statements before the commit.
+    /// 4. The entries, and what is spent with them: the last statements before the commit.
     async fn append(self, tx: &mut Tx, standing: &mut Standing) -> Result<Vec<GateAnswer>, StoreError> {
         let at = tx.now();
         let mut answers = Vec::with_capacity(self.items.len());
@@ -423,6 +449,9 @@ impl<'a> Batch<'a> {
                 .get_mut(&item.org)
                 .ok_or(StoreError::Inconsistent { table: "epochs" })?;
             chain.add_behind_start(tx, &item.entry, &mut rows)?;
+            if let Some(spend) = item.spent_with_entry(self.sql) {
+                chain.spent.push((item.entry.id, spend.clone()));
+            }
             moved.insert(item.org);
             let secret = standing.secrets.remove(&item.entry.id);
             answers.push(GateAnswer::Committed { at, secret });

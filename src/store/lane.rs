@@ -256,17 +256,9 @@ async fn serve<W: Work>(
     }
 }
 
-/// Tells everybody what the database said. Another error has only the first, who may be alone in its batch; the others hear
-/// that their batch was in somebody's way.
 fn fail<W: Work>(batch: Vec<Waiting<W>>, error: StoreError) {
-    let cause = error.said();
-    let mut error = Some(error);
-    for one in batch {
-        let error = cause
-            .clone()
-            .map(StoreError::Unavailable)
-            .or_else(|| error.take());
-        let _gone = one.answer.send(Err(error.unwrap_or(StoreError::Conflict)));
+    for (one, error) in batch.into_iter().zip(error.told_to_each()) {
+        let _gone = one.answer.send(Err(error));
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// The head of an org's log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRow {
     /// How many leaves.
     pub size: u64,
@@ -52,23 +52,37 @@ impl Tx {
         .transpose()
     }
 
-    /// Puts a cosigned note in the place of the one that was shown; `false` if the log has grown meanwhile.
+    /// Keeps a cosigned note as the last one, and in the place of the one that was shown unless the log has grown meanwhile;
+    /// `false` if a later head is kept already, or the log is not that long any more.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn keep_cosigned(
         &mut self,
         org: OrgId,
-        shown: &str,
+        shown: &LogRow,
         cosigned: &str,
     ) -> Result<bool, StoreError> {
         let kept = self
             .execute(
-                "UPDATE logs SET checkpoint = $3 WHERE org_id = $1 AND checkpoint = $2",
-                params![org, shown, cosigned],
+                "UPDATE logs SET checkpoint = CASE WHEN checkpoint = $2 THEN $3 ELSE checkpoint END,
+                   cosigned = $3, cosigned_size = $4
+                 WHERE org_id = $1 AND size >= $4 AND cosigned_size <= $4",
+                params![org, &shown.checkpoint, cosigned, shown.size],
             )
             .await?;
         Ok(kept == 1)
+    }
+
+    /// The last head that was cosigned, with its cosignature; `None` if none was yet.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn cosigned_head(&mut self, org: OrgId) -> Result<Option<String>, StoreError> {
+        let row = self
+            .row("SELECT cosigned FROM logs WHERE org_id = $1", params![org])
+            .await?;
+        row.map_or(Ok(None), |row| row.fields("logs").opt_text())
     }
 
     /// The hashes of a tile, as many as it has.

@@ -69,15 +69,27 @@ macro_rules! history {
                 "recovered",
                 include_str!(concat!("../../migrations/", $dialect, "/0016_recovered.sql")),
             ),
+            (
+                "cosigned",
+                include_str!(concat!("../../migrations/", $dialect, "/0017_cosigned.sql")),
+            ),
+            (
+                "turns",
+                include_str!(concat!("../../migrations/", $dialect, "/0018_turns.sql")),
+            ),
+            (
+                "quarantined",
+                include_str!(concat!("../../migrations/", $dialect, "/0019_quarantined.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 16] = history!("sqlite");
-const POSTGRES: [(&str, &str); 16] = history!("postgres");
+const SQLITE: [(&str, &str); 19] = history!("sqlite");
+const POSTGRES: [(&str, &str); 19] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 16;
+pub(super) const LATEST: i64 = 19;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

@@ -15,13 +15,16 @@ mod delegations;
 mod due;
 mod engine;
 mod entries;
+mod error;
 mod facts;
 mod gate;
 mod grants;
 mod growth;
+mod guard;
 mod keeps;
 mod keys;
 mod lane;
+mod lineage;
 mod listing;
 mod lock;
 mod log;
@@ -41,6 +44,7 @@ mod refresh_sql;
 mod replicas;
 mod retry;
 mod revocations;
+mod shares;
 mod sinks;
 mod spool;
 mod sql;
@@ -54,8 +58,9 @@ pub use claims::Claims;
 pub use connects::{ConnectRow, ConnectStatus, REVOKED};
 pub use copy::{CopyError, Copying, Progress, Report, TableCount, TableReport, Told, Which};
 pub use counts::SelectorCounts;
-pub use due::{Due, InDoubt, Unfinished};
+pub use due::{Due, InDoubt, OutboxLine, Unfinished};
 pub use entries::{EntryFilter, EntryRow, NewEntry};
+pub use error::StoreError;
 pub use facts::{AgentFacts, VendFacts};
 pub(crate) use gate::Durability;
 pub use gate::{GateAnswer, GateItem, IdempotencyKey, Spend};
@@ -63,6 +68,7 @@ pub use grants::{SecretKind, SecretRow, whose::Whose};
 pub use growth::{LogGrowth, WaitingWriter};
 pub use keeps::{KeepAsk, Keeps, restated};
 pub use keys::{ApiKeyRow, Keyed};
+pub use lineage::EpochBegin;
 pub use listing::{DelegationFilter, GrantFilter, UpstreamTotals};
 pub use log::{LogRow, TileRow};
 pub use looks::{Look, Looks, OrgRows};
@@ -73,9 +79,10 @@ pub use outside::{Kept, MOST_MOVES, NO_OUTSIDE_CHECKPOINT, OrgState, Outside, Ou
 pub use people::{OrgRow, UserRow};
 pub use policies::{ConnectorClientRow, PolicyRow, PolicyText};
 pub use postgres::{Isolation, Settings as PostgresSettings};
+pub use providers::Resting;
 pub use reach::reach;
 pub use refresh::{Claim, ClaimAsk, Lease};
-pub use replicas::Word;
+pub use replicas::{LEASE as REPLICA_LEASE, Listening, Word};
 pub use retry::Contended;
 pub use revocations::{IN_FLIGHT_PAGE, RevocationRow, Selector};
 pub use spool::{Answered, Spool, SpoolError};
@@ -89,128 +96,6 @@ use engine::{Engine, Mode, Reach};
 use replicas::Replica;
 
 use crate::domain::{Clock, OrgId, Randomness, Time};
-
-/// What can go wrong in the database.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database did not answer or refused.
-    #[error("the database is unavailable")]
-    Unavailable(#[source] Arc<sqlx::Error>),
-    /// The server could not be reached at the start.
-    #[error("{target} cannot be reached: {cause}")]
-    Unreached {
-        /// Which database, where, as whom.
-        target: String,
-        /// What the server or the system said last.
-        cause: String,
-    },
-    /// A row breaks its own rules.
-    #[error("an inconsistent row in {table}")]
-    Inconsistent {
-        /// Which table.
-        table: &'static str,
-    },
-    /// An entry cannot be written as it was drafted.
-    #[error("the entry cannot be encoded")]
-    Entry(#[source] crate::crypto::entry_bytes::EntryError),
-    /// A uniqueness rule was broken.
-    #[error("already exists")]
-    Exists,
-    /// Another process holds this data directory.
-    #[error("another process is using this database")]
-    Locked,
-    /// The files cannot be made or opened.
-    #[error("the database file cannot be opened")]
-    File(#[source] std::io::Error),
-    /// The database knows fewer entries than this process wrote: an older one was put in its place.
-    #[error("the database has lost entries of this process")]
-    Lost,
-    /// The URL is not one of a PostgreSQL database.
-    #[error("not a database url: expected postgres://user@host/database")]
-    Url,
-    /// A server elsewhere is to be reached without proving who it is.
-    #[error("the database is on another host: add sslmode=verify-full (and sslrootcert=…) to its url")]
-    Unverified,
-    /// The role owns the tables, is a superuser, may bypass row-level security, or inherits more than one transaction may.
-    #[error(
-        "the database role could step around row-level security: log in as a NOINHERIT member of postern_app and postern_due that owns nothing, makes no roles and may make no tables, temporary ones included (docs/postgresql.md, Set up)"
-    )]
-    Role,
-    /// The schema is older or newer than this build.
-    #[error("the database schema is of another version: run `postern migrate`")]
-    Version,
-    /// Its copy goes on in its place.
-    #[error("this database was copied to another one, which goes on in its place")]
-    Moved,
-    /// A copy into it was begun and not ended.
-    #[error("a copy into this database has not ended: run `postern copy-database` again")]
-    HalfCopied,
-    /// Another transaction was in the way; nothing was done, and it can be tried again.
-    #[error("another transaction was in the way")]
-    Conflict,
-    /// The process is ending.
-    #[error("the process is ending")]
-    Stopped,
-    /// The system gave no randomness.
-    #[error("no randomness")]
-    Randomness,
-    /// The schema cannot be brought up to date.
-    #[error("the database schema cannot be migrated")]
-    Migration(#[source] sqlx::migrate::MigrateError),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        if let sqlx::Error::Database(cause) = &error {
-            if cause.is_unique_violation() {
-                return Self::Exists;
-            }
-            // A serialization failure, a deadlock, a lock that was not to be had in time, a transaction that kept others
-            // waiting (25P03: ended between two statements, so never while it commits): rolled back because of others.
-            // Not all of SQLSTATE class 40: after 40003 (ISO 9075) nobody knows whether the commit was done.
-            if matches!(
-                &*cause.code().unwrap_or_default(),
-                "40001" | "40P01" | "55P03" | "25P03"
-            ) {
-                return Self::Conflict;
-            }
-        }
-        Self::Unavailable(Arc::new(error))
-    }
-}
-
-impl StoreError {
-    /// What the database said, which everybody of a batch can be told.
-    pub(crate) fn said(&self) -> Option<Arc<sqlx::Error>> {
-        match self {
-            Self::Unavailable(cause) => Some(Arc::clone(cause)),
-            _ => None,
-        }
-    }
-
-    /// The cause, if there is no database to speak to: whatever is tried next would fail alike.
-    #[must_use]
-    pub fn outage(&self) -> Option<Arc<sqlx::Error>> {
-        match self {
-            Self::Unavailable(cause) => match &**cause {
-                sqlx::Error::Database(said) if !is_outage(&said.code().unwrap_or_default()) => None,
-                _ => Some(Arc::clone(cause)),
-            },
-            _ => None,
-        }
-    }
-}
-
-/// Whether a database that says this does so to everybody. PostgreSQL says five characters (SQLSTATE): no connection (class
-/// 08), no room (53), ending or starting (57P01 to 57P05), a standby that only reads (25006). SQLite says a shorter number,
-/// whose last byte is the primary code: busy (5), locked (6), read-only (8), an I/O error (10), damaged (11), full (13), not
-/// to be opened (14), no database (26). It has waited for whoever is busy already.
-fn is_outage(code: &str) -> bool {
-    match code.parse::<u16>() {
-        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 8 | 10 | 11 | 13 | 14 | 26),
-        _ => code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006",
-    }
-}
 
 /// Where the rows are.
 #[derive(Debug, Clone)]
@@ -350,6 +235,12 @@ impl Store {
     }
 
     async fn begin(&self, mode: Mode, reach: Reach<'_>) -> Result<Tx, StoreError> {
+        let writes = mode != Mode::Read && !reach.orgs().is_empty();
+        // Before anything is held that a renewal waits for, and before the name is read: it may be another one afterwards. What
+        // ends something releases nothing, and waits for no connection but its own.
+        if writes && mode != Mode::End {
+            self.renew_if_late().await?;
+        }
         // The hot lane and everything else are two writers of the log.
         let lane = if mode == Mode::Gate { "hot" } else { "cold" };
         let writer = format!("{}/{lane}", self.replica());
@@ -358,25 +249,25 @@ impl Store {
         if mode != Mode::Read {
             tx.begun = Some(Arc::clone(&self.begun));
         }
+        // Asked again: it may have waited for long, or have stood still.
+        if writes && self.is_late() {
+            match &mut tx.journal {
+                Some(journal) if mode == Mode::End => journal.mark_late(),
+                _ => return Err(StoreError::Conflict),
+            }
+        }
         Ok(tx)
     }
 
     async fn begin_as(&self, mode: Mode, reach: Reach<'_>, writer: String) -> Result<Tx, StoreError> {
         let journal = (mode != Mode::Read).then(|| vigil::Journal::new(&self.vigil, &writer, reach.orgs()));
         let begin = || self.engine.begin(mode, reach, self.clock.now());
-        let (connection, now) = match mode {
+        let begun = match mode {
             Mode::Hasty => begin().await?,
             // Beginning takes the place in line, and may find somebody else in its way there.
             _ => self.retry(begin).await?,
         };
-        Ok(Tx {
-            connection,
-            now,
-            writer,
-            journal,
-            begun: None,
-            starting: Vec::new(),
-        })
+        Ok(Tx::over(begun, writer, journal))
     }
 
     /// The value of a named mark of the whole database.
@@ -436,7 +327,7 @@ impl Store {
     }
 
     /// Writes the stop of every writer, gives the replica's name back and closes every connection. What cannot be
-    /// written in time looks like a process that died.
+    /// written in time looks like a process that died; whoever still has a connection keeps nobody from ending.
     pub async fn close(&self) {
         if tokio::time::timeout(STOP_WITHIN, self.stop_writers())
             .await
@@ -444,18 +335,33 @@ impl Store {
         {
             tracing::warn!("not every org's log says that this process stopped: there was no time");
         }
+        // First: whoever stops this process may not wait for the rest. Nor does the rest wait for a directory that hangs.
+        let _later = tokio::time::timeout(STOP_WITHIN, self.tell_outside_what_was_written()).await;
         self.leave_replica().await;
-        self.engine.close().await;
-        self.note_written();
-        if let Err(error) = self.flush_outside().await {
-            tracing::warn!(cause = %error, "the last entries of this process are not known outside the database");
+        let closed = tokio::time::timeout(CLOSE_WITHIN, self.engine.close()).await;
+        self.tell_outside_what_was_written().await;
+        if closed.is_err() {
+            tracing::warn!("some connections to the database were still in use at the end");
+            // Whoever uses them may yet have something for the directory. It is given up with the process.
+            return;
         }
         if let Some(outside) = self.outside() {
             outside.release();
         }
     }
 
+    async fn tell_outside_what_was_written(&self) {
+        self.note_written();
+        if let Err(error) = self.flush_outside().await {
+            tracing::warn!(cause = %error, "the last entries of this process are not known outside the database");
+        }
+    }
+
     async fn stop_writers(&self) {
+        if let Err(cause) = self.renew_if_late().await {
+            tracing::warn!(cause = %cause, "no org's log says that this process stopped: its name may be another one's");
+            return;
+        }
         let own = format!("{}/", self.replica());
         // A name that this process had before is another one's by now, and its chains with it.
         let begun = self.begun.take().into_iter();
@@ -476,7 +382,7 @@ impl Store {
 }
 
 impl Tx {
-    /// The database's time, taken when the transaction began.
+    /// The database's time, taken when the transaction began; of a batch of releases, before its guard waited for anybody.
     #[must_use]
     pub fn now(&self) -> Time {
         self.now
@@ -493,3 +399,5 @@ pub async fn migrate(settings: &PostgresSettings) -> Result<usize, StoreError> {
 
 /// How long an orderly stop may take to be written; process managers do not wait for ever.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long whoever still uses a connection is waited for at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);

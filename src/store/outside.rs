@@ -8,23 +8,25 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{File, OpenOptions},
-    io::{self, BufRead as _, BufReader},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    fs::{File, Metadata, OpenOptions},
+    io::{self, BufRead as _, BufReader, Read as _, Take},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::lock;
-use crate::domain::OrgId;
+use crate::domain::{EntryId, OrgId, entry::Epoch};
 
 pub use following::OrgState;
 use kept::anything;
 pub(super) use kept::{Fact, Heard, Line};
 pub use kept::{Kept, NO_OUTSIDE_CHECKPOINT};
+use waiting::Waiting;
 
 mod following;
 mod kept;
+mod waiting;
 
 /// How far an org has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,7 +77,7 @@ pub enum OutsideError {
 pub struct Outside {
     path: PathBuf,
     /// Lines that are not in the file yet. Adding one never waits for the disk.
-    waiting: Mutex<Vec<Line>>,
+    waiting: Mutex<Waiting>,
     /// How far every org had come of which it says anything, or is about to.
     known: Mutex<HashMap<OrgId, Heard>>,
     file: Mutex<Appending>,
@@ -85,9 +87,26 @@ pub struct Outside {
 #[derive(Debug)]
 struct Appending {
     file: File,
+    id: FileId,
     bytes: u64,
     lines: usize,
     compact_at: usize,
+}
+
+/// A file among all of this machine, wherever it is moved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl From<&Metadata> for FileId {
+    fn from(of: &Metadata) -> Self {
+        Self {
+            device: of.dev(),
+            inode: of.ino(),
+        }
+    }
 }
 
 impl Outside {
@@ -127,8 +146,11 @@ impl Outside {
     /// # Errors
     /// When it cannot be read or a line is damaged.
     pub fn kept(&self) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
-        let _writing = held(&self.file);
-        read(&self.path)
+        let writing = held(&self.file);
+        let opened = open(&self.path)?;
+        // Changes wait for the lock. What is there by now stays as it is: lines come after it, another file in its place.
+        drop(writing);
+        fold(&self.path, opened)
     }
 
     /// Takes lines; [`Outside::flush`] brings them to the disk, also a later one of somebody else.
@@ -140,7 +162,7 @@ impl Outside {
             heard.hear(line);
         }
         drop(known);
-        held(&self.waiting).extend(lines);
+        held(&self.waiting).add(lines);
     }
 
     /// Brings every line taken so far to the disk.
@@ -154,6 +176,14 @@ impl Outside {
     /// How far an org had come when the file last heard of it; `None` if it never has.
     pub(super) fn knows(&self, org: OrgId) -> Option<Heard> {
         held(&self.known).get(&org).copied()
+    }
+
+    /// The newest entry of which it has heard, but for the orgs that are left out, with its org and the epoch known of that.
+    pub(super) fn newest(&self, is_left_out: impl Fn(OrgId) -> bool) -> Option<(OrgId, Epoch, EntryId)> {
+        let known = held(&self.known);
+        let heard = known.iter().filter(|(org, _)| !is_left_out(**org));
+        let newest = heard.filter_map(|(org, heard)| Some((*org, heard.epoch, heard.newest()?)));
+        newest.max_by_key(|(_, _, entry)| *entry)
     }
 
     /// How far every org had come of which it says anything.
@@ -186,6 +216,7 @@ impl Outside {
     pub(super) async fn adopt(self: &Arc<Self>, lines: Vec<Line>) -> io::Result<()> {
         self.on_disk(|this| {
             let mut appending = held(&this.file);
+            appending.expect_at(&this.path)?;
             let mut kept = read(&this.path).map_err(io::Error::other)?;
             let mut adopted = BTreeMap::new();
             for line in lines {
@@ -194,10 +225,18 @@ impl Outside {
                     hear(&mut adopted, line);
                 }
             }
-            let reached: Vec<_> = adopted.iter().map(|(org, kept)| (*org, kept.heard())).collect();
+            // Of a stranger nothing is known; of another, what the process has added meanwhile comes behind this in the file.
+            let reached: Vec<_> = adopted
+                .iter()
+                .map(|(org, adopted)| (*org, adopted.heard(), !kept.contains_key(org)))
+                .collect();
             kept.append(&mut adopted);
             *appending = compact(&this.path, &kept)?;
-            held(&this.known).extend(reached);
+            let mut known = held(&this.known);
+            for (org, heard, is_new) in reached {
+                let own = known.get(&org).copied().filter(|_| is_new);
+                known.insert(org, own.map_or(heard, |own| own.later(heard)));
+            }
             Ok(())
         })
         .await
@@ -215,25 +254,55 @@ impl Outside {
 
     fn flush_now(&self) -> io::Result<()> {
         let mut appending = held(&self.file);
-        let lines = std::mem::take(&mut *held(&self.waiting));
+        let at_its_place = appending.expect_at(&self.path);
+        let lines = held(&self.waiting).take();
         if lines.is_empty() {
-            return Ok(());
+            return at_its_place;
         }
         if let Err(error) = appending.append(&lines) {
-            let mut waiting = held(&self.waiting);
-            let later = std::mem::replace(&mut *waiting, lines);
-            waiting.extend(later);
+            held(&self.waiting).put_back(lines);
             return Err(error);
         }
-        if appending.lines > appending.compact_at {
-            let kept = read(&self.path).map_err(io::Error::other)?;
-            *appending = compact(&self.path, &kept)?;
+        // Whoever puts the file back finds them in it.
+        at_its_place?;
+        if appending.lines > appending.compact_at
+            && let Err(error) = self.compact_now(&mut appending)
+        {
+            // What was written is there; the file only stays long. Nor is all of it read again with every line.
+            tracing::error!(cause = %error, "the file outside the database cannot be compacted; it is tried again later");
+            appending.compact_at = appending.lines + COMPACT_AFTER;
+            // A full disk has room for what comes next instead.
+            let _removed = std::fs::remove_file(unfinished(&self.path));
         }
+        Ok(())
+    }
+
+    fn compact_now(&self, appending: &mut Appending) -> io::Result<()> {
+        appending.expect_at(&self.path)?;
+        let kept = read(&self.path).map_err(io::Error::other)?;
+        *appending = compact(&self.path, &kept)?;
         Ok(())
     }
 }
 
 impl Appending {
+    /// Whether the path still leads to the file. Where it was moved away or another one stands in its place, nobody would find
+    /// what is written, and compacting would forget all of it.
+    fn expect_at(&self, path: &Path) -> io::Result<()> {
+        let found = match std::fs::metadata(path) {
+            Ok(found) => Some(FileId::from(&found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if found == Some(self.id) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} was moved away or replaced while it was in use: put that very file back, a copy will not do",
+            path.display()
+        )))
+    }
+
     fn append(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut text = Vec::new();
         for line in lines {
@@ -254,15 +323,29 @@ impl Appending {
     }
 }
 
-/// Folds the file. Its last line may be half: the process died while it wrote, and nobody was told of it.
+/// Everything the file says.
 fn read(path: &Path) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
+    fold(path, open(path)?)
+}
+
+/// The file up to where it ends now; `None` where there is none.
+fn open(path: &Path) -> Result<Option<Take<File>>, OutsideError> {
+    let opened = File::open(path).and_then(|file| {
+        let bytes = file.metadata()?.len();
+        Ok(file.take(bytes))
+    });
+    match opened {
+        Ok(whole) => Ok(Some(whole)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(failed(path, cause)),
+    }
+}
+
+/// Folds the lines. The last one may be half: the process died while it wrote, and nobody was told of it.
+fn fold(path: &Path, whole: Option<Take<File>>) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
     let mut kept = BTreeMap::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(kept),
-        Err(cause) => return Err(failed(path, cause)),
-    };
-    let mut reader = BufReader::new(file);
+    let Some(whole) = whole else { return Ok(kept) };
+    let mut reader = BufReader::new(whole);
     let mut text = Vec::new();
     for number in 1.. {
         text.clear();
@@ -287,16 +370,22 @@ fn hear(kept: &mut BTreeMap<OrgId, Kept>, line: Line) {
         .hear(line);
 }
 
+/// Where the compacted file is written before it takes the old one's place.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// Writes what is worth keeping into a new file and puts it in the old one's place.
 fn compact(path: &Path, kept: &BTreeMap<OrgId, Kept>) -> io::Result<Appending> {
-    let fresh = path.with_extension("new");
+    let unfinished = unfinished(path);
     let file = OpenOptions::new()
         .create(true)
         .write(true)
         .truncate(true)
         .mode(0o600)
-        .open(&fresh)?;
+        .open(&unfinished)?;
     let mut appending = Appending {
+        id: FileId::from(&file.metadata()?),
         file,
         bytes: 0,
         lines: 0,
@@ -305,7 +394,7 @@ fn compact(path: &Path, kept: &BTreeMap<OrgId, Kept>) -> io::Result<Appending> {
     let lines: Vec<Line> = kept.iter().flat_map(|(org, kept)| kept.lines(*org)).collect();
     appending.append(&lines)?;
     appending.file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
+    std::fs::rename(&unfinished, path)?;
     // INVARIANT: from here on the new file is the one that is written, whatever else fails. If the name does not become
     // durable, a power cut brings back the old file, which says the same up to here.
     if let Some(dir) = path.parent()

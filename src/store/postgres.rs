@@ -1,9 +1,12 @@
 //! PostgreSQL: any number of replicas, row-level security by org, time by the database's clock.
 //!
 //! The process logs in as a role that owns nothing. Every transaction says which orgs it is about before it reads
-//! anything, in the same round trip that begins it, and nothing it sets outlives it.
+//! anything, in the same round trip that begins it, and nothing it sets outlives it. What is the same for all batches of the
+//! gate, the gate's connections bring along.
 
+mod begin;
 mod inserts;
+mod pools;
 mod trips;
 mod upgrade;
 
@@ -14,26 +17,23 @@ use sqlx::{
     encode::IsNull,
     error::BoxDynError,
     pool::PoolConnection,
-    postgres::{
-        PgArgumentBuffer, PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode, PgTypeInfo,
-        types::Oid,
-    },
+    postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgSslMode, PgTypeInfo, types::Oid},
 };
 
 pub(super) use upgrade::migrate;
 
-use trips::{STATEMENT, Trips};
+use begin::{admit, begin};
+use pools::Pools;
+use trips::Trips;
 
 use super::{
     StoreError,
     engine::{Mode, Reach},
     migrations,
+    shares::{Party, Place, PoolShares},
     sql::{Row, Value},
 };
-use crate::{
-    crypto::digest,
-    domain::{OrgId, Time},
-};
+use crate::domain::{OrgId, Time};
 
 /// How to reach the database.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct Settings {
     pub url: String,
     /// The role's password, unless the environment or a password file has it (libpq's rules).
     pub password: Option<secrecy::SecretString>,
-    /// The most connections for everything but the gate.
+    /// The most connections for everything but the gate and what ends something.
     pub connections: u32,
     /// Whether a pooler that gives every transaction another connection stands in between (PgBouncer).
     pub pooler: bool,
@@ -63,9 +63,7 @@ pub enum Isolation {
 /// An open PostgreSQL database.
 #[derive(Debug)]
 pub(super) struct Engine {
-    pool: PgPool,
-    /// The gate's batches have connections of their own: nobody's page can make a release wait.
-    gate: PgPool,
+    pools: Pools,
     /// Whose time counts: the database's, unless a test moves the clock.
     own_clock: bool,
     persistent: bool,
@@ -75,32 +73,8 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) async fn open(settings: &Settings, own_clock: bool) -> Result<Self, StoreError> {
         let options = options(settings)?;
-        let pool = |connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE)
-                .test_before_acquire(false)
-                .after_connect(|connection, _| {
-                    // Else it warns, at each release below, that there was no transaction to end.
-                    let quiet = sqlx::raw_sql("SET client_min_messages = error");
-                    Box::pin(async move { quiet.execute(connection).await.map(drop) })
-                })
-                .after_release(|connection, _| {
-                    // A reader comes back with its snapshot still open.
-                    Box::pin(async move { Ok(sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok()) })
-                })
-                .before_acquire(|connection, held| {
-                    Box::pin(async move {
-                        // A connection that lay idle may have lost its server; one in use says so by itself. There
-                        // has to be time left for another one.
-                        let ping = tokio::time::timeout(PING, sqlx::Connection::ping(connection));
-                        Ok(held.idle_for < IDLE || matches!(ping.await, Ok(Ok(()))))
-                    })
-                })
-        };
         let engine = Self {
-            pool: pool(settings.connections).connect_with(options.clone()).await?,
-            gate: pool(BATCHES).connect_with(options).await?,
+            pools: Pools::open(settings.connections, options, settings.pooler).await?,
             own_clock,
             persistent: !settings.pooler,
             isolation: settings.isolation,
@@ -113,7 +87,7 @@ impl Engine {
     /// Refuses a role that row-level security does not hold, or not for long.
     async fn check_role(&self) -> Result<Result<(), StoreError>, sqlx::Error> {
         // One transaction: a pooler may give the two round trips of a statement outside of any to two servers.
-        let mut connection = self.pool.begin().await?;
+        let mut connection = self.pools.cold.begin().await?;
         let made: bool = sqlx::query_scalar("SELECT to_regrole('postern_app') IS NOT NULL")
             .persistent(false)
             .fetch_one(&mut *connection)
@@ -170,18 +144,44 @@ impl Engine {
         reach: Reach<'_>,
         now: Time,
     ) -> Result<(Connection, Time), StoreError> {
-        let pool = match mode {
-            Mode::Gate => &self.gate,
-            Mode::Read | Mode::Write | Mode::Hasty | Mode::Rows => &self.pool,
-        };
+        let taken = self.pools.take(mode, Party::of(mode, reach)).await?;
+        self.begin_on(taken, mode, reach, now).await
+    }
+
+    /// Begins a snapshot of one org in a place that was taken before.
+    pub(super) async fn read_in(
+        &self,
+        place: Place,
+        org: OrgId,
+        now: Time,
+    ) -> Result<(Connection, Time), StoreError> {
+        let taken = (self.pools.cold.acquire().await?, Some(place));
+        self.begin_on(taken, Mode::Read, Reach::Org(org), now).await
+    }
+
+    /// The places of those who read.
+    pub(super) fn readers(&self) -> &PoolShares {
+        &self.pools.places
+    }
+
+    async fn begin_on(
+        &self,
+        (connection, place): (PoolConnection<Postgres>, Option<Place>),
+        mode: Mode,
+        reach: Reach<'_>,
+        now: Time,
+    ) -> Result<(Connection, Time), StoreError> {
+        let brief = mode == Mode::Gate && self.pools.gate_has_settings;
         let mut held = Connection {
-            connection: pool.acquire().await?,
+            connection,
+            place,
             trips: Trips::default(),
             clean: false,
             persistent: self.persistent,
+            guard_tells_time: brief && !self.own_clock,
         };
         // SECURITY: put together from fixed text, ids of ours and hex digits only.
-        let begin = sqlx::AssertSqlSafe(begin(mode, self.isolation, reach));
+        let begin = sqlx::AssertSqlSafe(begin(mode, self.isolation, reach, brief));
         let begun = sqlx::raw_sql(begin).fetch_all(&mut *held.connection);
         let begun = held.trips.wait(begun).await.map_err(|error| match &error {
             // It would not do for anybody.
@@ -190,10 +190,12 @@ impl Engine {
             ),
             _ => error,
         });
-        let row = begun?.pop().ok_or(StoreError::Inconsistent { table: "clock" })?;
-        let at = match self.own_clock {
-            true => now,
-            false => Time::from_unix_micros(row.try_get(0)?),
+        let at = match begun?.pop() {
+            // Its guard says it, without which nothing is written.
+            None if brief => now,
+            None => return Err(StoreError::Inconsistent { table: "clock" }),
+            Some(_) if self.own_clock => now,
+            Some(row) => Time::from_unix_micros(row.try_get(0)?),
         };
         // The pool ends what a reader leaves open; there is nothing to undo.
         held.clean = mode == Mode::Read;
@@ -201,8 +203,7 @@ impl Engine {
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
-        self.gate.close().await;
+        self.pools.close().await;
     }
 }
 
@@ -232,109 +233,26 @@ pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, StoreErro
     })
 }
 
-/// The statements that begin a transaction, sent as one.
-fn begin(mode: Mode, isolation: Isolation, reach: Reach<'_>) -> String {
-    let mut sql = String::from(match (mode, isolation) {
-        // Every statement sees one snapshot. What is read here is held to the epoch read with it. A standby refuses the first
-        // statement: what it shows before it is promoted may be from before what its primary promised.
-        (Mode::Read, _) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; SET TRANSACTION READ ONLY;",
-        // INVARIANT: the gate and the writers beside it hold a lock before they read anything, and each statement sees
-        // what was committed before it, so they see all there is. A snapshot from before the lock would only make them
-        // fail.
-        (_, Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED;",
-        (_, Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE;",
-    });
-    sql.push_str(&format!(
-        "SET LOCAL statement_timeout = {};",
-        STATEMENT.as_millis()
-    ));
-    sql.push_str(match mode {
-        Mode::Read | Mode::Write | Mode::Gate => "SET LOCAL lock_timeout = '5s';",
-        // Others wait for them; whoever holds a lock for longer is in trouble.
-        Mode::Hasty | Mode::Rows => "SET LOCAL lock_timeout = '500ms';",
-    });
-    // Nothing of ours waits for anything else while a transaction is open, so one that says nothing belongs to a process
-    // that was stopped or cut off. It ends within the second in which a revocation takes effect that waits for its locks;
-    // who was only late is told so and begins anew. Nobody waits for a reader.
-    sql.push_str(match mode {
-        Mode::Read => "SET LOCAL idle_in_transaction_session_timeout = '3s';",
-        _ => "SET LOCAL idle_in_transaction_session_timeout = '800ms';",
-    });
-    match reach {
-        Reach::Deployment => {}
-        Reach::Org(org) => sql.push_str(&admit(&[org])),
-        Reach::Orgs(orgs) => {
-            sql.push_str(&admit(orgs));
-            // What a batch asks for, it names by key. The planner does not know how short such a list is, and would rather
-            // read all rows of all these orgs once than look a hundred up.
-            sql.push_str("SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;");
-            sql.push_str("SET LOCAL enable_mergejoin = off;");
-        }
-        Reach::Hash(hash) => {
-            sql.push_str(&format!("SET LOCAL postern.hash = '{}';", digest::hex(hash)));
-        }
-        Reach::Due => {}
-    }
-    // The login role inherits nothing: what a transaction may do is what its role may.
-    sql.push_str(match reach {
-        Reach::Due => "SET LOCAL ROLE postern_due;",
-        _ => "SET LOCAL ROLE postern_app;",
-    });
-    // Writers outside the gate stand in line, as they do on SQLite: what one has read, no other changes meanwhile.
-    match (mode, reach) {
-        (Mode::Write | Mode::Hasty, Reach::Org(org)) => sql.push_str(&match isolation {
-            Isolation::ReadCommitted => {
-                format!("SELECT 1 FROM orgs WHERE org_id = '{org}' FOR NO KEY UPDATE;")
-            }
-            // The snapshot is from before the wait. Whoever waited for a row that was changed is refused and begins anew
-            // with a fresh one; after a row that was only locked, it would go on with the old one.
-            Isolation::Serializable => format!("UPDATE orgs SET name = name WHERE org_id = '{org}';"),
-        }),
-        // In one order, or two of them could wait for each other.
-        (Mode::Write | Mode::Hasty, Reach::Orgs(orgs)) => {
-            let orgs: Vec<String> = orgs.iter().map(|org| format!("'{org}'")).collect();
-            let lock = format!(
-                "SELECT org_id FROM orgs WHERE org_id IN ({}) ORDER BY org_id FOR NO KEY UPDATE",
-                orgs.join(",")
-            );
-            sql.push_str(&match isolation {
-                Isolation::ReadCommitted => format!("{lock};"),
-                Isolation::Serializable => format!("UPDATE orgs SET name = name WHERE org_id IN ({lock});"),
-            });
-        }
-        (Mode::Write | Mode::Hasty, _) => sql.push_str(match isolation {
-            Isolation::ReadCommitted => "SELECT 1 FROM meta WHERE name = 'writer' FOR UPDATE;",
-            Isolation::Serializable => "UPDATE meta SET value = value WHERE name = 'writer';",
-        }),
-        (Mode::Read | Mode::Rows | Mode::Gate, _) => {}
-    }
-    sql.push_str("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
-    if mode != Mode::Read {
-        sql.push_str(DURABLY);
-    }
-    sql
-}
-
-fn admit(orgs: &[OrgId]) -> String {
-    let orgs: Vec<String> = orgs.iter().map(OrgId::to_string).collect();
-    format!("SET LOCAL postern.orgs = '{}';", orgs.join(","))
-}
-
 /// A connection inside a transaction. Unless it is committed, it is closed when dropped and never reused; a reader's is
 /// given back once its snapshot is given up.
 #[derive(Debug)]
 pub(super) struct Connection {
     connection: PoolConnection<Postgres>,
+    /// Its share, until it is back in its pool.
+    place: Option<Place>,
     trips: Trips,
     clean: bool,
     persistent: bool,
+    /// Whether it began without the database's time, which counts.
+    pub(super) guard_tells_time: bool,
 }
 
 impl Connection {
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         // At the server a commit waits for its replicas as long as it takes: cut off by a time limit there, it would be
         // reported as done while it stands on one server only. Who waits no longer here does not know whether it was done.
-        let commit = sqlx::raw_sql("SET LOCAL statement_timeout = 0; COMMIT").execute(&mut *self.connection);
+        let commit = sqlx::raw_sql("SET LOCAL statement_timeout = 0; COMMIT");
+        let commit = commit.execute(&mut *self.connection);
         self.trips.wait_for_commit(commit).await?;
         self.clean = true;
         Ok(())
@@ -427,8 +345,11 @@ impl Drop for Connection {
             self.connection.close_on_drop();
         } else {
             // What dropping it would do, but it gives up its place in the pool if the server does not answer any more.
-            let back = self.connection.return_to_pool();
-            tokio::spawn(async move { tokio::time::timeout(GIVE_BACK, back).await.is_ok() });
+            let (back, place) = (self.connection.return_to_pool(), self.place.take());
+            tokio::spawn(async move {
+                let _late = tokio::time::timeout(GIVE_BACK, back).await;
+                drop(place);
+            });
         }
     }
 }
@@ -472,15 +393,7 @@ fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
     decoded.map_err(sqlx::Error::Decode)
 }
 
-/// Whatever writes commits durably. Whoever sets less for the server, the database or the role, to be faster, would have a
-/// failover forget entries that something was released on. What is set beyond that stays.
-const DURABLY: &str = ", set_config('synchronous_commit', CASE current_setting('synchronous_commit')
-     WHEN 'off' THEN 'on' WHEN 'local' THEN 'on' ELSE current_setting('synchronous_commit') END, true)";
 /// How long to wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long a connection that is given back may take to end its transaction.
 const GIVE_BACK: Duration = Duration::from_secs(5);
-/// How long a connection that lay idle may take to answer.
-const PING: Duration = Duration::from_secs(2);
-/// A connection that lay idle longer is tried before it is used.
-const IDLE: Duration = Duration::from_secs(1);

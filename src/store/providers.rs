@@ -1,15 +1,39 @@
 //! How fast each provider is asked to end tokens, whatever the number of replicas: a token bucket of one second's worth,
-//! and the moment before which the provider wants to be left alone.
+//! and the moment before which it wants to be left alone, by one client or by all of them.
+//!
+//! Providers count requests per client, so the client that was told to wait rests, whichever orgs use it, and nobody else.
+//! Some count per address as well: that shows where several clients are told so and nobody is served in between.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use crate::domain::Time;
+use crate::{crypto::digest, domain::Time};
 
 use super::{
     Store, StoreError,
     sql::{Tx, params},
     waits::{LONGEST_DEBT, LONGEST_REST, is_astray, is_on},
 };
+
+/// The clients that a provider wants to be left alone by.
+#[derive(Debug)]
+pub struct Resting {
+    host: String,
+    rows: HashSet<String>,
+}
+
+impl Resting {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether this one is among them.
+    #[must_use]
+    pub fn holds(&self, client: &str) -> bool {
+        self.rows.contains(&row_of(&self.host, client))
+    }
+}
 
 impl Store {
     /// Takes as many of `wanted` turns to ask a provider as there are now; at most `per_second` in any second on average.
@@ -48,20 +72,80 @@ impl Store {
         .await
     }
 
-    /// Leaves a provider alone for as long as it said.
+    /// Leaves a provider alone for as long as it said to this client. Once several of its clients rest of which none was
+    /// told so before it served anybody, nobody asks it until the first of these may, but for a minute at most: that all
+    /// are meant is a guess, and these may be one org's.
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn rest_provider(&self, host: &str, after: Duration) -> Result<(), StoreError> {
+    pub async fn rest_client(&self, host: &str, client: &str, after: Duration) -> Result<(), StoreError> {
+        let row = row_of(host, client);
         self.retry(|| async {
             let mut tx = self.write_deployment().await?;
-            let bucket = tx.bucket(host).await?;
-            let not_before = bucket.not_before.max(tx.now + after.min(LONGEST_REST));
-            tx.put_bucket(host, bucket.taken_up_to, not_before).await?;
+            let now = tx.now;
+            let not_before = tx.bucket(&row).await?.not_before;
+            let not_before = not_before.max(now + after.min(LONGEST_REST));
+            tx.put_bucket(&row, now, not_before).await?;
+            let mut ends: Vec<Time> = tx
+                .resting(host)
+                .await?
+                .into_iter()
+                .filter(|(_, rest)| rest.taken_up_to > Bucket::UNTOUCHED.taken_up_to)
+                .map(|(_, rest)| rest.not_before)
+                .collect();
+            ends.sort_unstable();
+            if let Some(&first) = ends.first().filter(|_| ends.len() >= SEVERAL) {
+                let bucket = tx.bucket(host).await?;
+                let shared = bucket.not_before.max(first.min(now + LONGEST_SHARED));
+                tx.put_bucket(host, bucket.taken_up_to, shared).await?;
+            }
             tx.commit().await
         })
         .await
     }
+
+    /// The clients that rest at a provider now.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn resting_clients(&self, host: &str) -> Result<Resting, StoreError> {
+        let resting = self.read_deployment().await?.resting(host).await?;
+        Ok(Resting {
+            host: host.to_owned(),
+            rows: resting.into_iter().map(|(row, _)| row).collect(),
+        })
+    }
+
+    /// A provider served somebody: what it told others until now was meant for each of these alone.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn provider_served(&self, host: &str) -> Result<(), StoreError> {
+        self.retry(|| async {
+            let mut tx = self.write_deployment().await?;
+            let (from, to) = rows_of(host);
+            tx.execute(
+                "UPDATE providers SET taken_up_to = 0 WHERE host > $1 AND host < $2",
+                params![from, to],
+            )
+            .await?;
+            let bucket = tx.bucket(host).await?;
+            tx.put_bucket(host, bucket.taken_up_to, Bucket::UNTOUCHED.not_before)
+                .await?;
+            tx.commit().await
+        })
+        .await
+    }
+}
+
+/// The row of a client's rest at a provider. What it takes up to is when it was told so, and nothing once anybody was served.
+fn row_of(host: &str, client: &str) -> String {
+    format!("{host} {}", digest::base64url(&digest::sha256(client.as_bytes())))
+}
+
+/// The rows of all clients' rests at a provider lie between these. No host holds a blank.
+fn rows_of(host: &str) -> (String, String) {
+    (format!("{host} "), format!("{host}!"))
 }
 
 /// A provider's bucket. Tokens are made at a steady pace; those up to `taken_up_to` are taken.
@@ -127,6 +211,31 @@ impl Tx {
         Ok(bucket.believed(self.now))
     }
 
+    /// The rows of the clients that rest at a provider.
+    async fn resting(&mut self, host: &str) -> Result<Vec<(String, Bucket)>, StoreError> {
+        let (from, to) = rows_of(host);
+        let rows = self
+            .rows(
+                "SELECT host, taken_up_to, not_before FROM providers WHERE host > $1 AND host < $2",
+                params![from, to],
+            )
+            .await?;
+        let mut resting = Vec::new();
+        for row in rows {
+            let mut fields = row.fields("providers");
+            let row = fields.text()?;
+            let rest = Bucket {
+                taken_up_to: fields.time()?,
+                not_before: fields.time()?,
+            };
+            let rest = rest.believed(self.now);
+            if is_on(rest.not_before, self.now, LONGEST_REST) {
+                resting.push((row, rest));
+            }
+        }
+        Ok(resting)
+    }
+
     async fn put_bucket(
         &mut self,
         host: &str,
@@ -144,6 +253,10 @@ impl Tx {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+/// So many clients are not told to wait for something each of them did, where nobody is served meanwhile.
+const SEVERAL: usize = 3;
+/// For how long all of a provider's clients rest together.
+const LONGEST_SHARED: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,10 @@ use crate::{
 };
 
 use super::{
-    Store, StoreError,
+    StoreError,
     entries::read_epoch,
     sql::{Tx, json, params},
-    vigil::Journal,
+    vigil::OtherWriter,
     waits::{LONGEST_COOLDOWN, LONGEST_LEASE, farthest, is_on, is_over},
 };
 
@@ -57,22 +57,6 @@ pub enum Claim {
     Cooling,
 }
 
-/// The other writer of this process, as it was before the transaction began.
-#[derive(Debug)]
-pub(super) struct OtherWriter {
-    name: String,
-    journal: Journal,
-}
-
-impl Store {
-    /// The gate's writer, which stands beside those that change rows.
-    pub(super) fn gate_writer(&self, orgs: &[OrgId]) -> OtherWriter {
-        let name = format!("{}/hot", self.replica());
-        let journal = Journal::new(&self.vigil, &name, orgs);
-        OtherWriter { name, journal }
-    }
-}
-
 /// What is known of a grant before a claim.
 struct Before {
     generation: u64,
@@ -108,7 +92,7 @@ impl Tx {
         &mut self,
         holder: &str,
         asks: &[ClaimAsk],
-        other: Option<OtherWriter>,
+        other: Option<&OtherWriter>,
     ) -> Result<Vec<Claim>, StoreError> {
         let sql = self.connection.refresh_sql();
         let grants: Vec<(OrgId, GrantId)> = asks.iter().map(|ask| (ask.org, ask.grant)).collect();
@@ -116,9 +100,8 @@ impl Tx {
         if let Some(lock) = sql.lock_leases {
             self.execute(lock, vec![json(&grants)]).await?;
         }
-        let other_name = other.as_ref().map_or("", |other| other.name.as_str());
+        let other_name = other.map_or("", |other| other.name.as_str());
         let leases = params![json(&grants), &self.writer, other_name];
-        let mut ends = Vec::with_capacity(asks.len());
         for row in self.rows(sql.leases, leases).await? {
             let mut fields = row.fields("refresh_leases");
             let whose: (OrgId, GrantId) = (fields.parse()?, fields.parse()?);
@@ -132,16 +115,11 @@ impl Tx {
             };
             self.expect_epoch(whose.0, read_epoch(&mut fields)?)?;
             self.expect_number(whose.0, fields.count()?)?;
-            ends.push((whose.0, fields.count()?));
+            let others = fields.count()?;
+            if let Some(other) = other {
+                other.expect_number(whose.0, others)?;
+            }
             known.insert(whose, before);
-        }
-        if let Some(OtherWriter { journal, .. }) = other {
-            let own = self.journal.replace(journal);
-            let all_there = ends
-                .iter()
-                .try_for_each(|(org, number)| self.expect_number(*org, *number));
-            self.journal = own;
-            all_there?;
         }
         let (mut claims, mut rows) = (Vec::with_capacity(asks.len()), Vec::new());
         for ask in asks {
@@ -294,7 +272,7 @@ impl Tx {
     }
 
     /// Settles what a later holder of the lease has left behind, unless somebody holds it now: then `false`. Whoever held it
-    /// until now does so no more.
+    /// until now does so no more. A pause stays: the provider asked that holder for it, and an earlier answer takes back nothing.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -302,8 +280,7 @@ impl Tx {
         let changed = self
             .execute(
                 concat!(
-                    "UPDATE refresh_leases SET fence = fence + 1, intent = NULL, intent_at = NULL, failures = 0, \
-                       not_before = 0
+                    "UPDATE refresh_leases SET fence = fence + 1, intent = NULL, intent_at = NULL
                      WHERE org_id = $1 AND grant_id = $2 AND ",
                     is_over!("expires_at", "$3", "$4")
                 ),

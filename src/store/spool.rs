@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::{SealedSecret, digest},
-    domain::{GrantId, KeyId, OrgId, ScopeSet, Time},
+    domain::{GrantId, KeyId, OrgId, ScopeSet, Time, grant::Grant},
     failpoints::Failpoint,
 };
 
@@ -54,6 +54,17 @@ impl Answered {
     #[must_use]
     pub fn next_generation(&self) -> u64 {
         self.generation + 1
+    }
+
+    /// The grant as it was when the provider was asked: that is what the secrets are bound to.
+    #[must_use]
+    pub fn asked_for(&self, grant: &Grant) -> Grant {
+        Grant {
+            generation: self.generation,
+            connected_epoch: self.connected_epoch,
+            binding: self.binding,
+            ..grant.clone()
+        }
     }
 }
 

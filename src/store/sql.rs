@@ -24,10 +24,26 @@ pub struct Tx {
 }
 
 impl Tx {
+    /// Over what was begun.
+    pub(super) fn over(
+        (connection, now): (Connection, Time),
+        writer: String,
+        journal: Option<Journal>,
+    ) -> Self {
+        Self {
+            connection,
+            now,
+            writer,
+            journal,
+            begun: None,
+            starting: Vec::new(),
+        }
+    }
+
     /// Makes everything done durable.
     ///
     /// # Errors
-    /// When the commit fails: then nothing was done.
+    /// When the commit fails: then nothing was done. After [`StoreError::Undecided`] it may have been, or be done yet.
     pub async fn commit(self) -> Result<(), StoreError> {
         self.connection.commit().await?;
         if let Some(journal) = self.journal {

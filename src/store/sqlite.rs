@@ -23,6 +23,7 @@ use super::{
     engine::Mode,
     entries::{self, Chain},
     lock, migrations,
+    shares::{Party, Place, PoolShares, Shares},
     sql::{Row, Value, json},
 };
 use crate::crypto::digest;
@@ -35,8 +36,12 @@ mod checkpoints;
 #[derive(Debug)]
 pub(super) struct Engine {
     readers: SqlitePool,
-    /// One connection: its pool is the fair queue of writers, so nobody ever polls a busy database.
+    reading: PoolShares,
+    /// One connection: its pool is the fair queue of the gate, of what ends something, and of one of all others, so nobody
+    /// ever polls a busy database.
     writer: SqlitePool,
+    /// Who of the others is that one: each org in turn.
+    writing: Shares,
     checkpoints: SqlitePool,
     written: Written,
     lock: File,
@@ -91,7 +96,7 @@ impl Engine {
         let written = checkpoints::start(checkpoints.clone(), writer.clone(), checkpoints::LONG);
         // A reader comes back with its snapshot still open and gives it up before the next one gets the connection.
         // Opening a file anew for every read costs more than all the rest of a vend (docs/benchmarks.md).
-        let readers = pool(4)
+        let readers = pool(READERS)
             .after_release(|connection, _| {
                 Box::pin(async move {
                     // Whatever else happened in it, a connection without a transaction to end is closed.
@@ -102,14 +107,39 @@ impl Engine {
             .await?;
         Ok(Self {
             readers,
+            reading: PoolShares::new(READERS),
             writer,
+            writing: Shares::new(1),
             checkpoints,
             written,
             lock,
         })
     }
 
-    pub(super) async fn begin(&self, mode: Mode) -> Result<Connection, StoreError> {
+    /// Begins a transaction in the share of `party`.
+    pub(super) async fn begin_for(&self, party: Party, mode: Mode) -> Result<Connection, StoreError> {
+        let place = match mode {
+            Mode::Read => self.reading.take_soon(party).await?,
+            Mode::Write | Mode::Hasty | Mode::Rows => self.writing.take_soon(party).await?,
+            // They stand behind one of the others at most.
+            Mode::Gate | Mode::End => return self.begin(mode).await,
+        };
+        self.begin_in(place, mode).await
+    }
+
+    /// Begins a transaction in a place that was taken before.
+    pub(super) async fn begin_in(&self, place: Place, mode: Mode) -> Result<Connection, StoreError> {
+        let mut connection = self.begin(mode).await?;
+        connection.place = Some(place);
+        Ok(connection)
+    }
+
+    /// The places of those who read.
+    pub(super) fn readers(&self) -> &PoolShares {
+        &self.reading
+    }
+
+    async fn begin(&self, mode: Mode) -> Result<Connection, StoreError> {
         match mode {
             Mode::Read => {
                 let mut connection = Connection::begin(&self.readers, "BEGIN", None).await?;
@@ -118,7 +148,7 @@ impl Engine {
                 Ok(connection)
             }
             // There is one writer at a time, whatever it locks elsewhere.
-            Mode::Write | Mode::Hasty | Mode::Rows => {
+            Mode::Write | Mode::End | Mode::Hasty | Mode::Rows => {
                 Connection::begin(&self.writer, "BEGIN IMMEDIATE", Some(self.written.clone())).await
             }
             // Its guard begins it, in the same step (`BatchSql::guard`).
@@ -144,6 +174,8 @@ pub(super) struct Connection {
     written: Option<Written>,
     /// Entries that are written with the commit: entries come last.
     last: Option<Last>,
+    /// Its share, until it is back in its pool.
+    place: Option<Place>,
 }
 
 /// The insertion of some entries and the move of their chains.
@@ -160,6 +192,7 @@ impl Connection {
             clean: false,
             written,
             last: None,
+            place: None,
         })
     }
 
@@ -175,16 +208,15 @@ impl Connection {
 
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         // INVARIANT: of several statements in one, those behind one that failed are not run: nothing is committed then.
-        match self.last.take() {
+        let done = match self.last.take() {
             Some(Last { inserts, values }) => {
                 bind(inserts.and_commit.as_str(), values)
                     .execute(&mut *self.connection)
-                    .await?;
+                    .await
             }
-            None => {
-                sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
-            }
-        }
+            None => sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await,
+        };
+        done.map_err(StoreError::of_commit)?;
         self.clean = true;
         if let Some(written) = &self.written {
             written.tell();
@@ -319,6 +351,13 @@ impl Drop for Connection {
         if !self.clean {
             // INVARIANT: a connection with an open transaction never goes back to the pool of writers.
             self.connection.close_on_drop();
+        } else if let Some(place) = self.place.take() {
+            // What dropping it would do; whoever has its place next finds it there.
+            let back = self.connection.return_to_pool();
+            tokio::spawn(async move {
+                back.await;
+                drop(place);
+            });
         }
     }
 }
@@ -408,6 +447,8 @@ async fn look(path: &Path) -> Result<SqliteConnection, StoreError> {
     Ok(SqliteConnection::connect_with(&options).await?)
 }
 
+/// Connections that read.
+const READERS: u32 = 6;
 /// How long a statement waits for a lock of the file. There is one writer, so hardly ever.
 const BUSY: Duration = Duration::from_secs(5);
 /// What the writer keeps of the file in memory, in KiB if negative. Every org adds at the end of its own part of each

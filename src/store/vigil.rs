@@ -13,11 +13,15 @@ use std::{
 use crate::domain::{EntryId, OrgId, entry::Epoch};
 
 use super::{
-    LogRow, Store, StoreError, Word,
-    entries::Chain,
-    outside::{self, Fact, Line, Outside},
-    sql::{Tx, params},
+    Store, StoreError, Word,
+    outside::{Fact, Line, Outside},
 };
+
+pub(super) use journal::Journal;
+use journal::Written;
+
+mod journal;
+mod look;
 
 /// Shared by every transaction of one store.
 #[derive(Debug, Default)]
@@ -25,9 +29,13 @@ pub(super) struct Vigil {
     outside: Option<Arc<Outside>>,
     numbers: RwLock<Numbers>,
     sealed: RwLock<Sealed>,
+    /// Known outside, and not in the database that was compared at the start: not looked for, as nobody can recover them.
+    absent: RwLock<BTreeSet<OrgId>>,
     lost: AtomicBool,
     /// Whether another replica has said that it knows the database for an older one.
     told: AtomicBool,
+    /// Whether a recovery was met since: what was told may be over.
+    met: AtomicBool,
 }
 
 /// How far this process has come.
@@ -35,11 +43,21 @@ pub(super) struct Vigil {
 struct Numbers {
     /// By writer, then by org.
     last: HashMap<String, HashMap<OrgId, u64>>,
-    /// By writer, the org of what it committed last: an older database that lacks anything of the writer lacks that. A process
-    /// whose name was lost keeps what it wrote under that name.
-    newest: BTreeMap<String, OrgId>,
+    /// By writer, what it committed last: an older database that lacks anything of the writer lacks that, or what it committed
+    /// at that moment for another org, which the next one of that org misses. A process whose name was lost keeps what it
+    /// wrote under that name.
+    newest: BTreeMap<String, Newest>,
     /// By org, what was committed last and the file outside the database has not heard of.
     unheard: HashMap<OrgId, (Epoch, EntryId)>,
+}
+
+/// An entry, and its number in its writer's chain. Whoever takes the writer's name over in a database that lacks the entry gives
+/// the number to another one.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    org: OrgId,
+    seq: u64,
+    entry: EntryId,
 }
 
 /// The orgs of which nothing may be released.
@@ -51,14 +69,20 @@ struct Sealed {
     unsettled: BTreeSet<OrgId>,
 }
 
+impl Sealed {
+    fn holds_back(&self, org: OrgId) -> bool {
+        self.orgs.contains_key(&org) || self.unsettled.contains(&org)
+    }
+}
+
 impl Vigil {
-    /// Of every writer the org of what it committed last.
-    fn newest(&self) -> Vec<(String, OrgId)> {
+    /// Of every writer what it committed last.
+    fn newest(&self) -> Vec<(String, Newest)> {
         let numbers = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
         numbers
             .newest
             .iter()
-            .map(|(writer, org)| (writer.clone(), *org))
+            .map(|(writer, newest)| (writer.clone(), *newest))
             .collect()
     }
 
@@ -74,6 +98,13 @@ impl Vigil {
             return;
         }
         if let Some(outside) = &self.outside {
+            // First what it wrote last: whether the next process's database has that tells whether it is still this one.
+            outside.add(self.take_unheard().into_iter().map(|(org, (epoch, entry))| Line {
+                org,
+                epoch,
+                entry: Some(entry),
+                fact: Fact::Wrote,
+            }));
             outside.seal_all(LOST_ENTRIES);
         }
     }
@@ -94,14 +125,30 @@ impl Vigil {
         }
     }
 
-    /// There was a recovery since.
+    /// This process has recovered: what others say from here on counts.
     pub(super) fn forget_what_was_told(&self) {
         self.told.store(false, Ordering::Release);
     }
 
+    /// Somebody else has recovered. Who says that the database is an older one may be about to take that back.
+    pub(super) fn meet_recovery(&self) {
+        self.met.store(true, Ordering::Release);
+    }
+
+    /// Nobody says anything against the database, and whoever did has taken it back.
+    pub(super) fn hear_nothing(&self) {
+        if self.met.swap(false, Ordering::AcqRel) {
+            self.told.store(false, Ordering::Release);
+        }
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
+    }
+
     /// Whether nothing at all may be released.
     fn is_over(&self) -> bool {
-        self.lost.load(Ordering::Acquire) || self.told.load(Ordering::Acquire)
+        self.lost.load(Ordering::Acquire) || self.is_told()
     }
 
     fn sealed(&self) -> RwLockReadGuard<'_, Sealed> {
@@ -123,10 +170,25 @@ impl Vigil {
         std::mem::take(&mut numbers.unheard)
     }
 
-    fn wrote(&self, writer: &str, written: Vec<Written>) {
-        let Some(last) = written.last() else { return };
+    /// How far a writer has come in these orgs.
+    fn known(&self, writer: &str, orgs: &[OrgId]) -> HashMap<OrgId, u64> {
+        let numbers = self.numbers.read().unwrap_or_else(PoisonError::into_inner);
+        let of_writer = numbers.last.get(writer);
+        orgs.iter()
+            .filter_map(|org| Some((*org, *of_writer?.get(org)?)))
+            .collect()
+    }
+
+    fn wrote(&self, writer: &str, written: Vec<Written>, is_late: bool) {
+        let Some(last) = written.iter().rev().find_map(Written::newest) else {
+            return;
+        };
         let mut numbers = self.numbers.write().unwrap_or_else(PoisonError::into_inner);
-        numbers.newest.insert(writer.to_owned(), last.org);
+        if is_late {
+            numbers.newest.entry(writer.to_owned()).or_insert(last);
+        } else {
+            numbers.newest.insert(writer.to_owned(), last);
+        }
         if self.outside.is_some() {
             let entries = written
                 .iter()
@@ -138,158 +200,43 @@ impl Vigil {
     }
 }
 
-/// What a transaction will have to remember once it is committed.
+/// The other writer of this process, as it was before the transaction began: nothing of it may be missing, either.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct OtherWriter {
     vigil: Arc<Vigil>,
-    /// How far the writer was known to have come, org by org.
+    pub(super) name: String,
     known: HashMap<OrgId, u64>,
-    /// The orgs' epochs, as far as they are known outside the database. Without those that are sealed: these
-    /// wait for their admin over a database that is known to be another one.
-    epochs: HashMap<OrgId, Epoch>,
-    written: Vec<Written>,
-    lines: Vec<Line>,
 }
 
-/// The end of a writer's chain in an org.
-#[derive(Debug)]
-struct Written {
-    org: OrgId,
-    seq: u64,
-    epoch: Epoch,
-    /// The last entry.
-    entry: Option<EntryId>,
-}
-
-impl Journal {
-    /// INVARIANT: made before the transaction begins. What is committed after its snapshot was taken it does not see, and
-    /// must not miss.
-    pub(super) fn new(vigil: &Arc<Vigil>, writer: &str, orgs: &[OrgId]) -> Self {
-        let numbers = vigil.numbers.read().unwrap_or_else(PoisonError::into_inner);
-        let of_writer = numbers.last.get(writer);
-        let known = orgs
-            .iter()
-            .filter_map(|org| Some((*org, *of_writer?.get(org)?)))
-            .collect();
-        drop(numbers);
-        let sealed = vigil.sealed();
-        let epochs = orgs
-            .iter()
-            .filter(|org| !sealed.orgs.contains_key(org))
-            .filter_map(|org| Some((*org, vigil.outside.as_ref()?.knows(*org)?.epoch)))
-            .collect();
-        drop(sealed);
-        Self {
-            vigil: Arc::clone(vigil),
-            known,
-            epochs,
-            written: Vec::new(),
-            lines: Vec::new(),
-        }
-    }
-
-    /// Called right after the commit, before anybody is told of it.
-    pub(super) async fn keep(self, writer: &str) {
-        let Self {
-            vigil,
-            written,
-            mut lines,
-            known: _,
-            epochs: _,
-        } = self;
-        for line in &mut lines {
-            let of_org = written.iter().rev().find(|one| one.org == line.org);
-            line.entry = line.entry.or_else(|| of_org?.entry);
-        }
-        let outside = vigil.outside.as_ref().filter(|_| !lines.is_empty());
-        if let Some(outside) = outside {
-            // In two steps: a caller that hangs up during the second leaves the lines to the next flush.
-            outside.add(lines);
-        }
-        // Behind the lines: an entry of an epoch of which the file has not heard would say that others moved it on.
-        vigil.wrote(writer, written);
-        let Some(outside) = outside else { return };
-        outside::waits(outside.flush().await);
-    }
-}
-
-impl Tx {
-    /// Refuses to go on if the database has forgotten entries of this process.
+impl OtherWriter {
+    /// Refuses to go on if the database has forgotten entries of it.
     pub(super) fn expect_number(&self, org: OrgId, found: u64) -> Result<(), StoreError> {
-        self.expect(|journal| journal.known.get(&org).is_none_or(|known| *known <= found))
-    }
-
-    /// Refuses to go on if the database has forgotten that the org's epoch moved on, whoever moved it; and for as long as
-    /// nobody has compared an incarnation that another replica's recovery began.
-    pub(super) fn expect_epoch(&self, org: OrgId, found: Epoch) -> Result<(), StoreError> {
-        self.expect_epoch_behind(org, found, 0)
-    }
-
-    /// The same of an epoch that this transaction has begun: that one nobody can know.
-    pub(super) fn expect_new_epoch(&self, org: OrgId, begun: Epoch) -> Result<(), StoreError> {
-        self.expect_epoch_behind(org, begun, 1)
-    }
-
-    fn expect_epoch_behind(&self, org: OrgId, found: Epoch, by: i64) -> Result<(), StoreError> {
-        let known = |journal: &Journal| journal.epochs.get(&org).copied();
-        match &self.journal {
-            // Whoever compares finds out whether anything is missing.
-            Some(journal) if known(journal).is_some_and(|known| known.incarnation != found.incarnation) => {
-                journal.vigil.sealed_now().unsettled.insert(org);
-                Err(StoreError::Conflict)
-            }
-            _ => {
-                self.expect(|journal| known(journal).is_none_or(|known| known.counter + by <= found.counter))
-            }
+        if self.known.get(&org).is_none_or(|known| *known <= found) {
+            return Ok(());
         }
+        self.vigil.lose();
+        Err(StoreError::Lost)
+    }
+}
+
+impl Store {
+    /// The hot lane's, beside a transaction outside of it. INVARIANT: as [`Journal::new`].
+    pub(super) fn hot_writer(&self, orgs: &[OrgId]) -> OtherWriter {
+        self.other_writer("hot", orgs)
     }
 
-    fn expect(&self, holds: impl FnOnce(&Journal) -> bool) -> Result<(), StoreError> {
-        match &self.journal {
-            Some(journal) if !holds(journal) => {
-                journal.vigil.lose();
-                Err(StoreError::Lost)
-            }
-            _ => Ok(()),
-        }
+    /// Everything else's, beside the hot lane. INVARIANT: as [`Journal::new`].
+    pub(super) fn cold_writer(&self, orgs: &[OrgId]) -> OtherWriter {
+        self.other_writer("cold", orgs)
     }
 
-    /// Remembers, once committed, how far this writer has come for the org.
-    pub(super) fn numbered(&mut self, chain: &Chain) {
-        if let Some(journal) = &mut self.journal {
-            journal.written.push(Written {
-                org: chain.org,
-                seq: chain.seq,
-                epoch: chain.epoch,
-                entry: chain.last,
-            });
-        }
-    }
-
-    /// Writes a fact, once committed, into the file outside the database.
-    pub(super) fn tell_outside(&mut self, org: OrgId, epoch: Epoch, fact: Fact) {
-        if let Some(journal) = &mut self.journal {
-            journal.lines.push(Line {
-                org,
-                epoch,
-                entry: None,
-                fact,
-            });
-        }
-    }
-
-    /// Remembers a signed head outside the database, once committed: of which epoch its last entry is, and which that is.
-    pub fn keep_checkpoint(&mut self, org: OrgId, epoch: Epoch, last: Option<EntryId>, growth: &LogRow) {
-        if let Some(journal) = &mut self.journal {
-            journal.lines.push(Line {
-                org,
-                epoch,
-                entry: last,
-                fact: Fact::Checkpoint {
-                    size: growth.size,
-                    note: growth.checkpoint.clone(),
-                },
-            });
+    fn other_writer(&self, lane: &str, orgs: &[OrgId]) -> OtherWriter {
+        let name = format!("{}/{lane}", self.replica());
+        let known = self.vigil.known(&name, orgs);
+        OtherWriter {
+            vigil: Arc::clone(&self.vigil),
+            name,
+            known,
         }
     }
 }
@@ -338,8 +285,7 @@ impl Store {
     /// Whether it is this process that holds the org back: because of what it knows itself of the org.
     #[must_use]
     pub fn holds_back(&self, org: OrgId) -> bool {
-        let sealed = self.vigil.sealed();
-        sealed.orgs.contains_key(&org) || sealed.unsettled.contains(&org)
+        self.vigil.sealed().holds_back(org)
     }
 
     /// How many orgs are sealed; at least one, where all are.
@@ -365,42 +311,10 @@ impl Store {
         self.vigil.sealed_now().unsettled.remove(&org);
     }
 
-    /// What this process has found out about its database itself.
-    pub(super) fn found(&self) -> Word {
-        if self.has_lost_entries() {
-            return Word::Bad;
-        }
-        let sealed = self.vigil.sealed();
-        let said: Vec<Word> = sealed.orgs.values().copied().collect();
-        Word::worst(&said).unwrap_or(Word::Good)
-    }
-
     /// Whether the database was found to have forgotten entries of this process. It never becomes false again.
     #[must_use]
     pub fn has_lost_entries(&self) -> bool {
         self.vigil.lost.load(Ordering::Acquire)
-    }
-
-    /// Compares the last number of each of its writers that this process wrote with the database, so that an idle replica
-    /// notices too.
-    ///
-    /// # Errors
-    /// [`StoreError::Lost`] if the database knows less, or when it is unavailable.
-    pub async fn look_for_lost_entries(&self) -> Result<(), StoreError> {
-        for (writer, org) in self.vigil.newest() {
-            let journal = Journal::new(&self.vigil, &writer, &[org]);
-            let mut tx = self.read(org).await?;
-            tx.journal = Some(journal);
-            let row = tx
-                .row(
-                    "SELECT seq FROM writers WHERE org_id = $1 AND writer = $2",
-                    params![org, writer],
-                )
-                .await?;
-            let found = row.map_or(Ok(0), |row| row.fields("writers").count())?;
-            tx.expect_number(org, found)?;
-        }
-        Ok(())
     }
 }
 

@@ -216,7 +216,7 @@ const OUTBOX_EVERY: Duration = Duration::from_millis(500);
 /// A lost answer is asked for again, a token renewed ahead and a change told at most this much later.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often the lease on this replica's name is renewed: several times before it would end.
-const REPLICA_EVERY: Duration = Duration::from_secs(3);
+pub(crate) const REPLICA_EVERY: Duration = Duration::from_secs(3);
 /// How often overdue things are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 

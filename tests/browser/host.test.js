@@ -53,7 +53,7 @@ describe('a host application', { concurrency: false }, () => {
     await person.page.getByRole('button', { name: /^confirm/i }).click();
     await until('the browser is back at the host', async () => {
       const link = person.page.getByRole('link', { name: /go|back|continue|return/i });
-      if (!person.page.url().startsWith(host.url) && (await link.count()) > 0) await link.first().click().catch(() => {});
+      if (!person.page.url().startsWith(host.url) && (await link.count()) > 0) await link.first().click({ timeout: 1_000 }).catch(() => {});
       return person.page.url().startsWith(`${host.url}/back`);
     });
     const back = new URL(person.page.url());

@@ -16,8 +16,10 @@ use tokio::task::JoinSet;
 use crate::{database, provider::Rotation, server::Server};
 
 mod alone;
+mod counted;
 mod spooled;
 
+use counted::{Count, died_at};
 use spooled::{ENTERED, SPOOLED};
 
 /// The steps of a rotation that is answered, in their order.
@@ -97,6 +99,7 @@ async fn killed(server: &mut Server, place: Failpoint) {
     let answer = server.read().await;
     assert!(server.was_reached(), "{place:?} was not reached: {answer:?}");
     server.until_dead().await;
+    died_at(place);
     server.no_fault().await;
     server.start_again().await;
 }
@@ -174,19 +177,21 @@ async fn at<Check: Future<Output = ()> + Send + 'static>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_anywhere_in_a_rotation_with_a_grace_loses_nothing() {
-    at(Rotation::Grace, &ANSWERED, 2, |mut server, places| async move {
+    let count = Count::begin();
+    let check = |mut server: Server, places: &'static [Failpoint]| async move {
         for place in places.iter().copied() {
             killed(&mut server, place).await;
             nothing_is_lost(&server, place).await;
         }
-    })
-    .await;
+    };
+    count.at(Rotation::Grace, &ANSWERED, 2, check).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_where_the_provider_fails_loses_nothing() {
+    let count = Count::begin();
     for rotation in [Rotation::Grace, Rotation::Strict] {
-        at(rotation, &UNANSWERED, 1, |mut server, places| async move {
+        let check = |mut server: Server, places: &'static [Failpoint]| async move {
             for place in places.iter().copied() {
                 server
                     .fault(json!({"next": "token", "status": 503, "body": "down", "times": 1}))
@@ -194,21 +199,22 @@ async fn killed_where_the_provider_fails_loses_nothing() {
                 killed(&mut server, place).await;
                 nothing_is_lost(&server, place).await;
             }
-        })
-        .await;
+        };
+        count.at(rotation, &UNANSWERED, 1, check).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_where_the_provider_rotates_and_its_answer_is_lost_loses_nothing() {
-    at(Rotation::Grace, &UNANSWERED, 1, |mut server, places| async move {
+    let count = Count::begin();
+    let check = |mut server: Server, places: &'static [Failpoint]| async move {
         for place in places.iter().copied() {
             server.fault(lost_answer()).await;
             killed(&mut server, place).await;
             nothing_is_lost(&server, place).await;
         }
-    })
-    .await;
+    };
+    count.at_lossy(Rotation::Grace, &UNANSWERED, 1, check).await;
 }
 
 /// The answer to a rotation is lost.
@@ -225,24 +231,27 @@ async fn killed_asking_again(server: &mut Server, place: Failpoint) {
     server.order(place, "kill");
     server.until_dead().await;
     assert!(server.was_reached(), "{place:?}");
+    died_at(place);
     server.start_again().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_where_a_lost_answer_is_asked_for_again_loses_nothing() {
+    let count = Count::begin();
     for places in [&ANSWERED[..], &DOUBT] {
-        at(Rotation::Grace, places, 2, |mut server, places| async move {
+        let check = |mut server: Server, places: &'static [Failpoint]| async move {
             for place in places.iter().copied() {
                 killed_asking_again(&mut server, place).await;
                 nothing_is_lost(&server, place).await;
             }
-        })
-        .await;
+        };
+        count.at_lossy(Rotation::Grace, places, 2, check).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_where_an_answer_is_asked_for_again_without_a_grace_says_that_it_is_lost() {
+    let count = Count::begin();
     // It is not answered again; a long run kills at what comes before that, too.
     let before = if std::env::var_os("POSTERN_LONG").is_some() {
         &ANSWERED[..11]
@@ -250,21 +259,21 @@ async fn killed_where_an_answer_is_asked_for_again_without_a_grace_says_that_it_
         &[]
     };
     for places in [&DOUBT[..2], &GIVING_UP, before] {
-        at(Rotation::Strict, places, 1, |mut server, places| async move {
+        let check = |mut server: Server, places: &'static [Failpoint]| async move {
             for place in places.iter().copied() {
                 killed_asking_again(&mut server, place).await;
                 let (status, answer) = settled(&server, place.as_str()).await;
                 says_it_is_lost(&server, place, status, &answer).await;
             }
-        })
-        .await;
+        };
+        count.at_lossy(Rotation::Strict, places, 1, check).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_a_rotation_without_a_grace_loses_nothing_silently() {
-    // Each has a server of its own: an agent gets ten links in ten minutes, and more grants than that may be lost.
-    at(Rotation::Strict, &ANSWERED, 1, |mut server, places| async move {
+    let count = Count::begin();
+    let check = |mut server: Server, places: &'static [Failpoint]| async move {
         for place in places.iter().copied() {
             let before = server.refreshes().await;
             killed(&mut server, place).await;
@@ -280,26 +289,23 @@ async fn killed_in_a_rotation_without_a_grace_loses_nothing_silently() {
             );
             says_it_is_lost(&server, place, status, &answer).await;
         }
-    })
-    .await;
+    };
+    // Each has a server of its own: an agent gets ten links in ten minutes, and more grants than that may be lost.
+    count.at(Rotation::Strict, &ANSWERED, 1, check).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_where_the_answer_to_a_rotation_without_a_grace_is_lost_says_so() {
-    at(
-        Rotation::Strict,
-        &UNANSWERED,
-        1,
-        |mut server, places| async move {
-            for place in places.iter().copied() {
-                server.fault(lost_answer()).await;
-                killed(&mut server, place).await;
-                let (status, answer) = settled(&server, place.as_str()).await;
-                says_it_is_lost(&server, place, status, &answer).await;
-            }
-        },
-    )
-    .await;
+    let count = Count::begin();
+    let check = |mut server: Server, places: &'static [Failpoint]| async move {
+        for place in places.iter().copied() {
+            server.fault(lost_answer()).await;
+            killed(&mut server, place).await;
+            let (status, answer) = settled(&server, place.as_str()).await;
+            says_it_is_lost(&server, place, status, &answer).await;
+        }
+    };
+    count.at_lossy(Rotation::Strict, &UNANSWERED, 1, check).await;
 }
 
 /// The rotation is lost: the person is asked to connect again, learns why, and then everything works.
@@ -317,12 +323,13 @@ async fn says_it_is_lost(server: &Server, place: Failpoint, status: u16, answer:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_where_the_provider_ended_the_grant_says_so() {
+    let count = Count::begin();
     let kinds = [Rotation::Strict, Rotation::Grace];
     for (rotation, places) in kinds
         .into_iter()
         .flat_map(|kind| [(kind, &UNASKED[..]), (kind, &GIVING_UP[..])])
     {
-        at(rotation, places, 1, |mut server, places| async move {
+        let check = |mut server: Server, places: &'static [Failpoint]| async move {
             for place in places.iter().copied() {
                 server.disconnect().await;
                 killed(&mut server, place).await;
@@ -343,8 +350,8 @@ async fn killed_where_the_provider_ended_the_grant_says_so() {
                 server.connect().await;
                 nothing_is_lost(&server, place).await;
             }
-        })
-        .await;
+        };
+        count.at(rotation, places, 1, check).await;
     }
 }
 

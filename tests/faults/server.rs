@@ -185,11 +185,16 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let said = std::fs::read_to_string(self.dir.path().join("stderr.log")).unwrap_or_default();
         panic!(
-            "the process lives on, {:?} are spooled, and it said: {said}",
-            self.spooled()
+            "the process lives on, {:?} are spooled, and it said: {}",
+            self.spooled(),
+            self.said()
         );
+    }
+
+    /// What the process wrote since it was started last.
+    pub(crate) fn said(&self) -> String {
+        said_in(self.dir.path())
     }
 
     /// Asks the process to stop in its own, orderly way.
@@ -298,7 +303,8 @@ impl Server {
         living["id"].as_str().unwrap().to_owned()
     }
 
-    /// The admin ends a selection. It may have to wait for what another process holds, and is asked again.
+    /// The admin ends a selection. It may have to wait for what another process holds, or nobody may know whether it was done, and
+    /// it is asked again.
     pub(crate) async fn revoke(&self, selector: &Value) -> Value {
         let url = format!("{}/v1/revocations", self.url);
         let body = json!({"selector": selector, "reason": "test"});
@@ -308,7 +314,7 @@ impl Server {
                 .await
             {
                 Some((200, revoked)) => return revoked,
-                Some((503, _)) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Some((503 | 504, _)) => tokio::time::sleep(Duration::from_millis(100)).await,
                 other => panic!("{other:?}"),
             }
         }
@@ -448,8 +454,7 @@ async fn spawn(dir: &Path) -> (Child, Up) {
             return (child, serde_json::from_slice(&text).unwrap());
         }
         if let Some(status) = child.try_wait().unwrap() {
-            let said = std::fs::read_to_string(dir.join("stderr.log")).unwrap_or_default();
-            panic!("the process did not start: {status}: {said}");
+            panic!("the process did not start: {status}: {}", said_in(dir));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -473,3 +478,7 @@ fn address() -> (String, TcpSocket) {
 
 /// Room for a spooled answer, not for a page of a database's log.
 const SMALL: u64 = 4096;
+
+fn said_in(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("stderr.log")).unwrap_or_default()
+}

@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
-use postern::{domain::connector::Category, flows::refresh::ahead};
+use postern::{
+    domain::connector::Category,
+    flows::{refresh::ahead, vend},
+    store::Location,
+};
 
-use super::harness::World;
+use super::{
+    harness::{World, database},
+    leases::run,
+};
 
 #[tokio::test]
 async fn a_token_in_use_is_renewed_before_anybody_waits_for_it() {
@@ -46,7 +53,7 @@ async fn a_token_nobody_uses_is_left_to_end() {
 
 #[tokio::test]
 async fn a_grant_that_would_die_of_idleness_is_kept_alive() {
-    let world = World::with_connector(&[("rotates = true", "rotates = true\nidle_days = 30")]).await;
+    let world = World::with_connector(&[IDLE]).await;
     let grant = world.connect(world.ada, &[Category::Read]).await;
     // Connecting lets it be looked at; a renewal says itself when that is to be.
     assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "its token ends first");
@@ -54,18 +61,111 @@ async fn a_grant_that_would_die_of_idleness_is_kept_alive() {
         assert_eq!(ahead::look(&world.deps).await.unwrap(), 0, "nothing is due yet");
         world.later(days(1));
         assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "and nobody used it");
+        // Not half the time has passed.
         world.later(days(13));
-        assert_eq!(
-            ahead::look(&world.deps).await.unwrap(),
-            0,
-            "not half the time has passed"
-        );
+        ahead::look(&world.deps).await.unwrap();
         world.later(days(9));
         assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
         world.until_generation(grant, generation).await;
     }
+    assert_eq!(world.seen("token").await.len(), 1 + 4, "one renewal each time");
     // 92 days.
     world.vend(world.read(grant)).await.unwrap();
+}
+
+/// While a deployment is rolled out another replica may have the file; and this one may be given it back.
+#[tokio::test]
+async fn a_grant_is_kept_alive_though_its_connectors_file_was_gone_when_it_was_due() {
+    let world = World::with_connector(&[IDLE]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "its time is set");
+    world.later(days(23));
+    let world = world
+        .restarted_after(|dir| std::fs::rename(dir.join("connectors"), dir.join("away")).unwrap())
+        .await;
+    assert!(world.deps.catalogue.get(&world.connector).is_none());
+    assert_eq!(
+        ahead::look(&world.deps).await.unwrap(),
+        0,
+        "nobody knows here what is due"
+    );
+    let world = world
+        .restarted_after(|dir| std::fs::rename(dir.join("away"), dir.join("connectors")).unwrap())
+        .await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    world.until_generation(grant, 2).await;
+}
+
+/// What becomes of grants that nobody uses may be found out long after they were connected.
+#[tokio::test]
+async fn a_grant_is_kept_alive_once_its_connectors_file_says_that_it_would_die() {
+    let world = World::with_connector(&[]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "its token ends first");
+    world.later(days(1));
+    assert_eq!(
+        ahead::look(&world.deps).await.unwrap(),
+        1,
+        "and nothing more is due"
+    );
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 0);
+    let file = format!("connectors/{}.toml", world.connector);
+    let world = world
+        .restarted_after(|dir| {
+            let file = dir.join(file);
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.contains(IDLE.0), "{text}");
+            std::fs::write(file, text.replace(IDLE.0, IDLE.1)).unwrap();
+        })
+        .await;
+    world.later(days(22));
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    world.until_generation(grant, 2).await;
+}
+
+#[tokio::test]
+async fn a_grant_that_cannot_be_read_keeps_no_other_from_its_turn() {
+    let (world, grant) = World::connected().await;
+    let other = world.connect(world.ben, &[Category::Read]).await;
+    for grant in [grant, other] {
+        world.vend(world.read(grant)).await.unwrap();
+    }
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 2, "their time is set");
+    world.later(Duration::from_secs(265));
+    world
+        .raw_sql(&format!("UPDATE grants SET scopes = 'x' WHERE id = '{grant}'"))
+        .await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 2);
+    world.until_generation(other, 2).await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 0, "it is put off");
+}
+
+/// Somebody is in an org's way for longer than anybody waits, and more of it is overdue than is looked at in one go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_org_of_which_nothing_can_be_taken_up_keeps_no_other_from_its_turn() {
+    let world = World::on_postgres().await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    let (caller, theirs) = world.another_org("Another").await;
+    let ask = world.read(theirs);
+    vend::vend(&world.deps, caller, ask).await.unwrap();
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 2, "their time is set");
+    world.seed(grant, 300).await;
+    let org = world.org;
+    world
+        .raw_sql(&format!("UPDATE grants SET renew_at = 1 WHERE org_id = '{org}'"))
+        .await;
+    world.later(Duration::from_secs(265));
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut first = database::superuser(&database::name_of(settings)).await;
+    let line = format!("BEGIN; SELECT 1 FROM orgs WHERE org_id = '{org}' FOR UPDATE");
+    run(&mut first, &line).await;
+    let before = world.seen("token").await.len();
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    world.until_seen("token", before + 1).await;
+    run(&mut first, "ROLLBACK").await;
+    assert!(ahead::look(&world.deps).await.unwrap() > 1, "it is not forgotten");
 }
 
 /// A silent provider fills the room that a replica has for it; the rest is left as it is, to those who have some.
@@ -88,6 +188,9 @@ async fn a_replica_without_room_leaves_what_is_due_to_another() {
     assert_ne!(more, grant);
     assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
 }
+
+/// What the file says and what it says instead of a provider that lets grants die of idleness.
+const IDLE: (&str, &str) = ("rotates = true", "rotates = true\nidle_days = 30");
 
 fn days(count: u64) -> Duration {
     Duration::from_secs(count * 24 * 3600)

@@ -164,7 +164,7 @@ impl Checked {
 }
 
 /// Runs the program with the admin's key.
-async fn postern(world: &World, arguments: &[&str]) -> Output {
+pub async fn postern(world: &World, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
     command
         .env_clear()

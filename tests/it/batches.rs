@@ -1,6 +1,8 @@
 //! What stands in one batch with another org's work: whoever names something of that org there gets nothing, and leaves it
 //! alone (I5). Row-level security admits every org of a batch, so here the statements themselves keep them apart.
 
+mod keys;
+
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use postern::{
@@ -75,7 +77,8 @@ async fn release_about(
     let ready = token::wide(deps, &prepared).await.unwrap();
     prepared.action.grant = grant;
     let id = DecisionId::new(decided.at, &*deps.random).unwrap();
-    let (jws, _) = decide::sign(deps, &prepared, &ask, &decided, id).unwrap();
+    let own = decide::sign(deps, &prepared, &ask, &decided, id).unwrap();
+    let (jws, _) = own.into_text();
     let verified = decide::check(deps, &prepared, &ask, &UnverifiedDecision(jws)).unwrap();
     let release = Release {
         org: side.caller.org,

@@ -1,20 +1,21 @@
 //! Facts of two epochs never meet, neither in a vend nor before policy; nor do those of one epoch and of another that a
 //! database which went back gave the same number.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use postern::{
     domain::connector::Category,
     flows::{
-        Deps, Refusal, actions,
+        Deps, Refusal, actions, apply,
         delegate::{self, Ask},
-        describe, revoke,
+        describe, refused, revoke,
     },
     policy::OrgPermit,
     store::Selector,
 };
+use serde_json::json;
 
-use super::harness::{World, ending};
+use super::harness::{World, ask, ending};
 
 /// Ada lets the agent do these things and no others from now on; the epoch moves on.
 async fn delegate(world: &World, grant: postern::domain::GrantId, category: Category) {
@@ -37,15 +38,11 @@ async fn delegate_on(deps: &Deps, world: &World, grant: postern::domain::GrantId
 #[tokio::test]
 async fn a_grant_remembered_from_an_older_epoch_than_its_agent_is_read_again() {
     let (world, grant) = World::connected().await;
-    world.deps.facts.forget(world.org);
+    let (caller, facts) = (world.agent, &world.deps.facts);
+    let agent = facts.agent(&world.deps, caller.org, caller.agent).await.unwrap();
     // The grant is remembered as it was, the agent will be read as it is.
-    let caller = world.agent;
-    world
-        .deps
-        .facts
-        .grant(&world.deps, caller.org, caller.agent, grant)
-        .await
-        .unwrap();
+    facts.forget(world.org);
+    facts.grant(&world.deps, &agent, grant).await.unwrap();
     delegate(&world, grant, Category::Write).await;
     let refused = world.vend(world.read(grant)).await;
     assert!(
@@ -72,6 +69,67 @@ async fn policy_is_never_asked_with_an_agent_and_a_grant_of_two_epochs() {
     let now = world.deps.clock.now();
     let judged = agent.evaluate(&prepared, None, now, &OrgPermit::Policy);
     assert!(matches!(judged, Err(Refusal::Unsettled)), "{judged:?}");
+}
+
+#[tokio::test]
+async fn a_grant_of_another_epoch_than_its_agent_is_not_looked_at() {
+    let (world, grant) = World::connected().await;
+    let (caller, facts) = (world.agent, &world.deps.facts);
+    let agent = facts.agent(&world.deps, caller.org, caller.agent).await.unwrap();
+    let held = facts.grant(&world.deps, &agent, grant).await;
+    assert!(held.unwrap().is_some());
+    delegate(&world, grant, Category::Write).await;
+    let held = facts.grant(&world.deps, &agent, grant).await;
+    assert!(matches!(held, Err(Refusal::Unsettled)), "{held:?}");
+}
+
+/// The agent's facts are remembered from before an admin let it do more, and the grant is read after that.
+#[tokio::test]
+async fn nothing_is_refused_on_an_agents_older_facts_because_newer_ones_of_the_grant_were_read_meanwhile() {
+    let open = "permit (principal, action, resource);";
+    let reads = r#"permit (principal, action in Action::"read", resource);"#;
+    let world = World::with_policies(open, reads).await;
+    let grant = world.connect(world.ada, &[Category::Read, Category::Write]).await;
+    let (caller, facts) = (world.agent, &world.deps.facts);
+    for _ in 0..2 {
+        world.vend(world.read(grant)).await.unwrap();
+    }
+    let before = facts.agent(&world.deps, caller.org, caller.agent).await.unwrap();
+    let document = toml::to_string(&json!({"policies": {"agent": [open]}})).unwrap();
+    apply::apply(&world.deps, world.org, "test".to_owned(), &document)
+        .await
+        .unwrap();
+    let held = facts.agent(&world.deps, caller.org, caller.agent).await.unwrap();
+    assert!(Arc::ptr_eq(&before, &held), "it is remembered");
+    facts.forget_grant(world.org, grant);
+    let args = json!({"to": ["ben@acme.example"], "subject": "s", "body": "b"});
+    let sent = world.vend(ask(grant, "messages.send", args)).await;
+    assert!(sent.is_ok(), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_holds_at_the_epoch_it_rests_on_whatever_others_have_read_since() {
+    let (world, grant) = World::connected().await;
+    let (caller, facts) = (world.agent, &world.deps.facts);
+    let agent = facts.agent(&world.deps, caller.org, caller.agent).await.unwrap();
+    let holds = async || {
+        facts
+            .holds(&world.deps, world.org, agent.facts.epoch)
+            .await
+            .unwrap()
+    };
+    assert!(holds().await);
+    delegate(&world, grant, Category::Write).await;
+    facts.forget(world.org);
+    assert!(!holds().await, "nothing is remembered");
+    facts.agent(&world.deps, caller.org, caller.agent).await.unwrap();
+    assert!(!holds().await, "something newer is");
+    let entries = world.entries().await.len();
+    let reason = "not_permitted".to_owned();
+    let ask = world.read(grant);
+    let denied = refused::denial(&world.deps, caller, &ask, &agent, reason).await;
+    assert!(denied.unwrap().is_none());
+    assert_eq!(world.entries().await.len(), entries);
 }
 
 /// One replica moves the epoch on, another reads it and commits nothing, the database forgets it, and a third gives its
@@ -122,9 +180,9 @@ async fn facts_are_read_for_every_call_until_something_is_committed_at_their_epo
     let caller = world.agent;
     let read = async || {
         let facts = &world.deps.facts;
-        let agent = facts.agent(&world.deps, caller.org, caller.agent).await;
-        let held = facts.grant(&world.deps, caller.org, caller.agent, grant).await;
-        (agent.unwrap(), held.unwrap().unwrap())
+        let agent = facts.agent(&world.deps, caller.org, caller.agent).await.unwrap();
+        let held = facts.grant(&world.deps, &agent, grant).await;
+        (agent, held.unwrap().unwrap())
     };
     let are_held = async || {
         let (first, second) = (read().await, read().await);
@@ -138,4 +196,21 @@ async fn facts_are_read_for_every_call_until_something_is_committed_at_their_epo
     assert_eq!(are_held().await, (false, false), "another epoch");
     world.vend(world.read(grant)).await.unwrap();
     assert_eq!(are_held().await, (true, true));
+}
+
+/// The file of another replica says of the move what shows it.
+#[tokio::test]
+async fn an_entry_of_the_epoch_is_found_though_many_before_it_have_later_ids() {
+    let (world, grant) = World::connected().await;
+    let second = world.connect(world.ben, &[Category::Read, Category::Write]).await;
+    let ahead = Duration::from_secs(3);
+    world.later(ahead);
+    for _ in 0..40 {
+        world.vend(world.read(grant)).await.unwrap();
+    }
+    world.clock.put_back(ahead);
+    let revoked = world.revoke(Selector::Grant(second)).await;
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let last = tx.last_entry(world.org).await.unwrap();
+    assert_eq!(last.map(|(epoch, _)| epoch), Some(revoked.epoch.counter));
 }

@@ -26,7 +26,7 @@ async fn meanwhile(
     let answer = journey.consent(world, "ada@acme.example", false).await;
     let before = world.seen("token").await.len();
     world
-        .fault(json!({"next": "api", "path": "/userinfo", "delay_ms": 1000, "times": 1}))
+        .fault(json!({"next": "api", "path": "/userinfo", "delay_ms": 3000, "times": 1}))
         .await;
     let happening = async {
         world.until_seen("token", before + 1).await;

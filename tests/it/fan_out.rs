@@ -10,7 +10,12 @@ use std::{
 
 use postern::{
     dev::acme_mail::DEMO_CLIENT_ID,
-    domain::{GrantId, RevocationId, UserId, connector::Category, entry::EntryType, grant::GrantState},
+    domain::{
+        GrantId, RevocationId, UserId,
+        connector::{Category, ConnectorId},
+        entry::EntryType,
+        grant::GrantState,
+    },
     flows::{Deps, Refusal, apply, connect::overdue::Ending, revoke, upstream},
     store::{OutboxRow, Selector, UpstreamResult},
     workers::Workers,
@@ -25,6 +30,7 @@ use super::harness::{Journey, Outcome, World, acme_mail, connect_as};
 
 mod beside;
 mod pace;
+mod rests;
 
 /// Somebody connects with this account.
 async fn connect_with(world: &World, user: UserId, account: &str) -> GrantId {
@@ -36,7 +42,12 @@ async fn connect_with(world: &World, user: UserId, account: &str) -> GrantId {
 
 /// The org has this client at the built-in connector, too.
 async fn be_client_of_acme_mail(world: &World, client: &str) {
-    let document = format!("[connector.acme-mail]\nclient_id = \"{client}\"\n");
+    be_client(world, &acme_mail(), client).await;
+}
+
+/// The org has this client at a connector from now on.
+async fn be_client(world: &World, connector: &ConnectorId, client: &str) {
+    let document = format!("[connector.{connector}]\nclient_id = \"{client}\"\n");
     apply::apply(&world.deps, world.org, "test".to_owned(), &document)
         .await
         .unwrap();
@@ -182,8 +193,9 @@ async fn ended_while_renewed() -> (World, GrantId, RevocationId) {
     let (world, grant) = World::connected().await;
     world.later(Duration::from_secs(24 * 3600));
     let before = world.seen("token").await.len();
+    // Time to revoke in, and over before the lease is renewed.
     world
-        .fault(json!({"next": "token", "delay_ms": 1000, "times": 1}))
+        .fault(json!({"next": "token", "delay_ms": 2500, "times": 1}))
         .await;
     let vending = world.vend(world.read(grant));
     let ending = async {

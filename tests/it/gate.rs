@@ -19,7 +19,7 @@ use postern::{
     },
     flows::{Refusal, actions, decide, found, vend},
     release::{Gate, GateRefusal, Statement},
-    store::{Location, NewEntry, Selector, Tx},
+    store::{Location, NewEntry},
 };
 use serde_json::json;
 use sqlx::Connection as _;
@@ -72,19 +72,12 @@ async fn a_loser_is_told_which_entry_spent_the_decision() {
     assert_eq!(entry, winner);
 }
 
-/// Somebody changes the org; until that is dropped, none of its releases commit.
-async fn changing(world: &World) -> Tx {
-    let mut tx = world.deps.store.write(world.org).await.unwrap();
-    tx.advance_epoch(world.org, &Selector::All(true)).await.unwrap();
-    tx
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_floods_is_refused_at_once_and_what_was_let_in_is_served() {
     let (world, grant) = World::connected().await;
     world.vend(world.read(grant)).await.unwrap();
     let world = Arc::new(world);
-    let change = changing(&world).await;
+    let change = world.changing().await;
     let (told, mut answers) = tokio::sync::mpsc::unbounded_channel();
     for _ in 0..300 {
         let (world, told) = (Arc::clone(&world), told.clone());
@@ -103,7 +96,7 @@ async fn an_agent_that_floods_is_refused_at_once_and_what_was_let_in_is_served()
         .await;
     assert_eq!((answer.status, answer.code()), (429, "rate_limited".to_owned()));
     assert_eq!(answer.headers["retry-after"], "1");
-    drop(change);
+    change.given_up().await;
     let mut served = 0;
     while let Some(answer) = answers.recv().await {
         answer.unwrap();
@@ -121,7 +114,7 @@ async fn who_hangs_up_while_waiting_leaves_no_entry_and_keeps_nobody() {
     let prepared = actions::prepare(&world.deps, caller, &world.read(grant))
         .await
         .unwrap();
-    let change = changing(&world).await;
+    let change = world.changing().await;
     let stated = |id| {
         let draft = EntryDraft {
             agent: Some(caller.agent),
@@ -152,7 +145,7 @@ async fn who_hangs_up_while_waiting_leaves_no_entry_and_keeps_nobody() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     drop(waiting.pop());
-    drop(change);
+    change.given_up().await;
     for one in waiting {
         one.await.unwrap();
     }
@@ -170,19 +163,28 @@ async fn who_waits_for_the_provider_keeps_nobody_out() {
     world.vend(world.read(grant)).await.unwrap();
     world.later(Duration::from_secs(400));
     world
-        .fault(json!({"next": "token", "delay_ms": 3_000, "times": 1}))
+        .fault(json!({"next": "token", "delay_ms": 10_000, "times": 1}))
         .await;
     let before = world.seen("token").await.len();
     let world = Arc::new(world);
+    let (gate, caller) = (&world.deps.gate, world.agent);
     let mut tasks = tokio::task::JoinSet::new();
     // Three times as many as one agent may have inside.
-    for _ in 0..4 {
-        for _ in 0..48 {
-            let world = Arc::clone(&world);
-            tasks.spawn(async move { world.vend(world.read(grant)).await });
+    for _ in 0..3 * 64 {
+        // Those before have theirs until they wait.
+        while gate.has_room(caller.org, caller.agent).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut one = Box::pin({
+            let world = Arc::clone(&world);
+            async move { world.vend(world.read(grant)).await }
+        });
+        let looked = looked_at(&mut one).await;
+        assert!(looked.is_pending(), "it is let in at once: {looked:?}");
+        tasks.spawn(one);
     }
+    let served = tasks.try_join_next();
+    assert!(served.is_none(), "they were let in while all waited: {served:?}");
     while let Some(done) = tasks.join_next().await {
         done.unwrap().unwrap();
     }

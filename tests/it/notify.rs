@@ -29,6 +29,7 @@ use super::{
     shared::loopback,
 };
 
+mod asked;
 mod turns;
 
 /// The example of the Standard Webhooks reference libraries.
@@ -39,6 +40,8 @@ struct Receiver {
     url: String,
     got: Mutex<Vec<(HeaderMap, Bytes)>>,
     status: AtomicU16,
+    /// For how long it asks to be left alone in its next answer.
+    after: Mutex<Option<&'static str>>,
     /// The org whose messages hang.
     held: watch::Sender<Option<OrgId>>,
 }
@@ -51,6 +54,7 @@ impl Receiver {
             url: format!("{origin}/in"),
             got: Mutex::default(),
             status: AtomicU16::new(204),
+            after: Mutex::default(),
             held: watch::Sender::new(None),
         });
         let there = Arc::clone(&receiver);
@@ -60,7 +64,9 @@ impl Receiver {
             there.got.lock().unwrap().push((headers, body));
             let mut held = there.held.subscribe();
             held.wait_for(|held| *held != Some(org)).await.unwrap();
-            StatusCode::from_u16(status).unwrap()
+            let after = there.after.lock().unwrap().take();
+            let said = after.map(|after| [("retry-after", after)]);
+            (StatusCode::from_u16(status).unwrap(), said, ())
         };
         tokio::spawn(loopback::serve(listener, Router::new().route("/in", post(take))));
         receiver.is_told_by(&mut world.deps).await;

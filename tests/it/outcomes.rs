@@ -1,5 +1,7 @@
 //! A call whose answer never came: said to be unknown, kept as unknown, and never repeated.
 
+mod generic;
+
 use std::{sync::Arc, time::Duration};
 
 use postern::{
@@ -14,7 +16,7 @@ use postern::{
 };
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Journey, World, log_in};
+use super::harness::{Answer, Journey, World};
 
 /// Each way in which Acme Mail, having got the request, gives no answer.
 fn losses() -> [Value; 2] {
@@ -160,44 +162,6 @@ async fn a_fresh_token_that_is_refused_needs_its_person_and_says_nothing_of_the_
         world.grant(grant).await.state,
         GrantState::NeedsReconnect { reason }
     );
-}
-
-/// Nobody knows whether what is behind any address takes a person's token at all.
-#[tokio::test]
-async fn a_fresh_token_that_is_refused_to_the_generic_tool_is_an_answer_and_ends_nothing() {
-    let policy = r#"permit (principal, action == Action::"acme-mail:http.request", resource);"#;
-    let world = World::with_policies(policy, policy).await;
-    let grant = world.connect(world.ada, &[Category::Read]).await;
-    let ada = log_in(&world.deps, world.org, world.ada).await;
-    let delegation = json!({
-        "agent": world.agent.agent, "grant": grant, "categories": [], "tools": ["http.request"],
-    });
-    let answer = world.api().post(&ada, "/v1/delegations", &delegation).await;
-    assert_eq!(answer.status, 201, "{}", answer.text());
-    let before = world.seen("api").await.len();
-    world.fault(dead(0)).await;
-    world.fault(dead(0)).await;
-    let args = json!({"method": "GET", "path": "/api/labels"});
-    let body = json!({"grant": grant, "tool": "http.request", "args": args});
-    let answer = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
-    assert_eq!(
-        (answer.status, &answer.json()["status"]),
-        (200, &json!(401)),
-        "{}",
-        answer.text()
-    );
-    assert_eq!(world.seen("api").await.len(), before + 2);
-    assert_eq!(world.grant(grant).await.state, GrantState::Active);
-    assert_eq!(
-        outcomes(&world, release(&world).await).await,
-        [("failed".to_owned(), Some("http_401".to_owned()))]
-    );
-    // And is not asked about with one fresh token after the other.
-    let tokens = world.seen("token").await.len();
-    world.fault(dead(0)).await;
-    let answer = world.api().post(&world.as_agent(), "/v1/vend", &body).await;
-    assert_eq!(answer.json()["status"], json!(401), "{}", answer.text());
-    assert_eq!(world.seen("token").await.len(), tokens);
 }
 
 #[tokio::test]

@@ -1,9 +1,14 @@
 //! Policies of one's own, from the admin's document to the answer of `/v1/vend`: three layers, and each only closes.
 
-use postern::domain::{GrantId, Mode, connector::Category, entry::EntryType};
+use std::{sync::Arc, time::Duration};
+
+use postern::{
+    domain::{GrantId, Mode, connector::Category, entry::EntryType},
+    flows::{actions::Caller, apply, found},
+};
 use serde_json::{Value, json};
 
-use super::harness::{Answer, World, log_in};
+use super::harness::{Answer, World, agent_with, log_in};
 
 /// Allows everything that needs no permit of its own.
 const OPEN: &str = "permit (principal, action, resource);";
@@ -279,4 +284,55 @@ async fn the_generic_tool_is_refused_on_the_path_of_a_typed_action() {
         assert_eq!(answer.json()["errors"][0]["pointer"], "/args/path", "{path}");
     }
     assert_eq!(world.seen("api").await.len(), before);
+}
+
+/// One more org, with these policies for its one agent.
+async fn org_with(world: &World, name: &str, policies: &[String]) -> Caller {
+    let founded = found::found(&world.deps, name, "eve@other.example")
+        .await
+        .unwrap();
+    let document = toml::to_string(&json!({
+        "agent": [{"name": "Mail Assistant"}],
+        "policies": {"org": [OPEN], "agent": policies},
+    }))
+    .unwrap();
+    let applied = apply::apply(&world.deps, founded.org, "test".to_owned(), &document)
+        .await
+        .unwrap();
+    agent_with(&world.deps, &applied.keys[0].key).await
+}
+
+/// What is remembered of an agent is small, its org's policies need not be: 50 times their texts.
+#[tokio::test]
+async fn policies_that_are_given_up_are_not_kept_by_what_is_remembered_of_agents() {
+    let world = World::new().await;
+    // Of three such orgs two are held.
+    let long = vec![format!("{OPEN}\n//{}", "x".repeat(60_000)); 15];
+    let (mut callers, mut sets) = (Vec::new(), Vec::new());
+    for name in ["Alpha", "Beta", "Gamma"] {
+        let caller = org_with(&world, name, &long).await;
+        let view = world
+            .deps
+            .facts
+            .agent(&world.deps, caller.org, caller.agent)
+            .await;
+        sets.push(Arc::downgrade(view.unwrap().policies.as_ref().unwrap()));
+        callers.push(caller);
+    }
+    // It is taken apart a moment later.
+    let given_up = async {
+        while sets[0].strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let given_up = tokio::time::timeout(Duration::from_secs(10), given_up).await;
+    assert!(given_up.is_ok(), "somebody keeps them");
+    assert!(sets[1..].iter().all(|set| set.strong_count() > 0));
+    let caller = callers[0];
+    let again = world
+        .deps
+        .facts
+        .agent(&world.deps, caller.org, caller.agent)
+        .await;
+    assert!(again.unwrap().policies.is_some());
 }

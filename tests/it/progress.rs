@@ -8,6 +8,7 @@ use std::{
 };
 
 use postern::{
+    domain::{RevocationId, entry::EntryType},
     flows::upstream,
     http::{router, security::Site},
     workers::Workers,
@@ -16,7 +17,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{harness::World, shared::loopback};
+use super::{
+    harness::{World, until_counted},
+    shared::loopback,
+};
 
 async fn everything(world: &World) -> Value {
     let body = json!({"selector": {"all": true}, "reason": "test"});
@@ -35,13 +39,33 @@ async fn look(world: &World, id: &Value) -> Value {
     answer.json()
 }
 
+/// So many grants, whose provider answers like this when it is first asked to end one.
+async fn connected(grants: usize, first: &Value) -> World {
+    let world = World::new().await;
+    world.connect_many(grants).await;
+    world.fault(first.clone()).await;
+    world
+}
+
+fn down() -> Value {
+    json!({"next": "revoke", "status": 503, "body": "down", "times": 1})
+}
+
+/// The same when all of them have been revoked and counted, and the receipt.
+async fn counted(grants: usize, first: &Value) -> (World, Value) {
+    until_counted(async || {
+        let world = connected(grants, first).await;
+        let id = everything(&world).await["id"].clone();
+        world.counted(id.as_str().unwrap().parse().unwrap()).await?;
+        let receipt = look(&world, &id).await;
+        Some((world, receipt))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn progress_says_how_many_are_queued_and_how_many_have_the_last_word() {
-    let world = World::new().await;
-    world.connect_many(3).await;
-    let down = json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
-    world.fault(down).await;
-    let receipt = everything(&world).await;
+    let (world, receipt) = counted(3, &down()).await;
     assert_eq!(receipt["counts"]["grants"], 3, "{receipt}");
     assert_eq!(receipt["upstream"]["pending"], 3, "{receipt}");
     let id = &receipt["id"];
@@ -67,9 +91,8 @@ async fn progress_says_how_many_are_queued_and_how_many_have_the_last_word() {
 /// As while very many are counted, and as after a process died over it.
 #[tokio::test]
 async fn what_is_not_counted_is_unknown_and_never_nought() {
-    let world = World::new().await;
-    world.connect_many(2).await;
-    let receipt = everything(&world).await;
+    // Counted first: whoever did it would write it down after the line below.
+    let (world, receipt) = counted(2, &down()).await;
     world.raw_sql("UPDATE revocations SET counts = 'null'").await;
     let seen = look(&world, &receipt["id"]).await;
     let unknown = json!({"total": null, "queued": 0, "done": 0, "remaining": null});
@@ -121,12 +144,23 @@ impl Revoking {
         Self { child, messages }
     }
 
-    /// The next line of progress; what stands before it is left out.
+    /// The same in a world like that, once it is counted what was ended.
+    async fn counted(grants: usize, first: &Value) -> (World, Self) {
+        until_counted(async || {
+            let world = connected(grants, first).await;
+            let revoking = Self::begin(&world).await;
+            world.counted(revocation(&world).await).await?;
+            Some((world, revoking))
+        })
+        .await
+    }
+
+    /// The next line of progress; what stands before it is left out, and so is what was said before it was counted.
     async fn next(&mut self) -> String {
         let wait = async {
             loop {
                 let line = self.messages.recv().await.expect("it ended");
-                if line.contains(" % ") {
+                if line.contains(" % ") && !line.contains("an unknown number") {
                     return line.trim().to_owned();
                 }
             }
@@ -146,6 +180,18 @@ impl Revoking {
     }
 }
 
+/// The one revocation there is, as soon as it has taken effect.
+async fn revocation(world: &World) -> RevocationId {
+    for _ in 0..600 {
+        let entries = world.entries().await;
+        if let Some(revoked) = entries.iter().find(|entry| entry.kind == EntryType::Revoke) {
+            return revoked.draft.correlation.as_ref().unwrap().parse().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("nothing is revoked");
+}
+
 impl Drop for Revoking {
     fn drop(&mut self) {
         let _gone = self.child.kill();
@@ -155,11 +201,7 @@ impl Drop for Revoking {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn revoke_waits_for_the_last_provider_and_shows_how_far_it_is() {
-    let world = World::new().await;
-    world.connect_many(2).await;
-    let down = json!({"next": "revoke", "status": 503, "body": "down", "times": 1});
-    world.fault(down).await;
-    let mut revoking = Revoking::begin(&world).await;
+    let (world, mut revoking) = Revoking::counted(2, &down()).await;
     let said = |percent: u8, done: u64| {
         format!("{percent} % {done} of 2 grants ended at their providers or given up")
     };
@@ -179,12 +221,8 @@ async fn revoke_waits_for_the_last_provider_and_shows_how_far_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_wait_leaves_the_revocation_to_the_server() {
-    let world = World::new().await;
-    world.connect_many(1).await;
-    world
-        .fault(json!({"next": "revoke", "delay_ms": 1500, "times": 1}))
-        .await;
-    let mut revoking = Revoking::begin(&world).await;
+    let slow = json!({"next": "revoke", "delay_ms": 1500, "times": 1});
+    let (world, mut revoking) = Revoking::counted(1, &slow).await;
     assert!(revoking.next().await.starts_with("0 %"));
     kill_process(Pid::from_child(&revoking.child), Signal::INT).unwrap();
     assert_eq!(revoking.end().await, Some(130));

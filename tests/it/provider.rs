@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use postern::{
+    crypto::keyring::SealedSecret,
     domain::{
+        GrantId,
         connector::Category,
         grant::{Grant, GrantState, ReconnectReason},
     },
@@ -322,12 +324,21 @@ async fn fewer_scopes_are_the_tokens_and_not_the_grants() {
     assert_eq!(kept().await, before.scopes);
 }
 
+/// What is sealed of a grant: kinds, generations and ciphertexts.
+async fn sealed(world: &World, grant: GrantId) -> Vec<(SecretKind, u64, SealedSecret)> {
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let rows = tx.secrets_of(world.org, grant).await.unwrap();
+    rows.into_iter()
+        .map(|(kind, row)| (kind, row.generation, row.sealed))
+        .collect()
+}
+
 /// What went otherwise than it should, if anything did.
 async fn misbehaves(mut fault: Value, then: Then) -> Result<(), String> {
     let world = World::new().await;
     let grant = world.connect(world.ada, &[Category::Read]).await;
     world.later(Duration::from_secs(400));
-    let (before, secrets) = (world.grant(grant).await, world.secrets_of(grant).await);
+    let (before, secrets) = (world.grant(grant).await, sealed(&world, grant).await);
     fault["next"] = json!("token");
     world.fault(fault).await;
     let vended = world.vend(world.read(grant)).await;
@@ -339,12 +350,16 @@ async fn misbehaves(mut fault: Value, then: Then) -> Result<(), String> {
         .collect();
     let as_it_should = match then {
         Renewed => {
-            vended.is_ok() && after.state == GrantState::Active && after.generation == before.generation + 1
+            vended.is_ok()
+                && after.state == GrantState::Active
+                && after.generation == before.generation + 1
+                && after.scopes == before.scopes
+                && sealed(&world, grant).await != secrets
         }
         Waits(reason) => {
             matches!(vended, Err(Refusal::ProviderUnavailable))
                 && after == before
-                && world.secrets_of(grant).await == secrets
+                && sealed(&world, grant).await == secrets
                 && reasons.contains(&reason)
         }
         Kept => {
@@ -354,15 +369,23 @@ async fn misbehaves(mut fault: Value, then: Then) -> Result<(), String> {
             };
             matches!(vended, Err(Refusal::ProviderUnavailable))
                 && after == moved_on
-                && world.secrets_of(grant).await == secrets
+                && sealed(&world, grant).await != secrets
                 && reasons.contains(&"refresh_token_kept")
         }
         Reconnect(reason) => {
             matches!(vended, Err(Refusal::ReconnectRequired(_)))
                 && after.state == GrantState::NeedsReconnect { reason }
+                && after.generation == before.generation
                 && reasons.contains(&reason.as_str())
         }
-        Quarantined => vended.is_err() && matches!(after.state, GrantState::Quarantined { .. }),
+        // What came is kept, to be ended if nobody consents.
+        Quarantined => {
+            matches!(vended, Err(Refusal::ReconnectRequired(_)))
+                && matches!(after.state, GrantState::Quarantined { .. })
+                && after.generation == before.generation + 1
+                && after.scopes == before.scopes
+                && sealed(&world, grant).await != secrets
+        }
     };
     if !as_it_should {
         let released = vended.is_ok();

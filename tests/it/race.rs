@@ -1,19 +1,20 @@
 //! A race of vends against a revocation (I2): who calls, and what they see of it.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use postern::{
-    domain::GrantId,
+    domain::{EntryId, GrantId},
     flows::{
         Deps, Refusal,
         actions::{Ask, Caller},
-        vend,
+        vend::{self, Vended},
     },
     store::Selector,
 };
@@ -33,7 +34,8 @@ pub struct Race {
 /// What the callers see of it.
 struct Seen {
     selector: Selector,
-    released: AtomicUsize,
+    /// The entries that callers were told of with what was released to them.
+    released: Mutex<HashSet<EntryId>>,
     /// The revocation was answered.
     answered: AtomicBool,
 }
@@ -43,7 +45,7 @@ impl Race {
     pub fn start(world: &World, grant: GrantId, replicas: &[Arc<Deps>], selector: &Selector) -> Self {
         let seen = Arc::new(Seen {
             selector: selector.clone(),
-            released: AtomicUsize::new(0),
+            released: Mutex::default(),
             answered: AtomicBool::new(false),
         });
         let mut callers = JoinSet::new();
@@ -67,7 +69,13 @@ impl Race {
     }
 
     pub fn released(&self) -> usize {
-        self.seen.released.load(Ordering::Relaxed)
+        self.seen.released.lock().unwrap().len()
+    }
+
+    /// How many releases were heard of that have none of these entries.
+    pub fn without(&self, has: impl Fn(&EntryId) -> bool) -> usize {
+        let released = self.seen.released.lock().unwrap();
+        released.iter().filter(|entry| !has(entry)).count()
     }
 
     /// The revocation was answered: who asks from now on is given nothing.
@@ -91,12 +99,13 @@ impl Seen {
         loop {
             let late = self.answered.load(Ordering::SeqCst);
             match vend::vend(&deps, agent, ask.clone()).await {
-                Ok(_) => {
+                Ok(Vended::Executed { entry, .. } | Vended::Token { entry, .. }) => {
                     assert!(
                         !late,
                         "{selector:?}: asked after the revocation was answered, and released"
                     );
-                    self.released.fetch_add(1, Ordering::Relaxed);
+                    let is_new = self.released.lock().unwrap().insert(entry);
+                    assert!(is_new, "{entry} stands for two releases");
                 }
                 Err(refusal) if is_told(selector, &refusal) => return,
                 // Too much waits, or the facts never settled: load, and no answer to the question.

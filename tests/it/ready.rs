@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use postern::{app::ready::Prober, domain::connector::Category, flows::vend, store::Location};
+use postern::{app::ready::Prober, flows::vend};
 
 use super::harness::{World, database};
 
@@ -66,32 +66,4 @@ async fn a_key_file_that_is_taken_away_is_an_obstacle_until_it_is_back() {
     assert_eq!(prober.obstacles().await, ["keys"]);
     std::fs::rename(&away, &kek).unwrap();
     assert!(prober.obstacles().await.is_empty());
-}
-
-/// What a run through PgBouncer says rests on this. PgBouncer names the port of every connection that it makes to the server;
-/// Postern's role has no others there.
-#[tokio::test]
-async fn in_a_run_through_pgbouncer_every_connection_is_one_of_pgbouncers() {
-    if !database::is_pooled() {
-        return;
-    }
-    let world = World::on_postgres().await;
-    let grant = world.connect(world.ada, &[Category::Read]).await;
-    world.vend(world.read(grant)).await.unwrap();
-    let Location::Postgres(settings) = &world.location else {
-        panic!("not PostgreSQL")
-    };
-    let mut superuser = database::superuser(&database::name_of(settings)).await;
-    let ports: Vec<i32> = sqlx::query_scalar(
-        "SELECT client_port FROM pg_stat_activity WHERE datname = current_database() AND usename = 'postern'",
-    )
-    .fetch_all(&mut superuser)
-    .await
-    .unwrap();
-    assert!(!ports.is_empty(), "nobody asks the server");
-    let log = std::fs::read_to_string(database::bouncer_dir().join("log")).unwrap();
-    for port in ports {
-        let made = format!("new connection to server (from 127.0.0.1:{port})");
-        assert!(log.contains(&made), "{port} is not PgBouncer's:\n{log}");
-    }
 }

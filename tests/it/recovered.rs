@@ -2,11 +2,12 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 use postern::{
     crypto::{
         api_key,
-        digest::{base64url, base64url_decode},
+        digest::{base64url, base64url_decode, hex, sha256},
     },
     domain::{
         GrantId,
@@ -369,4 +370,55 @@ async fn a_recovery_is_remembered_by_the_database_it_left() {
         "{again:?}"
     );
     world.vend(world.read(grant)).await.unwrap();
+}
+
+/// Counting is for the receipt alone.
+#[tokio::test]
+async fn what_cannot_be_counted_is_ended_all_the_same() {
+    let (world, grant) = World::connected().await;
+    signed(&world).await;
+    let copy = copied(&world).await;
+    world.revoke(Selector::Grant(grant)).await;
+    let world = put_back(world, &copy).await;
+    let rename = async |from: &str, to: &str| {
+        database::raw_sql(&world.location, &format!("ALTER TABLE {from} RENAME TO {to}")).await;
+    };
+    rename("delegations", "hidden").await;
+    let plan = recovered(&world).await;
+    rename("hidden", "delegations").await;
+    assert_eq!(plan.ends, [Selector::Grant(grant)]);
+    let again = world.vend(world.read(grant)).await;
+    assert!(matches!(again, Err(Refusal::Revoked { .. })), "{again:?}");
+}
+
+/// The URL of a witness that nobody is at, and its key.
+fn silent_witness() -> String {
+    let public = signer().verifying_key().to_bytes();
+    let id = sha256(&[&b"silent.example\n\x04"[..], &public[..]].concat());
+    let key = STANDARD.encode([&[4][..], &public[..]].concat());
+    format!(
+        "http://127.0.0.1:9/prefix\nsilent.example+{}+{key}",
+        hex(&id[..4])
+    )
+}
+
+/// It has cosigned what was lost, and would else seal the org again, for everything, as soon as it is there.
+#[tokio::test]
+async fn a_recovery_answers_a_witness_that_was_not_there_for_what_is_known_without_it() {
+    let (world, grant) = World::connected().await;
+    signed(&world).await;
+    let copy = copied(&world).await;
+    for _ in 0..4 {
+        world.vend(world.read(grant)).await.unwrap();
+    }
+    signed(&world).await;
+    std::fs::write(world.dir.path().join("witness"), silent_witness()).unwrap();
+    let world = put_back(world, &copy).await;
+    let found = seal::check_for_recovery(&world.deps).await.unwrap();
+    let plan = recover::plan(&found[0], Vouch::No);
+    assert!(plan.witness_silent && plan.ends.is_empty(), "{plan:?}");
+    recover::run(&world.deps, &plan, "test").await.unwrap();
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let answered = tx.sink_cursor(world.org, "witness:silent.example").await.unwrap();
+    assert_eq!(answered, plan.outside.unwrap().entries);
 }

@@ -4,23 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use postern::{
     connectors::FilteredBody,
-    domain::{
-        GrantId,
-        connector::Category,
-        grant::{GrantState, ReconnectReason},
-    },
+    domain::{GrantId, connector::Category, grant::GrantState},
     flows::{
         Refusal,
         refresh::{Want, doubt, ensure},
-        upstream,
         vend::{self, Vended},
     },
-    store::{Claim, ClaimAsk, StoreError},
+    store::{Claim, ClaimAsk},
 };
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::harness::{Journey, World, token};
+use super::harness::{World, token};
+
+mod foreign;
+mod late;
+mod older;
+mod pauses;
 
 #[tokio::test]
 async fn an_expired_token_is_renewed_before_the_call() {
@@ -134,7 +134,7 @@ async fn a_renewed_token_that_died_before_it_was_used_is_renewed_again() {
     let world = Arc::new(world);
     world.vend(world.read(grant)).await.unwrap();
     let dead =
-        json!({"next": "api", "delay_ms": 1_500, "status": 401, "body": "{\"error\":\"invalid_token\"}"});
+        json!({"next": "api", "delay_ms": 4_000, "status": 401, "body": "{\"error\":\"invalid_token\"}"});
     world.fault(dead).await;
     let released = world.entries().await.len();
     let vending = tokio::spawn({
@@ -207,21 +207,6 @@ async fn a_dead_refresh_token_asks_the_person_to_reconnect() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_damages_nothing() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(400));
-    world
-        .fault(json!({"next": "token", "status": 503, "body": "down", "times": 1}))
-        .await;
-    assert!(matches!(
-        world.vend(world.read(grant)).await,
-        Err(Refusal::ProviderUnavailable)
-    ));
-    world.later(Duration::from_secs(61));
-    world.vend(world.read(grant)).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_lost_answer_to_a_rotation_is_recovered_within_the_grace() {
     let (world, grant) = World::connected().await;
     world.later(Duration::from_secs(400));
@@ -280,12 +265,7 @@ async fn the_lease_of_a_dead_replica_ends_long_before_the_grace_does() {
 
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_though_nobody_vends() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(400));
-    world
-        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
-        .await;
-    world.vend(world.read(grant)).await.unwrap_err();
+    let (world, grant, _) = with_a_lost_answer().await;
     world.later(Duration::from_secs(2));
     assert_eq!(doubt::ask_again(&world.deps).await.unwrap(), 1);
     world.until_seen("token", 3).await;
@@ -333,46 +313,8 @@ async fn a_lost_answer_is_asked_for_again_although_every_place_is_taken() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_left_alone_for_longer_and_longer() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(400));
-    world
-        .fault(json!({"next": "token", "status": 503, "body": "down", "times": 100}))
-        .await;
-    let before = world.seen("token").await.len();
-    for _ in 0..120 {
-        world.vend(world.read(grant)).await.unwrap_err();
-        world.later(Duration::from_secs(1));
-    }
-    assert_eq!(
-        world.seen("token").await.len() - before,
-        7,
-        "at 0, 1, 3, 7, 15, 31 and 63 s"
-    );
-}
-
-#[tokio::test]
-async fn a_provider_that_names_a_time_is_not_asked_before_it() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(400));
-    world
-        .fault(json!({"next": "token", "status": 429, "body": "slow down", "retry_after": 90, "times": 1}))
-        .await;
-    world.vend(world.read(grant)).await.unwrap_err();
-    world.later(Duration::from_secs(89));
-    world.vend(world.read(grant)).await.unwrap_err();
-    world.later(Duration::from_secs(2));
-    world.vend(world.read(grant)).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_lost_rotation_past_the_grace_is_said_loudly() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(400));
-    world
-        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
-        .await;
-    world.vend(world.read(grant)).await.unwrap_err();
+    let (world, grant, _) = with_a_lost_answer().await;
     world.later(Duration::from_secs(120));
     assert!(matches!(
         world.vend(world.read(grant)).await,
@@ -384,96 +326,6 @@ async fn a_lost_rotation_past_the_grace_is_said_loudly() {
             .iter()
             .any(|entry| entry.draft.reason.as_deref() == Some("rotation_lost"))
     );
-}
-
-#[tokio::test]
-async fn a_provider_that_throttles_does_not_settle_an_earlier_doubt() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(400));
-    // First the provider rotates and its answer is lost; then it answers that it did nothing.
-    world
-        .fault(json!({"next": "token", "after": true, "hang_up": true, "times": 1}))
-        .await;
-    world.vend(world.read(grant)).await.unwrap_err();
-    world
-        .fault(json!({"next": "token", "status": 429, "body": "slow down", "times": 1}))
-        .await;
-    world.later(Duration::from_secs(2));
-    world.vend(world.read(grant)).await.unwrap_err();
-    world.later(Duration::from_secs(120));
-    world.vend(world.read(grant)).await.unwrap_err();
-    assert_eq!(
-        world.grant(grant).await.state,
-        GrantState::NeedsReconnect {
-            reason: ReconnectReason::RotationLost
-        }
-    );
-}
-
-/// A refresh is under way; the person reconnects; only then the provider answers. Returns what it handed out.
-async fn answered_after_a_reconnect(world: World, grant: GrantId) -> (Arc<World>, serde_json::Value) {
-    let world = Arc::new(world);
-    world.later(Duration::from_secs(400));
-    world.fault(json!({"next": "token", "delay_ms": 4000})).await;
-    let vending = {
-        let world = Arc::clone(&world);
-        tokio::spawn(async move { world.vend(world.read(grant)).await.map(drop) })
-    };
-    world.until_seen("token", 2).await;
-    let journey = Journey::begin(&world, world.ada, Some(grant)).await;
-    let answer = journey.consent(&world, "ada@acme.example", false).await;
-    journey.finish(&world, answer, &[Category::Read]).await.unwrap();
-    assert!(!vending.is_finished());
-    let refused = vending.await.unwrap();
-    assert!(
-        matches!(refused, Err(Refusal::ProviderUnavailable)),
-        "{refused:?}"
-    );
-    upstream::drain(&world.deps).await.unwrap();
-    let calls = world.seen("token").await;
-    let refreshed = |call: &serde_json::Value| call["grant_type"] == "refresh_token";
-    let late = calls.into_iter().find(refreshed).unwrap();
-    (world, late)
-}
-
-fn ended(calls: &[serde_json::Value], late: &serde_json::Value, token: &str) -> bool {
-    assert!(late[token].is_string());
-    calls.iter().any(|call| call["token_sha256"] == late[token])
-}
-
-#[tokio::test]
-async fn tokens_that_come_after_a_reconnect_are_ended_at_the_provider() {
-    let world = World::with_connector(&[("kills = \"grant\"", "kills = \"token\"")]).await;
-    let grant = world.connect(world.ada, &[Category::Read]).await;
-    let (world, late) = answered_after_a_reconnect(world, grant).await;
-    let calls = world.seen("revoke").await;
-    for token in ["issued_refresh_sha256", "issued_access_sha256"] {
-        assert!(ended(&calls, &late, token), "{token} was never ended");
-    }
-    assert_eq!(
-        calls.len(),
-        4,
-        "those that the reconnect replaced, and nothing else"
-    );
-    let said = world.entries().await;
-    assert!(
-        said.iter()
-            .any(|entry| entry.draft.reason.as_deref() == Some("came_too_late"))
-    );
-    world.vend(world.read(grant)).await.unwrap();
-}
-
-#[tokio::test]
-async fn tokens_that_come_after_a_reconnect_are_left_alone_where_ending_them_could_end_the_new_grant() {
-    let (world, grant) = World::connected().await;
-    let (world, _) = answered_after_a_reconnect(world, grant).await;
-    assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
-    let said = world.entries().await;
-    assert!(
-        said.iter()
-            .any(|entry| entry.draft.reason.as_deref() == Some("not_revocable_alone"))
-    );
-    world.vend(world.read(grant)).await.unwrap();
 }
 
 #[tokio::test]
@@ -529,49 +381,6 @@ async fn an_answer_that_takes_longer_than_the_key_may_be_held_is_kept() {
     assert_eq!(world.seen("token").await.len(), 2);
 }
 
-/// A provider may end a grant whose refresh token comes twice: it is not asked first and the database looked at then.
-#[tokio::test]
-async fn nothing_is_asked_for_over_a_database_that_went_back_under_the_process() {
-    let lost = [
-        ("writers SET seq = seq", "WHERE writer = 'r1/cold'"),
-        ("writers SET seq = seq", "WHERE writer = 'r1/hot'"),
-        ("epochs SET counter = counter", ""),
-    ];
-    for (what, whose) in lost {
-        let (world, grant) = World::connected().await;
-        world.later(Duration::from_secs(400));
-        world.vend(world.read(grant)).await.unwrap();
-        let before = world.seen("token").await.len();
-        world.raw_sql(&format!("UPDATE {what} - 1 {whose}")).await;
-        world.later(Duration::from_secs(400));
-        let refused = world.vend(world.read(grant)).await;
-        assert!(matches!(refused, Err(Refusal::Sealed)), "{what}: {refused:?}");
-        assert!(world.deps.store.has_lost_entries(), "{what}");
-        // What is lost stays lost, also where the number is made up for.
-        world.raw_sql(&format!("UPDATE {what} + 1 {whose}")).await;
-        let claimed = world.deps.claims.claim(world.claim_ask(grant).await).await;
-        assert!(matches!(claimed, Err(StoreError::Lost)), "{what}: {claimed:?}");
-        assert_eq!(world.seen("token").await.len(), before, "{what}");
-    }
-}
-
-#[tokio::test]
-async fn nothing_is_asked_with_what_is_older_than_what_was_read_before() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(400));
-    world.vend(world.read(grant)).await.unwrap();
-    let held = world.grant(grant).await;
-    let before = world.seen("token").await.len();
-    world
-        .raw_sql("UPDATE grants SET generation = generation - 1")
-        .await;
-    let than = Some(held.generation);
-    let asked = ensure(&world.deps, &held, Want::Renewed { than }).await;
-    assert!(matches!(asked, Err(Refusal::Sealed)), "{asked:?}");
-    assert!(world.deps.store.has_lost_entries());
-    assert_eq!(world.seen("token").await.len(), before);
-}
-
 /// The clock went ahead, tokens came, the clock was put right: their ends lie hours away, which is no reason to refuse
 /// tokens for hours.
 #[tokio::test]
@@ -587,18 +396,4 @@ async fn a_token_kept_while_the_clock_was_ahead_is_had_anew() {
     };
     let now = postern::domain::Clock::now(&*world.clock);
     assert!(expires_at.is_some_and(|end| end.since(now) <= Duration::from_secs(300)));
-}
-
-/// A failure while the clock was ahead is no reason to leave the provider alone until then.
-#[tokio::test]
-async fn a_pause_kept_while_the_clock_was_ahead_is_over_when_it_is_put_right() {
-    let (world, grant) = World::connected().await;
-    world.later(Duration::from_secs(3 * 3600));
-    world
-        .fault(json!({"next": "token", "status": 503, "times": 1}))
-        .await;
-    let failed = world.vend(world.read(grant)).await;
-    assert!(matches!(failed, Err(Refusal::ProviderUnavailable)), "{failed:?}");
-    world.clock.put_back(Duration::from_secs(3 * 3600 - 400));
-    world.vend(world.read(grant)).await.unwrap();
 }

@@ -201,6 +201,29 @@ async fn a_second_process_in_a_replicas_data_directory_is_refused_and_takes_noth
 }
 
 #[tokio::test]
+async fn a_stop_says_outside_what_was_written_and_ends_though_somebody_has_a_connection() {
+    let (world, grant) = World::connected().await;
+    world.vend(world.read(grant)).await.unwrap();
+    let file = world.dir.path().join("checkpoints.jsonl");
+    let kept = || std::fs::read(&file).unwrap().len();
+    let before = kept();
+    let in_use = world.deps.store.read(world.org).await.unwrap();
+    let store = world.deps.store.clone();
+    let stopping = tokio::spawn(async move { store.close().await });
+    for _ in 0..500 {
+        if kept() > before {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(kept() > before, "it is said only once nobody has a connection");
+    assert!(!stopping.is_finished());
+    let stopped = tokio::time::timeout(Duration::from_secs(60), stopping).await;
+    stopped.expect("it waits for ever").unwrap();
+    drop(in_use);
+}
+
+#[tokio::test]
 async fn a_database_made_by_dev_is_not_opened_by_serve() {
     let (world, grant) = World::connected().await;
     let world = world.restarted().await;

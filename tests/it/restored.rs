@@ -1,6 +1,12 @@
 //! An older database put back, and what may hide that it is: numbers that are caught up with, other replicas that know more
 //! or less, a recovery by one of them. And what must never be taken for it.
 
+mod absent;
+mod elsewhere;
+mod late;
+mod told;
+mod went_back;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use postern::{
@@ -23,7 +29,7 @@ use postern::{
 
 use super::{
     harness::{self, World},
-    sealed::{copied, plans, put_back, restoring, signed},
+    sealed::{copied, forge, plans, put_back, restoring, signed},
 };
 
 const BOTH: [Category; 2] = [Category::Read, Category::Write];
@@ -91,9 +97,8 @@ async fn renewed(deps: &Deps) {
         .unwrap();
 }
 
-/// An admin ends something else meanwhile: the numbers are where they were.
-#[tokio::test]
-async fn an_org_stays_sealed_whatever_its_numbers_come_to() {
+/// A revocation is lost, and an admin ends something else so often before the recovery.
+async fn nothing_hides_what_was_ended(changes: usize) {
     let (world, first) = World::connected().await;
     let second = world.connect(world.ben, &BOTH).await;
     signed(&world).await;
@@ -101,7 +106,9 @@ async fn an_org_stays_sealed_whatever_its_numbers_come_to() {
     world.revoke(Selector::Grant(first)).await;
     let world = put_back(world, &copy).await;
     assert!(world.deps.store.is_sealed(world.org));
-    world.revoke(Selector::Grant(second)).await;
+    for _ in 0..changes {
+        world.revoke(Selector::Grant(second)).await;
+    }
     let world = world.restarted().await;
     assert!(world.deps.store.is_sealed(world.org));
     let plan = recovered(&world.deps).await;
@@ -112,6 +119,18 @@ async fn an_org_stays_sealed_whatever_its_numbers_come_to() {
     assert!(matches!(again, Err(Refusal::Revoked { .. })), "{again:?}");
     let world = world.restarted().await;
     assert!(!world.deps.store.is_sealed(world.org));
+}
+
+/// The numbers are where they were.
+#[tokio::test]
+async fn an_org_stays_sealed_whatever_its_numbers_come_to() {
+    nothing_hides_what_was_ended(1).await;
+}
+
+/// Of what is ended then every entry is there, and there are more of them than of what is missing.
+#[tokio::test]
+async fn what_is_ended_while_an_org_is_sealed_hides_nothing_of_what_was_ended_before() {
+    nothing_hides_what_was_ended(40).await;
 }
 
 /// Another replica, which never heard of it, goes on while nobody looks.
@@ -183,12 +202,8 @@ async fn what_one_replica_alone_knows_is_ended_again_after_a_recovery_by_another
     let (world, first, dir, joined) = joined().await;
     let second = world.connect(world.ben, &BOTH).await;
     signed(&world).await;
-    seal::keep_up(&joined).await.unwrap();
-    let copy = copied(&world).await;
     // The other one knows that something is missing, and not this.
-    vend(&world, &joined, second).await.unwrap();
-    sequence::run(&joined, world.org).await.unwrap();
-    joined.store.close().await;
+    let copy = copied_before_the_last_of(&world, &joined, second).await;
     world.revoke(Selector::Grant(first)).await;
     world.stopped().await;
     restore(&world, &copy).await;
@@ -213,8 +228,27 @@ async fn what_one_replica_alone_knows_is_ended_again_after_a_recovery_by_another
     vend(&world, &joined, second).await.unwrap();
 }
 
-/// As if this process had recovered, though nothing was lost.
-async fn recover_here(world: &World) {
+/// A copy of the database; the replica has heard of all in it, works on beyond it, signs what it wrote, and stops.
+async fn copied_before_the_last_of(world: &World, joined: &Arc<Deps>, grant: GrantId) -> Vec<u8> {
+    seal::keep_up(joined).await.unwrap();
+    let copy = copied(world).await;
+    vend(world, joined, grant).await.unwrap();
+    sequence::run(joined, world.org).await.unwrap();
+    joined.store.close().await;
+    copy
+}
+
+/// The replica's file says from now on that the database was once found to be older.
+async fn remembers_older(world: &World, deps: &Deps) {
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    let epoch = tx.epoch(world.org).await.unwrap().unwrap();
+    drop(tx);
+    let line = (world.org, epoch, "older_database");
+    deps.store.seal_outside(vec![line]).await.unwrap();
+}
+
+/// A recovery of the org, though nothing was lost.
+pub(crate) async fn plan_without_a_loss(world: &World) -> recover::Plan {
     let mut tx = world.deps.store.read(world.org).await.unwrap();
     let epoch = tx.epoch(world.org).await.unwrap().unwrap();
     drop(tx);
@@ -222,6 +256,8 @@ async fn recover_here(world: &World) {
         org: world.org,
         why: Why::NoRecord,
         inside: Side { size: 0, epoch },
+        is_remembered: false,
+        is_witness_silent: false,
         agreed: epoch.counter,
         ended: Vec::new(),
         writers: [].into(),
@@ -230,7 +266,12 @@ async fn recover_here(world: &World) {
         witnessed: None,
     };
     world.deps.store.seal(world.org);
-    let plan = recover::plan(&found, Vouch::DatabaseIsCurrent);
+    recover::plan(&found, Vouch::DatabaseIsCurrent)
+}
+
+/// As if this process had recovered.
+async fn recover_here(world: &World) {
+    let plan = plan_without_a_loss(world).await;
     recover::run(&world.deps, &plan, "test").await.unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! One action ends it (I2 on one replica), and the provider is told.
 
-use std::{slice, sync::Arc, time::Duration};
+use std::{collections::HashSet, slice, sync::Arc, time::Duration};
 
 use postern::{
     domain::{
@@ -10,13 +10,13 @@ use postern::{
         grant::GrantState,
     },
     flows::{Refusal, apply, audit, connect::ConnectFailure, login, revoke, sequence, sweep, upstream},
-    store::{Selector, UpstreamResult},
+    store::{Selector, SelectorCounts, UpstreamResult},
 };
 
 use serde_json::json;
 
 use super::{
-    harness::{Journey, World, agent_with, database, ending},
+    harness::{Journey, World, agent_with, database, ending, until_counted},
     race::Race,
 };
 
@@ -144,8 +144,8 @@ async fn tokens_that_come_while_the_provider_is_asked_are_ended_too() {
     let (world, grant) = World::connected().await;
     let world = Arc::new(world);
     world.later(Duration::from_secs(400));
-    world.fault(json!({"next": "token", "delay_ms": 500})).await;
-    world.fault(json!({"next": "revoke", "delay_ms": 2500})).await;
+    world.fault(json!({"next": "token", "delay_ms": 2_000})).await;
+    world.fault(json!({"next": "revoke", "delay_ms": 5_000})).await;
     let vending = {
         let world = Arc::clone(&world);
         tokio::spawn(async move { world.vend(world.read(grant)).await.map(drop) })
@@ -234,7 +234,7 @@ async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
     let rounds = if std::env::var_os("POSTERN_LONG").is_some() {
         1_000
     } else if std::env::var_os("POSTERN_TEST_STORE").is_none() {
-        50
+        100
     } else {
         6
     };
@@ -260,11 +260,9 @@ async fn no_release_follows_the_entry_of_a_revocation_in_a_race() {
             })
             .unwrap();
         assert_eq!(releases(&entries[revoked..]), 0, "{selector:?}");
-        let (given, durable) = (race.released(), releases(&entries));
-        assert!(
-            durable >= given,
-            "{selector:?}: {given} released, {durable} of them with an entry"
-        );
+        let durable: HashSet<_> = entries.iter().map(|entry| entry.id).collect();
+        let without = race.without(|entry| durable.contains(entry));
+        assert_eq!(without, 0, "{selector:?}: released without an entry");
         grant = anew(&mut world, grant, &selector).await;
     }
 }
@@ -289,12 +287,22 @@ fn releases(entries: &[Entry]) -> usize {
     releases.count()
 }
 
+/// What a revocation ended, if that is counted.
+async fn ended(world: &World, selector: Selector) -> Option<SelectorCounts> {
+    let id = world.revoke(selector).await.id;
+    world.counted(id).await
+}
+
 #[tokio::test]
 async fn what_has_ended_is_counted_by_no_later_revocation() {
-    let (world, _) = World::connected().await;
-    super::harness::log_in(&world.deps, world.org, world.ada).await;
-    super::harness::Journey::begin(&world, world.ada, None).await;
-    let first = world.revoke(Selector::User(world.ada)).await.counts.unwrap();
+    let (world, first) = until_counted(async || {
+        let (world, _) = World::connected().await;
+        super::harness::log_in(&world.deps, world.org, world.ada).await;
+        super::harness::Journey::begin(&world, world.ada, None).await;
+        let first = ended(&world, Selector::User(world.ada)).await?;
+        Some((world, first))
+    })
+    .await;
     assert_eq!(
         (first.grants, first.delegations, first.sessions, first.connects),
         (1, 1, 1, 1)
@@ -312,8 +320,12 @@ async fn what_has_ended_is_counted_by_no_later_revocation() {
 /// The delegations of a grant end with it, and are counted once.
 #[tokio::test]
 async fn the_delegations_of_a_dead_grant_are_counted_by_no_later_revocation() {
-    let (world, grant) = World::connected().await;
-    let first = world.revoke(Selector::Grant(grant)).await.counts.unwrap();
+    let (world, grant, first) = until_counted(async || {
+        let (world, grant) = World::connected().await;
+        let first = ended(&world, Selector::Grant(grant)).await?;
+        Some((world, grant, first))
+    })
+    .await;
     assert_eq!((first.grants, first.delegations), (1, 1));
     for selector in [
         Selector::Grant(grant),

@@ -1,11 +1,16 @@
 //! A database that is older than what is kept outside of it starts sealed, and recovery gives nothing back.
 
-use std::{collections::BTreeSet, path::Path, process::Command, sync::Arc, time::Duration};
+mod beside;
+mod lanes;
+mod newcomers;
+mod unfinished;
+
+use std::{path::Path, process::Command, time::Duration};
 
 use postern::{
     domain::{GrantId, connector::Category},
     flows::{
-        Deps, Refusal, apply, found,
+        Refusal, apply, found,
         recover::{self, Plan, Vouch},
         refresh::{self, doubt, spooled},
         revoke::{self, Ask},
@@ -324,6 +329,17 @@ async fn a_policy_changed_since_ends_everything_on_recovery() {
     }
 }
 
+/// Makes the log's tree another one.
+pub async fn forge(world: &World) {
+    let zeros = match &world.location {
+        Location::Sqlite(_) => "zeroblob(length(hashes))",
+        Location::Postgres(_) => "decode(repeat('00', length(hashes)), 'hex')",
+    };
+    world
+        .raw_sql(&format!("UPDATE tiles SET hashes = {zeros} WHERE level = 0"))
+        .await;
+}
+
 #[tokio::test]
 async fn a_database_of_which_nothing_is_kept_outside_is_sealed_until_somebody_vouches_for_it() {
     let (world, grant) = World::connected().await;
@@ -341,48 +357,11 @@ async fn a_database_of_which_nothing_is_kept_outside_is_sealed_until_somebody_vo
     vend(&world, grant).await.unwrap();
 }
 
-/// A replica that ends knows every org at its next starts, beside others and alone.
-async fn starts_unsealed_again(world: &World, dir: &Path, replica: Arc<Deps>) {
-    replica.store.close().await;
-    let again = world.replica_in(dir).await.unwrap();
-    assert_eq!(again.store.sealed_orgs(), 0, "beside others");
-    again.store.close().await;
-    world.deps.store.close().await;
-    let alone = world.replica_in(dir).await.unwrap();
-    assert_eq!(alone.store.sealed_orgs(), 0, "alone");
-}
-
-/// It signs one org's log, and ends before it has come to the other's.
-#[tokio::test]
-async fn a_replica_that_joined_others_is_no_stranger_to_any_org_when_it_starts_again() {
-    let world = World::on_postgres().await;
-    let second = found::found(&world.deps, "Second", "eve@second.example")
-        .await
-        .unwrap();
-    sequence::run(&world.deps, second.org).await.unwrap();
-    let dir = world.data_dir();
-    let joined = world.replica_in(&dir).await.unwrap();
-    let kept = joined.store.outside().unwrap().kept().unwrap();
-    assert_eq!(
-        kept.keys().copied().collect::<BTreeSet<_>>(),
-        BTreeSet::from([world.org, second.org])
-    );
-    assert!(kept[&second.org].checkpoint.is_some(), "{kept:?}");
-    sequence::run(&joined, world.org).await.unwrap();
-    starts_unsealed_again(&world, &dir, joined).await;
-}
-
 #[tokio::test]
 async fn a_database_with_another_history_is_sealed() {
     let (world, grant) = World::connected().await;
     signed(&world).await;
-    let zeros = match &world.location {
-        Location::Sqlite(_) => "zeroblob(length(hashes))",
-        Location::Postgres(_) => "decode(repeat('00', length(hashes)), 'hex')",
-    };
-    world
-        .raw_sql(&format!("UPDATE tiles SET hashes = {zeros} WHERE level = 0"))
-        .await;
+    forge(&world).await;
     let world = world.restarted().await;
     assert!(matches!(vend(&world, grant).await, Err(Refusal::Sealed)));
     let plans = plans(&world, Vouch::DatabaseIsCurrent).await;
@@ -466,84 +445,4 @@ async fn an_idle_replica_notices_too_that_its_database_was_put_back() {
     world.raw_sql("UPDATE writers SET seq = 1").await;
     assert!(world.deps.store.look_for_lost_entries().await.is_err());
     assert!(world.deps.store.has_lost_entries());
-}
-
-/// Whose word is worth what: nobody's who has not compared, and nobody's beside one that has an org sealed.
-#[tokio::test]
-async fn the_word_of_a_replica_is_taken_only_if_nothing_is_sealed_there() {
-    let world = World::on_postgres().await;
-    sequence::run(&world.deps, world.org).await.unwrap();
-    let sealed = async || {
-        let newcomer = world.replica_in(&world.data_dir()).await.unwrap();
-        let sealed = newcomer.store.is_sealed(world.org);
-        newcomer.store.close().await;
-        sealed
-    };
-    assert!(!sealed().await, "all is well");
-    world.deps.store.seal(world.org);
-    world.deps.store.renew_replica().await.unwrap();
-    assert!(sealed().await, "beside one that is sealed");
-    world.deps.store.unseal(world.org);
-    world.deps.store.renew_replica().await.unwrap();
-    assert!(!sealed().await, "after a recovery");
-
-    world.raw_sql("UPDATE replicas SET word = 0").await;
-    let compares = async {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        world.deps.store.renew_replica().await.unwrap();
-    };
-    assert!(!tokio::join!(sealed(), compares).0, "once the other has compared");
-    world.raw_sql("UPDATE replicas SET word = 0").await;
-    assert!(sealed().await, "the other never compares");
-}
-
-/// Founded beside a replica that never signs its log.
-#[tokio::test]
-async fn a_replica_is_no_stranger_to_an_org_that_others_founded_while_it_ran() {
-    let world = World::on_postgres().await;
-    let dir = world.data_dir();
-    let joined = world.replica_in(&dir).await.unwrap();
-    let founded = |name: &'static str| found::found(&world.deps, name, "eve@second.example");
-    let second = founded("Second").await.unwrap().org;
-    sequence::run(&world.deps, second).await.unwrap();
-    seal::keep_up(&joined).await.unwrap();
-    assert!(joined.store.known_outside(second).is_some());
-    let third = founded("Third").await.unwrap().org;
-    sequence::run(&world.deps, third).await.unwrap();
-    assert_eq!(joined.store.known_outside(third), None);
-    // It ends before it hears of the third, and others still watch.
-    starts_unsealed_again(&world, &dir, joined).await;
-}
-
-/// An older database that others have moved on from is no newest one to a replica that only watched them.
-#[tokio::test]
-async fn what_others_moved_and_signed_is_known_to_a_replica_that_only_ran_beside_them() {
-    let world = World::on_postgres().await;
-    sequence::run(&world.deps, world.org).await.unwrap();
-    let dir = world.data_dir();
-    let joined = world.replica_in(&dir).await.unwrap();
-    let adopted = joined.store.known_outside(world.org).unwrap();
-    revoke(&world, Selector::All(true)).await;
-    sequence::run(&world.deps, world.org).await.unwrap();
-    let stale = joined.store.known_outside(world.org).unwrap();
-    assert_eq!(stale, adopted, "it has done nothing itself");
-    seal::keep_up(&joined).await.unwrap();
-    let followed = joined.store.known_outside(world.org).unwrap();
-    assert!(
-        followed.counter > adopted.counter && followed.size > adopted.size,
-        "{adopted:?}, {followed:?}"
-    );
-    joined.store.close().await;
-    world.deps.store.close().await;
-    world.raw_sql("UPDATE epochs SET counter = counter - 1").await;
-    let put_back = world.replica_in(&dir).await.unwrap();
-    assert!(put_back.store.is_sealed(world.org));
-    let found = seal::check(&put_back).await.unwrap();
-    let kept = found[0].kept.as_ref().unwrap();
-    let anything = ("all".to_owned(), String::new());
-    assert_eq!(
-        kept.moved.get(&anything),
-        Some(&followed.counter),
-        "what others ended is not known"
-    );
 }

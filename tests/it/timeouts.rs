@@ -107,7 +107,8 @@ async fn a_crowd_before_a_file_that_somebody_else_writes_to_is_told_together() {
         .execute(&mut other)
         .await
         .unwrap();
-    many_are_refused(&world, grant, Duration::from_secs(12)).await;
+    // Two batches wait one after the other, five seconds each: the first call's, and that of all others.
+    many_are_refused(&world, grant, Duration::from_secs(20)).await;
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     world.vend(world.read(grant)).await.unwrap();
 }

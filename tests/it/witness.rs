@@ -1,5 +1,8 @@
 //! The log, witnessed: a server that keeps what it cosigned, checks every proof by the RFC and refuses every fork.
 
+mod damaged;
+mod hostile;
+mod last;
 mod round;
 
 use std::{
@@ -143,6 +146,12 @@ impl Witness {
             url,
             operator_client().unwrap(),
         )
+    }
+
+    /// From its next start on, the deployment has this witness.
+    fn is_named_by(&self, world: &World) {
+        let named = format!("{}\n{}", self.url, vkey());
+        std::fs::write(world.dir.path().join("witness"), named).unwrap();
     }
 
     /// Its operator learns the log's key.
@@ -376,11 +385,7 @@ async fn restored_with_its_file() -> (Arc<Witness>, World, GrantId) {
     let (world, grant) = World::connected_on_sqlite().await;
     let server = Witness::start().await;
     server.knows(&world);
-    std::fs::write(
-        world.dir.path().join("witness"),
-        format!("{}\n{}", server.url, vkey()),
-    )
-    .unwrap();
+    server.is_named_by(&world);
     signed(&world).await;
     let file = world.dir.path().join("checkpoints.jsonl");
     let (copy, outside) = (copied(&world).await, std::fs::read(&file).unwrap());
@@ -462,11 +467,7 @@ fn forged(world: &World, seed: u8) -> String {
 #[tokio::test]
 async fn a_longer_log_that_a_witness_only_speaks_of_seals_nothing() {
     let (server, world, grant) = started().await;
-    std::fs::write(
-        world.dir.path().join("witness"),
-        format!("{}\n{}", server.url, vkey()),
-    )
-    .unwrap();
+    server.is_named_by(&world);
     let port = server.port();
     assert_eq!(witness::round(&world.deps, &port).await.unwrap(), 1);
     let origin = server.shown.lock().unwrap().keys().next().unwrap().clone();

@@ -48,17 +48,26 @@ pub enum SinkError {
 }
 
 impl SinkError {
-    /// Whether the receiver takes others, but not this: it cannot be read, is too large or not of the kind wanted (RFC 9110
+    /// Whether others may be taken, but not this: it cannot be read, is too large or not of the kind wanted (RFC 9110
     /// §15.5.1, §15.5.14, §15.5.21).
     #[must_use]
     pub fn is_about_the_batch(&self) -> bool {
-        matches!(self, Self::Undelivered(Undelivered::Status(400 | 413 | 422)))
+        matches!(
+            self,
+            Self::Entry | Self::Undelivered(Undelivered::Status(400 | 413 | 422))
+        )
     }
 
-    /// How long the receiver is left alone, whosever entries come next: it was sent too much (RFC 6585 §4).
+    /// How long the receiver is left alone, whosever entries come next: it was sent too much (RFC 6585 §4), or says itself
+    /// for how long.
     #[must_use]
     pub fn rest(&self) -> Option<Duration> {
-        matches!(self, Self::Undelivered(Undelivered::Status(429))).then_some(REST)
+        match self {
+            Self::Undelivered(Undelivered::Busy { status: 429, after }) => Some(REST.max(*after)),
+            Self::Undelivered(Undelivered::Busy { after, .. }) => Some(*after),
+            Self::Undelivered(Undelivered::Status(429)) => Some(REST),
+            _ => None,
+        }
     }
 }
 
@@ -77,5 +86,5 @@ pub trait Sink: std::fmt::Debug + Send + Sync {
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a>;
 }
 
-/// How long a receiver that was sent too much is left alone.
+/// How long a receiver that was sent too much is left alone at least.
 const REST: Duration = Duration::from_secs(10);

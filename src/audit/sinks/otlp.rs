@@ -44,7 +44,10 @@ impl Sink for OtlpSink {
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
         Box::pin(async move {
             let body = serde_json::to_vec(&logs(batch)?).map_err(|_| SinkError::Entry)?;
-            let answer = self.client.post_json(&self.url, HeaderMap::new(), body).await?;
+            let answer = self
+                .client
+                .post_json(&self.url, HeaderMap::new(), body, batch.now, None)
+                .await?;
             let answer: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
             let rejected = answer.pointer("/partialSuccess/rejectedLogRecords");
             // The protocol forbids to send again what a collector rejected: it would reject it again.

@@ -61,7 +61,7 @@ impl Sink for WebhookSink {
     fn deliver<'a>(&'a self, batch: &'a SinkBatch) -> Delivery<'a> {
         Box::pin(async move {
             let (id, body) = Self::message(batch)?;
-            Ok(self.receiver.send(&id, batch.now, body).await?)
+            Ok(self.receiver.send(&id, batch.now, body, None).await?)
         })
     }
 }

@@ -41,7 +41,7 @@ async fn looked(client: &Client, now: Time) -> Result<Vec<Finding>, CliError> {
         None => None,
     };
     let key = client.text(&["v1", "audit", "key"]).await?;
-    let note = client.text(&["v1", "audit", "checkpoint"]).await?;
+    let note = client.checkpoint(false).await?;
     let opened = key
         .trim_end()
         .parse::<VerifierKey>()

@@ -13,7 +13,6 @@ mod tests;
 
 use std::time::Duration;
 
-use http::header;
 use oauth2 as wire;
 use serde_json::Value;
 
@@ -285,15 +284,9 @@ fn refused(connector: &Connector, response: &InboundResponse, body: &Value) -> O
     }
 }
 
-// RFC 9110 §10.2.3, the seconds form; at most a day.
+// At most a day.
 fn retry_after(response: &InboundResponse) -> Option<Duration> {
-    let seconds = response
-        .headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse::<u64>()
-        .ok()?;
-    Some(Duration::from_secs(seconds.min(86_400)))
+    response
+        .retry_after(None)
+        .map(|after| after.min(Duration::from_secs(86_400)))
 }

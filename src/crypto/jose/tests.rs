@@ -6,16 +6,10 @@ use ed25519_dalek::{Signer as _, Verifier as _};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
-use crate::crypto::{OsRandomness, hardening::Locking, instance::Purpose, jwk::PublicKey, vectors};
+use super::{key_for_tests as key, *};
+use crate::crypto::{hardening::Locking, instance::Purpose, jwk::PublicKey, vectors};
 
 const TYP: &str = "action-decision+jwt";
-
-fn key(purpose: Purpose) -> SigningKey {
-    SigningKey::generate(purpose, &OsRandomness::new(), Locking::Preferred)
-        .unwrap()
-        .0
-}
 
 /// A token of an independent signer with any header.
 fn forged(header: &str, payload: &str) -> (String, PinnedKey) {
@@ -89,6 +83,30 @@ fn our_token_matches_the_published_one_byte_for_byte() {
     assert_eq!(der.as_slice(), vectors::bytes(&case["pkcs8"]));
     let token = sign(TYP, &key, case["payload"].as_str().unwrap().as_bytes()).unwrap();
     assert_eq!(token, case["token"].as_str().unwrap());
+}
+
+#[test]
+fn a_token_made_here_is_of_its_own_key_and_of_no_other() {
+    let (ours, other) = (key(Purpose::Notary), key(Purpose::Notary));
+    let made = sign_own(TYP, &ours, b"{}").unwrap();
+    assert!(made.is_signed_by(ours.public()));
+    assert!(!made.is_signed_by(other.public()));
+    // Ed25519 is deterministic: it is the token that anybody else is given, and they can read it.
+    let text = sign(TYP, &ours, b"{}").unwrap();
+    assert_eq!(made.as_str(), text);
+    assert_eq!(answer(&made.into_text(), ours.public(), TYP).unwrap(), b"{}");
+}
+
+#[test]
+fn a_token_made_here_is_of_no_key_once_any_character_of_it_is_another() {
+    let ours = key(Purpose::Notary);
+    let made = sign_own(TYP, &ours, b"{}").unwrap();
+    for place in 0..made.as_str().len() {
+        let mut token = made.as_str().to_owned();
+        let other = if token.as_bytes()[place] == b'A' { "B" } else { "A" };
+        token.replace_range(place..=place, other);
+        assert!(!SignedJws { token }.is_signed_by(ours.public()), "{place}");
+    }
 }
 
 #[test]

@@ -296,6 +296,20 @@ async fn sweeping_wipes_what_is_over() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_over_is_unwrapped_anew_though_nobody_swept() {
+    let world = World::new(30);
+    let (record, other) = (world.record().await, world.record().await);
+    world.keyring.odk(&record).await.unwrap();
+    world.keyring.odk(&other).await.unwrap();
+    world.wait_ms(25_000);
+    assert_eq!(world.keyring.lock().len(), 2);
+    world.disable();
+    assert!(world.keyring.odk(&record).await.is_err());
+    // Asking the KMS has wiped the other one, too.
+    assert_eq!((world.unwraps(), world.keyring.lock().len()), (3, 0));
+}
+
+#[tokio::test]
 async fn a_changed_record_is_refused() {
     let world = World::new(30);
     let record = world.record().await;

@@ -183,7 +183,8 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
         let depth = self.inside()?;
-        let mut object = Map::new();
+        // A body has a dozen members or two: its map is made once, not grown.
+        let mut object = Map::with_capacity(if depth == 1 { ROOT_MEMBERS } else { 0 });
         // The parser hands names over unescaped: two spellings of one name are one name.
         while let Some(name) = members.next_key::<String>()? {
             let taken = object.contains_key(&name);
@@ -204,3 +205,4 @@ impl<'de> Visitor<'de> for Node<'_> {
 }
 
 const MAX_POINTER: usize = 200;
+const ROOT_MEMBERS: usize = 24;

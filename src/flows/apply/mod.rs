@@ -16,10 +16,11 @@ use crate::{
         entry::{EntryDraft, EntryType},
         secret::ApiKey,
     },
+    policy::PolicyFinding,
     store::{EngineRow, PolicyRow, PolicyText, Selector, Tx},
 };
 
-use super::{Deps, Fault, Refusal, question, record};
+use super::{Deps, Fault, Refusal, record};
 use document::{ConnectorDoc, Document, EngineDoc, PoliciesDoc, parse};
 use work::Work;
 
@@ -85,7 +86,7 @@ pub struct NewKey {
 /// # Errors
 /// When the document does not hold.
 pub async fn plan(deps: &Deps, org: OrgId, toml: &str) -> Result<Plan, Refusal> {
-    let document = checked(deps, toml)?;
+    let document = checked(deps, org, toml).await?;
     let mut tx = deps.store.read(org).await?;
     let (work, warnings) = compare(&mut tx, org, document).await?;
     Ok(Plan {
@@ -99,7 +100,7 @@ pub async fn plan(deps: &Deps, org: OrgId, toml: &str) -> Result<Plan, Refusal> 
 /// # Errors
 /// When the document does not hold, or something of ours is unavailable.
 pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Applied, Refusal> {
-    checked(deps, toml)?;
+    checked(deps, org, toml).await?;
     // The key first: no key service is asked while the transaction is open.
     let key = deps.org_key(org).await?;
     deps.store
@@ -152,7 +153,7 @@ pub async fn apply(deps: &Deps, org: OrgId, by: String, toml: &str) -> Result<Ap
 }
 
 /// A document whose every part was looked at.
-fn checked(deps: &Deps, toml: &str) -> Result<Document, Refusal> {
+async fn checked(deps: &Deps, org: OrgId, toml: &str) -> Result<Document, Refusal> {
     let document = parse(toml)?;
     for (id, wanted) in &document.connector {
         let connector = id.parse::<ConnectorId>().ok();
@@ -190,14 +191,15 @@ fn checked(deps: &Deps, toml: &str) -> Result<Document, Refusal> {
     }
     if let Some(policies) = &document.policies {
         // A layer that is kept was checked when it came.
-        let (org, agent) = (texts("org", &policies.org), texts("agent", &policies.agent));
-        question::compile_texts(&deps.catalogue, 0, &org, &agent).map_err(|findings| {
-            let fault = |finding: crate::policy::PolicyFinding| Fault {
+        let (of_org, of_agents) = (texts("org", &policies.org), texts("agent", &policies.agent));
+        let findings = deps.facts.findings(deps, org, of_org, of_agents).await?;
+        if !findings.is_empty() {
+            let fault = |finding: PolicyFinding| Fault {
                 pointer: "/policies".to_owned(),
                 detail: finding.to_string(),
             };
-            Refusal::InvalidRequest(findings.into_iter().map(fault).collect())
-        })?;
+            return Err(Refusal::InvalidRequest(findings.into_iter().map(fault).collect()));
+        }
     }
     Ok(document)
 }

@@ -1,59 +1,142 @@
 //! Compiled policies, org by org: compiled once for as long as the texts stand, all against one vocabulary, and held of
-//! the orgs that asked last. Who holds a set keeps it: one that is given up here is only compiled again when it is asked
-//! for.
+//! the orgs that asked last. Views hold them too, so an org whose set is given up loses its views; what calls still have of
+//! it is shared until the last of them ends.
+//!
+//! Compiling takes a processor for seconds where texts are long. It is done apart from the runtime's workers, one piece at
+//! a time, first come first served, and an org comes once at a time.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
+
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     connectors::Catalogue,
     domain::{OrgId, decision::PolicyRef},
     flows::{Refusal, question},
-    policy::{CompiledPolicies, PolicySources, Vocabulary},
-    store::PolicyRow,
+    policy::{CompiledPolicies, PolicyFinding, PolicySources, Vocabulary},
+    store::{PolicyRow, PolicyText},
 };
 
 /// The policies of the orgs that asked last.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     /// What policies may name: the catalogue does not change while the process runs.
-    vocabulary: OnceLock<Arc<Vocabulary>>,
+    vocabulary: Arc<OnceLock<Arc<Vocabulary>>>,
     sets: Mutex<Sets<CompiledPolicies>>,
+    /// The orgs that compile or wait for it.
+    compiling: Mutex<HashMap<OrgId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Held by whoever compiles: one at a time.
+    compiler: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Policies {
-    /// The org's policies, compiled unless these very texts are held.
-    ///
-    /// # Errors
-    /// When they do not compile.
-    pub(super) fn compiled(
-        &self,
-        catalogue: &Catalogue,
-        org: OrgId,
-        row: PolicyRow,
-    ) -> Result<Arc<CompiledPolicies>, Refusal> {
+/// Policies as they were read, and what they are known by.
+#[derive(Debug)]
+pub(super) struct Texts {
+    sources: PolicySources,
+    reference: PolicyRef,
+}
+
+impl From<PolicyRow> for Texts {
+    fn from(row: PolicyRow) -> Self {
         let sources = question::sources(row.version, row.org, row.agent);
         // SECURITY: a set is known by its texts. The version counts in the database: an older one, put back under this
         // process, gives the same number to other texts. The row's own digest is only what was written beside them.
         let reference = sources.reference();
-        let held = self.sets().find(org, &reference);
-        if let Some(compiled) = held {
-            return Ok(compiled);
+        Self { sources, reference }
+    }
+}
+
+impl Policies {
+    /// These very texts, if they were compiled and anybody has them.
+    pub(super) fn find(&self, org: OrgId, texts: &Texts) -> Option<Arc<CompiledPolicies>> {
+        self.sets().find(org, &texts.reference, weight(&texts.sources))
+    }
+
+    /// The org's set is in use, by whoever has it at hand.
+    pub(super) fn needed_by(&self, org: OrgId) {
+        self.sets().ask(org);
+    }
+
+    /// Whether this set of the org is held here.
+    pub(super) fn holds(&self, org: OrgId, set: &Arc<CompiledPolicies>) -> bool {
+        let sets = self.sets();
+        sets.orgs.get(&org).is_some_and(|of| Arc::ptr_eq(&of.set, set))
+    }
+
+    /// The sets that are held here no longer, each told once: whoever is told forgets the views that hold them.
+    pub(super) fn given_up(&self) -> Vec<(OrgId, Arc<CompiledPolicies>)> {
+        mem::take(&mut self.sets().given_up)
+    }
+
+    /// The org has its one place among those that compile until this is dropped.
+    pub(super) async fn alone(&self, org: OrgId) -> OwnedMutexGuard<()> {
+        let place = {
+            let mut compiling = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+            compiling.retain(|_, place| place.strong_count() > 0);
+            let known = compiling.get(&org).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let place = Arc::default();
+                compiling.insert(org, Arc::downgrade(&place));
+                place
+            })
+        };
+        place.lock_owned().await
+    }
+
+    /// The org's policies, compiled unless these very texts are at hand.
+    ///
+    /// # Errors
+    /// When they do not compile.
+    pub(super) async fn compiled(
+        &self,
+        catalogue: &Catalogue,
+        org: OrgId,
+        texts: Texts,
+    ) -> Result<Arc<CompiledPolicies>, Refusal> {
+        if let Some(set) = self.find(org, &texts) {
+            return Ok(set);
         }
-        // Compiled outside of the lock: long texts take long.
-        let compiled = question::compile(&sources, &self.vocabulary(catalogue)?)?;
+        let Texts { sources, reference } = texts;
         let weight = weight(&sources);
+        let (vocabulary, catalogue) = (Arc::clone(&self.vocabulary), catalogue.clone());
+        let compile = move || question::compile(&sources, &shared(&vocabulary, &catalogue)?);
+        let compiled = self.apart(compile).await??;
         Ok(self.sets().keep(org, reference, weight, Arc::new(compiled)))
     }
 
-    fn vocabulary(&self, catalogue: &Catalogue) -> Result<Arc<Vocabulary>, Refusal> {
-        if let Some(vocabulary) = self.vocabulary.get() {
-            return Ok(Arc::clone(vocabulary));
-        }
-        let vocabulary = question::vocabulary(catalogue)?;
-        Ok(Arc::clone(self.vocabulary.get_or_init(|| vocabulary)))
+    /// What is wrong with policies; nothing if they compile.
+    ///
+    /// # Errors
+    /// When it could not be found out.
+    pub(super) async fn findings(
+        &self,
+        catalogue: &Catalogue,
+        org: Vec<PolicyText>,
+        agent: Vec<PolicyText>,
+    ) -> Result<Vec<PolicyFinding>, Refusal> {
+        let catalogue = catalogue.clone();
+        let compile = move || question::compile_texts(&catalogue, 0, &org, &agent).err();
+        Ok(self.apart(compile).await?.unwrap_or_default())
+    }
+
+    /// Does this where it keeps no worker of the runtime, after what came before. It has its place until it is done, even if
+    /// whoever waits for it goes away.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let place = Arc::clone(&self.compiler).lock_owned().await;
+        let work = move || {
+            let _place = place;
+            work()
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Refusal::Broken)
     }
 
     fn sets(&self) -> MutexGuard<'_, Sets<CompiledPolicies>> {
@@ -61,11 +144,24 @@ impl Policies {
     }
 }
 
+/// The one vocabulary; made if it is not there yet.
+fn shared(known: &OnceLock<Arc<Vocabulary>>, catalogue: &Catalogue) -> Result<Arc<Vocabulary>, Refusal> {
+    if let Some(vocabulary) = known.get() {
+        return Ok(Arc::clone(vocabulary));
+    }
+    let vocabulary = question::vocabulary(catalogue)?;
+    Ok(Arc::clone(known.get_or_init(|| vocabulary)))
+}
+
 /// INVARIANT: never more than [`MOST`] is held, and of an org one set at most.
 #[derive(Debug)]
 struct Sets<P> {
     orgs: HashMap<OrgId, OfOrg<P>>,
     held: usize,
+    /// The last set of each org that is not held, as long as others have it.
+    elsewhere: HashMap<OrgId, (PolicyRef, Weak<P>)>,
+    /// What is held no longer, until its views are forgotten.
+    given_up: Vec<(OrgId, Arc<P>)>,
     /// How often was asked until now: a clock for who asked last.
     asked: u64,
 }
@@ -83,43 +179,65 @@ impl<P> Default for Sets<P> {
         Self {
             orgs: HashMap::new(),
             held: 0,
+            elsewhere: HashMap::new(),
+            given_up: Vec::new(),
             asked: 0,
         }
     }
 }
 
 impl<P> Sets<P> {
-    /// The org's set, if it is this one.
-    fn find(&mut self, org: OrgId, reference: &PolicyRef) -> Option<Arc<P>> {
+    fn ask(&mut self, org: OrgId) {
         self.asked += 1;
-        let of = self.orgs.get_mut(&org)?;
-        if of.reference != *reference {
-            return None;
+        if let Some(of) = self.orgs.get_mut(&org) {
+            of.asked = self.asked;
         }
-        of.asked = self.asked;
-        Some(Arc::clone(&of.set))
+    }
+
+    /// The org's set, if it is this one and anybody has it.
+    fn find(&mut self, org: OrgId, reference: &PolicyRef, weight: usize) -> Option<Arc<P>> {
+        self.asked += 1;
+        if let Some(of) = self.orgs.get_mut(&org)
+            && of.reference == *reference
+        {
+            of.asked = self.asked;
+            return Some(Arc::clone(&of.set));
+        }
+        let (known, set) = self.elsewhere.get(&org)?;
+        let set = set.upgrade().filter(|_| *known == *reference)?;
+        // Not in place of what was put in force since.
+        if !self.orgs.contains_key(&org) {
+            self.hold(org, reference.clone(), weight, &set);
+        }
+        Some(set)
     }
 
     /// Holds the set in place of the one that the org had before. What was compiled of the same texts at the same time
     /// and came first stays: everybody shares that.
     fn keep(&mut self, org: OrgId, reference: PolicyRef, weight: usize, set: Arc<P>) -> Arc<P> {
-        if let Some(first) = self.find(org, &reference) {
+        if let Some(first) = self.find(org, &reference, weight) {
             return first;
         }
         self.forget(org);
+        self.hold(org, reference, weight, &set);
+        set
+    }
+
+    /// Holds a set of an org that has none here.
+    fn hold(&mut self, org: OrgId, reference: PolicyRef, weight: usize, set: &Arc<P>) {
         if weight > LARGEST {
-            return set;
+            self.elsewhere.insert(org, (reference, Arc::downgrade(set)));
+            return;
         }
         self.make_room(weight);
         self.held += weight;
         let of = OfOrg {
             reference,
-            set: Arc::clone(&set),
+            set: Arc::clone(set),
             weight,
             asked: self.asked,
         };
         self.orgs.insert(org, of);
-        set
     }
 
     /// Gives up the sets of those who have not asked for the longest time. An org holds one set, of a part of all that may
@@ -133,9 +251,12 @@ impl<P> Sets<P> {
     }
 
     fn forget(&mut self, org: OrgId) {
-        if let Some(of) = self.orgs.remove(&org) {
-            self.held -= of.weight;
-        }
+        let Some(of) = self.orgs.remove(&org) else { return };
+        self.held -= of.weight;
+        self.elsewhere.retain(|_, (_, set)| set.strong_count() > 0);
+        self.elsewhere
+            .insert(org, (of.reference, Arc::downgrade(&of.set)));
+        self.given_up.push((org, of.set));
     }
 }
 
@@ -148,163 +269,11 @@ fn weight(sources: &PolicySources) -> usize {
 /// What is held at most, in bytes of texts. What is made of them is about fifty times as much, so 100 MiB: of hundreds of orgs
 /// with the usual few kilobytes, and of 2,048 at most.
 const MOST: usize = 1 << 21;
-/// What one org's texts may weigh to be held: all that two calls of `apply` (512 KiB) can put in force.
+/// What one org's texts may weigh to be held: all that two calls of `apply` (512 KiB) can put in force. Longer ones would be
+/// compiled for every call that finds nobody else's.
 const LARGEST: usize = MOST / 2;
 /// What a set weighs at least.
 const LEAST: usize = 1 << 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{connectors::Options, domain::AgentId, store::PolicyText};
-
-    const OPEN: &str = "permit (principal, action, resource);";
-    const READS: &str = "permit (principal, action in Action::\"read\", resource);";
-
-    fn org(n: usize) -> OrgId {
-        let mut bytes = [0; 16];
-        bytes[8..].copy_from_slice(&u64::try_from(n).unwrap().to_be_bytes());
-        OrgId::from_bytes(bytes)
-    }
-
-    fn catalogue() -> Catalogue {
-        Catalogue::load(&Options {
-            acme_mail_origin: Some("http://127.0.0.1:4701"),
-            ..Options::default()
-        })
-        .unwrap()
-    }
-
-    /// What the database says is always the same, but for the texts.
-    fn row(agent: &str) -> PolicyRow {
-        let text = PolicyText {
-            name: "p.cedar".to_owned(),
-            text: agent.to_owned(),
-        };
-        PolicyRow {
-            version: 7,
-            org: Vec::new(),
-            agent: vec![text],
-            digest: "sha256:0".to_owned(),
-        }
-    }
-
-    fn may_send(policies: &CompiledPolicies) -> bool {
-        let acme_mail = "acme-mail".parse().unwrap();
-        policies.covers_tool(AgentId::from_bytes([1; 16]), &acme_mail, "messages.send")
-    }
-
-    fn reference(digest: usize) -> PolicyRef {
-        PolicyRef {
-            id: "cedar".to_owned(),
-            version: "7".to_owned(),
-            digest: digest.to_string(),
-        }
-    }
-
-    fn keep(sets: &mut Sets<usize>, n: usize, digest: usize, weight: usize) {
-        sets.keep(org(n), reference(digest), weight, Arc::new(digest));
-        assert!(sets.held <= MOST);
-        assert_eq!(sets.held, sets.orgs.values().map(|of| of.weight).sum::<usize>());
-    }
-
-    fn is_held(sets: &mut Sets<usize>, n: usize, digest: usize) -> bool {
-        sets.find(org(n), &reference(digest)).is_some()
-    }
-
-    #[test]
-    fn other_texts_of_the_same_version_are_compiled_and_judge() {
-        let (policies, catalogue) = (Policies::default(), catalogue());
-        let ask = |agent: &str| policies.compiled(&catalogue, org(1), row(agent)).unwrap();
-        let (before, after) = (ask(OPEN), ask(READS));
-        assert!(may_send(&before) && !may_send(&after));
-        assert_eq!(before.reference().version, after.reference().version);
-        assert_ne!(before.reference().digest, after.reference().digest);
-        assert!(may_send(&ask(OPEN)), "and back");
-    }
-
-    #[test]
-    fn texts_that_stand_are_compiled_once_however_often_they_are_read() {
-        let (policies, catalogue) = (Policies::default(), catalogue());
-        let ask = |n: usize| policies.compiled(&catalogue, org(n), row(OPEN)).unwrap();
-        let first = ask(1);
-        ask(2);
-        assert!(Arc::ptr_eq(&first, &ask(1)));
-    }
-
-    #[test]
-    fn all_orgs_share_one_vocabulary() {
-        let (policies, catalogue) = (Policies::default(), catalogue());
-        for n in 1..=3 {
-            policies.compiled(&catalogue, org(n), row(OPEN)).unwrap();
-        }
-        let vocabulary = policies.vocabulary(&catalogue).unwrap();
-        // The three sets', the one that is kept for the next, and this one.
-        assert_eq!(Arc::strong_count(&vocabulary), 5);
-    }
-
-    #[test]
-    fn policies_that_do_not_compile_are_refused_and_not_held() {
-        let (policies, catalogue) = (Policies::default(), catalogue());
-        let refused = policies.compiled(&catalogue, org(1), row("permit ("));
-        assert!(matches!(refused, Err(Refusal::StoreUnavailable(_))));
-        assert_eq!(policies.sets().held, 0);
-    }
-
-    #[test]
-    fn no_more_is_held_than_the_bound_and_who_asked_last_keeps_it() {
-        let mut sets = Sets::default();
-        let places = MOST / LEAST;
-        for n in 0..places + 10 {
-            keep(&mut sets, n, n, LEAST);
-            assert!(is_held(&mut sets, 0, 0), "it asks all the time");
-        }
-        assert_eq!((sets.orgs.len(), sets.held), (places, MOST));
-        assert!(!is_held(&mut sets, 1, 1) && !is_held(&mut sets, 10, 10));
-        assert!(is_held(&mut sets, 11, 11) && is_held(&mut sets, places, places));
-    }
-
-    #[test]
-    fn of_an_org_one_set_is_held() {
-        let mut sets = Sets::default();
-        keep(&mut sets, 1, 1, 3 * LEAST);
-        keep(&mut sets, 1, 2, LEAST);
-        assert!(!is_held(&mut sets, 1, 1) && is_held(&mut sets, 1, 2));
-        assert_eq!(sets.held, LEAST);
-    }
-
-    #[test]
-    fn one_org_with_giant_policies_costs_those_in_use_nothing() {
-        let mut sets = Sets::default();
-        // All there is, and a hundred of them asked last.
-        for n in (1..=256).rev() {
-            keep(&mut sets, n, n, MOST / 256);
-        }
-        for digest in 0..50 {
-            keep(&mut sets, 0, digest, LARGEST);
-            assert!(is_held(&mut sets, 0, digest));
-            assert!((1..=100).all(|n| is_held(&mut sets, n, n)));
-        }
-    }
-
-    #[test]
-    fn policies_larger_than_an_orgs_part_are_not_held() {
-        let mut sets = Sets::default();
-        for n in 1..=2 {
-            keep(&mut sets, n, n, LARGEST);
-        }
-        keep(&mut sets, 2, 3, LARGEST + 1);
-        assert!(!is_held(&mut sets, 2, 3) && !is_held(&mut sets, 2, 2));
-        assert!(is_held(&mut sets, 1, 1));
-    }
-
-    #[test]
-    fn of_two_compiled_at_once_all_share_the_first() {
-        let mut sets = Sets::default();
-        let [first, second] = [Arc::new(1), Arc::new(2)];
-        sets.keep(org(1), reference(1), LEAST, Arc::clone(&first));
-        let kept = sets.keep(org(1), reference(1), LEAST, second);
-        assert!(Arc::ptr_eq(&kept, &first));
-        assert_eq!(sets.held, LEAST);
-    }
-}
+mod tests;

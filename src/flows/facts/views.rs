@@ -158,12 +158,6 @@ impl<A, G> Views<A, G> {
         }
     }
 
-    /// Whether everything held of the org was read at `epoch`.
-    pub(super) fn fit(&self, org: OrgId, epoch: Option<Epoch>) -> bool {
-        let held = self.orgs.get(&org).and_then(|of| of.epoch);
-        held.is_none_or(|held| Some(held) == epoch)
-    }
-
     /// Forgets what was read of the org before `epoch`; what others have read since stays.
     pub(super) fn forget_before(&mut self, org: OrgId, epoch: Epoch) {
         let held = self.orgs.get(&org).and_then(|of| of.epoch);
@@ -300,14 +294,14 @@ mod tests {
         hold(&mut views, 1, 1);
         assert!(!held(&views, org(1), 1), "read too slowly");
         assert!(held(&views, org(1), 2));
-        assert!(views.fit(org(1), Some(epoch(2))) && !views.fit(org(1), Some(epoch(3))));
+        assert_eq!(views.orgs[&org(1)].epoch, Some(epoch(2)));
         let other = Epoch {
             incarnation: 2,
             counter: 1,
         };
         views.keep_grant(org(1), other, (agent(), grant(3)), Arc::new(3), READ);
         assert!(!held(&views, org(1), 2), "another history");
-        assert!(views.fit(org(1), Some(other)));
+        assert_eq!(views.orgs[&org(1)].epoch, Some(other));
     }
 
     /// What a database says that went back after the first was read, and moved on to the same epoch again, is not among it.

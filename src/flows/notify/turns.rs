@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::task::{Id, JoinError, JoinSet};
@@ -20,6 +21,8 @@ use super::{Deps, Message, Refusal, step};
 pub(super) struct Answer {
     pub(super) notice: Notice,
     pub(super) arrived: bool,
+    /// For how long the receiver asked to be left alone.
+    pub(super) asked: Duration,
 }
 
 /// The messages under way in this process.
@@ -92,7 +95,8 @@ impl Turns {
     /// When the database is unavailable: then nothing new begins.
     pub(super) async fn go_on(&mut self) -> Result<(), Refusal> {
         // What is left is another replica's, or the next start's.
-        let may_begin = !self.is_resting && !self.deps.uncut.is_stopping();
+        let is_left_alone = self.is_resting || self.webhook.rest().is_on(self.deps.clock.since_boot());
+        let may_begin = !is_left_alone && !self.deps.uncut.is_stopping();
         let begun = if may_begin { self.begin().await } else { Ok(()) };
         let answered: Vec<OrgId> = self.answers.keys().copied().collect();
         for org in answered {

@@ -3,18 +3,25 @@
 //! Every grant has a time at which it is looked at again. A change of the grant sets it to "now"; a look sets it to the
 //! moment at which something may be due, spread so that tokens that end together are not renewed together.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
 
 use crate::{
     domain::{
         GrantId, OrgId, Time,
-        connector::{ConnectorId, Refresh},
+        connector::{Connector, Refresh},
         grant::{Grant, GrantState},
     },
     flows::{Deps, Refusal},
+    store::StoreError,
 };
 
-use super::{SOON, Want, ensure};
+use super::{SOON, Turn, Want, ensure};
 
 /// Looks at the grants whose time has come and renews what is due; returns how many it looked at. Does not wait for
 /// the providers.
@@ -25,77 +32,142 @@ pub async fn look(deps: &Arc<Deps>) -> Result<usize, Refusal> {
     if deps.uncut.is_stopping() {
         return Ok(0);
     }
-    let mut count = 0;
+    let (mut count, mut stuck) = (0, HashSet::new());
+    // The snapshot is not kept for as long as the loop takes.
+    let connectors = deps.store.due().await?.renewal_connectors().await?;
     // Each provider's by themselves: one that is silent is in nobody else's way.
-    for connector in deps.store.due().await?.renewal_connectors().await? {
-        count += look_at(deps, &connector).await?;
-    }
-    Ok(count)
-}
-
-/// As far as there is room here: what is left is another replica's.
-async fn look_at(deps: &Arc<Deps>, id: &ConnectorId) -> Result<usize, Refusal> {
-    let (mut room, mut most) = (Vec::new(), BATCH);
-    // Of what has no file only the time is set.
-    if let Some(connector) = deps.catalogue.get(id) {
-        room.extend((0..BATCH).map_while(|_| deps.flights.take_room(connector)));
-        most = u64::try_from(room.len()).unwrap_or(BATCH);
-    }
-    let due = deps.store.due().await?.renewals(id, most).await?;
-    let count = due.len();
-    let mut orgs: BTreeMap<OrgId, Vec<GrantId>> = BTreeMap::new();
-    for (org, grant) in due {
-        orgs.entry(org).or_default().push(grant);
-    }
-    for (org, grants) in orgs {
-        let renewed = match deps.store.retry(|| take_up(deps, org, &grants)).await {
-            Ok(renewed) => renewed,
-            // Nobody else's have to wait with them.
-            Err(refusal) => {
-                tracing::warn!(org.id = %org, cause = %refusal, "what is to be renewed ahead in {org} has to wait");
-                continue;
-            }
-        };
-        // Those of a sealed org are looked at again later, and keep no other from its turn.
-        for grant in renewed.into_iter().filter(|_| !deps.store.is_sealed(org)) {
-            let (deps, room) = (Arc::clone(deps), room.pop());
-            tokio::spawn(async move {
-                let _room = room;
-                // `take_up` leaves out what has no file.
-                let Some(connector) = deps.catalogue.get(&grant.connector) else {
-                    return;
-                };
-                let _place = deps.flights.in_background(connector).await;
-                if deps.uncut.is_stopping() {
-                    return;
-                }
-                let than = Some(grant.generation);
-                if let Err(refusal) = ensure(&deps, &grant, Want::Renewed { than }).await {
-                    tracing::debug!(grant.id = %grant.id, cause = %refusal, "{} is not renewed ahead", grant.id);
-                }
-            });
+    for id in connectors {
+        // What has no file here is left as it is: another replica may have the file, this one may be given it back.
+        if let Some(connector) = deps.catalogue.get(&id) {
+            count += look_at(deps, connector, &mut stuck).await?;
         }
     }
     Ok(count)
 }
 
+/// As far as there is room here: what is left is another replica's. An org of which nothing can be taken up keeps none of the
+/// others from their turn, and is not tried again by this look.
+async fn look_at(
+    deps: &Arc<Deps>,
+    connector: &Arc<Connector>,
+    stuck: &mut HashSet<OrgId>,
+) -> Result<usize, Refusal> {
+    let mut room: Vec<Turn> = (0..BATCH)
+        .map_while(|_| deps.flights.take_room(connector))
+        .collect();
+    let mut count = 0;
+    for _round in 0..ROUNDS {
+        if room.is_empty() || deps.uncut.is_stopping() {
+            break;
+        }
+        let most = if stuck.is_empty() {
+            u64::try_from(room.len()).unwrap_or(BATCH)
+        } else {
+            FAR
+        };
+        let due = deps.store.due().await?.renewals(&connector.id, most).await?;
+        let others = due.into_iter().filter(|(org, _)| !stuck.contains(org));
+        let mut orgs: BTreeMap<OrgId, Vec<GrantId>> = BTreeMap::new();
+        for (org, grant) in others.take(room.len()) {
+            orgs.entry(org).or_default().push(grant);
+        }
+        let before = stuck.len();
+        count += take_up_all(deps, connector, orgs, &mut room, stuck).await;
+        // Behind those that are stuck there may be more.
+        if stuck.len() == before {
+            break;
+        }
+    }
+    Ok(count)
+}
+
+/// Takes up the grants of these orgs side by side: whoever is in one org's way holds up no other. Returns how many were
+/// looked at.
+async fn take_up_all(
+    deps: &Arc<Deps>,
+    connector: &Arc<Connector>,
+    orgs: BTreeMap<OrgId, Vec<GrantId>>,
+    room: &mut Vec<Turn>,
+    stuck: &mut HashSet<OrgId>,
+) -> usize {
+    let mut count = 0;
+    let (mut waiting, mut under_way) = (orgs.into_iter(), JoinSet::new());
+    loop {
+        while under_way.len() < AT_ONCE
+            && let Some((org, grants)) = waiting.next()
+        {
+            let (deps, connector) = (Arc::clone(deps), Arc::clone(connector));
+            under_way.spawn(async move {
+                let taken = deps.store.retry(|| take_up(&deps, &connector, org, &grants));
+                (org, grants.len(), taken.await)
+            });
+        }
+        let Some(taken) = under_way.join_next().await else {
+            return count;
+        };
+        let Ok(taken) = taken else {
+            tracing::error!("a look at grants to be renewed ahead stopped unexpectedly");
+            continue;
+        };
+        match taken {
+            (org, looked_at, Ok(renewed)) => {
+                count += looked_at;
+                // Those of a sealed org are looked at again later, and keep no other from its turn.
+                for grant in renewed.into_iter().filter(|_| !deps.store.is_sealed(org)) {
+                    renew(deps, connector, grant, room.pop());
+                }
+            }
+            (org, _, Err(refusal)) => {
+                tracing::warn!(org.id = %org, cause = %refusal, "what is to be renewed ahead in {org} has to wait");
+                stuck.insert(org);
+            }
+        }
+    }
+}
+
+/// Renews a grant's token, in a task of its own.
+fn renew(deps: &Arc<Deps>, connector: &Arc<Connector>, grant: Grant, room: Option<Turn>) {
+    let (deps, connector) = (Arc::clone(deps), Arc::clone(connector));
+    tokio::spawn(async move {
+        let _room = room;
+        let _place = deps.flights.in_background(&connector).await;
+        if deps.uncut.is_stopping() {
+            return;
+        }
+        let than = Some(grant.generation);
+        if let Err(refusal) = ensure(&deps, &grant, Want::Renewed { than }).await {
+            tracing::debug!(grant.id = %grant.id, cause = %refusal, "{} is not renewed ahead", grant.id);
+        }
+    });
+}
+
 /// Says when each grant is looked at again, and returns those to be renewed now.
-async fn take_up(deps: &Deps, org: OrgId, grants: &[GrantId]) -> Result<Vec<Grant>, Refusal> {
+async fn take_up(
+    deps: &Deps,
+    connector: &Connector,
+    org: OrgId,
+    grants: &[GrantId],
+) -> Result<Vec<Grant>, Refusal> {
     let mut now_due = Vec::new();
     let mut tx = deps.store.write(org).await?;
     let now = tx.now();
     for &id in grants {
-        let Some(grant) = tx.grant(org, id).await? else {
-            continue;
+        let grant = match tx.grant(org, id).await {
+            Ok(Some(grant)) => grant,
+            Ok(None) => continue,
+            // It would keep its org's others from their turn.
+            Err(error @ StoreError::Inconsistent { .. }) => {
+                tracing::error!(grant.id = %id, cause = %error, "{id} cannot be renewed ahead: {error}");
+                tx.look_again(org, id, Some(now + DAY)).await?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         };
         let renewed_at = tx.renewed_at(org, id).await?.unwrap_or(grant.connected_at);
-        let plan = match deps.catalogue.get(&grant.connector) {
-            Some(connector) => plan(&grant, &connector.refresh, renewed_at, now),
-            None => Plan::Nothing,
-        };
+        let plan = plan(&grant, &connector.refresh, renewed_at, now);
         let next = match plan {
-            Plan::Nothing => None,
-            Plan::At(at) => Some(at),
+            Plan::Nothing => looked_at_again(&grant, now),
+            Plan::At(at) => Some(by_then(&grant, at, now)),
             // What comes of it sets the time anew; if nothing does, it is tried once more.
             Plan::Now => Some(now + AGAIN.max(now.since(renewed_at) / PART)),
         };
@@ -115,8 +187,8 @@ pub(super) fn after_renewal(grant: &Grant, refresh: &Refresh, ends: Option<Time>
         ..grant.clone()
     };
     match plan(&renewed, refresh, now, now) {
-        Plan::Nothing => None,
-        Plan::At(at) => Some(at),
+        Plan::Nothing => looked_at_again(&renewed, now),
+        Plan::At(at) => Some(by_then(&renewed, at, now)),
         Plan::Now => Some(now),
     }
 }
@@ -124,7 +196,7 @@ pub(super) fn after_renewal(grant: &Grant, refresh: &Refresh, ends: Option<Time>
 /// What is to be done for a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    /// Nothing, until it changes.
+    /// Nothing, as far as is known now.
     Nothing,
     /// Something may be due then.
     At(Time),
@@ -137,6 +209,12 @@ fn plan(grant: &Grant, refresh: &Refresh, renewed_at: Time, now: Time) -> Plan {
         return Plan::Nothing;
     }
     let spread = spread(grant.id);
+    let idle = refresh
+        .idle_days
+        .map(|days| renewed_at + (DAY * days).mul_f64(0.5 + 0.25 * spread));
+    if idle.is_some_and(|idle| idle <= now) {
+        return Plan::Now;
+    }
     // Where a renewal ends the token before it, somebody may hold that one: it is left to end by itself.
     if let Some(end) = grant.access_expires_at.filter(|_| !refresh.kills_old_access) {
         let window = (end.since(renewed_at) / 4).min(AHEAD);
@@ -144,18 +222,26 @@ fn plan(grant: &Grant, refresh: &Refresh, renewed_at: Time, now: Time) -> Plan {
         let room = window.saturating_sub(SOON + SOON / 2);
         let at = end - window + room.mul_f64(spread);
         if now < at {
-            return Plan::At(at);
+            return Plan::At(idle.map_or(at, |idle| idle.min(at)));
         }
         // A token nobody used is not worth another one.
         if now < end && grant.last_used_at.is_some_and(|used| used >= renewed_at) {
             return Plan::Now;
         }
     }
-    let Some(days) = refresh.idle_days else {
-        return Plan::Nothing;
-    };
-    let at = renewed_at + (DAY * days).mul_f64(0.5 + 0.25 * spread);
-    if now < at { Plan::At(at) } else { Plan::Now }
+    idle.map_or(Plan::Nothing, Plan::At)
+}
+
+/// When a grant that needs nothing is looked at again, within a week: by then its connector's file may say that it dies
+/// of idleness. `None`: only when the grant changes.
+fn looked_at_again(grant: &Grant, now: Time) -> Option<Time> {
+    let is_renewable = grant.state == GrantState::Active && grant.has_refresh_token;
+    is_renewable.then(|| now + LONGEST_UNSEEN.mul_f64(0.5 + 0.5 * spread(grant.id)))
+}
+
+/// When a grant for which something may be due at `at` is looked at: not later than one that needs nothing.
+fn by_then(grant: &Grant, at: Time, now: Time) -> Time {
+    looked_at_again(grant, now).map_or(at, |again| again.min(at))
 }
 
 /// A fixed place between 0 and 1 for each grant.
@@ -167,6 +253,12 @@ fn spread(grant: GrantId) -> f64 {
 
 /// Grants at one provider looked at in one go.
 const BATCH: u64 = 128;
+/// Grants among which those are looked for that are not of an org that is stuck.
+const FAR: u64 = 1 << 15;
+/// How often a look goes behind orgs that it has found to be stuck.
+const ROUNDS: usize = 3;
+/// Orgs whose grants are taken up side by side.
+const AT_ONCE: usize = 4;
 /// How long before its end a token is renewed at the earliest; less for short-lived ones.
 const AHEAD: Duration = Duration::from_secs(300);
 /// When a renewal that came to nothing is tried again at the earliest; a vend does not wait for that.
@@ -175,6 +267,8 @@ const AGAIN: Duration = Duration::from_secs(120);
 /// grants that live for months are asked about a few times a day.
 const PART: u32 = 256;
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A grant that could be renewed and needs nothing is looked at again by then.
+const LONGEST_UNSEEN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {

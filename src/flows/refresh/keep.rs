@@ -16,7 +16,7 @@ use crate::{
     store::{Answered, Claim, ClaimAsk, KeepAsk, Lease, SecretKind, SecretRow, Selector, Tx, restated},
 };
 
-use super::{Want, ahead, ask, failed, late};
+use super::{Want, ahead, ask, failed, foreign, late};
 
 /// Keeps the answer if the lease is still ours, else hands the new tokens to the outbox. An answer without an access token is
 /// kept as any other, but nobody is given anything.
@@ -179,7 +179,8 @@ pub(super) async fn enter(
     let (kind, mut access) = (&answered.kind, answered.access.clone());
     let scopes = access.as_ref().and_then(|row| row.scopes.clone());
     let scopes = scopes.unwrap_or_default();
-    let entry = record::open(deps, EntryType::Refresh, draft(grant, answered, reason))?;
+    let mut draft = draft(grant, answered, reason);
+    let foreign_keys = foreign::Keys::of(deps, answered).await?;
 
     let mut tx = deps.store.write(grant.org).await?;
     Failpoint::RefreshKeeping.reached();
@@ -214,14 +215,31 @@ pub(super) async fn enter(
     }
     // INVARIANT: a token that is not proven narrow is never kept as a narrowed one, or the next vend would release it.
     let unproven = access.is_some() && *kind != SecretKind::AccessToken && scopes.is_empty();
-    if let Some(access) = access.as_ref().filter(|_| !unproven) {
-        tx.put_secret(grant.org, grant.id, kind, access).await?;
-    }
-    if let Some(refresh) = &answered.refresh {
-        tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, refresh)
-            .await?;
+    if let Some(keys) = &foreign_keys {
+        // INVARIANT: the grant's own tokens are not lost for what names somebody else: they are ended with it, if ever.
+        let came = access.take();
+        let apart = foreign::bury(
+            deps,
+            &mut tx,
+            keys,
+            &now_grant,
+            connector,
+            answered,
+            came.as_ref(),
+        );
+        // The entry of the upstream revocation names the tombstone.
+        draft.correlation = Some(apart.await?.to_string());
+    } else {
+        if let Some(access) = access.as_ref().filter(|_| !unproven) {
+            tx.put_secret(grant.org, grant.id, kind, access).await?;
+        }
+        if let Some(refresh) = &answered.refresh {
+            tx.put_secret(grant.org, grant.id, &SecretKind::RefreshToken, refresh)
+                .await?;
+        }
     }
     Failpoint::RefreshStored.reached();
+    let entry = record::open(deps, EntryType::Refresh, draft)?;
     if let GrantState::Revoked { at } = now_grant.state {
         // Answered after a revoke: the new tokens go to the outbox, nothing is released.
         tx.put_outbox(&upstream::outbox_row(grant, tx.now())).await?;

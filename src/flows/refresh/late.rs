@@ -15,6 +15,8 @@ use crate::{
     store::Tx,
 };
 
+use super::foreign;
+
 /// Ends what cannot be kept, as far as that harms nobody, and commits. `current` is the grant as it is now.
 pub(super) async fn discard(
     deps: &Deps,
@@ -46,6 +48,11 @@ pub(super) async fn discard(
             generation: 1,
             access_expires_at: answer.expires_at,
             has_refresh_token: answer.refresh_token.is_some(),
+            account: if answer.is_foreign {
+                foreign::somebody()
+            } else {
+                grant.account.clone()
+            },
             ..upstream::tombstone(deps, grant, now)?
         };
         upstream::keep_apart(&mut tx, key, &tombstone, connector, answer).await?;

@@ -111,13 +111,7 @@ async fn discard(
     connector: &Connector,
     answered: &Answered,
 ) -> Result<(), Refusal> {
-    // As the grant was when the provider was asked: that is what the secrets are bound to.
-    let then = Grant {
-        generation: answered.generation,
-        connected_epoch: answered.connected_epoch,
-        binding: answered.binding,
-        ..grant.clone()
-    };
+    let then = answered.asked_for(grant);
     // Opened to be ended and for nothing else.
     let ended = Grant {
         state: GrantState::Revoked { at: deps.clock.now() },

@@ -4,8 +4,6 @@
 //! where its epoch is of another incarnation, whether that one goes on from the known one, and what the recoveries between
 //! have ended again.
 
-use std::time::Duration;
-
 use crate::{
     audit::{Checkpoint, LogHead, merkle::root_plan},
     domain::{
@@ -77,7 +75,12 @@ pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Resu
             let root = audit::prove(&mut tx, org, &root_plan(checkpoint.size)).await;
             match root {
                 Err(Refusal::StoreUnavailable(Some(StoreError::Inconsistent { .. }))) => Some(Why::Forked),
-                root => (root? != [checkpoint.root]).then_some(Why::Forked),
+                Err(refusal) => return Err(refusal),
+                Ok(root) if root == [checkpoint.root] => None,
+                // Signed over entries that a recovery gave up. Where they stood stand others by now, written while the org was
+                // sealed, that have their places before that of the recovery.
+                Ok(_) if recovered_at.is_some() && !has_last_entries(&mut tx, org, &kept).await? => None,
+                Ok(_) => Some(Why::Forked),
             }
         }
     };
@@ -86,25 +89,33 @@ pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Resu
     }
     let mut found = disagreement(org, Why::Older, inside, head.as_ref());
     let is_same = matches!(lineage, Lineage::Same);
+    // Whoever has caught up with them, or was recovered beyond them, shows nothing by them.
+    let numbers_count = is_behind && !matches!(lineage, Lineage::Later(_));
     if let Lineage::Later(later) = lineage {
         found.agreed = later.branched;
         found.ended = later.ended;
     }
     let sealed = kept.sealed.as_deref().map(Why::of);
     if why.is_some() || sealed.is_some() || !is_same {
-        found.agreed = agreed(&mut tx, org, &kept, found.agreed).await?;
+        found.agreed = agreed(&mut tx, org, &kept, found.agreed, numbers_count).await?;
     }
     found.checkpoint = checkpoint;
+    let shows_entries = kept.last_entries().next().is_some();
     found.kept = Some(kept);
     if why.is_none() && !is_same && found.lost().next().is_some() {
         why = Some(Why::Older);
     }
+    found.is_remembered = sealed.is_some() && why.is_none() && shows_entries;
     why = match (why, sealed) {
         // An admin has recovered since: what was found before is what that was about.
         (why, _) if recovered_at.is_some() => why,
         (why, None) | (why @ Some(_), Some(Why::NoRecord)) => why,
         // It was another history then, and is not now: what counts is what is missing.
         (None, Some(Why::Forked)) => Some(Why::Lost),
+        // Whatever else was found before, nothing in it is known to be as it was left.
+        (why @ Some(Why::Forked), Some(_)) => why,
+        // It still lacks what was known.
+        (why @ Some(Why::Older), Some(Why::Lost)) => why,
         (_, sealed) => sealed,
     };
     Ok(match why {
@@ -118,8 +129,6 @@ async fn lineage(tx: &mut Tx, org: OrgId, kept: Epoch, inside: Epoch) -> Result<
     if kept.incarnation == inside.incarnation {
         return Ok(Lineage::Same);
     }
-    // Once, and where an org has very many entries it takes its time.
-    tx.allow_time(WALK_WITHIN).await?;
     match later(tx, org, kept).await {
         Ok(Some(later)) => Ok(Lineage::Later(later)),
         // Entries that somebody changed lead nowhere.
@@ -132,8 +141,14 @@ async fn lineage(tx: &mut Tx, org: OrgId, kept: Epoch, inside: Epoch) -> Result<
 async fn later(tx: &mut Tx, org: OrgId, kept: Epoch) -> Result<Option<Later>, StoreError> {
     let mut later: Option<Later> = None;
     for Entry { epoch, draft, .. } in tx.incarnations(org).await? {
+        // A copy ends nothing: what its source lacked, it lacks.
+        let is_recovery = draft.outcome.as_deref() == Some("recovered");
+        let begin = match &later {
+            Some(later) if !is_recovery || later.recovered_at.is_some() => None,
+            _ => Some(tx.epoch_begin(org, epoch.counter).await?),
+        };
         if later.is_none() {
-            let before = tx.entry_before(org, epoch.counter).await?;
+            let before = begin.as_ref().and_then(|begin| begin.before.as_ref());
             later = before
                 .filter(|before| before.epoch.incarnation == kept.incarnation)
                 .map(|before| Later {
@@ -143,13 +158,11 @@ async fn later(tx: &mut Tx, org: OrgId, kept: Epoch) -> Result<Option<Later>, St
                 });
         }
         let Some(later) = &mut later else { continue };
-        // A copy ends nothing: what its source lacked, it lacks.
-        if draft.outcome.as_deref() == Some("recovered") {
+        if is_recovery {
             later.ended.extend(tx.ended_at(org, epoch.counter).await?);
-            if later.recovered_at.is_none() {
-                let placed = tx.place_of_epoch(org, epoch.counter).await?;
+            if let (None, Some(begin)) = (later.recovered_at, begin) {
                 let size = tx.log_head(org).await?.map_or(0, |head| head.size);
-                later.recovered_at = Some(placed.unwrap_or(size));
+                later.recovered_at = Some(begin.place.unwrap_or(size));
             }
         }
     }
@@ -165,8 +178,15 @@ async fn has_last_entries(tx: &mut Tx, org: OrgId, kept: &Kept) -> Result<bool, 
     Ok(true)
 }
 
-/// Up to which epoch the database has every move that is kept; of those that no entry stands for, by its numbers.
-async fn agreed(tx: &mut Tx, org: OrgId, kept: &Kept, by_number: i64) -> Result<i64, Refusal> {
+/// Up to which epoch the database has every move that is kept. If it has none of the entries that show one, its own number says
+/// so where that counts; of a move whose entry was left out when the file was compacted nothing else does.
+async fn agreed(
+    tx: &mut Tx,
+    org: OrgId,
+    kept: &Kept,
+    by_number: i64,
+    numbers_count: bool,
+) -> Result<i64, Refusal> {
     let traces: Vec<_> = kept.traces().collect();
     // Whoever has one has all before.
     let (mut has, mut lacks) = (0, traces.len());
@@ -180,7 +200,8 @@ async fn agreed(tx: &mut Tx, org: OrgId, kept: &Kept, by_number: i64) -> Result<
     let agreed = has.checked_sub(1).and_then(|last| traces.get(last));
     Ok(match (agreed, traces.get(lacks)) {
         (Some((counter, _)), _) => *counter,
-        (None, Some((counter, _))) => by_number.min(counter - 1),
+        (None, Some((counter, _))) if numbers_count => by_number.min(counter - 1),
+        (None, Some(_)) => 0,
         (None, None) => by_number,
     })
 }
@@ -208,6 +229,8 @@ pub(super) fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&Log
             .as_ref()
             .and_then(LogHead::epoch)
             .map_or(0, |epoch| epoch.counter),
+        is_remembered: false,
+        is_witness_silent: false,
         ended: Vec::new(),
         writers: state
             .map(|state| {
@@ -220,6 +243,3 @@ pub(super) fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&Log
         witnessed: None,
     }
 }
-
-/// How long an org's entries may be walked over.
-const WALK_WITHIN: Duration = Duration::from_secs(120);

@@ -14,7 +14,9 @@ use crate::{
     failpoints::Failpoint,
     flows::{Deps, Refusal, record, walk::begin_anywhere},
     release::open::{self, Ended},
-    store::{LONGEST_BACKOFF, OutboxRow, SecretKind, SecretRow, StoreError, UpstreamResult},
+    store::{
+        LONGEST_BACKOFF, OutboxLine, OutboxRow, Resting, SecretKind, SecretRow, StoreError, UpstreamResult,
+    },
 };
 
 use super::{NOT_ALONE, client};
@@ -33,9 +35,14 @@ pub struct Provider {
 }
 
 /// What one try came to.
+#[derive(Debug, Default)]
 struct Tried {
     finished: bool,
     requests: u64,
+    /// The provider answered to what it was asked.
+    is_served: bool,
+    /// It wants to be left alone by this client.
+    is_told: bool,
 }
 
 /// What is to be entered of one try.
@@ -95,7 +102,8 @@ pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refus
         if deps.uncut.is_stopping() {
             return Ok(finished);
         }
-        let mut due = due(deps, provider).await?;
+        let resting = deps.store.resting_clients(&provider.host).await?;
+        let mut due = due(deps, provider, &resting).await?;
         let wanted = u64::try_from(due.len()).unwrap_or(u64::MAX);
         if wanted == 0 {
             return Ok(finished);
@@ -111,16 +119,22 @@ pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refus
             tasks.spawn(async move { settle(&deps, org, grant, &host).await });
         }
         let (mut claimed, mut requests) = (0, 0);
+        let (mut is_served, mut is_told) = (false, !resting.is_empty());
         while let Some(done) = tasks.join_next().await {
             claimed += 1;
             match done {
                 Ok(Ok(tried)) => {
                     finished += usize::from(tried.finished);
                     requests += tried.requests;
+                    is_served |= tried.is_served;
+                    is_told |= tried.is_told;
                 }
                 Ok(Err(refusal)) => tracing::warn!(cause = %refusal, "an upstream revocation has to wait"),
                 Err(_) => tracing::error!("an upstream revocation stopped unexpectedly"),
             }
+        }
+        if is_served && is_told {
+            deps.store.provider_served(&provider.host).await?;
         }
         // A grant may have several tokens: what was asked beyond one request each is owed.
         if requests > claimed {
@@ -134,27 +148,73 @@ pub async fn round(deps: &Arc<Deps>, provider: &Provider) -> Result<usize, Refus
     }
 }
 
-/// What is to be tried next. The connectors take turns, beginning with any of them: where there are fewer turns than connectors,
-/// none is left out for long, however much waits at another. What lies far ahead comes behind what is due at all of them.
-async fn due(deps: &Deps, provider: &Provider) -> Result<Vec<(OrgId, GrantId)>, Refusal> {
+/// What is to be tried next. The connectors take turns, and at each of them the orgs, beginning with any: where there are fewer
+/// turns than these, none is left out for long, however much waits of another. What lies far ahead comes behind what is due at
+/// all of them.
+async fn due(deps: &Deps, provider: &Provider, resting: &Resting) -> Result<Vec<(OrgId, GrantId)>, Refusal> {
     let mut connectors: Vec<_> = provider.connectors.iter().collect();
     begin_anywhere(&mut connectors, &*deps.random)?;
-    let mut look = deps.store.due().await?;
-    let mut lines = Vec::with_capacity(connectors.len());
-    for connector in &connectors {
-        lines.push(look.outbox(connector, AT_ONCE).await?);
-    }
-    let mut due = in_turn(lines);
-    let most = usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
-    if due.len() < most {
-        let mut lines = Vec::with_capacity(connectors.len());
-        for connector in &connectors {
-            lines.push(look.outbox_far_ahead(connector, AT_ONCE).await?);
+    let mut due = Vec::new();
+    for line in [OutboxLine::Due, OutboxLine::FarAhead] {
+        if due.len() < AT_ONCE {
+            let mut lines = Vec::with_capacity(connectors.len());
+            for connector in &connectors {
+                lines.push(of_orgs(deps, connector, line, resting).await?);
+            }
+            due.extend(in_turn(lines));
         }
-        due.extend(in_turn(lines));
     }
-    due.truncate(most);
+    due.truncate(AT_ONCE);
     Ok(due)
+}
+
+/// What waits in a line at one connector, of each org in turn. One whose client rests has none; very many of those are not all
+/// looked at each time.
+async fn of_orgs(
+    deps: &Deps,
+    connector: &ConnectorId,
+    line: OutboxLine,
+    resting: &Resting,
+) -> Result<Vec<(OrgId, GrantId)>, Refusal> {
+    let mut waiting = deps.store.due().await?.outbox_orgs(connector, line).await?;
+    begin_anywhere(&mut waiting, &*deps.random)?;
+    let mut orgs = Vec::new();
+    for org in waiting.into_iter().take(LOOKED_AT) {
+        if orgs.len() == AT_ONCE {
+            break;
+        }
+        // Of whom that cannot be read now holds up nobody else.
+        if !is_resting(deps, org, connector, resting).await.unwrap_or(true) {
+            orgs.push(org);
+        }
+    }
+    let mut lines = Vec::with_capacity(orgs.len());
+    if !orgs.is_empty() {
+        let most = u64::try_from(AT_ONCE).unwrap_or(u64::MAX);
+        let mut look = deps.store.due().await?;
+        for org in orgs {
+            lines.push(look.outbox(connector, org, line, most).await?);
+        }
+    }
+    Ok(in_turn(lines))
+}
+
+async fn is_resting(
+    deps: &Deps,
+    org: OrgId,
+    connector: &ConnectorId,
+    resting: &Resting,
+) -> Result<bool, Refusal> {
+    if resting.is_empty() {
+        return Ok(false);
+    }
+    let client = deps
+        .store
+        .read(org)
+        .await?
+        .connector_client(org, connector)
+        .await?;
+    Ok(client.is_some_and(|client| resting.holds(&client.client_id)))
 }
 
 /// One of each line, then the next of each, until there are no more.
@@ -200,10 +260,7 @@ async fn claim(deps: &Deps, due: Vec<(OrgId, GrantId)>) -> Result<Vec<(OrgId, Gr
 /// One try.
 async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<Tried, Refusal> {
     let Some(row) = deps.store.read(org).await?.outbox(org, grant).await? else {
-        return Ok(Tried {
-            finished: false,
-            requests: 0,
-        });
+        return Ok(Tried::default());
     };
     let asked = newest(deps, &row).await?;
     let mut requests = 0;
@@ -216,9 +273,12 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
             Word::Said(answer)
         }
     };
-    if let Word::Said(Ok(RevokeOutcome::Retry { after: Some(after) })) = word {
-        // RFC 9110 §10.2.3: said to one of us, it is meant for all.
-        deps.store.rest_provider(host, after).await?;
+    let told = match word {
+        Word::Said(Ok(RevokeOutcome::Retry { after })) => after,
+        _ => None,
+    };
+    if let Some(after) = told {
+        rest(deps, &row, host, after).await?;
     }
     let finished = deps
         .store
@@ -228,7 +288,27 @@ async fn settle(deps: &Deps, org: OrgId, grant: GrantId, host: &str) -> Result<T
         tracing::warn!(grant.id = %grant, connector.id = %row.connector,
             "the tokens of {grant} are not ended at the provider: that could have ended a grant that lives, or is being connected");
     }
-    Ok(Tried { finished, requests })
+    let is_unanswered = matches!(
+        word,
+        Word::Said(Err(_) | Ok(RevokeOutcome::Retry { .. } | RevokeOutcome::Unclear { .. }))
+    );
+    Ok(Tried {
+        finished,
+        requests,
+        is_served: requests > 0 && !is_unanswered,
+        is_told: told.is_some(),
+    })
+}
+
+/// RFC 9110 §10.2.3: said to one who asked as this client, it is meant for all who do.
+async fn rest(deps: &Deps, row: &OutboxRow, host: &str, after: Duration) -> Result<(), Refusal> {
+    let mut tx = deps.store.read(row.org).await?;
+    let client = tx.connector_client(row.org, &row.connector).await?;
+    drop(tx);
+    if let Some(client) = client {
+        deps.store.rest_client(host, &client.client_id, after).await?;
+    }
+    Ok(())
 }
 
 /// Enters what came of a try to end the tokens up to a generation; `true` if that was the last word.
@@ -375,6 +455,8 @@ fn backoff(attempts: u64) -> Duration {
 }
 
 /// Grants whose tokens one provider is asked to end at a time.
-const AT_ONCE: u64 = 16;
+const AT_ONCE: usize = 16;
+/// Orgs of which it is asked at a time whether their clients rest.
+const LOOKED_AT: usize = 256;
 /// Longer than any try takes; afterwards it is due again.
 const CLAIM: Duration = Duration::from_secs(180);

@@ -171,6 +171,7 @@ impl Asked {
             connector: self.id("connector")?,
             outcome,
             // One more than is shown tells whether there are older ones.
+            among: None,
             limit: u64::try_from(PAGE + 1).unwrap_or(u64::MAX),
         })
     }

@@ -45,6 +45,7 @@ enum Page {
     TooMany,
     Internal,
     Unavailable,
+    Unknown,
     Login(LoginRefusal),
     Connect(NotConnected),
 }
@@ -150,6 +151,7 @@ impl Failure {
             Page::TooMany => error(ErrorKind::TooMany),
             Page::Internal => error(ErrorKind::Internal { support }),
             Page::Unavailable => error(ErrorKind::Unavailable),
+            Page::Unknown => error(ErrorKind::Unknown),
         };
         let mut response = shown.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response());
         if status == StatusCode::UNAUTHORIZED {
@@ -193,6 +195,10 @@ impl From<Refusal> for Failure {
             Refusal::NotFound => (StatusCode::NOT_FOUND, Page::NotFound),
             Refusal::Revoked { .. } => (StatusCode::GONE, Page::NotFound),
             Refusal::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, Page::TooMany),
+            Refusal::OutcomeUnknown { .. } => (StatusCode::GATEWAY_TIMEOUT, Page::Unknown),
+            Refusal::StoreUnavailable(Some(error)) if error.is_undecided() => {
+                (StatusCode::GATEWAY_TIMEOUT, Page::Unknown)
+            }
             Refusal::KeyUnavailable
             | Refusal::ProviderUnavailable
             | Refusal::Sealed
@@ -210,7 +216,6 @@ impl From<Refusal> for Failure {
             | Refusal::AlreadyReleased { .. }
             | Refusal::InProgress { .. }
             | Refusal::ModeUnavailable(_)
-            | Refusal::OutcomeUnknown { .. }
             | Refusal::Broken => (StatusCode::INTERNAL_SERVER_ERROR, Page::Internal),
         };
         let cause = match &refusal {
@@ -218,5 +223,43 @@ impl From<Refusal> for Failure {
             other => other.to_string(),
         };
         Self::new(status, page).caused_by(cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::store::StoreError;
+
+    async fn shown(refusal: Refusal) -> (u16, String) {
+        let (parts, body) = Failure::from(refusal).show(None, "req_1").into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        (parts.status.as_u16(), text)
+    }
+
+    #[tokio::test]
+    async fn a_page_says_that_nothing_was_changed_only_where_that_is_known() {
+        let lost = || Arc::new(sqlx::Error::WorkerCrashed);
+        let store = |error| Refusal::StoreUnavailable(Some(error));
+        let (status, page) = shown(store(StoreError::Unavailable(lost()))).await;
+        assert_eq!(status, 503);
+        assert!(page.contains("Nothing was changed"), "{page}");
+        for refusal in [
+            store(StoreError::Undecided(lost())),
+            Refusal::OutcomeUnknown { entry: None },
+        ] {
+            let (status, page) = shown(refusal).await;
+            assert_eq!(status, 504);
+            assert!(page.contains("It may have been done"), "{page}");
+            assert!(
+                !page.contains("Nothing was changed") && !page.contains("it was not"),
+                "{page}"
+            );
+        }
     }
 }

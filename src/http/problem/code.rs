@@ -141,10 +141,10 @@ codes! {
     Sealed = "sealed", SERVICE_UNAVAILABLE, "This installation is sealed",
         "The database is older than the last signed checkpoint, or its checkpoint is missing. Until an administrator has recovered it, nothing is released.",
         "An administrator has to run the recovery. See the operator's guide.";
-    /// Sent, but nobody knows with what result.
+    /// Sent, or given to the database to commit, but nobody knows with what result.
     OutcomeUnknown = "outcome_unknown", GATEWAY_TIMEOUT, "The outcome is not known",
-        "The action may have been carried out, but no answer arrived in time, or a fault of this service stopped it half-way. It is never repeated automatically.",
-        "Check at the provider, or look up `entry_id`, before asking again.";
+        "The action may have been carried out, but no answer arrived in time, the database did not confirm it, or a fault of this service stopped it half-way. It is never repeated automatically.",
+        "Check at the provider, or look up `entry_id` or what was to be changed, before asking again. A revocation may be repeated safely.";
     /// A fault of this program.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong here",
         "This is a fault of this service. The operator's log has the cause under the request id.",

@@ -9,14 +9,14 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::routes;
 use crate::{
-    crypto::Gate,
+    crypto::{Gate, digest},
     domain::{
         Action, DecisionId, EntryId, Mode, Time,
         connector::Category,
         decision::{Outcome, UnverifiedDecision},
     },
     flows::{
-        Deps,
+        Deps, Refusal,
         actions::{Ask, Target},
         decide, describe,
     },
@@ -73,7 +73,7 @@ impl DigestedJson<ActionRequest> {
     /// # Errors
     /// 400 with a pointer to what is not as the protocol says.
     pub(super) fn ask(self) -> Result<Ask, Problem> {
-        let Self { body, sha256 } = self;
+        let Self { body, raw } = self;
         let target = match (body.grant, body.connector, body.user, body.account) {
             (Some(grant), None, None, None) => Target::Grant(read("/grant", &grant)?),
             (None, Some(connector), Some(user), account) => Target::Account {
@@ -101,7 +101,9 @@ impl DigestedJson<ActionRequest> {
             decision: body.decision.map(UnverifiedDecision),
             context: body.context.map(context).transpose()?,
             run: body.run.map(|run| line("/run", run, 128)).transpose()?,
-            idempotency: key.transpose()?.map(|key| (key, sha256)),
+            idempotency: key
+                .transpose()?
+                .map(|key| (key, digest::hex(&digest::sha256(&raw)))),
         })
     }
 }
@@ -159,7 +161,11 @@ async fn describe_action(
     request: DigestedJson<ActionRequest>,
 ) -> Result<Response, Problem> {
     let ask = request.ask()?;
-    let described = to_its_end(async move { describe::describe(&deps, caller, &ask).await }).await?;
+    let describing = async move {
+        let described = describe::describe(&deps, caller, &ask).await;
+        described.map_err(Refusal::without_release)
+    };
+    let described = to_its_end(describing).await?;
     answer::ok(&DescribedAction {
         action: described.action,
         canonical: described.canonical,
@@ -209,7 +215,11 @@ async fn decide_action(
     request: DigestedJson<ActionRequest>,
 ) -> Result<Response, Problem> {
     let ask = request.ask()?;
-    let decided = to_its_end(async move { decide::decide(&deps, caller, &ask).await }).await?;
+    let deciding = async move {
+        let decided = decide::decide(&deps, caller, &ask).await;
+        decided.map_err(Refusal::without_release)
+    };
+    let decided = to_its_end(deciding).await?;
     answer::ok(&DecisionAnswer {
         decision_id: decided.id,
         outcome: decided.outcome,
@@ -245,7 +255,7 @@ mod tests {
         let body = Gate::ARGS.from_slice(body.to_string().as_bytes()).unwrap();
         DigestedJson {
             body,
-            sha256: "d1".to_owned(),
+            raw: "as it came".into(),
         }
         .ask()
     }
@@ -305,7 +315,8 @@ mod tests {
     #[test]
     fn an_idempotency_key_comes_with_the_digest_of_the_body() {
         let ask = ask(with("idempotency_key", json!("k"))).unwrap();
-        assert_eq!(ask.idempotency, Some(("k".to_owned(), "d1".to_owned())));
+        let sha256 = digest::hex(&digest::sha256(b"as it came"));
+        assert_eq!(ask.idempotency, Some(("k".to_owned(), sha256)));
     }
 
     #[test]

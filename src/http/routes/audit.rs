@@ -129,6 +129,7 @@ async fn list(
             .outcome
             .map(|outcome| extract::line("?outcome", outcome, LONGEST_NAME))
             .transpose()?,
+        among: None,
         limit: query.limit.rows(),
     };
     let entries = sight::entries(&deps, &who, filter).await?;
@@ -154,14 +155,30 @@ async fn show(
     answer::ok(&EntryView::new(entry, details, log_index))
 }
 
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+struct CheckpointQuery {
+    /// `true`: the last head that the witness has cosigned, instead of the newest; 404 while there is none.
+    cosigned: bool,
+}
+
 /// The signed head of the org's log, as a C2SP signed note.
 #[utoipa::path(
     get, path = "/v1/audit/checkpoint", tag = "audit", operation_id = "checkpoint",
-    security(("api_key" = []), ("session" = [])),
+    params(CheckpointQuery), security(("api_key" = []), ("session" = [])),
     responses((status = 200, description = "The note.", content_type = "text/plain", body = String), Refused),
 )]
-async fn checkpoint(State(deps): State<Arc<Deps>>, Admin { org, .. }: Admin) -> Result<Response, Problem> {
-    let note = to_its_end(async move { audit::checkpoint(&deps, org).await }).await?;
+async fn checkpoint(
+    State(deps): State<Arc<Deps>>,
+    Admin { org, .. }: Admin,
+    StrictQuery(query): StrictQuery<CheckpointQuery>,
+) -> Result<Response, Problem> {
+    let note = if query.cosigned {
+        audit::cosigned_checkpoint(&deps, org).await?
+    } else {
+        to_its_end(async move { audit::checkpoint(&deps, org).await }).await?
+    };
     Ok(answer::text(note))
 }
 

@@ -17,7 +17,7 @@ use utoipa::{OpenApi, ToSchema};
 /// `app` keeps it current through a `watch` channel, so that a probe never touches the database or the key service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Short stable names: `starting`, `store`, `keys`, `sealed`, `outside`, `draining`.
+    /// Short stable names: `starting`, `store`, `clock`, `keys`, `sealed`, `outside`, `draining`.
     pub obstacles: Vec<&'static str>,
 }
 

@@ -20,7 +20,7 @@ use crate::{
         answer::{self, Limit},
         caller::Caller,
         extract::{PathId, StrictJson, StrictQuery, line, read},
-        openapi::{Refused, Unfinished},
+        openapi::Refused,
     },
     store::{Selector, SelectorCounts, UpstreamResult, UpstreamTotals},
 };
@@ -203,7 +203,6 @@ impl From<Revoked> for RevocationReceipt {
         (status = 200, description = "When this is answered, nothing of the selection is released any more; \
             with `dry_run`, only counted.", body = RevocationReceipt),
         Refused,
-        Unfinished,
     ),
 )]
 async fn create(
@@ -251,7 +250,7 @@ struct RevocationView {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     effective_at: Time,
-    /// What ended; `null` while it is counted, and for good if the counting process ended first.
+    /// What ended; `null` while it is counted, and for good if the counting process ended first or there was no room to count.
     counts: Option<Counts>,
     /// How far it has come, over all grants.
     progress: ProgressView,

@@ -12,7 +12,7 @@ use crate::{
     connectors::FilteredBody,
     domain::{EntryId, ScopeSet, Time},
     flows::{
-        Deps,
+        Deps, Refusal,
         vend::{self, Vended},
     },
     http::{Problem, answer, caller::GatedAgent, extract::DigestedJson, openapi::VendRefused},
@@ -74,7 +74,9 @@ async fn vend_action(
     request: DigestedJson<ActionRequest>,
 ) -> Result<Response, Problem> {
     let ask = request.ask()?;
-    let vended = vend::vend(&deps, caller, ask).await?;
+    let vended = vend::vend(&deps, caller, ask)
+        .await
+        .map_err(Refusal::without_release)?;
     show(&vended)
 }
 

@@ -50,7 +50,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel::<()>();
         let site = Site::new(&url::Url::parse(&format!("http://{address}")).unwrap()).unwrap();
         let slow = Arc::new(Notify::new());
-        let begun = Arc::clone(&slow);
+        let (begun, never_done) = (Arc::clone(&slow), Arc::clone(&slow));
         let late = Router::new().route(
             "/slow",
             get(|| async move {
@@ -58,7 +58,8 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 "late"
             })
-            .post(|| async {
+            .post(|| async move {
+                never_done.notify_one();
                 tokio::time::sleep(Duration::from_secs(30)).await;
                 "never"
             }),
@@ -393,10 +394,8 @@ async fn a_drain_that_takes_too_long_is_cut() {
     .await;
     let address = running.address;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream
-        .write_all(format!("GET /slow HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    let request = format!("POST /slow HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     running.slow.notified().await;
     running.stop.take().unwrap().send(()).unwrap();
     assert_eq!(running.server.await.unwrap(), Drained::Cut(1));

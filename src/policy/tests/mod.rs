@@ -7,4 +7,5 @@ mod fixture;
 mod notary;
 mod preparing;
 mod properties;
+mod remembering;
 mod vectors;

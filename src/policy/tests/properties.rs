@@ -15,15 +15,15 @@ use crate::{
     policy::{Evaluation, OrgPermit, Question},
 };
 
-static WORLD: LazyLock<World> = LazyLock::new(world);
+pub(super) static WORLD: LazyLock<World> = LazyLock::new(world);
 
 const ME: u128 = 1;
 const OTHER: u128 = 99;
 /// Everything, under the widest terms, `http.request` named.
-const WIDEST: &str = "@modes(\"execute,handle,token,raw\") permit (principal, action, resource);
+pub(super) const WIDEST: &str = "@modes(\"execute,handle,token,raw\") permit (principal, action, resource);
     @modes(\"execute,handle,token,raw\") permit (principal, action == Action::\"acme-mail:http.request\", resource);";
 
-fn scope() -> impl Strategy<Value = String> {
+pub(super) fn scope() -> impl Strategy<Value = String> {
     let agent = |id| format!("Agent::\"{}\"", AgentId::from_bytes(number(id)));
     let principals = vec![
         "principal".to_owned(),
@@ -71,7 +71,7 @@ fn condition() -> impl Strategy<Value = &'static str> {
 }
 
 const OVERFLOW: &str = "when { context.time.unix_s * 9223372036854775807 > 0 }";
-const MISSING: &str = "when { User::\"usr_7zzzzzzzzzzzzzzzzzzzzzzzzz\".role == \"admin\" }";
+pub(super) const MISSING: &str = "when { User::\"usr_7zzzzzzzzzzzzzzzzzzzzzzzzz\".role == \"admin\" }";
 
 fn ordinary_condition() -> impl Strategy<Value = &'static str> {
     select(vec![
@@ -117,7 +117,7 @@ fn forbid() -> impl Strategy<Value = String> {
 }
 
 /// Many permits and few forbids, or nothing would ever be allowed.
-fn layer() -> impl Strategy<Value = String> {
+pub(super) fn layer() -> impl Strategy<Value = String> {
     (
         vec(permit(), 0..4),
         vec(forbid(), 0..2),
@@ -133,7 +133,7 @@ fn layer() -> impl Strategy<Value = String> {
         })
 }
 
-fn delegations() -> impl Strategy<Value = Vec<Delegation>> {
+pub(super) fn delegations() -> impl Strategy<Value = Vec<Delegation>> {
     let one = (
         vec(select(Category::ALL.to_vec()), 0..4),
         vec(select(vec!["messages.get", "messages.send", HTTP_REQUEST]), 0..2),
@@ -164,7 +164,7 @@ fn delegations() -> impl Strategy<Value = Vec<Delegation>> {
 }
 
 /// Every tool, by name: only so is `http.request` delegated.
-fn delegated_everything() -> Delegation {
+pub(super) fn delegated_everything() -> Delegation {
     let every_tool = ["messages.get", "messages.send", "messages.delete", HTTP_REQUEST];
     Delegation {
         categories: Category::ALL.into(),
@@ -174,7 +174,7 @@ fn delegated_everything() -> Delegation {
     }
 }
 
-fn asked() -> impl Strategy<Value = Question> {
+pub(super) fn asked() -> impl Strategy<Value = Question> {
     let tools = select(vec![
         get(),
         get(),

@@ -49,6 +49,8 @@ pub(in crate::store) enum Fact {
 pub(in crate::store) struct Heard {
     pub(in crate::store) epoch: Epoch,
     pub(super) size: u64,
+    /// The newest entry of the highest epoch of which an entry was heard, and that epoch's counter.
+    newest: Option<(i64, EntryId)>,
 }
 
 /// Everything the file says of one org.
@@ -63,15 +65,24 @@ pub struct Kept {
     /// Why it is sealed, by its stable name.
     pub sealed: Option<String>,
     pub(super) size: u64,
-    /// The entry heard of last.
-    newest: Option<EntryId>,
+    /// The entry heard of last, and the counter of its epoch: a line without an entry brings the epoch beyond it. Not the one
+    /// with the greatest id, which of two in one millisecond is either.
+    newest: Option<(i64, EntryId)>,
     /// By epoch counter, the first entry heard of it: who has that entry has the move to that epoch, and all before.
     traces: BTreeMap<i64, EntryId>,
 }
 
 impl Heard {
     pub(super) fn new(epoch: Epoch) -> Self {
-        Self { epoch, size: 0 }
+        Self {
+            epoch,
+            size: 0,
+            newest: None,
+        }
+    }
+
+    pub(super) fn newest(self) -> Option<EntryId> {
+        self.newest.map(|(_, entry)| entry)
     }
 
     pub(in crate::store) fn reached(self) -> Reached {
@@ -81,6 +92,20 @@ impl Heard {
         }
     }
 
+    /// The one that is farther; within one incarnation, with the longer log and the newest entry of both.
+    pub(super) fn later(self, other: Self) -> Self {
+        let (mut later, earlier) = if self.epoch.counter > other.epoch.counter {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        if later.epoch.incarnation == earlier.epoch.incarnation {
+            later.size = later.size.max(earlier.size);
+            later.newest = later.newest.max(earlier.newest);
+        }
+        later
+    }
+
     pub(super) fn has_reached(self, epoch: Epoch) -> bool {
         self.epoch.counter >= epoch.counter
     }
@@ -88,9 +113,15 @@ impl Heard {
     pub(super) fn hear(&mut self, line: &Line) {
         match &line.fact {
             Fact::Sealed { .. } => {}
-            Fact::Recovered => *self = Self::new(line.epoch),
+            Fact::Recovered => {
+                *self = Self {
+                    newest: line.newest(),
+                    ..Self::new(line.epoch)
+                };
+            }
             _ if line.is_of_another_history(self.epoch) => {}
             fact => {
+                self.newest = self.newest.max(line.newest());
                 if line.epoch.counter >= self.epoch.counter {
                     self.epoch = line.epoch;
                 }
@@ -105,6 +136,10 @@ impl Heard {
 impl Line {
     pub(super) fn is_move(&self) -> bool {
         matches!(self.fact, Fact::Moved { .. })
+    }
+
+    fn newest(&self) -> Option<(i64, EntryId)> {
+        self.entry.map(|entry| (self.epoch.counter, entry))
     }
 
     /// Whether it is of an incarnation that nobody has compared with what is kept.
@@ -155,6 +190,7 @@ impl Kept {
         Heard {
             epoch: self.epoch,
             size: self.size,
+            newest: self.newest,
         }
     }
 
@@ -166,8 +202,9 @@ impl Kept {
 
     /// A few of the entries that the database has to have: the last ones, which an older one would lack first.
     pub fn last_entries(&self) -> impl Iterator<Item = EntryId> {
+        let newest = self.newest.map(|(_, entry)| entry);
         let traces = self.traces.values().rev().take(LAST_TRACES);
-        self.newest.iter().chain(traces).copied()
+        newest.into_iter().chain(traces.copied())
     }
 
     /// By epoch counter, in its order, an entry that whoever has that move, and all before, has to have.
@@ -176,7 +213,7 @@ impl Kept {
     }
 
     pub(super) fn hear(&mut self, line: Line) {
-        let foreign = line.is_of_another_history(self.epoch);
+        let foreign = line.is_of_another_history(self.epoch) || self.is_over_another(&line);
         if let Some(counter) = line.unheard(self.epoch.counter).filter(|_| !foreign) {
             self.lost_by(anything(), counter);
         }
@@ -185,14 +222,15 @@ impl Kept {
         Heard {
             epoch: self.epoch,
             size: self.size,
+            ..
         } = heard;
         let Line {
             epoch, entry, fact, ..
         } = line;
         if let (Some(entry), false) = (entry, foreign) {
             self.traces.entry(epoch.counter).or_insert(entry);
-            if epoch.counter == self.epoch.counter {
-                self.newest = Some(entry);
+            if self.newest.is_none_or(|(counter, _)| counter <= epoch.counter) {
+                self.newest = Some((epoch.counter, entry));
             }
             if self.traces.len() > MOST_TRACES {
                 self.traces = self.needed_traces();
@@ -210,13 +248,19 @@ impl Kept {
         }
     }
 
+    /// Whether it was written over a database that is known to be another one: what that one has, or counts up to, shows
+    /// nothing of what is missing in it. Of a stranger nothing can be missing.
+    fn is_over_another(&self, line: &Line) -> bool {
+        self.sealed.is_some() && !self.is_stranger() && line.fact != Fact::Recovered
+    }
+
     /// What was moved before stays: a still older database may be put back.
     fn begin_anew(&mut self, epoch: Epoch, entry: Option<EntryId>) {
         for counter in self.moved.values_mut() {
             *counter = epoch.counter.min(*counter);
         }
         self.traces = entry.map(|entry| (epoch.counter, entry)).into_iter().collect();
-        self.newest = entry;
+        self.newest = entry.map(|entry| (epoch.counter, entry));
         self.checkpoint = None;
         self.sealed = None;
     }
@@ -236,12 +280,13 @@ impl Kept {
         raise(&mut self.moved, anything(), middle);
     }
 
-    /// Of every move that is told apart, the entry that shows it, and the last of all.
+    /// Of every move that is told apart, the entry that shows it and the one before, which who lacks that move may have; and
+    /// the last of all.
     fn needed_traces(&self) -> BTreeMap<i64, EntryId> {
-        let of_moves = self
-            .moved
-            .values()
-            .filter_map(|counter| self.traces.range(*counter..).next());
+        let of_moves = self.moved.values().flat_map(|counter| {
+            let before = self.traces.range(..*counter).next_back();
+            before.into_iter().chain(self.traces.range(*counter..).next())
+        });
         let needed = of_moves.chain(self.traces.last_key_value());
         needed.map(|(counter, entry)| (*counter, *entry)).collect()
     }
@@ -269,9 +314,12 @@ impl Kept {
         let others = traces.iter().filter(|(counter, _)| !shown.contains(*counter));
         lines.extend(others.map(|(counter, entry)| line(*counter, Some(*entry), Fact::Wrote)));
         let (size, note) = (self.size, self.checkpoint.clone());
+        let (counter, newest) = self
+            .newest
+            .map_or((last, None), |(counter, newest)| (counter, Some(newest)));
         lines.extend(match note {
-            Some(note) => Some(line(last, self.newest, Fact::Checkpoint { size, note })),
-            None => self.newest.map(|newest| line(last, Some(newest), Fact::Wrote)),
+            Some(note) => Some(line(counter, newest, Fact::Checkpoint { size, note })),
+            None => newest.map(|newest| line(counter, Some(newest), Fact::Wrote)),
         });
         let why = self.sealed.clone();
         lines.extend(why.map(|why| line(last, None, Fact::Sealed { why })));

@@ -6,6 +6,10 @@ use std::{
 use super::*;
 use crate::domain::{EntryId, entry::Epoch};
 
+mod full_disk;
+mod moved_away;
+mod proofs;
+
 fn org(number: u8) -> OrgId {
     OrgId::from_bytes([number; 16])
 }
@@ -313,7 +317,10 @@ fn a_file_that_was_compacted_says_what_it_said_before() {
     assert_eq!(again.checkpoint, kept.checkpoint);
     assert_eq!(again.last_entries().next(), Some(entry(8)), "the newest");
     let traces: Vec<_> = again.traces().collect();
-    assert_eq!(traces, [(3, entry(3)), (4, entry(5)), (6, entry(7))]);
+    assert_eq!(
+        traces,
+        [(2, entry(2)), (3, entry(3)), (4, entry(5)), (6, entry(7))]
+    );
 }
 
 #[test]
@@ -397,6 +404,30 @@ async fn an_org_that_is_sealed_for_want_of_a_record_is_adopted_on_others_word_an
     assert!(kept[&org(2)].sealed.is_some() && kept[&org(2)].size == 0);
 }
 
+/// What the process adds while it adopts an org comes behind that in the file, and is not forgotten before.
+#[tokio::test]
+async fn what_is_known_of_an_org_that_is_adopted_never_falls_behind_what_was_added() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Arc::new(Outside::open(dir.path()).unwrap());
+    outside.add([line(1, 7, moved("grant", "g"))]);
+    outside.adopt(vec![line(1, 6, checkpoint(9))]).await.unwrap();
+    let reached = Reached { counter: 7, size: 9 };
+    assert_eq!(outside.knows(org(1)).map(Heard::reached), Some(reached));
+    outside.flush().await.unwrap();
+    assert_eq!(outside.kept().unwrap()[&org(1)].heard().reached(), reached);
+}
+
+/// Also where both are of one epoch.
+#[tokio::test]
+async fn the_newest_entry_of_an_org_that_is_adopted_is_the_newest_of_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Arc::new(Outside::open(dir.path()).unwrap());
+    outside.add([shown(7, 5, 9, Fact::Wrote)]);
+    outside.adopt(vec![shown(7, 5, 4, checkpoint(9))]).await.unwrap();
+    let newest = outside.newest(|_| false).map(|(_, _, entry)| entry);
+    assert_eq!(newest, Some(EntryId::from_bytes([9; 16])));
+}
+
 #[test]
 fn a_file_of_the_program_before_is_read_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -417,4 +448,30 @@ fn a_file_of_the_program_before_is_read_as_it_was() {
     assert_eq!(kept.moved.len(), 2, "nothing was unheard");
     assert_eq!((kept.epoch, kept.size), (epoch, 9));
     assert_eq!((kept.traces().count(), kept.last_entries().count()), (0, 0));
+}
+
+/// Clocks are not quite the same: an entry of a later epoch may have an earlier id.
+#[test]
+fn the_newest_entry_is_of_the_highest_epoch_and_of_no_other_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Outside::open(dir.path()).unwrap();
+    write(&outside, vec![line(1, 1, Fact::Began)]);
+    assert_eq!(outside.newest(|_| false), None);
+    for (heard, newest) in [
+        (shown(7, 2, 8, Fact::Wrote), 8),
+        (shown(7, 2, 9, Fact::Wrote), 9),
+        (shown(7, 2, 7, Fact::Wrote), 9),
+        (shown(7, 3, 4, moved("grant", "g")), 4),
+        (shown(8, 5, 12, Fact::Wrote), 4),
+        (shown(8, 4, 3, Fact::Recovered), 3),
+    ] {
+        write(&outside, vec![heard]);
+        let found = outside.newest(|_| false).map(|(_, _, entry)| entry);
+        assert_eq!(found, Some(EntryId::from_bytes([newest; 16])));
+    }
+    let before = outside.newest(|_| false);
+    assert_eq!(outside.newest(|left_out| left_out == org(1)), None);
+    drop(outside);
+    let again = Outside::open(dir.path()).unwrap();
+    assert_eq!(again.newest(|_| false), before);
 }

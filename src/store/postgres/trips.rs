@@ -30,33 +30,41 @@ impl Trips {
         &mut self,
         trip: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, StoreError> {
-        self.within(self.limit, trip).await
+        self.within(self.limit, trip).await.map_err(StoreError::from)
     }
 
-    /// Waits for the answer to a commit. One that is given up may be done, or be done later.
+    /// Waits for the answer to a commit. One that is given up may be done, or be done later, unless it was not even sent.
     pub(super) async fn wait_for_commit<T>(
         &mut self,
         trip: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, StoreError> {
-        self.within(self.limit.map(|_| COMMIT), trip).await
+        let is_sent = !self.given_up;
+        let answered = self.within(self.limit.map(|_| COMMIT), trip).await;
+        answered.map_err(|error| {
+            if is_sent {
+                StoreError::of_commit(error)
+            } else {
+                error.into()
+            }
+        })
     }
 
     async fn within<T>(
         &mut self,
         limit: Option<Duration>,
         trip: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, sqlx::Error> {
         if self.given_up {
-            return Err(silent().into());
+            return Err(silent());
         }
         let Some(limit) = limit else {
-            return Ok(trip.await?);
+            return trip.await;
         };
         match tokio::time::timeout(limit, trip).await {
-            Ok(answered) => Ok(answered?),
+            Ok(answered) => answered,
             Err(_) => {
                 self.given_up = true;
-                Err(silent().into())
+                Err(silent())
             }
         }
     }
@@ -91,3 +99,27 @@ pub(super) const STATEMENT: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(2);
 /// For a commit: its replicas may take their time. The server goes on with it, whoever waits.
 const COMMIT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_commit_that_was_sent_is_undecided() {
+        let lost = || future::ready(Err::<(), _>(silent()));
+        let mut trips = Trips::default();
+        let told = trips.wait(lost()).await;
+        assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+        let told = trips.wait_for_commit(lost()).await;
+        assert!(matches!(told, Err(StoreError::Undecided(_))), "{told:?}");
+
+        trips.limit = Some(Duration::ZERO);
+        let told = trips.wait(future::pending::<Result<(), _>>()).await;
+        assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+        assert!(trips.are_given_up());
+        let told = trips.wait_for_commit(future::ready(Ok(()))).await;
+        assert!(matches!(told, Err(StoreError::Unavailable(_))), "{told:?}");
+    }
+}

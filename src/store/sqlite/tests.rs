@@ -2,10 +2,14 @@ use super::*;
 use crate::store::{
     connects::connects_to_end,
     counts::{delegations_of_selector, grants_of_selector},
-    due::{NEXT_CONNECTOR, ORGS_TO_TELL, OUTBOX, OUTCOMES, RENEWAL_CONNECTORS, RENEWALS},
-    entries::{ABOUT, INCARNATIONS},
+    due::{
+        NEXT_CONNECTOR, ORGS_TO_TELL, OUTBOX, OUTBOX_ORGS, OUTCOMES, QUARANTINES, RENEWAL_CONNECTORS,
+        RENEWALS,
+    },
+    entries::{ABOUT, INCARNATIONS, LISTED, LISTED_AMONG},
+    error::is_outage,
     grants::whose::{BACK, LIVING_OF_ACCOUNT, LIVING_OF_ANY, LIVING_OF_PERSON, LIVING_UNTOLD, OF_CLIENT},
-    is_outage,
+    lineage::NUMBERED,
     listing::UPSTREAM_TOTALS,
     notices::{DUE, TAKE},
     once::Outlived,
@@ -226,6 +230,27 @@ async fn finds(sql: &str, ways: &[&str]) {
     }
 }
 
+/// Nor are they sorted: of very many entries the last ones are read.
+#[tokio::test]
+async fn entries_are_listed_from_the_last_one_on() {
+    finds(LISTED, &["entries_1 (org_id=? AND id<?)"]).await;
+    for plan in plans(LISTED).await {
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+    for plan in plans(LISTED_AMONG).await {
+        assert!(plan.contains("entries_1 (org_id=? AND id<?)"), "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_is_found_by_its_number() {
+    finds(
+        NUMBERED,
+        &["entries_writer (org_id=? AND writer=? AND writer_seq=?)"],
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn the_delegations_of_a_grant_are_not_looked_for_among_all_of_the_org() {
     finds(
@@ -265,6 +290,7 @@ async fn calls_in_flight_cost_what_is_open_and_not_the_length_of_the_log() {
     )
     .await;
     finds(OUTCOMES, &["open_calls_due (sent_at<?)"]).await;
+    finds(QUARANTINES, &["grants_quarantined (state_at<?)"]).await;
     finds(
         "DELETE FROM open_calls WHERE org_id = $1 AND entry_id = $2",
         &["PRIMARY KEY (org_id=? AND entry_id=?)"],
@@ -354,10 +380,20 @@ async fn whoever_could_end_with_a_grant_is_found_without_walking_those_that_ende
 
 #[tokio::test]
 async fn what_is_due_at_one_provider_is_not_looked_for_among_all_that_waits() {
-    finds(OUTBOX, &["outbox_due (connector=? AND due_at>? AND due_at<?)"]).await;
+    let of_an_org = "outbox_due (connector=? AND org_id=? AND due_at>? AND due_at<?)";
+    finds(OUTBOX, &[of_an_org]).await;
     finds(NEXT_CONNECTOR, &["outbox_due (connector>?)"]).await;
     for plan in plans(OUTBOX).await {
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+    for plan in plans(OUTBOX_ORGS).await {
+        let jump = "outbox_due (connector=? AND org_id>?)";
+        assert!(plan.contains(jump) && plan.contains(of_an_org), "{plan}");
+        // What is gone through one by one are the orgs.
+        assert!(
+            !plan.contains("SCAN o") && !plan.contains("TEMP B-TREE"),
+            "{plan}"
+        );
     }
 }
 

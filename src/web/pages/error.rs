@@ -34,6 +34,8 @@ pub enum ErrorKind {
     },
     /// 503: nothing was changed, sent or released.
     Unavailable,
+    /// 504: it may have been done.
+    Unknown,
 }
 
 impl ErrorKind {
@@ -46,13 +48,14 @@ impl ErrorKind {
             Self::TooMany => "Too many tries",
             Self::Internal { .. } => "Something went wrong",
             Self::Unavailable => "Not available right now",
+            Self::Unknown => "The outcome is not known",
         }
     }
 
     fn icon(&self) -> Icon {
         match self {
             Self::Forbidden => Icon::Cross,
-            Self::TooMany | Self::Unavailable => Icon::Clock,
+            Self::TooMany | Self::Unavailable | Self::Unknown => Icon::Clock,
             _ => Icon::Alert,
         }
     }

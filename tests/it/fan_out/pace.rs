@@ -1,6 +1,7 @@
 //! What a provider is not asked costs nothing of its pace, and connectors of one host take turns at it.
 
 use super::*;
+use crate::harness::ending;
 
 /// As at Slack and GitHub. The file says nothing of a pace, so it is ten requests a second.
 #[tokio::test]
@@ -50,4 +51,28 @@ async fn a_large_fan_out_at_one_connector_leaves_turns_to_another_of_the_same_ho
     let waiting = waiting.iter().filter(|row| row.result == UpstreamResult::Pending);
     assert!(waiting.count() > 80, "there was no queue");
     assert_eq!(ended(&world, id).await, 1);
+}
+
+/// All of the large one was due long before, and it takes every turn there is for many seconds.
+#[tokio::test]
+async fn a_large_revocation_of_one_org_leaves_turns_to_another_org() {
+    let world = World::new().await;
+    let model = world.connect(world.ada, &[Category::Read]).await;
+    world.seed(model, 99).await;
+    let (other, grant) = world.another_org("Another").await;
+    let all = world.revoke(Selector::All(true)).await.id;
+    upstream::fan_out(&world.deps).await.unwrap();
+    world.later(Duration::from_secs(60));
+    let ask = ending(Selector::Grant(grant));
+    let small = revoke::run(&world.deps, other.org, ask).await.unwrap().id;
+    upstream::fan_out(&world.deps).await.unwrap();
+    upstream::drain(&world.deps).await.unwrap();
+    let waiting = report(&world, all).await;
+    let waiting = waiting.iter().filter(|row| row.result == UpstreamResult::Pending);
+    assert!(waiting.count() > 80, "there was no queue");
+    let report = revoke::report(&world.deps, other.org, small, None, 10)
+        .await
+        .unwrap();
+    let results: Vec<_> = report.1.iter().map(|row| row.result).collect();
+    assert_eq!(results, [UpstreamResult::Revoked]);
 }

@@ -235,8 +235,11 @@ async fn template() -> String {
 /// With `POSTERN_TEST_CONFLICTS`, every second of Postern's transactions is told at its first change that another was in its
 /// way, as engines do that run them side by side and let one of two go on.
 const CONFLICTS: &str = "
+    CREATE SEQUENCE conflicts;
+    GRANT USAGE ON SEQUENCE conflicts TO PUBLIC;
     CREATE FUNCTION in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF current_user NOT IN ('postgres', 'postern_owner') AND hashtext(pg_current_xact_id()::text) % 2 = 0 THEN
+            PERFORM nextval('public.conflicts');
             RAISE EXCEPTION 'in the way' USING ERRCODE = 'serialization_failure';
         END IF;
         RETURN NULL;
@@ -301,4 +304,15 @@ fn isolation() -> Isolation {
 pub async fn superuser(database: &str) -> PgConnection {
     let url = settings("postgres", database).await.url;
     PgConnection::connect(&url).await.unwrap()
+}
+
+/// The same to where somebody's settings lead, on whatever server; only a pooler, which knows no superuser, is left out.
+pub async fn superuser_of(settings: &PostgresSettings) -> Result<PgConnection, sqlx::Error> {
+    let mut url = Url::parse(&settings.url).unwrap();
+    if settings.pooler {
+        url = Url::parse(server().await).unwrap();
+        url.set_path(&name_of(settings));
+    }
+    url.set_username("postgres").unwrap();
+    PgConnection::connect(url.as_str()).await
 }

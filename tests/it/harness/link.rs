@@ -1,5 +1,5 @@
 //! The way to a server, which can fall silent as it does when a host loses power or a network is cut: nothing is closed,
-//! nothing is refused, and nothing comes back.
+//! nothing is refused, and nothing comes back. It can also break one connection off, over an answer.
 
 use std::net::Ipv4Addr;
 
@@ -23,6 +23,8 @@ struct Way {
     silences: usize,
     /// It falls silent once this has been said to the server.
     last_words: Option<&'static str>,
+    /// The next connection that says this to the server is broken off over the answer.
+    unanswered: Option<&'static str>,
 }
 
 impl Way {
@@ -30,7 +32,7 @@ impl Way {
         *self = Self {
             is_silent: true,
             silences: self.silences + 1,
-            last_words: None,
+            ..Self::default()
         };
     }
 }
@@ -59,6 +61,16 @@ impl Link {
     /// The host is gone as soon as it has got these words.
     pub fn vanish_after(&self, words: &'static str) {
         self.way.send_modify(|way| way.last_words = Some(words));
+    }
+
+    /// The server gets these words once and does what they say; the connection breaks before it can say so.
+    pub fn break_off_after(&self, words: &'static str) {
+        self.way.send_modify(|way| way.unanswered = Some(words));
+    }
+
+    /// Whether a connection is to be broken off still.
+    pub fn is_to_break(&self) -> bool {
+        self.way.borrow().unanswered.is_some()
     }
 
     /// Waits until the host is gone.
@@ -96,30 +108,39 @@ async fn lead(client: TcpStream, server: u16, way: watch::Sender<Way>) {
         let mut part = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from_client.read(&mut part).await {
             let said = &part[..length];
-            let hears_last_words = |way: &Way| {
-                let words = way.last_words.map(str::as_bytes);
+            let holds = |words: Option<&'static str>| {
+                let words = words.map(str::as_bytes);
                 words.is_some_and(|words| said.windows(words.len()).any(|some| some == words))
             };
-            let is_last = hears_last_words(&way.borrow());
+            let now = *way.borrow();
+            let (is_last, breaks) = (holds(now.last_words), holds(now.unanswered));
+            // Before the server can answer.
             if is_last {
-                // Before the server can answer.
                 way.send_modify(Way::fall_silent);
+            } else if breaks {
+                way.send_modify(|way| way.unanswered = None);
             }
-            if to_server.write_all(said).await.is_err() || is_last {
-                break;
+            if to_server.write_all(said).await.is_err() || is_last || breaks {
+                return breaks;
             }
         }
+        false
     };
     let silent = async {
         // The sender is `way`.
         let _fallen = ways.wait_for(|way| way.silences > begun.silences).await;
     };
-    tokio::select! {
+    let breaks = tokio::select! {
         biased;
-        () = asking => {}
-        () = silent => {}
+        breaks = asking => breaks,
+        () = silent => false,
         // Either side may hang up at any time.
-        _ended = tokio::io::copy(&mut from_server, &mut to_client) => {}
+        _ended = tokio::io::copy(&mut from_server, &mut to_client) => false,
+    };
+    if breaks {
+        // What it has answered, it has done.
+        let _answered = from_server.read(&mut [0; 1024]).await;
+        return;
     }
     if way.borrow().silences > begun.silences {
         let _held = (from_client, to_client, from_server, to_server);

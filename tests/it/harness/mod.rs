@@ -3,9 +3,12 @@
 mod api;
 pub mod breakable;
 mod browser;
+mod changing;
 pub mod cluster;
+mod counted;
 pub mod database;
 mod deployment;
+mod leases;
 pub mod link;
 mod log;
 mod neighbour;
@@ -35,12 +38,14 @@ use postern::{
         vend::{self, Vended},
     },
     policy::demo,
-    store::{ClaimAsk, Location, OutsideError, Report, Selector, StoreError},
+    store::{ClaimAsk, CopyError, Location, OutsideError, Report, Selector, StoreError},
 };
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
 pub use api::{Answer, Api, Member, Proof, log_in};
 pub use browser::{Journey, Outcome, connect_as};
+pub use counted::until_counted;
 pub use deployment::{copied, copying, open_as};
 pub use neighbour::agent_with;
 
@@ -299,7 +304,20 @@ impl World {
     /// The process stops in order, its database is copied into another one, and it starts again over that.
     pub async fn moved_to(self, location: Location) -> (Self, Report) {
         self.stopped().await;
-        let report = copied(&self.clock, &self.location, &location).await.unwrap();
+        let mut tries = 0;
+        let report = loop {
+            match copied(&self.clock, &self.location, &location).await {
+                // The transaction that holds a database is not run again by itself; the copy can be, and goes on where it was.
+                Err(CopyError::Store {
+                    error: StoreError::Conflict,
+                    ..
+                }) => {
+                    tries += 1;
+                    assert!(tries < 100, "somebody is always in the copy's way");
+                }
+                ended => break ended.unwrap(),
+            }
+        };
         let moved = Self { location, ..self };
         (moved.restarted().await, report)
     }
@@ -377,6 +395,14 @@ impl World {
         assert!(changed > 0, "{sql}");
     }
 
+    /// A superuser's connection to this world's database, which is one of PostgreSQL's.
+    pub async fn superuser(&self) -> PgConnection {
+        let Location::Postgres(settings) = &self.location else {
+            panic!("not PostgreSQL")
+        };
+        database::superuser(&database::name_of(settings)).await
+    }
+
     /// Another replica over the same database, if it lets one in.
     pub async fn replica(&self) -> Result<Arc<Deps>, AppError> {
         self.replica_in(&self.data_dir()).await
@@ -394,8 +420,13 @@ impl World {
         dir
     }
 
-    /// The replica whose data directory this is.
+    /// The replica whose data directory this is; all that hold a lease live and renew it meanwhile.
     pub async fn replica_in(&self, dir: &Path) -> Result<Arc<Deps>, AppError> {
+        leases::renewed_during(&self.location, self.clock.now(), self.replica_apart(dir)).await
+    }
+
+    /// The same, while nobody does anything of its own.
+    pub async fn replica_apart(&self, dir: &Path) -> Result<Arc<Deps>, AppError> {
         open_as(Kind::Dev, dir, &self.location, &self.clock, &self.acme).await
     }
 

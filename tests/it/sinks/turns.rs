@@ -120,6 +120,25 @@ async fn a_receiver_that_fails_is_asked_about_few_orgs_in_a_look_and_the_next_be
     assert_eq!(sinks::drain(&world.deps, &sink).await.unwrap(), 0);
 }
 
+/// Six connections read at once over SQLite: so many are held that each of three orgs has its share, and one is left.
+#[tokio::test]
+async fn orgs_that_have_their_share_of_the_connections_are_no_receiver_that_fails() {
+    let (world, _) = World::connected_on_sqlite().await;
+    let orgs = world.orgs_with_logs(4).await;
+    let mut crowds = Vec::new();
+    for (org, count) in orgs.iter().zip([2, 2, 1]) {
+        for _ in 0..count {
+            crowds.push(world.deps.store.read(*org).await.unwrap());
+        }
+    }
+    let sink = Choosy::new("takes all", Vec::new(), 200);
+    sinks::drain(&world.deps, &sink).await.unwrap();
+    assert_eq!(sink.asked(), [orgs[3]]);
+    drop(crowds);
+    sinks::drain(&world.deps, &sink).await.unwrap();
+    assert!(orgs.iter().all(|org| sink.took(*org)));
+}
+
 #[tokio::test]
 async fn a_receiver_that_was_sent_too_much_is_left_alone_for_a_while_and_then_asked_about_others_first() {
     let (world, _) = World::connected().await;

@@ -1,6 +1,9 @@
 //! What a witness does not answer about one log holds up no other.
 
+use postern::store::StoreError;
+
 use super::*;
+use crate::shares::crowd;
 
 /// So many logs that the witness knows, by their origins.
 async fn logs(world: &World, server: &Witness, count: usize) -> Vec<String> {
@@ -52,4 +55,22 @@ async fn a_witness_that_fails_is_asked_little_in_a_look_and_comes_to_every_log_a
         assert!(witness::round(&world.deps, &server.port()).await.is_err());
         looks += 1;
     }
+}
+
+#[tokio::test]
+async fn an_org_that_has_its_share_of_the_connections_holds_up_no_other_log() {
+    let (world, _) = World::connected().await;
+    let server = Witness::start().await;
+    let orgs = world.orgs_with_logs(6).await;
+    let logs: Vec<String> = orgs.iter().map(|org| server.knows_log(&world, *org)).collect();
+    let crowd = crowd(&world, orgs[0]).await;
+    let ended = witness::round(&world.deps, &server.port()).await;
+    assert!(
+        matches!(ended, Err(Refusal::StoreUnavailable(Some(StoreError::Busy)))),
+        "{ended:?}"
+    );
+    assert!(!server.has(&logs[0]));
+    assert!(logs[1..].iter().all(|log| server.has(log)));
+    drop(crowd);
+    assert_eq!(witness::round(&world.deps, &server.port()).await.unwrap(), 1);
 }

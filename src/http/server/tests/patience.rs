@@ -31,8 +31,9 @@ async fn until_closed(stream: &mut TcpStream) -> Duration {
 async fn an_idle_connection_outlives_the_time_for_a_head() {
     let running = Running::start(short()).await;
     let mut stream = used(&running).await;
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(800)).await;
+    // Each pause is longer than a head may take, and all together are longer than a connection may be idle.
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
         ask_again(&running, &mut stream).await;
     }
     let closed = until_closed(&mut stream).await;

@@ -341,6 +341,7 @@ pub(super) fn errors(maker: &Maker, book: &mut Book) {
             },
         ),
         ("503", ErrorKind::Unavailable),
+        ("504", ErrorKind::Unknown),
     ] {
         book.add(
             &format!("error-{name}"),
