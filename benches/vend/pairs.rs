@@ -32,7 +32,7 @@ pub(crate) fn measure(
     committing: &Served,
     without: &Served,
 ) -> Done<()> {
-    let time = Duration::from_millis(if short() { 250 } else { 1_500 });
+    let time = Duration::from_millis(if short() { 500 } else { 1_500 });
     let dir = committing.world.dir.path();
     for connections in [1_usize, 64] {
         let mut rounds: [Vec<Seen>; 4] = Default::default();
@@ -51,7 +51,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// A quarter of a second says little of a goal: the quick run asks for less of the one that shows most.
+/// Half a second says little of a goal: the quick run asks for less of the one that shows most.
 fn ask(figures: &mut Figures, connections: usize, reached: &Reached) {
     match (connections, short()) {
         (1, true) => {}

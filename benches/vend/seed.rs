@@ -2,7 +2,7 @@
 //! sealed secrets and a delegation. A copied secret has the shape of a real one and opens nowhere; what is vended is
 //! sealed anew (`in_use`).
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use postern::{
     domain::{DelegationId, GrantId, UserId},
@@ -48,17 +48,27 @@ pub(crate) async fn grants(served: &Served, count: usize, in_use: usize) -> Done
                 number += 1;
             }
             left -= chunk;
+            tell(done, done + chunk, all)?;
             done += chunk;
-            eprint!("\rseeding: {done} of {all} grants ({} %)", done * 100 / all);
-            std::io::stderr().flush()?;
         }
         chosen.push(of_org);
     }
-    if all > 0 {
-        eprintln!();
-    }
     rows.close().await?;
     Ok(chosen)
+}
+
+/// How far it is: one line that moves on a terminal, elsewhere a line for each tenth.
+fn tell(before: usize, done: usize, all: usize) -> Done<()> {
+    let mut out = std::io::stderr();
+    let percent = done * 100 / all;
+    if out.is_terminal() {
+        let end = if done == all { "\n" } else { "" };
+        write!(out, "\rseeding: {done} of {all} grants ({percent} %){end}")?;
+        out.flush()?;
+    } else if before * 10 / all != done * 10 / all {
+        writeln!(out, "seeding: {done} of {all} grants ({percent} %)")?;
+    }
+    Ok(())
 }
 
 /// A connection of the owner's, past the program.

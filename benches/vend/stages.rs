@@ -6,7 +6,6 @@ use postern::{
     crypto::api_key,
     domain::{
         DecisionId,
-        decision::UnverifiedDecision,
         entry::{EntryDecision, EntryType},
     },
     flows::{actions, authenticate, decide, token},
@@ -94,14 +93,14 @@ pub(crate) async fn measure(world: &World, agent_key: &str) -> Done<Value> {
     meter.begin();
     for _ in 0..calls {
         let id = DecisionId::new(decided.at, &*deps.random)?;
-        signed.push(decide::sign(deps, &prepared, &ask, &decided, id)?.0);
+        signed.push(decide::sign(deps, &prepared, &ask, &decided, id)?);
     }
     meter.end("sign");
 
     let mut verified = Vec::new();
     meter.begin();
-    for jws in signed {
-        verified.push(decide::check(deps, &prepared, &ask, &UnverifiedDecision(jws)).map_err(failed)?);
+    for own in signed {
+        verified.push(decide::check_own(deps, &prepared, &ask, own).map_err(failed)?);
     }
     meter.end("verify");
 
