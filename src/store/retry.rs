@@ -5,9 +5,15 @@
 //! On PostgreSQL transactions are READ COMMITTED, so only deadlocks, waits for locks and transactions that kept others
 //! waiting end this way. Engines that know nothing weaker than SERIALIZABLE answer 40001 whenever they are busy.
 
-use std::{future::Future, time::Duration};
-
-use tokio::time::Instant;
+use std::{
+    convert::Infallible,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{Store, StoreError};
 use crate::domain::{Randomness, random_pause};
@@ -48,15 +54,13 @@ where
     W: Future<Output = Result<T, E>>,
     E: Contended,
 {
-    // The pauses are tokio's time, so their end is too: a test that pauses one pauses both.
-    let until = UNTIL
-        .try_with(|until| *until)
-        .unwrap_or_else(|_| Instant::now() + within);
+    let outer = LEFT.try_with(Arc::clone).ok();
+    let left = outer.clone().unwrap_or_else(|| Arc::new(Left::of(within)));
     let trying = async {
         let mut longest = FIRST_PAUSE;
         loop {
             match work().await {
-                Err(error) if error.is_contended() && Instant::now() < until => {
+                Err(error) if error.is_contended() && !left.is_over() => {
                     let Ok(pause) = random_pause(longest, random) else {
                         return Err(error);
                     };
@@ -67,14 +71,49 @@ where
             }
         }
     };
-    UNTIL.scope(until, trying).await
+    if outer.is_some() {
+        return trying.await;
+    }
+    let trying = LEFT.scope(Arc::clone(&left), trying);
+    tokio::select! {
+        biased;
+        done = trying => done,
+        never = left.count_down() => match never {},
+    }
 }
 
 tokio::task_local! {
-    /// When the outermost of retries within each other gives up, and all in it.
-    static UNTIL: Instant;
+    /// Of the outermost of retries within each other: all in it give up with it.
+    static LEFT: Arc<Left>;
 }
 
+/// How much longer to try. It is counted in steps while the process runs: one that stood still, longer than it may, is told so
+/// by the database as by everybody in its way, and has not tried anything meanwhile.
+struct Left(AtomicU32);
+
+impl Left {
+    fn of(within: Duration) -> Self {
+        let steps = within.as_millis().div_ceil(STEP.as_millis());
+        Self(AtomicU32::new(u32::try_from(steps).unwrap_or(u32::MAX)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    /// Tokio's time, as the pauses are: a test that pauses one pauses both.
+    async fn count_down(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(STEP).await;
+            let _over = self
+                .0
+                .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        }
+    }
+}
+
+/// What time is counted in here.
+const STEP: Duration = Duration::from_millis(100);
 /// The first pause is at most this long; each of the next ones at most twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// No pause is longer.
@@ -85,6 +124,8 @@ const WITHIN: Duration = Duration::from_secs(8);
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use tokio::time::Instant;
 
     use super::*;
     use crate::crypto::OsRandomness;
@@ -118,6 +159,26 @@ mod tests {
         .await;
         assert!(matches!(done, Err(StoreError::Conflict)));
         assert!(began.elapsed() < within * 2 - Duration::from_millis(300));
+    }
+
+    #[tokio::test]
+    async fn time_in_which_the_process_stands_still_is_not_counted() {
+        let (tries, within) = (Cell::new(0), Duration::from_millis(300));
+        let done = retry(&OsRandomness::new(), within, || {
+            tries.set(tries.get() + 1);
+            let first = tries.get() == 1;
+            async move {
+                if first {
+                    std::thread::sleep(within * 3);
+                    Err(StoreError::Conflict)
+                } else {
+                    Ok(())
+                }
+            }
+        })
+        .await;
+        done.unwrap();
+        assert_eq!(tries.get(), 2);
     }
 
     #[tokio::test]

@@ -308,9 +308,10 @@ async fn race_on(world: &mut World, mut grant: GrantId, replicas: &[Arc<Deps>], 
         }
         let mut race = Race::start(world, grant, replicas, &selector);
         race.until_released(8 + round % 32).await;
+        let asked = Instant::now();
         let revoked = revoke::run(&replicas[count - 1], world.org, ending(selector.clone()))
             .await
-            .unwrap();
+            .unwrap_or_else(|refusal| panic!("{selector:?}, after {:?}: {refusal:?}", asked.elapsed()));
         race.answered();
         let durable = world.releases(grant, since).await;
         race.all_told().await;
