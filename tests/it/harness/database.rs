@@ -6,12 +6,13 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
+    str::FromStr as _,
 };
 
 use postern::store::{Isolation, Location, PostgresSettings};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, SqlitePool,
-    sqlite::SqliteConnectOptions,
+    postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
 };
 use tokio::sync::OnceCell;
 use url::Url;
@@ -303,7 +304,7 @@ fn isolation() -> Isolation {
 /// A connection past every policy.
 pub async fn superuser(database: &str) -> PgConnection {
     let url = settings("postgres", database).await.url;
-    PgConnection::connect(&url).await.unwrap()
+    by_hand(&url).await.unwrap()
 }
 
 /// The same to where somebody's settings lead, on whatever server; only a pooler, which knows no superuser, is left out.
@@ -314,5 +315,12 @@ pub async fn superuser_of(settings: &PostgresSettings) -> Result<PgConnection, s
         url.set_path(&name_of(settings));
     }
     url.set_username("postgres").unwrap();
-    PgConnection::connect(url.as_str()).await
+    by_hand(url.as_str()).await
+}
+
+/// What a test does itself is in nobody's way for having read something, whatever the server's default is.
+async fn by_hand(url: &str) -> Result<PgConnection, sqlx::Error> {
+    let options =
+        PgConnectOptions::from_str(url)?.options([("default_transaction_isolation", "read committed")]);
+    PgConnection::connect_with(&options).await
 }
