@@ -1,6 +1,6 @@
 //! Whether this replica can do what a release needs: write, and unwrap the organisation's key.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use postern_kms::KeyState;
 
@@ -36,7 +36,10 @@ impl Prober {
         if self.deps.store.sealed_orgs() > 0 {
             obstacles.push("sealed");
         }
-        if let Err(error) = self.deps.store.flush_outside().await {
+        // A directory that hangs says nothing, and is not waited for.
+        let flushed = tokio::time::timeout(OUTSIDE_WITHIN, self.deps.store.flush_outside()).await;
+        let flushed = flushed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Err(error) = flushed {
             tracing::error!(cause = %error, "the file outside the database cannot be written");
             obstacles.push("outside");
         }
@@ -88,6 +91,8 @@ impl Prober {
     }
 }
 
+/// How long writing the file outside the database may take.
+const OUTSIDE_WITHIN: Duration = Duration::from_secs(5);
 /// The time of what is promised is the database's; a replica whose own is further off is not ready (protocol §4).
 const CLOCK_WITHIN: Duration = Duration::from_secs(5);
 /// How often a write is tried. Each costs one commit.

@@ -56,10 +56,20 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         ));
     }
     let deps = open_reached(parts(&settings)?).await?;
-    let site = Site::new(settings.server.public_url.url())
-        .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
-    let listener = bind(settings.server.listen).await?;
-    let ops = bind(settings.server.ops_listen).await?;
+    let reachable = async {
+        let site = Site::new(settings.server.public_url.url())
+            .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
+        let listener = bind(settings.server.listen).await?;
+        Ok::<_, AppError>((site, listener, bind(settings.server.ops_listen).await?))
+    };
+    let (site, listener, ops) = match reachable.await {
+        Ok(reachable) => reachable,
+        Err(error) => {
+            // Else its name would be taken until its lease ends, and a supervisor starts it again and again.
+            deps.store.close().await;
+            return Err(error);
+        }
+    };
     let limits = server::Limits {
         connections: settings.limits.connections,
         header_timeout: settings.limits.header_timeout,

@@ -99,6 +99,9 @@ pub struct Disagreement {
     pub inside: Side,
     /// Whether it was only found before: now the database has what is known of the org.
     pub is_remembered: bool,
+    /// Whether the last entries that are known are missing where another history was found: then it is an older database whose
+    /// log has grown again, and no change of rows.
+    pub lacks_known: bool,
     /// Whether there is a witness that was not asked, or gave no answer.
     pub is_witness_silent: bool,
     /// The counter of the last epoch up to which everything that is kept is in this database.
@@ -132,6 +135,7 @@ impl Disagreement {
     pub fn word(&self) -> Word {
         match self.why.word() {
             Word::Bad if self.is_remembered => Word::Torn,
+            _ if self.lacks_known => Word::Bad,
             word => word,
         }
     }
@@ -181,9 +185,11 @@ async fn check_asking(deps: &Deps, mut asking: Asking<'_>) -> Result<Vec<Disagre
         after = orgs.last().copied();
         for org in &orgs {
             let mut disagreement = match compare(deps, *org, kept.remove(org)).await? {
-                Compared::Same => None,
-                Compared::Renewed => {
-                    renewed.push(state(deps, *org).await?);
+                Compared::Same(_) => None,
+                Compared::Renewed(incarnation) => {
+                    let state = state(deps, *org).await?;
+                    // Recovered once more since: what that one has ended is compared at the next look.
+                    renewed.extend((state.epoch.incarnation == incarnation).then_some(state));
                     None
                 }
                 Compared::Differs(found) => Some(*found),
@@ -311,10 +317,10 @@ pub(super) async fn examine(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> 
     for org in orgs {
         match compare(deps, *org, kept.remove(org)).await {
             Err(refusal) => failed = Some(not_compared(*org, refusal)),
-            Ok(Compared::Same) => same.push(*org),
-            Ok(Compared::Renewed) => renewed.push(*org),
+            Ok(Compared::Same(incarnation)) => same.push((*org, incarnation)),
+            Ok(Compared::Renewed(incarnation)) => renewed.push((*org, incarnation)),
             // Rows of this org were changed: that is its matter alone, as it is at a start.
-            Ok(Compared::Differs(found)) if found.why == Why::Forked => {
+            Ok(Compared::Differs(found)) if found.why == Why::Forked && !found.lacks_known => {
                 tracing::error!(org.id = %org, why = found.why.as_str(), "{org} is sealed: {}", found.why);
                 deps.store.seal_as(*org, found.word());
                 keep_sealed(deps, std::slice::from_ref(&*found)).await?;
@@ -331,9 +337,11 @@ pub(super) async fn examine(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> 
     // INVARIANT: read only now. A recovery begins an org's record anew, and what this process did there since would be gone.
     let (mut followed, mut recovered) = (Vec::new(), Vec::new());
     for (orgs, reached) in [(same, &mut followed), (renewed, &mut recovered)] {
-        for org in orgs {
+        for (org, compared) in orgs {
             match state(deps, org).await {
-                Ok(state) => reached.push(state),
+                Ok(state) if state.epoch.incarnation == compared => reached.push(state),
+                // Recovered since: what that recovery has ended is not compared yet. The next look does.
+                Ok(_) => {}
                 Err(refusal) => failed = Some(not_compared(org, refusal)),
             }
         }

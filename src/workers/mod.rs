@@ -147,8 +147,13 @@ async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
     let mut rounds = JoinSet::new();
     let mut busy: HashMap<Id, String> = HashMap::new();
     while !*stopped.borrow() {
-        match upstream::providers(&deps).await {
-            Ok(providers) => {
+        // In a task of its own: one that panics ends this look, and not the worker.
+        let look = Arc::clone(&deps);
+        match tokio::spawn(async move { upstream::providers(&look).await }).await {
+            Err(stopped) => {
+                tracing::error!(cause = %stopped, "a look at what is to be ended at providers stopped")
+            }
+            Ok(Ok(providers)) => {
                 for provider in providers {
                     if busy.values().any(|host| *host == provider.host) {
                         continue;
@@ -162,7 +167,7 @@ async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
                     busy.insert(round.id(), host);
                 }
             }
-            Err(refusal) => tracing::warn!(cause = %refusal, "upstream revocations have to wait"),
+            Ok(Err(refusal)) => tracing::warn!(cause = %refusal, "upstream revocations have to wait"),
         }
         let pause = tokio::time::sleep(OUTBOX_EVERY);
         tokio::pin!(pause);

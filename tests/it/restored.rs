@@ -257,6 +257,7 @@ pub(crate) async fn plan_without_a_loss(world: &World) -> recover::Plan {
         why: Why::NoRecord,
         inside: Side { size: 0, epoch },
         is_remembered: false,
+        lacks_known: false,
         is_witness_silent: false,
         agreed: epoch.counter,
         ended: Vec::new(),
@@ -273,27 +274,6 @@ pub(crate) async fn plan_without_a_loss(world: &World) -> recover::Plan {
 async fn recover_here(world: &World) {
     let plan = plan_without_a_loss(world).await;
     recover::run(&world.deps, &plan, "test").await.unwrap();
-}
-
-#[tokio::test]
-async fn a_replica_that_runs_through_a_recovery_elsewhere_goes_on_from_it() {
-    let (world, grant, dir, joined) = joined().await;
-    vend(&world, &joined, grant).await.unwrap();
-    recover_here(&world).await;
-    // Nobody has compared yet.
-    let meanwhile = vend(&world, &joined, grant).await;
-    assert!(matches!(meanwhile, Err(Refusal::Sealed)), "{meanwhile:?}");
-    sequence::round(&joined).await.unwrap();
-    vend(&world, &joined, grant).await.unwrap();
-    assert!(!joined.store.has_lost_entries());
-    // One that was idle meanwhile hears of it, too.
-    recover_here(&world).await;
-    seal::keep_up(&joined).await.unwrap();
-    vend(&world, &joined, grant).await.unwrap();
-    joined.store.close().await;
-    world.stopped().await;
-    let alone = world.replica_in(&dir).await.unwrap();
-    assert_eq!(alone.store.sealed_orgs(), 0);
 }
 
 /// Its own change would bring the epoch to where it is known to have been.

@@ -19,10 +19,10 @@ use super::{Disagreement, Side, Why};
 /// What comes of comparing.
 #[derive(Debug)]
 pub(super) enum Compared {
-    /// It goes on from what is kept.
-    Same,
+    /// It goes on from what is kept, in this incarnation.
+    Same(u32),
     /// The same, in an incarnation that another process began, and with all that was known lost ended again.
-    Renewed,
+    Renewed(u32),
     /// It does not.
     Differs(Box<Disagreement>),
 }
@@ -84,9 +84,14 @@ pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Resu
             }
         }
     };
-    if why.is_none() && recovered_at.is_none() && !has_last_entries(&mut tx, org, &kept).await? {
+    // What a recovery gave up, nobody misses.
+    let is_asked = recovered_at.is_none() && matches!(why, None | Some(Why::Forked));
+    let lacks_known = is_asked && !has_last_entries(&mut tx, org, &kept).await?;
+    if why.is_none() && lacks_known {
         why = Some(Why::Older);
     }
+    let is_older = lacks_known || why == Some(Why::Older);
+    let incarnation = inside.epoch.incarnation;
     let mut found = disagreement(org, Why::Older, inside, head.as_ref());
     let is_same = matches!(lineage, Lineage::Same);
     // Whoever has caught up with them, or was recovered beyond them, shows nothing by them.
@@ -119,9 +124,13 @@ pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Resu
         (_, sealed) => sealed,
     };
     Ok(match why {
-        Some(why) => Compared::Differs(Box::new(Disagreement { why, ..found })),
-        None if is_same => Compared::Same,
-        None => Compared::Renewed,
+        Some(why) => Compared::Differs(Box::new(Disagreement {
+            lacks_known: is_older && why == Why::Forked,
+            why,
+            ..found
+        })),
+        None if is_same => Compared::Same(incarnation),
+        None => Compared::Renewed(incarnation),
     })
 }
 
@@ -230,6 +239,7 @@ pub(super) fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&Log
             .and_then(LogHead::epoch)
             .map_or(0, |epoch| epoch.counter),
         is_remembered: false,
+        lacks_known: false,
         is_witness_silent: false,
         ended: Vec::new(),
         writers: state

@@ -129,3 +129,24 @@ async fn a_log_that_was_signed_under_another_public_url_is_known_for_this_deploy
     std::fs::write(&file, before.replace(&line(&note), &line(&torn))).unwrap();
     assert_eq!(seal::former_issuer(&world.deps).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_replica_that_runs_through_a_recovery_elsewhere_goes_on_from_it() {
+    let (world, grant, dir, joined) = joined().await;
+    vend(&world, &joined, grant).await.unwrap();
+    recover_here(&world).await;
+    // Nobody has compared yet.
+    let meanwhile = vend(&world, &joined, grant).await;
+    assert!(matches!(meanwhile, Err(Refusal::Sealed)), "{meanwhile:?}");
+    sequence::round(&joined).await.unwrap();
+    vend(&world, &joined, grant).await.unwrap();
+    assert!(!joined.store.has_lost_entries());
+    // One that was idle meanwhile hears of it, too.
+    recover_here(&world).await;
+    seal::keep_up(&joined).await.unwrap();
+    vend(&world, &joined, grant).await.unwrap();
+    joined.store.close().await;
+    world.stopped().await;
+    let alone = world.replica_in(&dir).await.unwrap();
+    assert_eq!(alone.store.sealed_orgs(), 0);
+}

@@ -115,3 +115,54 @@ async fn what_one_replica_alone_knows_stops_whoever_recovered_without_it() {
     renewed(&joined).await;
     assert!(joined.store.is_sealed(world.org));
 }
+
+/// An older database, whose log others have let grow beyond what one replica signed of the one that is gone. That one has
+/// signed and ended something since, of which `joined` has heard nothing.
+async fn grown_again(world: &World, first: GrantId, second: GrantId, copy: &[u8], joined: &Arc<Deps>) {
+    world.revoke(Selector::Grant(first)).await;
+    signed(world).await;
+    world.deps.store.close().await;
+    restore(world, copy).await;
+    for _ in 0..4 {
+        let ask = harness::ending(Selector::Grant(second));
+        unbroken(async || revoke::run(joined, world.org, ask.clone()).await)
+            .await
+            .unwrap();
+    }
+    sequence::run(joined, world.org).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_database_whose_log_has_grown_again_is_told_to_whoever_let_it_grow() {
+    let (world, first, _, joined) = joined().await;
+    let second = world.connect(world.ben, &BOTH).await;
+    signed(&world).await;
+    seal::keep_up(&joined).await.unwrap();
+    let copy = copied(&world).await;
+    grown_again(&world, first, second, &copy, &joined).await;
+    // Nothing of it is missing to this one.
+    renewed(&joined).await;
+    assert_eq!(joined.store.sealed_orgs(), 0);
+    let again = world.replica_in(world.dir.path()).await.unwrap();
+    assert_eq!(plan(&again).await.why, "other_history");
+    renewed(&joined).await;
+    assert!(joined.store.is_sealed(world.org));
+}
+
+/// It signed nothing of it, and wrote nothing that is missing.
+#[tokio::test]
+async fn whoever_heard_of_a_log_that_is_gone_gives_up_the_database_that_grew_in_its_place() {
+    let (world, first, dir, joined) = joined().await;
+    let second = world.connect(world.ben, &BOTH).await;
+    signed(&world).await;
+    seal::keep_up(&joined).await.unwrap();
+    let copy = copied(&world).await;
+    let heard = world.replica_in(&world.data_dir()).await.unwrap();
+    world.revoke(Selector::Grant(first)).await;
+    signed(&world).await;
+    seal::keep_up(&heard).await.unwrap();
+    grown_again(&world, first, second, &copy, &joined).await;
+    let given_up = unbroken(async || seal::keep_up(&heard).await).await;
+    assert!(heard.store.has_lost_entries(), "{given_up:?}");
+    drop(dir);
+}
