@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use postern_kms::KeyState;
+use tokio::task::JoinHandle;
 
 use crate::flows::Deps;
 
@@ -14,6 +15,8 @@ pub struct Prober {
     next_write: Duration,
     /// What stood between it and its database at the last look.
     before: Option<&'static str>,
+    /// What is being written outside the database.
+    flushing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Prober {
@@ -24,6 +27,7 @@ impl Prober {
             deps,
             next_write: Duration::ZERO,
             before: None,
+            flushing: None,
         }
     }
 
@@ -36,16 +40,26 @@ impl Prober {
         if self.deps.store.sealed_orgs() > 0 {
             obstacles.push("sealed");
         }
-        // A directory that hangs says nothing, and is not waited for.
-        let flushed = tokio::time::timeout(OUTSIDE_WITHIN, self.deps.store.flush_outside()).await;
-        let flushed = flushed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        if let Err(error) = flushed {
+        if let Err(error) = self.flush_outside().await {
             tracing::error!(cause = %error, "the file outside the database cannot be written");
             obstacles.push("outside");
         }
         // Its answer is the mark it leaves: whoever serves stops then.
         let _looked = self.deps.store.look_for_lost_entries().await;
         obstacles
+    }
+
+    /// A directory that hangs says nothing, and is not waited for: the next look goes on with the same write.
+    async fn flush_outside(&mut self) -> io::Result<()> {
+        let mut flushing = self.flushing.take().unwrap_or_else(|| {
+            let deps = Arc::clone(&self.deps);
+            tokio::spawn(async move { deps.store.flush_outside().await })
+        });
+        let Ok(flushed) = tokio::time::timeout(OUTSIDE_WITHIN, &mut flushing).await else {
+            self.flushing = Some(flushing);
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        flushed.unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
     }
 
     /// Whether the deployment's key-encryption key can be used now: a service that answers may say that it cannot.

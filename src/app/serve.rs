@@ -55,15 +55,15 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
                 .to_owned(),
         ));
     }
+    let site = Site::new(settings.server.public_url.url())
+        .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
     let deps = open_reached(parts(&settings)?).await?;
-    let reachable = async {
-        let site = Site::new(settings.server.public_url.url())
-            .map_err(|_| AppError::Refused("the public url is not an origin".to_owned()))?;
+    let bound = async {
         let listener = bind(settings.server.listen).await?;
-        Ok::<_, AppError>((site, listener, bind(settings.server.ops_listen).await?))
+        Ok::<_, AppError>((listener, bind(settings.server.ops_listen).await?))
     };
-    let (site, listener, ops) = match reachable.await {
-        Ok(reachable) => reachable,
+    let (listener, ops) = match bound.await {
+        Ok(bound) => bound,
         Err(error) => {
             // Else its name would be taken until its lease ends, and a supervisor starts it again and again.
             deps.store.close().await;

@@ -99,9 +99,9 @@ pub struct Disagreement {
     pub inside: Side,
     /// Whether it was only found before: now the database has what is known of the org.
     pub is_remembered: bool,
-    /// Whether the last entries that are known are missing where another history was found: then it is an older database whose
-    /// log has grown again, and no change of rows.
-    pub lacks_known: bool,
+    /// Whether the database is older than what is known, whatever else it is: one whose log has grown again is another history as
+    /// well, and no change of rows.
+    pub is_older: bool,
     /// Whether there is a witness that was not asked, or gave no answer.
     pub is_witness_silent: bool,
     /// The counter of the last epoch up to which everything that is kept is in this database.
@@ -135,7 +135,7 @@ impl Disagreement {
     pub fn word(&self) -> Word {
         match self.why.word() {
             Word::Bad if self.is_remembered => Word::Torn,
-            _ if self.lacks_known => Word::Bad,
+            _ if self.is_older => Word::Bad,
             word => word,
         }
     }
@@ -320,7 +320,7 @@ pub(super) async fn examine(deps: &Deps, orgs: &[OrgId]) -> Result<(), Refusal> 
             Ok(Compared::Same(incarnation)) => same.push((*org, incarnation)),
             Ok(Compared::Renewed(incarnation)) => renewed.push((*org, incarnation)),
             // Rows of this org were changed: that is its matter alone, as it is at a start.
-            Ok(Compared::Differs(found)) if found.why == Why::Forked && !found.lacks_known => {
+            Ok(Compared::Differs(found)) if found.why == Why::Forked && !found.is_older => {
                 tracing::error!(org.id = %org, why = found.why.as_str(), "{org} is sealed: {}", found.why);
                 deps.store.seal_as(*org, found.word());
                 keep_sealed(deps, std::slice::from_ref(&*found)).await?;

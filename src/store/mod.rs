@@ -339,10 +339,12 @@ impl Store {
         let _later = tokio::time::timeout(STOP_WITHIN, self.tell_outside_what_was_written()).await;
         self.leave_replica().await;
         let closed = tokio::time::timeout(CLOSE_WITHIN, self.engine.close()).await;
-        let _later = tokio::time::timeout(STOP_WITHIN, self.tell_outside_what_was_written()).await;
+        let told = tokio::time::timeout(STOP_WITHIN, self.tell_outside_what_was_written()).await;
         if closed.is_err() {
             tracing::warn!("some connections to the database were still in use at the end");
-            // Whoever uses them may yet have something for the directory. It is given up with the process.
+        }
+        if closed.is_err() || told.is_err() {
+            // Somebody may yet have something for the directory. It is given up with the process.
             return;
         }
         if let Some(outside) = self.outside() {

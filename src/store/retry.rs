@@ -87,8 +87,8 @@ tokio::task_local! {
     static LEFT: Arc<Left>;
 }
 
-/// How much longer to try. It is counted in steps while the process runs: one that stood still, longer than it may, is told so
-/// by the database as by everybody in its way, and has not tried anything meanwhile.
+/// How much longer to try. It is counted in steps while the process runs: while it stands still it tries nothing, and what it
+/// finds then may be no more than that the database ended its transaction.
 struct Left(AtomicU32);
 
 impl Left {
@@ -169,6 +169,7 @@ mod tests {
             let first = tries.get() == 1;
             async move {
                 if first {
+                    // Nothing else stands in for a process that was stopped.
                     std::thread::sleep(within * 3);
                     Err(StoreError::Conflict)
                 } else {

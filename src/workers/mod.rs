@@ -147,13 +147,11 @@ async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
     let mut rounds = JoinSet::new();
     let mut busy: HashMap<Id, String> = HashMap::new();
     while !*stopped.borrow() {
-        // In a task of its own: one that panics ends this look, and not the worker.
-        let look = Arc::clone(&deps);
-        match tokio::spawn(async move { upstream::providers(&look).await }).await {
-            Err(stopped) => {
-                tracing::error!(cause = %stopped, "a look at what is to be ended at providers stopped")
-            }
-            Ok(Ok(providers)) => {
+        // In a set of its own, as every look.
+        let (mut look, of) = (JoinSet::new(), Arc::clone(&deps));
+        look.spawn(async move { upstream::providers(&of).await });
+        match look.join_next().await {
+            Some(Ok(Ok(providers))) => {
                 for provider in providers {
                     if busy.values().any(|host| *host == provider.host) {
                         continue;
@@ -167,7 +165,12 @@ async fn end_upstream(deps: Arc<Deps>, mut stopped: watch::Receiver<bool>) {
                     busy.insert(round.id(), host);
                 }
             }
-            Ok(Err(refusal)) => tracing::warn!(cause = %refusal, "upstream revocations have to wait"),
+            Some(Ok(Err(refusal))) => {
+                tracing::warn!(cause = %refusal, "upstream revocations have to wait");
+            }
+            Some(Err(_)) | None => {
+                tracing::error!("a look for upstream revocations stopped unexpectedly and is begun anew");
+            }
         }
         let pause = tokio::time::sleep(OUTBOX_EVERY);
         tokio::pin!(pause);

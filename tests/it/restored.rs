@@ -257,7 +257,7 @@ pub(crate) async fn plan_without_a_loss(world: &World) -> recover::Plan {
         why: Why::NoRecord,
         inside: Side { size: 0, epoch },
         is_remembered: false,
-        lacks_known: false,
+        is_older: false,
         is_witness_silent: false,
         agreed: epoch.counter,
         ended: Vec::new(),

@@ -84,13 +84,13 @@ pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Resu
             }
         }
     };
-    // What a recovery gave up, nobody misses.
-    let is_asked = recovered_at.is_none() && matches!(why, None | Some(Why::Forked));
+    // What a recovery gave up, nobody misses; of an incarnation that the database was never in, it may have been one's own.
+    let goes_on = recovered_at.is_none() && !matches!(lineage, Lineage::Unknown);
+    let is_asked = goes_on && matches!(why, None | Some(Why::Forked));
     let lacks_known = is_asked && !has_last_entries(&mut tx, org, &kept).await?;
     if why.is_none() && lacks_known {
         why = Some(Why::Older);
     }
-    let is_older = lacks_known || why == Some(Why::Older);
     let incarnation = inside.epoch.incarnation;
     let mut found = disagreement(org, Why::Older, inside, head.as_ref());
     let is_same = matches!(lineage, Lineage::Same);
@@ -110,6 +110,7 @@ pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Resu
     if why.is_none() && !is_same && found.lost().next().is_some() {
         why = Some(Why::Older);
     }
+    found.is_older = lacks_known || why == Some(Why::Older);
     found.is_remembered = sealed.is_some() && why.is_none() && shows_entries;
     why = match (why, sealed) {
         // An admin has recovered since: what was found before is what that was about.
@@ -124,11 +125,7 @@ pub(super) async fn compare(deps: &Deps, org: OrgId, kept: Option<Kept>) -> Resu
         (_, sealed) => sealed,
     };
     Ok(match why {
-        Some(why) => Compared::Differs(Box::new(Disagreement {
-            lacks_known: is_older && why == Why::Forked,
-            why,
-            ..found
-        })),
+        Some(why) => Compared::Differs(Box::new(Disagreement { why, ..found })),
         None if is_same => Compared::Same(incarnation),
         None => Compared::Renewed(incarnation),
     })
@@ -239,7 +236,7 @@ pub(super) fn disagreement(org: OrgId, why: Why, inside: Side, head: Option<&Log
             .and_then(LogHead::epoch)
             .map_or(0, |epoch| epoch.counter),
         is_remembered: false,
-        lacks_known: false,
+        is_older: false,
         is_witness_silent: false,
         ended: Vec::new(),
         writers: state
