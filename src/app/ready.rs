@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use postern_kms::KeyState;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::flows::Deps;
 
@@ -15,8 +15,8 @@ pub struct Prober {
     next_write: Duration,
     /// What stood between it and its database at the last look.
     before: Option<&'static str>,
-    /// What is being written outside the database.
-    flushing: Option<JoinHandle<io::Result<()>>>,
+    /// What is being written outside the database, one at a time. In a set: whoever drops this stops it, too.
+    flushing: JoinSet<io::Result<()>>,
 }
 
 impl Prober {
@@ -27,7 +27,7 @@ impl Prober {
             deps,
             next_write: Duration::ZERO,
             before: None,
-            flushing: None,
+            flushing: JoinSet::new(),
         }
     }
 
@@ -51,15 +51,16 @@ impl Prober {
 
     /// A directory that hangs says nothing, and is not waited for: the next look goes on with the same write.
     async fn flush_outside(&mut self) -> io::Result<()> {
-        let mut flushing = self.flushing.take().unwrap_or_else(|| {
+        if self.flushing.is_empty() {
             let deps = Arc::clone(&self.deps);
-            tokio::spawn(async move { deps.store.flush_outside().await })
-        });
-        let Ok(flushed) = tokio::time::timeout(OUTSIDE_WITHIN, &mut flushing).await else {
-            self.flushing = Some(flushing);
-            return Err(io::ErrorKind::TimedOut.into());
-        };
-        flushed.unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+            self.flushing
+                .spawn(async move { deps.store.flush_outside().await });
+        }
+        match tokio::time::timeout(OUTSIDE_WITHIN, self.flushing.join_next()).await {
+            Ok(Some(Ok(flushed))) => flushed,
+            Ok(Some(Err(stopped))) => Err(io::Error::other(stopped)),
+            Ok(None) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Whether the deployment's key-encryption key can be used now: a service that answers may say that it cannot.

@@ -116,6 +116,16 @@ async fn what_one_replica_alone_knows_stops_whoever_recovered_without_it() {
     assert!(joined.store.is_sealed(world.org));
 }
 
+/// Both replicas know all that the copy has.
+async fn copied_with_two_grants() -> (World, GrantId, GrantId, Arc<Deps>, Vec<u8>) {
+    let (world, first, _, joined) = joined().await;
+    let second = world.connect(world.ben, &BOTH).await;
+    signed(&world).await;
+    seal::keep_up(&joined).await.unwrap();
+    let copy = copied(&world).await;
+    (world, first, second, joined, copy)
+}
+
 /// An older database, whose log others have let grow beyond what one replica signed of the one that is gone. That one has
 /// signed and ended something since, of which `joined` has heard nothing.
 async fn grown_again(world: &World, first: GrantId, second: GrantId, copy: &[u8], joined: &Arc<Deps>) {
@@ -134,11 +144,7 @@ async fn grown_again(world: &World, first: GrantId, second: GrantId, copy: &[u8]
 
 #[tokio::test]
 async fn an_older_database_whose_log_has_grown_again_is_told_to_whoever_let_it_grow() {
-    let (world, first, _, joined) = joined().await;
-    let second = world.connect(world.ben, &BOTH).await;
-    signed(&world).await;
-    seal::keep_up(&joined).await.unwrap();
-    let copy = copied(&world).await;
+    let (world, first, second, joined, copy) = copied_with_two_grants().await;
     grown_again(&world, first, second, &copy, &joined).await;
     // Nothing of it is missing to this one.
     renewed(&joined).await;
@@ -152,11 +158,7 @@ async fn an_older_database_whose_log_has_grown_again_is_told_to_whoever_let_it_g
 /// It signed nothing of it, and wrote nothing that is missing.
 #[tokio::test]
 async fn whoever_heard_of_a_log_that_is_gone_gives_up_the_database_that_grew_in_its_place() {
-    let (world, first, _, joined) = joined().await;
-    let second = world.connect(world.ben, &BOTH).await;
-    signed(&world).await;
-    seal::keep_up(&joined).await.unwrap();
-    let copy = copied(&world).await;
+    let (world, first, second, joined, copy) = copied_with_two_grants().await;
     let heard = world.replica_in(&world.data_dir()).await.unwrap();
     world.revoke(Selector::Grant(first)).await;
     signed(&world).await;
