@@ -173,7 +173,7 @@ fn leaves_undecided(error: &sqlx::Error) -> bool {
 }
 
 /// Whether a database that says this to a commit leaves open what became of it. PostgreSQL and what stands before it: no
-/// connection any more (class 08), nobody knows (40003). SQLite: what was written may not be on the disk (fsync of a file or
+/// connection any more (class 08), nobody knows (40003). SQLite: what was written may not be on the disk (fdatasync of a file or
 /// its directory). It counts as undone from there on, but a process that dies before the next commit may find it done.
 fn says_undecided(code: &str) -> bool {
     code.starts_with("08") || matches!(code, "40003" | "1034" | "1290")
