@@ -91,6 +91,13 @@ impl Server {
         calls.map(|entry| entry["token_sha256"].clone()).collect()
     }
 
+    /// Acme Mail forgets what it saw: it keeps so much of it only, and what is counted has to be all there is.
+    pub(crate) async fn forget_seen(&self) {
+        let url = format!("{}/admin/reset-log", self.acme);
+        let (status, _) = call("POST", &url, "", None).await.unwrap();
+        assert_eq!(status, 204);
+    }
+
     async fn log(&self) -> Vec<Value> {
         let url = format!("{}/admin/log", self.acme);
         let (_, log) = call("GET", &url, "", None).await.unwrap();

@@ -144,6 +144,7 @@ async fn race(servers: &[Server], round: usize) -> Race {
     let name = format!("round {round}, {place:?}, too late: {too_late}, of many: {gathers}");
     let grant = first.grant().await;
     let known = newest(first).await;
+    first.forget_seen().await;
     let seen = Arc::new(Seen {
         round: name.clone(),
         stopped: OnceLock::new(),
