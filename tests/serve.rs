@@ -335,6 +335,44 @@ fn the_first_organisation_is_not_made_with_a_name_or_an_address_that_nobody_can_
     }
 }
 
+/// A limit on the length of files ends it at its first write, where `kill -9` may: the key's file has a name and nothing in it.
+#[test]
+fn an_init_that_was_killed_while_it_made_the_key_is_simply_run_again() {
+    if REFUSED {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (config, _) = configured(dir.path(), &data);
+    let limited = "ulimit -c 0; ulimit -f 0; exec \"$0\" \"$@\"";
+    let killed = Command::new("/bin/sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_postern")])
+        .args(init(&config))
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!killed.status.success(), "{}", words(&killed));
+    assert!(std::fs::read_dir(&data).unwrap().next().is_some(), "it had begun");
+    let made = run(&init(&config));
+    assert!(made.status.success(), "{}", words(&made));
+}
+
+#[test]
+fn an_init_whose_admin_key_nobody_was_shown_makes_no_organisation() {
+    if REFUSED {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (config, _) = configured(dir.path(), &dir.path().join("data"));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let unshown = postern().args(init(&config)).stdout(full).output().unwrap();
+    assert_eq!(unshown.status.code(), Some(1), "{}", words(&unshown));
+    let made = run(&init(&config));
+    assert!(made.status.success(), "{}", words(&made));
+    assert!(words(&made).contains("admin_key"), "{}", words(&made));
+}
+
 #[test]
 fn a_missing_data_directory_is_named_and_not_made() {
     if REFUSED {

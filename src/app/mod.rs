@@ -196,6 +196,17 @@ async fn open_with(
     let outside = Outside::open(&parts.data_dir)?;
     let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &random).await?;
     let store = store.keeping(outside);
+    // On the heap: with it, callers of callers come to the end of a thread's stack.
+    let opened = Box::pin(open_over(store.clone(), random, parts, gate)).await;
+    unless_refused(&store, opened).await
+}
+
+async fn open_over(
+    store: Store,
+    random: Arc<dyn Randomness>,
+    parts: Parts,
+    gate: impl FnOnce(Store, Arc<dyn Clock>) -> Gate,
+) -> Result<Arc<Deps>, AppError> {
     own(&store, parts.kind).await?;
     store.tell_changes(parts.webhook.is_some()).await?;
     let keyring = Keyring::new(
@@ -255,6 +266,15 @@ async fn open_with(
     // Before anybody can ask for these tokens, and before anybody asks the provider for them again.
     keeping_the_name(&deps.store, refresh::spooled::drain(&deps)).await;
     Ok(deps)
+}
+
+/// What a start over this store came to. One that is refused gives its name back: else that would be taken until its lease ends,
+/// and a supervisor starts it again and again.
+async fn unless_refused<T>(store: &Store, started: Result<T, AppError>) -> Result<T, AppError> {
+    if started.is_err() {
+        store.close().await;
+    }
+    started
 }
 
 /// Renews this process's lease of its name while it starts, which takes long with very many orgs, or while a person is asked:

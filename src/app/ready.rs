@@ -1,11 +1,49 @@
 //! Whether this replica can do what a release needs: write, and unwrap the organisation's key.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use postern_kms::KeyState;
-use tokio::task::JoinSet;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
 
-use crate::flows::Deps;
+use crate::{flows::Deps, http::routes::health::Readiness};
+
+/// Keeps readiness current: probes of load balancers then touch neither the database nor the key service.
+pub(super) async fn probe(deps: Arc<Deps>, ready: watch::Sender<Readiness>) {
+    let prober = Arc::new(Mutex::new(Prober::new(deps)));
+    let look = || {
+        let prober = Arc::clone(&prober);
+        async move { prober.lock().await.obstacles().await }
+    };
+    keep_current(&ready, PROBE_EVERY, look).await;
+}
+
+/// A look that panics is begun anew, as those of the workers; until it has looked again, this replica is none to route to.
+async fn keep_current<L>(ready: &watch::Sender<Readiness>, pause: Duration, look: impl Fn() -> L)
+where
+    L: Future<Output = Vec<&'static str>> + Send + 'static,
+{
+    loop {
+        // In a set: whoever drops this stops the look, too.
+        let mut looking = JoinSet::new();
+        looking.spawn(look());
+        let obstacles = match looking.join_next().await {
+            Some(Ok(obstacles)) => obstacles,
+            Some(Err(_)) | None => {
+                tracing::error!("a look at readiness stopped unexpectedly and is begun anew");
+                vec!["starting"]
+            }
+        };
+        ready.send_if_modified(|readiness| {
+            let changed = readiness.obstacles != obstacles;
+            readiness.obstacles = obstacles;
+            changed
+        });
+        tokio::time::sleep(pause).await;
+    }
+}
 
 /// Looks for what stands between this replica and work.
 #[derive(Debug)]
@@ -15,8 +53,6 @@ pub struct Prober {
     next_write: Duration,
     /// What stood between it and its database at the last look.
     before: Option<&'static str>,
-    /// What is being written outside the database, one at a time. In a set: whoever drops this stops it, too.
-    flushing: JoinSet<io::Result<()>>,
 }
 
 impl Prober {
@@ -27,7 +63,6 @@ impl Prober {
             deps,
             next_write: Duration::ZERO,
             before: None,
-            flushing: JoinSet::new(),
         }
     }
 
@@ -40,27 +75,13 @@ impl Prober {
         if self.deps.store.sealed_orgs() > 0 {
             obstacles.push("sealed");
         }
-        if let Err(error) = self.flush_outside().await {
+        if let Err(error) = self.deps.store.flush_outside().await {
             tracing::error!(cause = %error, "the file outside the database cannot be written");
             obstacles.push("outside");
         }
         // Its answer is the mark it leaves: whoever serves stops then.
         let _looked = self.deps.store.look_for_lost_entries().await;
         obstacles
-    }
-
-    /// A directory that hangs says nothing, and is not waited for: the next look goes on with the same write.
-    async fn flush_outside(&mut self) -> io::Result<()> {
-        if self.flushing.is_empty() {
-            let deps = Arc::clone(&self.deps);
-            self.flushing
-                .spawn(async move { deps.store.flush_outside().await });
-        }
-        match tokio::time::timeout(OUTSIDE_WITHIN, self.flushing.join_next()).await {
-            Ok(Some(Ok(flushed))) => flushed,
-            Ok(Some(Err(stopped))) => Err(io::Error::other(stopped)),
-            Ok(None) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
     }
 
     /// Whether the deployment's key-encryption key can be used now: a service that answers may say that it cannot.
@@ -106,9 +127,47 @@ impl Prober {
     }
 }
 
-/// How long writing the file outside the database may take.
-const OUTSIDE_WITHIN: Duration = Duration::from_secs(5);
+/// How often readiness is looked at.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// The time of what is promised is the database's; a replica whose own is further off is not ready (protocol §4).
 const CLOCK_WITHIN: Duration = Duration::from_secs(5);
 /// How often a write is tried. Each costs one commit.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_panicked_is_not_ready_and_is_begun_anew() {
+        let (ready, mut readiness) = watch::channel(Readiness {
+            obstacles: Vec::new(),
+        });
+        let looks = Arc::new(AtomicUsize::new(0));
+        let look = || {
+            let looks = Arc::clone(&looks);
+            async move {
+                assert!(
+                    looks.fetch_add(1, Ordering::SeqCst) > 0,
+                    "the first look goes wrong"
+                );
+                vec!["keys"]
+            }
+        };
+        let pause = Duration::from_millis(50);
+        let said = async {
+            readiness.changed().await.unwrap();
+            let after_the_panic = readiness.borrow_and_update().obstacles.clone();
+            readiness.changed().await.unwrap();
+            (after_the_panic, readiness.borrow().obstacles.clone())
+        };
+        let said = tokio::select! {
+            said = said => said,
+            () = keep_current(&ready, pause, look) => panic!("it ended"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it never looked again"),
+        };
+        assert_eq!(said, (vec!["starting"], vec!["keys"]));
+    }
+}

@@ -39,7 +39,9 @@ use crate::{
     workers::Workers,
 };
 
-use super::{AppError, Kind, Parts, clock::SystemClock, keeping_the_name, open, ready::Prober};
+use super::{
+    AppError, Kind, Parts, clock::SystemClock, keeping_the_name, open, ready::probe, unless_refused,
+};
 
 /// Serves until a stop signal, then drains.
 ///
@@ -62,14 +64,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         let listener = bind(settings.server.listen).await?;
         Ok::<_, AppError>((listener, bind(settings.server.ops_listen).await?))
     };
-    let (listener, ops) = match bound.await {
-        Ok(bound) => bound,
-        Err(error) => {
-            // Else its name would be taken until its lease ends, and a supervisor starts it again and again.
-            deps.store.close().await;
-            return Err(error);
-        }
-    };
+    let (listener, ops) = unless_refused(&deps.store, bound.await).await?;
     let limits = server::Limits {
         connections: settings.limits.connections,
         header_timeout: settings.limits.header_timeout,
@@ -85,25 +80,39 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     run(deps, site, listener, ops, limits, usual, up).await
 }
 
-/// Makes the first org of a deployment.
+/// Makes the first org of a deployment, after `shown` has shown what is founded and the admin's login link: whenever the process
+/// ends, there is no org or somebody has its key.
 ///
 /// # Errors
-/// When there is one already, or a part cannot be had.
-pub async fn init(settings: Settings, org: &str, admin: &str) -> Result<(found::Founded, String), AppError> {
+/// When there is one already, `shown` says that nobody has it, or a part cannot be had.
+pub async fn init(
+    settings: Settings,
+    org: &str,
+    admin: &str,
+    shown: impl FnOnce(&found::Founded, &str) -> bool,
+) -> Result<(), AppError> {
     refuse_test_builds()?;
     create_kek(&settings)?;
     let deps = open_reached(parts(&settings)?).await?;
-    if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
-        deps.store.close().await;
-        return Err(AppError::Refused(
-            "this database has an organisation already; nothing was changed".to_owned(),
-        ));
-    }
-    let founded = found::found(&deps, org, admin).await?;
-    let link =
-        crate::flows::login::make_link(&deps, founded.org, founded.admin, "postern init".to_owned()).await?;
+    let founding = async {
+        if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
+            return Err(AppError::Refused(
+                "this database has an organisation already; nothing was changed".to_owned(),
+            ));
+        }
+        let mut founding = found::begin(&deps, org, admin).await?;
+        let link = founding.invite(&deps, "postern init")?;
+        if !shown(founding.founded(), &link) {
+            return Err(AppError::Refused(
+                "the admin key could not be shown; no organisation was made".to_owned(),
+            ));
+        }
+        founding.finish(&deps).await?;
+        Ok(())
+    };
+    let founded = founding.await;
     deps.store.close().await;
-    Ok((founded, link.url))
+    founded
 }
 
 /// What recovering the sealed orgs of a deployment would mean and, if `confirmed` says yes to it, does it.
@@ -156,7 +165,13 @@ pub(super) async fn run(
         what: what.to_owned(),
         cause,
     };
-    let told = server::stop_signal().map_err(|cause| io("waiting for signals", cause))?;
+    let begun = || {
+        let told = server::stop_signal().map_err(|cause| io("waiting for signals", cause))?;
+        let ids =
+            || RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()));
+        Ok::<_, AppError>((told, ids()?, ids()?))
+    };
+    let (told, ids, ops_ids) = unless_refused(&deps.store, begun()).await?;
     let workers = Workers::start(&deps);
     let (ready, readiness) = watch::channel(Readiness {
         obstacles: vec!["starting"],
@@ -167,9 +182,6 @@ pub(super) async fn run(
         // The sender is gone only when everything ends.
         let _ended = end.wait_for(|ended| *ended).await;
     };
-    let ids = RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
-    let ops_ids =
-        RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()))?;
     let options = router::Options {
         usual,
         ..router::Options::default()
@@ -228,20 +240,6 @@ async fn lost_entries(deps: &Deps) {
         tokio::time::sleep(LOST_EVERY).await;
     }
     tracing::error!("this database is not the one that this process wrote to any more: stopping");
-}
-
-/// Keeps readiness current: probes of load balancers then touch neither the database nor the key service.
-async fn probe(deps: Arc<Deps>, ready: watch::Sender<Readiness>) {
-    let mut prober = Prober::new(deps);
-    loop {
-        let obstacles = prober.obstacles().await;
-        ready.send_if_modified(|readiness| {
-            let changed = readiness.obstacles != obstacles;
-            readiness.obstacles = obstacles;
-            changed
-        });
-        tokio::time::sleep(PROBE_EVERY).await;
-    }
 }
 
 pub(super) async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, AppError> {
@@ -489,8 +487,6 @@ fn parameters(settings: &Settings) -> std::path::PathBuf {
     settings.data_dir.join("kek.params")
 }
 
-/// How often readiness is looked at.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// How often a stop for lost entries is looked for.
 const LOST_EVERY: Duration = Duration::from_millis(500);
 /// The name of the one local KEK.

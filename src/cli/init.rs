@@ -11,6 +11,7 @@ use crate::{
     config::Settings,
     crypto::lookup::show_api_key,
     domain::text::{LONGEST_NAME, NotALine, is_mail_address, line},
+    flows::found::Founded,
 };
 
 #[derive(Debug, Args)]
@@ -36,15 +37,19 @@ impl Init {
         output: &mut Output,
     ) -> Result<(), CliError> {
         let settings = Settings::load(&self.config, env)?;
-        let (first, login_url) = app::serve::init(settings, &self.org, &self.admin)
+        // Before it is done: a process that ends right after the commit would else leave an org that nobody can administer.
+        let shown = |first: &Founded, login_url: &str| {
+            output.show(&json!({
+                "org": first.org.to_string(),
+                "admin": first.admin.to_string(),
+                "admin_key": show_api_key(&first.admin_key),
+                "login_url": login_url,
+            }));
+            !output.is_closed()
+        };
+        app::serve::init(settings, &self.org, &self.admin, shown)
             .await
             .map_err(|error| CliError::Failed(error.to_string()))?;
-        output.show(&json!({
-            "org": first.org.to_string(),
-            "admin": first.admin.to_string(),
-            "admin_key": show_api_key(&first.admin_key),
-            "login_url": login_url,
-        }));
         output.note("Keep the admin key: it is shown only now. Next: export POSTERN_API_KEY and run `postern apply FILE`.");
         Ok(())
     }

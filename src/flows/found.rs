@@ -1,17 +1,18 @@
 //! Founding an org: its data key, its first admin, the admin key.
 
 use crate::{
+    crypto::{OdkRecord, api_key, random},
     domain::{
         OrgId, UserId,
         entry::{EntryDraft, EntryType},
         principal::{KeyOwner, Role},
-        secret::ApiKey,
+        secret::{ApiKey, LinkToken},
         text::{LONGEST_NAME, is_mail_address, line},
     },
     store::{OrgRow, UserRow},
 };
 
-use super::{Deps, Refusal, keys, record};
+use super::{Deps, Refusal, keys, login, record};
 
 /// An org as founded.
 #[derive(Debug)]
@@ -24,11 +25,37 @@ pub struct Founded {
     pub admin_key: ApiKey,
 }
 
+/// An org about to be founded. Its admin key is there before it is: shown only afterwards it would be lost with a process that
+/// ends right after the commit, and nobody could administer the org.
+#[derive(Debug)]
+pub struct Founding {
+    founded: Founded,
+    org: OrgRow,
+    incarnation: u32,
+    odk: OdkRecord,
+    admin: UserRow,
+    invitation: Option<Invitation>,
+}
+
+#[derive(Debug)]
+struct Invitation {
+    token: LinkToken,
+    by: String,
+}
+
 /// Makes an org with its data key, one admin and one admin key.
 ///
 /// # Errors
 /// When the name is no line or the address no plain one, or the key service or the database is unavailable.
 pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded, Refusal> {
+    begin(deps, name, admin_email).await?.finish(deps).await
+}
+
+/// Makes all of an org but the org: nothing is in the database yet.
+///
+/// # Errors
+/// When the name is no line or the address no plain one, or the key service is unavailable.
+pub async fn begin(deps: &Deps, name: &str, admin_email: &str) -> Result<Founding, Refusal> {
     line(name, LONGEST_NAME).map_err(|refused| Refusal::invalid("/name", refused.to_string()))?;
     if !is_mail_address(admin_email) {
         return Err(Refusal::invalid("/admin", "an email is one plain address"));
@@ -50,26 +77,68 @@ pub async fn found(deps: &Deps, name: &str, admin_email: &str) -> Result<Founded
         external_id: None,
         created_at: now,
     };
-    let draft = EntryDraft {
-        user: Some(admin.id),
-        outcome: Some("org_created".to_owned()),
-        ..EntryDraft::default()
-    };
-    deps.store
-        .retry(|| async {
-            let mut tx = deps.store.write(org.id).await?;
-            tx.insert_org(&org, u32::from_be_bytes(incarnation)).await?;
-            tx.insert_odk(&odk).await?;
-            tx.insert_user(org.id, &admin).await?;
-            let admin_key = keys::mint(deps, &mut tx, org.id, KeyOwner::Admin).await?;
-            tx.append_entry(org.id, record::open(deps, EntryType::Admin, draft.clone())?)
-                .await?;
-            tx.commit().await?;
-            Ok(Founded {
-                org: org.id,
-                admin: admin.id,
-                admin_key: admin_key.key,
+    Ok(Founding {
+        founded: Founded {
+            org: org.id,
+            admin: admin.id,
+            admin_key: api_key::mint(KeyOwner::Admin.kind(), &*deps.random)?,
+        },
+        org,
+        incarnation: u32::from_be_bytes(incarnation),
+        odk,
+        admin,
+        invitation: None,
+    })
+}
+
+impl Founding {
+    /// What is founded once [`Founding::finish`] is done.
+    #[must_use]
+    pub fn founded(&self) -> &Founded {
+        &self.founded
+    }
+
+    /// A login link for the admin, which is good from then on.
+    ///
+    /// # Errors
+    /// When the generator cannot deliver.
+    pub fn invite(&mut self, deps: &Deps, by: &str) -> Result<String, Refusal> {
+        let token = random::link_token(&*deps.random)?;
+        let url = deps.link_url("login", &token);
+        self.invitation = Some(Invitation {
+            token,
+            by: by.to_owned(),
+        });
+        Ok(url)
+    }
+
+    /// Writes all of it, or nothing.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn finish(self, deps: &Deps) -> Result<Founded, Refusal> {
+        let Founded { org, admin, .. } = self.founded;
+        let draft = EntryDraft {
+            user: Some(admin),
+            outcome: Some("org_created".to_owned()),
+            ..EntryDraft::default()
+        };
+        deps.store
+            .retry(|| async {
+                let mut tx = deps.store.write(org).await?;
+                tx.insert_org(&self.org, self.incarnation).await?;
+                tx.insert_odk(&self.odk).await?;
+                tx.insert_user(org, &self.admin).await?;
+                keys::keep(deps, &mut tx, org, KeyOwner::Admin, &self.founded.admin_key).await?;
+                tx.append_entry(org, record::open(deps, EntryType::Admin, draft.clone())?)
+                    .await?;
+                if let Some(Invitation { token, by }) = &self.invitation {
+                    login::insert_link(deps, &mut tx, org, admin, token, by).await?;
+                }
+                tx.commit().await?;
+                Ok::<_, Refusal>(())
             })
-        })
-        .await
+            .await?;
+        Ok(self.founded)
+    }
 }

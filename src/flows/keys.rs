@@ -104,7 +104,8 @@ pub(super) async fn mint(deps: &Deps, tx: &mut Tx, org: OrgId, owner: KeyOwner) 
     Ok(Made { row, key })
 }
 
-async fn keep(
+/// Keeps a key whose text somebody may have already.
+pub(super) async fn keep(
     deps: &Deps,
     tx: &mut Tx,
     org: OrgId,

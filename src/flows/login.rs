@@ -54,17 +54,7 @@ pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Res
             if person.managed_by.is_some() {
                 return Err(Refusal::NotFound);
             }
-            let expires_at = tx.now() + LINK_LIFE;
-            tx.insert_login_link(&deps.lookup.link("login", &token)?, org, user, expires_at)
-                .await?;
-            let draft = EntryDraft {
-                user: Some(user),
-                on_behalf: vec![by.clone()],
-                outcome: Some("login_link".to_owned()),
-                ..EntryDraft::default()
-            };
-            tx.append_entry(org, record::open(deps, EntryType::Session, draft)?)
-                .await?;
+            let expires_at = insert_link(deps, &mut tx, org, user, &token, &by).await?;
             tx.commit().await?;
             Ok(LoginLink {
                 url: deps.link_url("login", &token),
@@ -72,6 +62,29 @@ pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Res
             })
         })
         .await
+}
+
+/// Makes the link of a token whose text somebody may have already; returns when it ends.
+pub(super) async fn insert_link(
+    deps: &Deps,
+    tx: &mut Tx,
+    org: OrgId,
+    user: UserId,
+    token: &LinkToken,
+    by: &str,
+) -> Result<Time, Refusal> {
+    let expires_at = tx.now() + LINK_LIFE;
+    tx.insert_login_link(&deps.lookup.link("login", token)?, org, user, expires_at)
+        .await?;
+    let draft = EntryDraft {
+        user: Some(user),
+        on_behalf: vec![by.to_owned()],
+        outcome: Some("login_link".to_owned()),
+        ..EntryDraft::default()
+    };
+    tx.append_entry(org, record::open(deps, EntryType::Session, draft)?)
+        .await?;
+    Ok(expires_at)
 }
 
 /// For whom a link is, while it can be used; looking does not spend it.

@@ -47,7 +47,7 @@ pub async fn run(deps: &Arc<Deps>) -> Result<u64, Refusal> {
     {
         match overdue.end(deps).await {
             Ok(more) => ended += more,
-            Err(refusal) if is_gone(&refusal) => return Err(refusal),
+            Err(refusal) if refusal.is_outage() => return Err(refusal),
             Err(refusal) if failed.is_none() => failed = Some(refusal),
             Err(refusal) => tracing::warn!(cause = %refusal, "something overdue has to wait"),
         }
@@ -75,11 +75,6 @@ impl Overdue {
             Self::Rows(what) => outlived(deps, what).await,
         }
     }
-}
-
-/// Whether there is no database to speak to: whatever is tried next would wait in vain.
-fn is_gone(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::StoreUnavailable(Some(error)) if error.outage().is_some())
 }
 
 async fn calls(deps: &Deps) -> Result<u64, Refusal> {

@@ -74,7 +74,7 @@ pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
                     break;
                 }
             }
-            Err(Failed::Here(refusal)) if is_gone(&refusal) => return Err(refusal),
+            Err(Failed::Here(refusal)) if refusal.is_outage() => return Err(refusal),
             Err(Failed::Here(refusal)) => {
                 tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} could not be shown to the witness");
                 failed.get_or_insert(refusal);
@@ -86,11 +86,6 @@ pub async fn round(deps: &Deps, witness: &Witness) -> Result<usize, Refusal> {
         None if outages > 0 => Err(Refusal::ProviderUnavailable),
         None => Ok(cosigned),
     }
-}
-
-/// Whether there is no database to speak to: the next log would be asked for in vain.
-fn is_gone(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::StoreUnavailable(Some(error)) if error.outage().is_some())
 }
 
 /// Those whose log is longer than what the witness has, beginning anywhere.

@@ -335,20 +335,18 @@ impl Store {
         {
             tracing::warn!("not every org's log says that this process stopped: there was no time");
         }
-        // First: whoever stops this process may not wait for the rest. Nor does the rest wait for a directory that hangs.
-        let _later = tokio::time::timeout(STOP_WITHIN, self.tell_outside_what_was_written()).await;
+        // First: whoever stops this process may not wait for the rest.
+        self.tell_outside_what_was_written().await;
         self.leave_replica().await;
         let closed = tokio::time::timeout(CLOSE_WITHIN, self.engine.close()).await;
-        let told = tokio::time::timeout(STOP_WITHIN, self.tell_outside_what_was_written()).await;
+        self.tell_outside_what_was_written().await;
         if closed.is_err() {
             tracing::warn!("some connections to the database were still in use at the end");
-        }
-        if closed.is_err() || told.is_err() {
-            // Somebody may yet have something for the directory. It is given up with the process.
+            // Whoever uses them may yet have something for the directory. It is given up with the process.
             return;
         }
-        if let Some(outside) = self.outside() {
-            outside.release();
+        if let Some(outside) = self.vigil.outside() {
+            outside.release().await;
         }
     }
 

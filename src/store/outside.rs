@@ -22,10 +22,12 @@ pub use following::OrgState;
 use kept::anything;
 pub(super) use kept::{Fact, Heard, Line};
 pub use kept::{Kept, NO_OUTSIDE_CHECKPOINT};
+use turns::Turns;
 use waiting::Waiting;
 
 mod following;
 mod kept;
+mod turns;
 mod waiting;
 
 /// How far an org has come.
@@ -81,6 +83,9 @@ pub struct Outside {
     /// How far every org had come of which it says anything, or is about to.
     known: Mutex<HashMap<OrgId, Heard>>,
     file: Mutex<Appending>,
+    /// Who has something for the disk, and apart from them who reads: a long file is read for long.
+    writing: Turns,
+    reading: Turns,
     lock: File,
 }
 
@@ -124,21 +129,23 @@ impl Outside {
                 path: path.display().to_string(),
             });
         };
-        let kept = read(&path)?;
+        let kept = read(&path, || ())?;
         let appending = compact(&path, &kept).map_err(|cause| failed(&path, cause))?;
         Ok(Self {
             path,
             waiting: Mutex::default(),
             known: Mutex::new(kept.iter().map(|(org, kept)| (*org, kept.heard())).collect()),
             file: Mutex::new(appending),
+            writing: Turns::default(),
+            reading: Turns::default(),
             lock,
         })
     }
 
-    /// Lets another process have the directory. Nothing may be added any more.
-    pub(super) fn release(&self) {
+    /// Lets another process have the directory, unless it hangs: whoever acts there may yet write. Nothing may be added any more.
+    pub(super) async fn release(self: &Arc<Self>) {
         // What fails here ends with the process.
-        let _unlocked = self.lock.unlock();
+        let _unlocked = self.on_disk(&self.writing, |this| this.lock.unlock()).await;
     }
 
     /// Everything the file says, by org.
@@ -150,7 +157,7 @@ impl Outside {
         let opened = open(&self.path)?;
         // Changes wait for the lock. What is there by now stays as it is: lines come after it, another file in its place.
         drop(writing);
-        fold(&self.path, opened)
+        fold(&self.path, opened, || self.reading.step())
     }
 
     /// Takes lines; [`Outside::flush`] brings them to the disk, also a later one of somebody else.
@@ -168,9 +175,10 @@ impl Outside {
     /// Brings every line taken so far to the disk.
     ///
     /// # Errors
-    /// When the disk does not take them: they stay, for the next attempt.
+    /// When the disk does not take them: they stay, for the next attempt. [`io::ErrorKind::TimedOut`] if it says nothing: then
+    /// they are with whoever waits for it, and not lost.
     pub async fn flush(self: &Arc<Self>) -> io::Result<()> {
-        self.on_disk(Self::flush_now).await
+        self.on_disk(&self.writing, Self::flush_now).await
     }
 
     /// How far an org had come when the file last heard of it; `None` if it never has.
@@ -214,10 +222,10 @@ impl Outside {
     /// # Errors
     /// When the disk does not take them: the file says what it said.
     pub(super) async fn adopt(self: &Arc<Self>, lines: Vec<Line>) -> io::Result<()> {
-        self.on_disk(|this| {
+        self.on_disk(&self.writing, |this| {
             let mut appending = held(&this.file);
             appending.expect_at(&this.path)?;
-            let mut kept = read(&this.path).map_err(io::Error::other)?;
+            let mut kept = read(&this.path, || this.writing.step()).map_err(io::Error::other)?;
             let mut adopted = BTreeMap::new();
             for line in lines {
                 // What the process has written of the org itself meanwhile is newer.
@@ -242,14 +250,13 @@ impl Outside {
         .await
     }
 
-    pub(super) async fn on_disk<T: Send + 'static>(
+    async fn on_disk<T: Send + 'static>(
         self: &Arc<Self>,
+        turns: &Turns,
         act: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let this = Arc::clone(self);
-        tokio::task::spawn_blocking(move || act(&this))
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other("the writer of the file stopped")))
+        turns.take(move || act(&this)).await
     }
 
     fn flush_now(&self) -> io::Result<()> {
@@ -279,7 +286,7 @@ impl Outside {
 
     fn compact_now(&self, appending: &mut Appending) -> io::Result<()> {
         appending.expect_at(&self.path)?;
-        let kept = read(&self.path).map_err(io::Error::other)?;
+        let kept = read(&self.path, || self.writing.step()).map_err(io::Error::other)?;
         *appending = compact(&self.path, &kept)?;
         Ok(())
     }
@@ -324,8 +331,8 @@ impl Appending {
 }
 
 /// Everything the file says.
-fn read(path: &Path) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
-    fold(path, open(path)?)
+fn read(path: &Path, step: impl Fn()) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
+    fold(path, open(path)?, step)
 }
 
 /// The file up to where it ends now; `None` where there is none.
@@ -341,8 +348,12 @@ fn open(path: &Path) -> Result<Option<Take<File>>, OutsideError> {
     }
 }
 
-/// Folds the lines. The last one may be half: the process died while it wrote, and nobody was told of it.
-fn fold(path: &Path, whole: Option<Take<File>>) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
+/// Folds the lines, each of them a `step`. The last one may be half: the process died while it wrote, and nobody was told of it.
+fn fold(
+    path: &Path,
+    whole: Option<Take<File>>,
+    step: impl Fn(),
+) -> Result<BTreeMap<OrgId, Kept>, OutsideError> {
     let mut kept = BTreeMap::new();
     let Some(whole) = whole else { return Ok(kept) };
     let mut reader = BufReader::new(whole);
@@ -360,6 +371,7 @@ fn fold(path: &Path, whole: Option<Take<File>>) -> Result<BTreeMap<OrgId, Kept>,
             line: number,
         })?;
         hear(&mut kept, line);
+        step();
     }
     Ok(kept)
 }

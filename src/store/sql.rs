@@ -43,16 +43,18 @@ impl Tx {
     /// Makes everything done durable.
     ///
     /// # Errors
-    /// When the commit fails: then nothing was done. After [`StoreError::Undecided`] it may have been, or be done yet.
+    /// When the commit fails: then nothing was done. After [`StoreError::Undecided`] it may have been, or be done yet; or it was,
+    /// and the directory that has to hear of it before anybody else does hangs.
     pub async fn commit(self) -> Result<(), StoreError> {
         self.connection.commit().await?;
-        if let Some(journal) = self.journal {
-            journal.keep(&self.writer).await;
-        }
+        let kept = match self.journal {
+            Some(journal) => journal.keep(&self.writer).await,
+            None => Ok(()),
+        };
         if let Some(begun) = self.begun {
             begun.add(self.starting, &self.writer);
         }
-        Ok(())
+        kept
     }
 
     /// Lets each statement of this transaction take longer than others may: for counting what nobody waits for.

@@ -31,6 +31,7 @@ mod gate_settings;
 mod grown;
 mod hangups;
 mod harness;
+mod hung;
 mod idempotency;
 mod layering;
 mod leases;

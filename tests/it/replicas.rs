@@ -7,6 +7,7 @@ use std::{
 };
 
 use postern::{
+    app::{AppError, Kind},
     domain::{
         GrantId,
         connector::Category,
@@ -22,7 +23,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     audit,
-    harness::{World, acme_mail, database, ending},
+    harness::{World, acme_mail, database, ending, open_as},
     race::Race,
     revoke::{anew, selectors},
 };
@@ -62,6 +63,18 @@ async fn every_replica_has_a_name_of_its_own_and_gives_it_back() {
     replicas[1].store.close().await;
     let next = world.replica().await.unwrap();
     assert_eq!(next.store.replica(), left);
+}
+
+/// A supervisor starts it again and again.
+#[tokio::test]
+async fn a_start_that_is_refused_gives_its_name_back() {
+    let world = World::on_postgres().await;
+    let dir = world.data_dir();
+    // It is the demonstration's database.
+    let refused = open_as(Kind::Serve, &dir, &world.location, &world.clock, &world.acme).await;
+    assert!(matches!(refused, Err(AppError::Refused(_))), "{refused:?}");
+    let next = world.replica_in(&dir).await.unwrap();
+    assert_eq!(&*next.store.replica(), "r2");
 }
 
 /// Its chains are another's by then: that one did not stop.

@@ -36,10 +36,10 @@ async fn are_served(deps: &Deps, org: OrgId) {
 }
 
 /// Takes all that an org gets of the connections to read, until it is told that it has its share.
-pub(crate) async fn crowd(world: &World, org: OrgId) -> Vec<Tx> {
+pub(crate) async fn crowd(deps: &Deps, org: OrgId) -> Vec<Tx> {
     let mut held = Vec::new();
     loop {
-        match world.deps.store.read(org).await {
+        match deps.store.read(org).await {
             Ok(tx) => held.push(tx),
             Err(StoreError::Busy) => return held,
             Err(other) => panic!("{other:?}"),
@@ -51,7 +51,7 @@ pub(crate) async fn crowd(world: &World, org: OrgId) -> Vec<Tx> {
 async fn an_org_that_has_its_share_is_told_to_come_again_and_no_other_is() {
     let (world, _) = World::connected().await;
     let (other, _) = world.another_org("Other").await;
-    let crowd = crowd(&world, world.org).await;
+    let crowd = crowd(&world.deps, world.org).await;
     let api = world.api();
     let refused = api.get(&world.as_admin(), "/v1/audit/entries").await;
     assert_eq!(

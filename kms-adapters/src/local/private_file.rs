@@ -3,9 +3,10 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use ring::rand::{SecureRandom, SystemRandom};
 use rustix::{
     fs::{FileType, Mode, OFlags, fstat, open},
     process::geteuid,
@@ -54,20 +55,34 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, LocalKeyError> {
     Ok(bytes)
 }
 
-/// Creates a private file that must not exist yet and makes it durable.
+/// Creates a private file that must not exist yet and makes it durable: whenever the process dies, it is whole or not there.
 pub(super) fn create(path: &Path, content: &[u8]) -> Result<(), LocalKeyError> {
+    let draft = draft_of(path)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = open(path, flags, Mode::RUSR | Mode::WUSR).map_err(std::io::Error::from)?;
+    let file = open(&draft, flags, Mode::RUSR | Mode::WUSR).map_err(std::io::Error::from)?;
     let mut file = File::from(file);
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        // Half a key is no key; the first error is the one that matters.
-        let _ = std::fs::remove_file(path);
-        return Err(error.into());
-    }
+    let created = file
+        .write_all(content)
+        .and_then(|()| file.sync_all())
+        // Unlike a rename, a link takes nobody's place.
+        .and_then(|()| std::fs::hard_link(&draft, path));
+    let removed = std::fs::remove_file(&draft);
+    // The first error is the one that matters.
+    created.and(removed)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())
+}
+
+/// A name that nobody else uses beside `path`: what a process that died left there is in nobody's way.
+fn draft_of(path: &Path) -> Result<PathBuf, LocalKeyError> {
+    let mut random = [0_u8; 8];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| LocalKeyError::Randomness)?;
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{:016x}.unfinished", u64::from_be_bytes(random)));
+    Ok(draft.into())
 }
 
 const MAX_BYTES: usize = 1024;

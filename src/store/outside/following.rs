@@ -34,12 +34,14 @@ impl Store {
     /// Everything the file outside the database says, by org; `None` without a file.
     ///
     /// # Errors
-    /// When it cannot be read or a line is damaged.
+    /// When it cannot be read, or its directory hangs, or a line is damaged.
     pub async fn kept_outside(&self) -> io::Result<Option<BTreeMap<OrgId, Kept>>> {
         let Some(outside) = self.vigil.outside() else {
             return Ok(None);
         };
-        let kept = outside.on_disk(|outside| outside.kept().map_err(io::Error::other));
+        let kept = outside.on_disk(&outside.reading, |outside| {
+            outside.kept().map_err(io::Error::other)
+        });
         kept.await.map(Some)
     }
 

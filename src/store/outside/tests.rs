@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::{EntryId, entry::Epoch};
 
 mod full_disk;
+mod hung;
 mod moved_away;
 mod proofs;
 
@@ -126,16 +127,16 @@ fn what_was_flushed_is_there_after_opening_again_and_only_its_owner_reads_it() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-#[test]
-fn nobody_else_opens_it_while_it_is_written() {
+#[tokio::test]
+async fn nobody_else_opens_it_while_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
-    let outside = Outside::open(dir.path()).unwrap();
+    let outside = Arc::new(Outside::open(dir.path()).unwrap());
     let refused = Outside::open(dir.path());
     assert!(matches!(refused, Err(OutsideError::InUse { .. })), "{refused:?}");
     // It is still this one's file that the name leads to.
     write(&outside, vec![line(1, 1, checkpoint(3))]);
     assert_eq!(std::fs::read_to_string(file(&dir)).unwrap().lines().count(), 1);
-    outside.release();
+    outside.release().await;
     assert!(
         Outside::open(dir.path())
             .unwrap()

@@ -1,6 +1,6 @@
 //! What one transaction remembers and expects: what it must find, and what it will have written once it is committed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use super::{Newest, Vigil};
 use crate::{
@@ -73,7 +73,10 @@ impl Journal {
     }
 
     /// Called right after the commit, before anybody is told of it.
-    pub(in crate::store) async fn keep(self, writer: &str) {
+    ///
+    /// # Errors
+    /// When the directory hangs. INVARIANT: then nobody is told that it is done; the lines are written when that is over.
+    pub(in crate::store) async fn keep(self, writer: &str) -> Result<(), StoreError> {
         let Self {
             vigil,
             written,
@@ -93,8 +96,17 @@ impl Journal {
         }
         // Behind the lines: an entry of an epoch of which the file has not heard would say that others moved it on.
         vigil.wrote(writer, written, is_late);
-        let Some(outside) = outside else { return };
-        outside::waits(outside.flush().await);
+        let Some(outside) = outside else { return Ok(()) };
+        match outside.flush().await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                tracing::error!(cause = %error, "the directory outside the database hangs: what was committed is not known there");
+                Err(StoreError::Undecided(Arc::new(error.into())))
+            }
+            written => {
+                outside::waits(written);
+                Ok(())
+            }
+        }
     }
 }
 

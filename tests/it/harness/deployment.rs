@@ -49,15 +49,16 @@ pub async fn open_as(
     };
     let catalogue = Catalogue::load(&connectors).unwrap();
     let parts = parts(dir, location.clone(), ISSUER, catalogue, policy);
-    app::open(Parts {
+    let opening = app::open(Parts {
         kind,
         time: TimeSource::Process,
         witness: witness_of(dir),
         clock: Arc::clone(clock) as _,
         keys: Arc::new(Breakable::new(parts.keys, dir)),
         ..parts
-    })
-    .await
+    });
+    // On the heap: a test that opens several would not fit on its thread's stack.
+    Box::pin(opening).await
 }
 
 /// The witness of a deployment, if its directory names one: submission prefix and key, a line each.

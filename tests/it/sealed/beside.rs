@@ -5,11 +5,12 @@ use std::{cell::Cell, collections::BTreeSet, path::Path, sync::Arc, time::Durati
 use postern::{
     app::AppError,
     domain::connector::Category,
-    flows::{Deps, found, seal, sequence},
-    store::Selector,
+    flows::{Deps, Refusal, found, seal, sequence},
+    store::{Selector, StoreError},
 };
 
 use super::{World, revoke, vend};
+use crate::shares::crowd;
 
 /// A replica that ends knows every org at its next starts, beside others and alone.
 async fn starts_unsealed_again(world: &World, dir: &Path, replica: Arc<Deps>) {
@@ -241,4 +242,31 @@ async fn what_others_moved_and_signed_is_known_to_a_replica_that_only_ran_beside
         Some(&followed.counter),
         "what others ended is not known"
     );
+}
+
+/// Else one org that is busy for long would make strangers of all that others found meanwhile.
+#[tokio::test]
+async fn an_org_that_cannot_be_read_keeps_no_other_from_being_written_down() {
+    let world = signed_on_postgres().await;
+    let joined = world.replica_in(&world.data_dir()).await.unwrap();
+    let mut orgs = Vec::new();
+    for name in ["Second", "Third"] {
+        orgs.push(
+            found::found(&world.deps, name, "eve@second.example")
+                .await
+                .unwrap()
+                .org,
+        );
+    }
+    let busy = crowd(&joined, orgs[0]).await;
+    let kept_up = seal::keep_up(&joined).await;
+    assert!(
+        matches!(kept_up, Err(Refusal::StoreUnavailable(Some(StoreError::Busy)))),
+        "{kept_up:?}"
+    );
+    let are_known = || orgs.iter().map(|org| joined.store.known_outside(*org).is_some());
+    assert_eq!(are_known().collect::<Vec<_>>(), [false, true]);
+    drop(busy);
+    seal::keep_up(&joined).await.unwrap();
+    assert!(are_known().all(|is_known| is_known));
 }

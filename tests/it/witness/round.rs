@@ -63,7 +63,7 @@ async fn an_org_that_has_its_share_of_the_connections_holds_up_no_other_log() {
     let server = Witness::start().await;
     let orgs = world.orgs_with_logs(6).await;
     let logs: Vec<String> = orgs.iter().map(|org| server.knows_log(&world, *org)).collect();
-    let crowd = crowd(&world, orgs[0]).await;
+    let crowd = crowd(&world.deps, orgs[0]).await;
     let ended = witness::round(&world.deps, &server.port()).await;
     assert!(
         matches!(ended, Err(Refusal::StoreUnavailable(Some(StoreError::Busy)))),

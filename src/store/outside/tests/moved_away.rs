@@ -50,7 +50,7 @@ fn the_file_is_read_while_others_write_it() {
     // Others write more, and put a shorter file in its place.
     write(&outside, vec![line(1, 1, checkpoint(4))]);
     outside.compact_now(&mut held(&outside.file)).unwrap();
-    let then = fold(&file(&dir), opened).unwrap();
+    let then = fold(&file(&dir), opened, || ()).unwrap();
     assert_eq!(then[&org(1)].size, 3);
     assert_eq!(outside.kept().unwrap()[&org(1)].size, 4);
 }

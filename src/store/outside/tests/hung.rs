@@ -1,0 +1,73 @@
+//! The disk says nothing, neither yes nor no.
+
+use std::{sync::mpsc, time::Duration};
+
+use super::*;
+
+/// A disk that hangs over every write until the sender is dropped.
+fn hangs(outside: &Arc<Outside>) -> mpsc::Sender<()> {
+    let ((hanging, goes_on), (begins, begun)) = (mpsc::channel::<()>(), mpsc::channel());
+    let outside = Arc::clone(outside);
+    std::thread::spawn(move || {
+        let _file = held(&outside.file);
+        begins.send(()).unwrap();
+        let _gone = goes_on.recv();
+    });
+    begun.recv().unwrap();
+    hanging
+}
+
+fn soon(dir: &tempfile::TempDir) -> Arc<Outside> {
+    let mut outside = Outside::open(dir.path()).unwrap();
+    outside.writing = Turns::within(Duration::from_millis(20));
+    outside.reading = Turns::within(Duration::from_millis(20));
+    Arc::new(outside)
+}
+
+async fn goes_on(outside: &Arc<Outside>) {
+    let flushed = tokio::time::timeout(Duration::from_secs(60), async {
+        while outside.flush().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    flushed.await.expect("it never went on");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_disk_that_hangs_is_not_said_to_be_there_and_is_there_once_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = soon(&dir);
+    let hanging = hangs(&outside);
+    for counter in 1..4 {
+        outside.add([line(1, counter, moved("grant", &counter.to_string()))]);
+        let error = outside.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+    let adopted = outside.adopt(vec![line(2, 1, Fact::Began)]).await;
+    assert_eq!(adopted.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    drop(hanging);
+    goes_on(&outside).await;
+    assert_eq!(outside.kept().unwrap()[&org(1)].moved.len(), 3);
+}
+
+#[tokio::test]
+async fn a_directory_with_a_write_that_hangs_is_not_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = soon(&dir);
+    let hanging = hangs(&outside);
+    outside.add([line(1, 1, Fact::Began)]);
+    outside.flush().await.unwrap_err();
+    outside.release().await;
+    let refused = Outside::open(dir.path());
+    assert!(matches!(refused, Err(OutsideError::InUse { .. })), "{refused:?}");
+    drop(hanging);
+    goes_on(&outside).await;
+    outside.release().await;
+    assert!(
+        Outside::open(dir.path())
+            .unwrap()
+            .kept()
+            .unwrap()
+            .contains_key(&org(1))
+    );
+}
