@@ -1,12 +1,14 @@
 //! What waits for the workers, across all orgs: ids only. The work itself is done in a transaction of its org.
 
+use std::collections::HashSet;
+
 use crate::domain::{ConnectSessionId, EntryId, GrantId, OrgId, RevocationId, Time, connector::ConnectorId};
 
 use super::{
     Notice, StoreError,
     once::Outlived,
     outside::Reached,
-    sql::{Row, Tx, Value, params},
+    sql::{Row, Tx, Value, json, params},
     waits::{LONGEST_BACKOFF, LONGEST_COOLDOWN, LONGEST_LEASE, farthest, is_over},
 };
 
@@ -252,20 +254,36 @@ impl Due {
     /// When the database is unavailable.
     pub async fn renewal_connectors(&mut self) -> Result<Vec<ConnectorId>, StoreError> {
         let read = |row: Row| row.fields("grants").parse();
-        self.list(RENEWAL_CONNECTORS, params![self.0.now], read).await
+        let mut connectors: Vec<ConnectorId> =
+            self.list(RENEWAL_CONNECTORS, params![self.0.now], read).await?;
+        connectors.extend(self.list(UNSET_CONNECTORS, Vec::new(), read).await?);
+        connectors.sort_unstable();
+        connectors.dedup();
+        Ok(connectors)
     }
 
-    /// Grants at one connector that are to be looked at again, the longest overdue first.
+    /// Grants at one connector that are to be looked at again, but for those of some orgs: the longest overdue first, and then
+    /// those of which nobody has said when. A version before this said so of grants that may die of idleness since.
     ///
     /// # Errors
     /// When the database is unavailable.
     pub async fn renewals(
         &mut self,
         connector: &ConnectorId,
+        but_for: &HashSet<OrgId>,
         limit: u64,
     ) -> Result<Vec<(OrgId, GrantId)>, StoreError> {
-        self.list(RENEWALS, params![connector, self.0.now, limit], pair)
-            .await
+        let (sql, but_for) = (self.0.connection.refresh_sql(), json(but_for));
+        let params = params![connector, self.0.now, limit, but_for.clone()];
+        let mut due = self.list(sql.renewals, params, pair).await?;
+        let left = limit.saturating_sub(u64::try_from(due.len()).unwrap_or(limit));
+        if left > 0 {
+            due.extend(
+                self.list(sql.unset, params![connector, left, but_for], pair)
+                    .await?,
+            );
+        }
+        Ok(due)
     }
 
     /// Orgs with a change that the operator's webhook is to be told now, in the order of their ids, behind `after`.
@@ -424,8 +442,13 @@ pub(super) const RENEWAL_CONNECTORS: &str = "WITH RECURSIVE at (connector) AS (
      SELECT connector FROM at WHERE connector IS NOT NULL AND EXISTS (SELECT 1 FROM grants g
        WHERE g.renew_at IS NOT NULL AND g.state = 'active' AND g.connector = at.connector AND g.renew_at <= $1)";
 
-pub(super) const RENEWALS: &str = "SELECT org_id, id FROM grants
-     WHERE renew_at IS NOT NULL AND state = 'active' AND connector = $1 AND renew_at <= $2 ORDER BY renew_at LIMIT $3";
+pub(super) const UNSET_CONNECTORS: &str = "WITH RECURSIVE at (connector) AS (
+       SELECT min(connector) FROM grants WHERE renew_at IS NULL AND state = 'active'
+       UNION ALL
+       SELECT (SELECT min(g.connector) FROM grants g
+         WHERE g.renew_at IS NULL AND g.state = 'active' AND g.connector > at.connector)
+       FROM at WHERE at.connector IS NOT NULL)
+     SELECT connector FROM at WHERE connector IS NOT NULL";
 
 pub(super) const QUARANTINES: &str =
     "SELECT org_id, id FROM grants WHERE state = 'quarantined' AND state_at < $1 ORDER BY state_at LIMIT $2";

@@ -317,15 +317,11 @@ impl Tx {
     ///
     /// # Errors
     /// When the database is unavailable.
-    pub async fn look_again(
-        &mut self,
-        org: OrgId,
-        grant: GrantId,
-        at: Option<Time>,
-    ) -> Result<bool, StoreError> {
+    pub async fn look_again(&mut self, org: OrgId, grant: GrantId, at: Time) -> Result<bool, StoreError> {
         let changed = self
             .execute(
-                "UPDATE grants SET renew_at = $3 WHERE org_id = $1 AND id = $2 AND renew_at <= $4",
+                "UPDATE grants SET renew_at = $3
+                 WHERE org_id = $1 AND id = $2 AND (renew_at IS NULL OR renew_at <= $4)",
                 params![org, grant, at, self.now],
             )
             .await?;

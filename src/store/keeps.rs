@@ -24,8 +24,8 @@ use super::{
 pub struct KeepAsk {
     /// The sealed answer, always with an access token: a refresh token alone gives nobody what was asked for.
     pub answered: Arc<Answered>,
-    /// When the grant is looked at again, by the clock of this process; `None`: when it changes.
-    pub renew_at: Option<Time>,
+    /// When the grant is looked at again, by the clock of this process.
+    pub renew_at: Time,
     /// The entry that tells of it.
     pub entry: NewEntry,
 }
@@ -83,7 +83,7 @@ impl Tx {
         #[derive(Serialize)]
         struct Asked(OrgId, GrantId, i64, u64);
         #[derive(Serialize)]
-        struct Renewed(OrgId, GrantId, u64, Option<i64>, bool, Option<i64>);
+        struct Renewed(OrgId, GrantId, u64, i64, bool, Option<i64>);
 
         let sql = self.connection.refresh_sql();
         let asked: Vec<Asked> = asks
@@ -132,7 +132,7 @@ impl Tx {
                     answered.org,
                     answered.grant,
                     answered.next_generation(),
-                    ask.renew_at.map(|at| restated(at, here, there).unix_micros()),
+                    restated(ask.renew_at, here, there).unix_micros(),
                     answered.access.is_some() && answered.kind == SecretKind::AccessToken,
                     answered.access.as_ref().and_then(|row| ends(row, here, there)),
                 )

@@ -81,15 +81,19 @@ macro_rules! history {
                 "quarantined",
                 include_str!(concat!("../../migrations/", $dialect, "/0019_quarantined.sql")),
             ),
+            (
+                "unset",
+                include_str!(concat!("../../migrations/", $dialect, "/0020_unset.sql")),
+            ),
         ]
     };
 }
 
-const SQLITE: [(&str, &str); 19] = history!("sqlite");
-const POSTGRES: [(&str, &str); 19] = history!("postgres");
+const SQLITE: [(&str, &str); 20] = history!("sqlite");
+const POSTGRES: [(&str, &str); 20] = history!("postgres");
 
 /// The number of the newest migration.
-pub(super) const LATEST: i64 = 19;
+pub(super) const LATEST: i64 = 20;
 
 pub(super) fn sqlite() -> Migrator {
     numbered(SQLITE)

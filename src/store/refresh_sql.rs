@@ -32,6 +32,11 @@ pub(super) struct RefreshSql {
     pub(super) renew: &'static str,
     /// Keeps secrets at `$2`. Rows: org, grant, kind, generation, data key, sealed as hex, wrapped key as hex, scopes, end.
     pub(super) put_secrets: &'static str,
+    /// At most `$3` grants at connector `$1` that are to be looked at again at `$2`, the longest overdue first, but for those of
+    /// the orgs of `$4`, an array of ids.
+    pub(super) renewals: &'static str,
+    /// At most `$2` grants at connector `$1` of which nobody has said when, but for those of the orgs of `$3`.
+    pub(super) unset: &'static str,
 }
 
 pub(super) const SQLITE: RefreshSql = RefreshSql {
@@ -96,6 +101,13 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
         ON CONFLICT (org_id, row_id, kind) DO UPDATE SET generation = excluded.generation, odk = excluded.odk,
           sealed = excluded.sealed, wrapped_dek = excluded.wrapped_dek, scopes = excluded.scopes,
           expires_at = excluded.expires_at, created_at = excluded.created_at",
+    renewals: "SELECT org_id, id FROM grants
+        WHERE renew_at IS NOT NULL AND state = 'active' AND connector = $1 AND renew_at <= $2
+          AND org_id NOT IN (SELECT value FROM json_each($4))
+        ORDER BY renew_at LIMIT $3",
+    unset: "SELECT org_id, id FROM grants WHERE renew_at IS NULL AND state = 'active' AND connector = $1
+          AND org_id NOT IN (SELECT value FROM json_each($3))
+        LIMIT $2",
 };
 
 // Row-level security looks at a row before an operator that may leak does: what is taken out of JSON is taken out first,
@@ -185,4 +197,11 @@ pub(super) const POSTGRES: RefreshSql = RefreshSql {
         ON CONFLICT (org_id, row_id, kind) DO UPDATE SET generation = excluded.generation, odk = excluded.odk,
           sealed = excluded.sealed, wrapped_dek = excluded.wrapped_dek, scopes = excluded.scopes,
           expires_at = excluded.expires_at, created_at = excluded.created_at",
+    renewals: "SELECT org_id, id FROM grants
+        WHERE renew_at IS NOT NULL AND state = 'active' AND connector = $1 AND renew_at <= $2
+          AND org_id NOT IN (SELECT value FROM json_array_elements_text($4::json))
+        ORDER BY renew_at LIMIT $3",
+    unset: "SELECT org_id, id FROM grants WHERE renew_at IS NULL AND state = 'active' AND connector = $1
+          AND org_id NOT IN (SELECT value FROM json_array_elements_text($3::json))
+        LIMIT $2",
 };

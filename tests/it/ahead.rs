@@ -123,6 +123,37 @@ async fn a_grant_is_kept_alive_once_its_connectors_file_says_that_it_would_die()
     world.until_generation(grant, 2).await;
 }
 
+/// While a deployment is rolled out, replicas of the version before may say so of grants that they have nothing to do for.
+#[tokio::test]
+async fn a_grant_of_which_nobody_has_said_when_it_is_looked_at_is_kept_alive() {
+    let world = World::with_connector(&[IDLE]).await;
+    let grant = world.connect(world.ada, &[Category::Read]).await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1, "its time is set");
+    world
+        .raw_sql(&format!("UPDATE grants SET renew_at = NULL WHERE id = '{grant}'"))
+        .await;
+    world.later(days(23));
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    world.until_generation(grant, 2).await;
+    assert_eq!(
+        ahead::look(&world.deps).await.unwrap(),
+        0,
+        "its time is set again"
+    );
+}
+
+#[tokio::test]
+async fn a_grant_that_cannot_be_renewed_is_not_looked_at_again_and_again() {
+    let (world, grant) = World::connected().await;
+    world
+        .raw_sql(&format!(
+            "UPDATE grants SET renew_at = NULL, has_refresh_token = 0 WHERE id = '{grant}'"
+        ))
+        .await;
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_grant_that_cannot_be_read_keeps_no_other_from_its_turn() {
     let (world, grant) = World::connected().await;
@@ -140,7 +171,7 @@ async fn a_grant_that_cannot_be_read_keeps_no_other_from_its_turn() {
     assert_eq!(ahead::look(&world.deps).await.unwrap(), 0, "it is put off");
 }
 
-/// Somebody is in an org's way for longer than anybody waits, and more of it is overdue than is looked at in one go.
+/// Somebody is in an org's way for longer than anybody waits, and very much more of it is overdue than is looked at in one go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_org_of_which_nothing_can_be_taken_up_keeps_no_other_from_its_turn() {
     let world = World::on_postgres().await;
@@ -149,7 +180,7 @@ async fn an_org_of_which_nothing_can_be_taken_up_keeps_no_other_from_its_turn() 
     let ask = world.read(theirs);
     vend::vend(&world.deps, caller, ask).await.unwrap();
     assert_eq!(ahead::look(&world.deps).await.unwrap(), 2, "their time is set");
-    world.seed(grant, 300).await;
+    world.seed(grant, 33_000).await;
     let org = world.org;
     world
         .raw_sql(&format!("UPDATE grants SET renew_at = 1 WHERE org_id = '{org}'"))
@@ -166,6 +197,38 @@ async fn an_org_of_which_nothing_can_be_taken_up_keeps_no_other_from_its_turn() 
     world.until_seen("token", before + 1).await;
     run(&mut first, "ROLLBACK").await;
     assert!(ahead::look(&world.deps).await.unwrap() > 1, "it is not forgotten");
+}
+
+/// There is room for one grant, and before it comes a line of orgs that somebody is in the way of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_orgs_of_which_nothing_can_be_taken_up_keep_no_other_from_its_turn() {
+    let world = World::on_postgres().await;
+    world.connect(world.ada, &[Category::Read]).await;
+    for name in ["Second", "Third"] {
+        world.another_org(name).await;
+    }
+    let (caller, theirs) = world.another_org("Another").await;
+    let org = caller.org;
+    let ask = world.read(theirs);
+    vend::vend(&world.deps, caller, ask).await.unwrap();
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 4, "their time is set");
+    world
+        .raw_sql(&format!("UPDATE grants SET renew_at = 1 WHERE org_id <> '{org}'"))
+        .await;
+    world.later(Duration::from_secs(265));
+    let Location::Postgres(settings) = &world.location else {
+        panic!()
+    };
+    let mut first = database::superuser(&database::name_of(settings)).await;
+    let line = format!("BEGIN; SELECT 1 FROM orgs WHERE org_id <> '{org}' FOR UPDATE");
+    run(&mut first, &line).await;
+    let connector = world.deps.catalogue.get(&"acme-mail".parse().unwrap()).unwrap();
+    let mut rooms: Vec<_> = std::iter::from_fn(|| world.deps.flights.take_room(connector)).collect();
+    rooms.pop();
+    let before = world.seen("token").await.len();
+    assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
+    world.until_seen("token", before + 1).await;
+    run(&mut first, "ROLLBACK").await;
 }
 
 /// A silent provider fills the room that a replica has for it; the rest is left as it is, to those who have some.

@@ -56,25 +56,22 @@ async fn look_at(
         .map_while(|_| deps.flights.take_room(connector))
         .collect();
     let mut count = 0;
-    for _round in 0..ROUNDS {
-        if room.is_empty() || deps.uncut.is_stopping() {
-            break;
-        }
-        let most = if stuck.is_empty() {
-            u64::try_from(room.len()).unwrap_or(BATCH)
-        } else {
-            FAR
-        };
-        let due = deps.store.due().await?.renewals(&connector.id, most).await?;
-        let others = due.into_iter().filter(|(org, _)| !stuck.contains(org));
+    while !room.is_empty() && !deps.uncut.is_stopping() {
+        let most = u64::try_from(room.len()).unwrap_or(BATCH);
+        let due = deps
+            .store
+            .due()
+            .await?
+            .renewals(&connector.id, stuck, most)
+            .await?;
         let mut orgs: BTreeMap<OrgId, Vec<GrantId>> = BTreeMap::new();
-        for (org, grant) in others.take(room.len()) {
+        for (org, grant) in due {
             orgs.entry(org).or_default().push(grant);
         }
         let before = stuck.len();
         count += take_up_all(deps, connector, orgs, &mut room, stuck).await;
-        // Behind those that are stuck there may be more.
-        if stuck.len() == before {
+        // Behind those that are stuck there may be more. Very many are no matter of an org's.
+        if stuck.len() == before || stuck.len() >= MOST_STUCK {
             break;
         }
     }
@@ -158,7 +155,7 @@ async fn take_up(
             // It would keep its org's others from their turn.
             Err(error @ StoreError::Inconsistent { .. }) => {
                 tracing::error!(grant.id = %id, cause = %error, "{id} cannot be renewed ahead: {error}");
-                tx.look_again(org, id, Some(now + DAY)).await?;
+                tx.look_again(org, id, now + DAY).await?;
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -166,10 +163,10 @@ async fn take_up(
         let renewed_at = tx.renewed_at(org, id).await?.unwrap_or(grant.connected_at);
         let plan = plan(&grant, &connector.refresh, renewed_at, now);
         let next = match plan {
-            Plan::Nothing => looked_at_again(&grant, now),
-            Plan::At(at) => Some(by_then(&grant, at, now)),
+            Plan::Nothing => looked_at_again(id, now),
+            Plan::At(at) => at.min(looked_at_again(id, now)),
             // What comes of it sets the time anew; if nothing does, it is tried once more.
-            Plan::Now => Some(now + AGAIN.max(now.since(renewed_at) / PART)),
+            Plan::Now => now + AGAIN.max(now.since(renewed_at) / PART),
         };
         // Another replica may have been here first; then it is the one to ask.
         if tx.look_again(org, id, next).await? && plan == Plan::Now {
@@ -180,16 +177,16 @@ async fn take_up(
     Ok(now_due)
 }
 
-/// When a grant whose access token came just now is looked at again; `None`: when it changes.
-pub(super) fn after_renewal(grant: &Grant, refresh: &Refresh, ends: Option<Time>, now: Time) -> Option<Time> {
+/// When a grant whose access token came just now is looked at again.
+pub(super) fn after_renewal(grant: &Grant, refresh: &Refresh, ends: Option<Time>, now: Time) -> Time {
     let renewed = Grant {
         access_expires_at: ends,
         ..grant.clone()
     };
     match plan(&renewed, refresh, now, now) {
-        Plan::Nothing => looked_at_again(&renewed, now),
-        Plan::At(at) => Some(by_then(&renewed, at, now)),
-        Plan::Now => Some(now),
+        Plan::Nothing => looked_at_again(grant.id, now),
+        Plan::At(at) => at.min(looked_at_again(grant.id, now)),
+        Plan::Now => now,
     }
 }
 
@@ -232,16 +229,10 @@ fn plan(grant: &Grant, refresh: &Refresh, renewed_at: Time, now: Time) -> Plan {
     idle.map_or(Plan::Nothing, Plan::At)
 }
 
-/// When a grant that needs nothing is looked at again, within a week: by then its connector's file may say that it dies
-/// of idleness. `None`: only when the grant changes.
-fn looked_at_again(grant: &Grant, now: Time) -> Option<Time> {
-    let is_renewable = grant.state == GrantState::Active && grant.has_refresh_token;
-    is_renewable.then(|| now + LONGEST_UNSEEN.mul_f64(0.5 + 0.5 * spread(grant.id)))
-}
-
-/// When a grant for which something may be due at `at` is looked at: not later than one that needs nothing.
-fn by_then(grant: &Grant, at: Time, now: Time) -> Time {
-    looked_at_again(grant, now).map_or(at, |again| again.min(at))
+/// When any grant is looked at again at the latest, within a week: by then its connector's file may say that it dies of
+/// idleness. Also one that cannot be renewed: what has no time was looked at by a version before this, and is looked at now.
+fn looked_at_again(grant: GrantId, now: Time) -> Time {
+    now + LONGEST_UNSEEN.mul_f64(0.5 + 0.5 * spread(grant))
 }
 
 /// A fixed place between 0 and 1 for each grant.
@@ -253,10 +244,8 @@ fn spread(grant: GrantId) -> f64 {
 
 /// Grants at one provider looked at in one go.
 const BATCH: u64 = 128;
-/// Grants among which those are looked for that are not of an org that is stuck.
-const FAR: u64 = 1 << 15;
-/// How often a look goes behind orgs that it has found to be stuck.
-const ROUNDS: usize = 3;
+/// Behind so many orgs that are stuck a look goes, and no farther: each is waited for.
+const MOST_STUCK: usize = 16;
 /// Orgs whose grants are taken up side by side.
 const AT_ONCE: usize = 4;
 /// How long before its end a token is renewed at the earliest; less for short-lived ones.
@@ -267,7 +256,7 @@ const AGAIN: Duration = Duration::from_secs(120);
 /// grants that live for months are asked about a few times a day.
 const PART: u32 = 256;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// A grant that could be renewed and needs nothing is looked at again by then.
+/// A grant that needs nothing is looked at again by then.
 const LONGEST_UNSEEN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn together(
     let renew_at = if is_wide {
         ahead::after_renewal(grant, &connector.refresh, access.expires_at, now)
     } else {
-        Some(now)
+        now
     };
     Ok(Some(KeepAsk {
         answered: Arc::clone(answered),

@@ -4,7 +4,7 @@ use crate::store::{
     counts::{delegations_of_selector, grants_of_selector},
     due::{
         NEXT_CONNECTOR, ORGS_TO_TELL, OUTBOX, OUTBOX_ORGS, OUTCOMES, QUARANTINES, RENEWAL_CONNECTORS,
-        RENEWALS,
+        UNSET_CONNECTORS,
     },
     entries::{ABOUT, INCARNATIONS, LISTED, LISTED_AMONG},
     error::is_outage,
@@ -14,6 +14,7 @@ use crate::store::{
     notices::{DUE, TAKE},
     once::Outlived,
     outbox::{CLAIM, OF_REVOCATION},
+    refresh_sql,
     revocations::{IN_FLIGHT, grants_to_bury},
     sql::Kind,
 };
@@ -340,18 +341,26 @@ async fn a_fan_out_finds_who_is_next_without_walking_who_is_not() {
 
 #[tokio::test]
 async fn what_is_to_be_renewed_is_not_looked_for_among_all_grants() {
-    finds(
-        RENEWALS,
-        &["grants_renewal (connector=? AND renew_at>? AND renew_at<?)"],
-    )
-    .await;
-    for plan in plans(RENEWALS).await {
-        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
-    }
-    for plan in plans(RENEWAL_CONNECTORS).await {
-        let [jump, look] = ["(connector>?)", "(connector=? AND renew_at>? AND renew_at<?)"];
-        assert!(plan.contains(jump) && plan.contains(look), "{plan}");
-        assert!(!plan.contains("SCAN g"), "{plan}");
+    for (sql, way) in [
+        (
+            refresh_sql::SQLITE.renewals,
+            "grants_renewal (connector=? AND renew_at>? AND renew_at<?)",
+        ),
+        (refresh_sql::SQLITE.unset, "grants_unset (connector=?)"),
+        (UNSET_CONNECTORS, "grants_unset (connector>?)"),
+        (RENEWAL_CONNECTORS, "grants_renewal (connector>?)"),
+        (
+            RENEWAL_CONNECTORS,
+            "grants_renewal (connector=? AND renew_at>? AND renew_at<?)",
+        ),
+    ] {
+        for plan in plans(sql).await {
+            assert!(plan.contains(way), "{way} is not in:\n{plan}");
+            assert!(
+                !plan.contains("SCAN g") && !plan.contains("TEMP B-TREE"),
+                "{plan}"
+            );
+        }
     }
 }
 

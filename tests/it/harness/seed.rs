@@ -86,7 +86,7 @@ impl World {
                 format!(
                     "m.org_id, {}, {user}, m.connector, m.account_id, m.account_label, m.account_tenant, m.label, \
                      m.scopes, m.state, m.state_reason, m.state_at, m.connected_epoch, m.generation, m.binding, \
-                     m.access_expires_at, m.has_refresh_token, m.connected_at, m.last_used_at, m.upstream, NULL",
+                     m.access_expires_at, m.has_refresh_token, m.connected_at, m.last_used_at, m.upstream, {NEVER}",
                     id("grt", "n")
                 ),
                 format!("grants m WHERE m.id = '{model}'"),
@@ -116,6 +116,9 @@ impl World {
         }
     }
 }
+
+/// No test looks at a grant as late as this.
+const NEVER: i64 = i64::MAX;
 
 /// Those of Acme Mail: the grants of one account spare each other when they end.
 const ACCOUNTS: [&str; 3] = ["ada@acme.example", "ben@acme.example", "other@else.example"];
