@@ -212,7 +212,8 @@ async fn check_rows(database: &str, count: usize, done: &[Done]) {
 /// As the database of a deployment is that has run for a while: planned for, and nothing left to look at.
 async fn settled(database: &str) {
     let mut connection = database::superuser(database).await;
-    sqlx::query("UPDATE grants SET renew_at = 9223372036854775807")
+    sqlx::query("UPDATE grants SET renew_at = $1")
+        .bind(i64::MAX)
         .execute(&mut connection)
         .await
         .unwrap();

@@ -68,6 +68,13 @@ fn file(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("checkpoints.jsonl")
 }
 
+/// Released, it is there for whoever opens it next, with what it said of the first org.
+async fn released(outside: &Arc<Outside>, dir: &tempfile::TempDir) {
+    outside.release().await;
+    let kept = Outside::open(dir.path()).unwrap().kept().unwrap();
+    assert!(kept.contains_key(&org(1)));
+}
+
 #[tokio::test]
 async fn orgs_are_adopted_all_or_none_and_never_over_what_is_known() {
     let dir = tempfile::tempdir().unwrap();
@@ -136,14 +143,7 @@ async fn nobody_else_opens_it_while_it_is_written() {
     // It is still this one's file that the name leads to.
     write(&outside, vec![line(1, 1, checkpoint(3))]);
     assert_eq!(std::fs::read_to_string(file(&dir)).unwrap().lines().count(), 1);
-    outside.release().await;
-    assert!(
-        Outside::open(dir.path())
-            .unwrap()
-            .kept()
-            .unwrap()
-            .contains_key(&org(1))
-    );
+    released(&outside, &dir).await;
 }
 
 #[test]
