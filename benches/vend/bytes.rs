@@ -54,7 +54,7 @@ impl Rows {
 }
 
 /// What is weighed, in which tables, and by whose rows it is divided.
-const WEIGHED: [(&str, &[&str], &str); 5] = [
+const WEIGHED: [(&str, &[&str], &str); 4] = [
     (
         "grant, its sealed secrets with it",
         &["grants", "secrets"],
@@ -67,5 +67,4 @@ const WEIGHED: [(&str, &[&str], &str); 5] = [
     ),
     ("entry", &["entries"], "entries"),
     ("entry for its place in the log", &["leaves", "tiles"], "leaves"),
-    ("spent decision", &["spent"], "spent"),
 ];

@@ -4,11 +4,8 @@ use std::{hint::black_box, sync::Arc, time::Instant};
 
 use postern::{
     crypto::api_key,
-    domain::{
-        DecisionId,
-        entry::{EntryDecision, EntryType},
-    },
-    flows::{actions, authenticate, decide, token},
+    domain::{DecisionId, EntryId},
+    flows::{actions, authenticate, decide, token, vend},
     policy::OrgPermit,
     release::{Release, open},
 };
@@ -93,14 +90,16 @@ pub(crate) async fn measure(world: &World, agent_key: &str) -> Done<Value> {
     meter.begin();
     for _ in 0..calls {
         let id = DecisionId::new(decided.at, &*deps.random)?;
-        signed.push(decide::sign(deps, &prepared, &ask, &decided, id)?);
+        let entry = EntryId::new(decided.at, &*deps.random)?;
+        let own = decide::sign(deps, &prepared, &ask, &decided, id, Some(entry))?;
+        signed.push((own, entry));
     }
     meter.end("sign");
 
     let mut verified = Vec::new();
     meter.begin();
-    for own in signed {
-        verified.push(decide::check_own(deps, &prepared, &ask, own).map_err(failed)?);
+    for (own, entry) in signed {
+        verified.push(decide::check_own(deps, &prepared, &ask, own, entry).map_err(failed)?);
     }
     meter.end("verify");
 
@@ -111,20 +110,11 @@ pub(crate) async fn measure(world: &World, agent_key: &str) -> Done<Value> {
     meter.end("token and its key at hand");
     let ready = token::narrowed(deps, &prepared, prepared.scopes.clone()).await?;
 
+    let mode = ask.mode.ok_or("the bench asks for a mode")?;
     let mut releases = Vec::new();
     meter.begin();
     for decision in verified {
-        let mut draft = decide::draft(&prepared, &ask, &decided, None);
-        let claims = decision.claims();
-        draft.decision = Some(EntryDecision {
-            jti: claims.jti.clone(),
-            iss: claims.iss.clone(),
-            sha256: decision.sha256().to_owned(),
-            outcome: claims.outcome,
-        });
-        draft.mode = ask.mode;
-        draft.generation = Some(ready.row.generation);
-        let entry = decide::sealed(deps, &prepared, EntryType::Release, draft).await?;
+        let entry = vend::entry_of(deps, &prepared, &ask, &decided, &decision, mode, &ready).await?;
         let release = Release {
             org: caller.org,
             epoch: prepared.epoch(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    id::{AgentId, ApprovalId, DecisionId, GrantId, OrgId, UserId},
+    id::{AgentId, ApprovalId, DecisionId, EntryId, GrantId, OrgId, UserId},
     mode::ModeSet,
     scope::ScopeSet,
 };
@@ -160,6 +160,16 @@ pub struct ApprovalRef {
 /// What a decision's text may be before it is checked: 16 KiB, nothing known about it.
 #[derive(Debug, Clone)]
 pub struct UnverifiedDecision(pub String);
+
+/// Whom a decision is made out to, `aud`: `<issuer>/orgs/<org>`. One that is made and spent within a call is made out to the
+/// one entry that spends it, `<issuer>/orgs/<org>/entries/<entry>`: nobody else can use it.
+#[must_use]
+pub fn audience(issuer: &str, org: OrgId, entry: Option<EntryId>) -> String {
+    match entry {
+        None => format!("{issuer}/orgs/{org}"),
+        Some(entry) => format!("{issuer}/orgs/{org}/entries/{entry}"),
+    }
+}
 
 /// The id under which Postern's own decisions are spent.
 #[must_use]

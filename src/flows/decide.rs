@@ -71,11 +71,12 @@ pub async fn decide(deps: &Arc<Deps>, caller: Caller, ask: &Ask) -> Result<Answe
         deps.gate.turn(caller.org, &mut place).await;
         let decided = evaluate(deps, &prepared, ask, &OrgPermit::Policy)?;
         let id = DecisionId::new(decided.at, &*deps.random)?;
-        let (jws, claims) = sign(deps, &prepared, ask, &decided, id)?.into_text();
+        let (jws, claims) = sign(deps, &prepared, ask, &decided, id, None)?.into_text();
         place.judged();
         let draft = draft(&prepared, ask, &decided, Some((&claims, &jws)));
         let message = decided.evaluation.model_message.clone();
-        let entry = saying(deps, &prepared, EntryType::Decision, draft, message);
+        let entry = record::open(deps, EntryType::Decision, draft)?;
+        let entry = saying(deps, &prepared, entry, message);
         let entry = place.turn_until_it_waits(entry).await?;
         let entry_id = entry.id;
         match deps
@@ -134,7 +135,7 @@ pub fn evaluate(deps: &Deps, prepared: &Prepared, ask: &Ask, permit: &OrgPermit)
     })
 }
 
-/// Signs what an evaluation came to.
+/// Signs what an evaluation came to, for the entry that spends it in this call, if it is not to be given away.
 ///
 /// # Errors
 /// When the notary's key cannot sign.
@@ -144,10 +145,12 @@ pub fn sign(
     ask: &Ask,
     decided: &Decided,
     id: DecisionId,
+    entry: Option<EntryId>,
 ) -> Result<OwnDecision, Refusal> {
     let occasion = notary::Occasion {
         issuer: &deps.issuer,
         id,
+        entry,
         action: &prepared.action,
         action_hash: &digest::action_hash_text(&prepared.hash),
         run: ask.run.clone(),
@@ -199,7 +202,7 @@ pub fn check(
     )
 }
 
-/// Checks a decision that this call made itself against this exact action.
+/// Checks a decision that this call made itself, for this entry, against this exact action.
 ///
 /// # Errors
 /// Why it does not hold.
@@ -208,10 +211,11 @@ pub fn check_own(
     prepared: &Prepared,
     ask: &Ask,
     own: OwnDecision,
+    entry: EntryId,
 ) -> Result<VerifiedDecision, DecisionError> {
     let context = context_of(ask)?;
     let expected = expected(deps, prepared, context.as_deref(), false);
-    verify::own(own, deps.notary.public(), &expected)
+    verify::own(own, deps.notary.public(), &expected, entry)
 }
 
 fn context_of(ask: &Ask) -> Result<Option<String>, DecisionError> {
@@ -268,10 +272,11 @@ pub async fn deny(
         ),
     };
     let id = DecisionId::new(decided.at, &*deps.random).map_err(Refusal::from)?;
-    let (jws, claims) = sign(deps, prepared, ask, &decided, id)?.into_text();
+    let (jws, claims) = sign(deps, prepared, ask, &decided, id, None)?.into_text();
     let mut draft = draft(prepared, ask, &decided, Some((&claims, &jws)));
     draft.reason = Some(reason.clone());
-    let entry = saying(deps, prepared, EntryType::Decision, draft, message.clone());
+    let entry = record::open(deps, EntryType::Decision, draft)?;
+    let entry = saying(deps, prepared, entry, message.clone());
     let entry = place.turn_until_it_waits(entry).await?;
     let entry_id = entry.id;
     let digest = idempotency.as_ref().map(|key| key.digest.clone());
@@ -350,25 +355,19 @@ pub fn draft(
     }
 }
 
-/// An entry about this action, its arguments and names sealed beside it.
+/// Seals the arguments and names of this action beside an entry about it.
 ///
 /// # Errors
 /// When the org's key is unavailable.
-pub async fn sealed(
-    deps: &Deps,
-    prepared: &Prepared,
-    kind: EntryType,
-    draft: EntryDraft,
-) -> Result<NewEntry, Refusal> {
-    saying(deps, prepared, kind, draft, None).await
+pub async fn sealed(deps: &Deps, prepared: &Prepared, entry: NewEntry) -> Result<NewEntry, Refusal> {
+    saying(deps, prepared, entry, None).await
 }
 
 /// The same, with what the policy lets a model know: the same key is told the same again.
 async fn saying(
     deps: &Deps,
     prepared: &Prepared,
-    kind: EntryType,
-    draft: EntryDraft,
+    entry: NewEntry,
     model_message: Option<String>,
 ) -> Result<NewEntry, Refusal> {
     let key = deps.unwrapped(&prepared.agent.facts.odk).await?;
@@ -387,7 +386,7 @@ async fn saying(
         model_message,
         ..record::Details::default()
     };
-    record::sealed(deps, &key, prepared.action.org, kind, draft, &hashed, details)
+    record::seal(deps, &key, prepared.action.org, entry, &hashed, details)
 }
 
 fn context_digest(context: &Value) -> Result<String, Refusal> {
@@ -400,6 +399,7 @@ pub async fn gate_refusal(deps: &Deps, org: OrgId, digest: Option<&str>, refusal
         GateRefusal::Sealed => Refusal::Sealed,
         GateRefusal::Stale | GateRefusal::GrantChanged => Refusal::Unsettled,
         GateRefusal::WrongGrant => Refusal::DecisionRejected(DecisionError::WrongGrant),
+        GateRefusal::WrongEntry => Refusal::DecisionRejected(DecisionError::WrongAudience),
         GateRefusal::Spent { entry } => Refusal::DecisionSpent { entry },
         GateRefusal::Taken(record) => {
             idempotency::again(deps, org, digest.unwrap_or_default(), &record).await

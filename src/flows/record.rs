@@ -67,11 +67,26 @@ pub fn sealed(
     key: &OdkHandle,
     org: OrgId,
     kind: EntryType,
-    mut draft: EntryDraft,
+    draft: EntryDraft,
+    hashed: &Hashed<'_>,
+    details: Details,
+) -> Result<NewEntry, Refusal> {
+    seal(deps, key, org, open(deps, kind, draft)?, hashed, details)
+}
+
+/// Seals the details of an entry beside it.
+///
+/// # Errors
+/// When the generator fails.
+pub fn seal(
+    deps: &Deps,
+    key: &OdkHandle,
+    org: OrgId,
+    mut entry: NewEntry,
     hashed: &Hashed<'_>,
     mut details: Details,
 ) -> Result<NewEntry, Refusal> {
-    let id = EntryId::new(deps.clock.now(), &*deps.random)?;
+    let draft = &mut entry.draft;
     let mut salt = [0_u8; 32];
     deps.random.fill(&mut salt)?;
     draft.action_hash = hashed
@@ -82,14 +97,10 @@ pub fn sealed(
         .map(|account| digest::base64url(&digest::hmac_sha256(&salt, &[account.as_bytes()])));
     details.salt = digest::base64url(&salt);
     let plain = serde_json::to_vec(&details).map_err(|_| Refusal::KeyUnavailable)?;
-    let row = id.to_string();
-    let sealed = key.seal(&place(org, draft.user, draft.connector.as_ref(), &row), &plain)?;
-    Ok(NewEntry {
-        id,
-        kind,
-        draft,
-        sealed: Some(sealed),
-    })
+    let row = entry.id.to_string();
+    let place = place(org, draft.user, draft.connector.as_ref(), &row);
+    entry.sealed = Some(key.seal(&place, &plain)?);
+    Ok(entry)
 }
 
 /// An entry without particulars: needs no org key, so that logging in and `revoke` never wait for one.

@@ -167,7 +167,7 @@ pub async fn rejection(
             reason: Some(error.to_string()),
             ..EntryDraft::default()
         };
-        Some(decide::sealed(deps, prepared, EntryType::Decision, draft).await?)
+        Some(decide::sealed(deps, prepared, record::open(deps, EntryType::Decision, draft)?).await?)
     } else {
         None
     };

@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     connectors::FilteredResponse,
     domain::{
-        DecisionId, EntryId, Mode, ScopeSet, Time, decision::Outcome, entry::EntryType, secret::AccessToken,
+        DecisionId, EntryId, Mode, ScopeSet, Time,
+        decision::Outcome,
+        entry::{EntryDecision, EntryType},
+        secret::AccessToken,
     },
     failpoints::Failpoint,
     policy::OrgPermit,
     release::{AuditReceipt, DecisionError, GateRefusal, Place, Release, VerifiedDecision, open},
-    store::IdempotencyKey,
+    store::{IdempotencyKey, NewEntry},
 };
 
 use super::{
@@ -213,9 +216,10 @@ fn judge(deps: &Deps, prepared: &Prepared, ask: &Ask) -> Result<Judged, Refusal>
         return Ok(Judged::Without(refusal));
     }
     let id = DecisionId::new(decided.at, &*deps.random)?;
-    // Its text goes nowhere: it is spent in this call or by nobody.
-    let own = decide::sign(deps, prepared, ask, &decided, id)?;
-    let verified = decide::check_own(deps, prepared, ask, own).map_err(Refusal::DecisionRejected)?;
+    // It goes nowhere, and is of no use elsewhere: it is spent by this one entry or by none.
+    let entry = EntryId::new(decided.at, &*deps.random)?;
+    let own = decide::sign(deps, prepared, ask, &decided, id, Some(entry))?;
+    let verified = decide::check_own(deps, prepared, ask, own, entry).map_err(Refusal::DecisionRejected)?;
     Ok(Judged::Allowed(decided, verified))
 }
 
@@ -336,19 +340,9 @@ async fn release(
     idempotency: Option<IdempotencyKey>,
     place: &mut Place,
 ) -> Result<Try, Refusal> {
-    let mut draft = decide::draft(&prepared, ask, &decided, None);
-    let claims = verified.claims();
-    draft.decision = Some(crate::domain::entry::EntryDecision {
-        jti: claims.jti.clone(),
-        iss: claims.iss.clone(),
-        sha256: verified.sha256().to_owned(),
-        outcome: claims.outcome,
-    });
-    draft.mode = Some(rung.mode);
-    draft.generation = Some(ready.row.generation);
-    let entry = decide::sealed(deps, &prepared, EntryType::Release, draft);
+    let entry = entry_of(deps, &prepared, ask, &decided, &verified, rung.mode, &ready);
     let entry = place.turn_until_it_waits(entry).await?;
-    let decision = claims.jti.clone();
+    let decision = verified.claims().jti.clone();
     let digest = idempotency.as_ref().map(|key| key.digest.clone());
     let keyed = digest.is_some();
     let release = Release {
@@ -396,6 +390,42 @@ async fn release(
         released = Err(refusal);
     }
     released.map(|vended| Try::Done(Box::new(vended)))
+}
+
+/// The entry of a release: the one that the decision is made out to, if it is.
+///
+/// # Errors
+/// When the org's key is unavailable or the generator fails.
+pub async fn entry_of(
+    deps: &Deps,
+    prepared: &Prepared,
+    ask: &Ask,
+    decided: &Decided,
+    verified: &VerifiedDecision,
+    mode: Mode,
+    ready: &Ready,
+) -> Result<NewEntry, Refusal> {
+    let claims = verified.claims();
+    let id = match verified.entry() {
+        Some(made_for) => made_for,
+        None => EntryId::new(decided.at, &*deps.random)?,
+    };
+    let mut draft = decide::draft(prepared, ask, decided, None);
+    draft.decision = Some(EntryDecision {
+        jti: claims.jti.clone(),
+        iss: claims.iss.clone(),
+        sha256: verified.sha256().to_owned(),
+        outcome: claims.outcome,
+    });
+    draft.mode = Some(mode);
+    draft.generation = Some(ready.row.generation);
+    let entry = NewEntry {
+        id,
+        kind: EntryType::Release,
+        draft,
+        sealed: None,
+    };
+    decide::sealed(deps, prepared, entry).await
 }
 
 /// What leaves on the receipt.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::evaluation::Evaluation;
 use crate::domain::{
-    Action, DecisionId, ScopeSet, Time,
-    decision::{Actor, ApprovalRef, Confirmation, Constraints, DecisionClaims, own_jti},
+    Action, DecisionId, EntryId, ScopeSet, Time,
+    decision::{Actor, ApprovalRef, Confirmation, Constraints, DecisionClaims, audience, own_jti},
 };
 
 /// How long a decision lives unless something else is asked.
@@ -23,6 +23,8 @@ pub struct Occasion<'a> {
     pub issuer: &'a str,
     /// The decision's new id.
     pub id: DecisionId,
+    /// The entry that spends it, of one that is spent in the call that makes it; `None`: it is given away.
+    pub entry: Option<EntryId>,
     /// The exact action.
     pub action: &'a Action,
     /// Its hash, base64url.
@@ -54,7 +56,7 @@ pub fn claims(evaluation: &Evaluation, occasion: Occasion<'_>) -> DecisionClaims
     let life_s = i64::try_from(occasion.life.min(MAX_LIFE).as_secs()).unwrap_or(0);
     DecisionClaims {
         iss: occasion.issuer.to_owned(),
-        aud: format!("{}/orgs/{}", occasion.issuer, action.org),
+        aud: audience(occasion.issuer, action.org, occasion.entry),
         iat,
         exp: iat.saturating_add(life_s),
         jti: own_jti(occasion.id),

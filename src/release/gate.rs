@@ -37,6 +37,9 @@ pub enum GateRefusal {
     /// The decision is about another grant.
     #[error("the decision is about another grant")]
     WrongGrant,
+    /// The decision is made out to another entry.
+    #[error("the decision is made out to another entry")]
+    WrongEntry,
     /// The grant is not active any more, or its tokens were renewed: read again.
     #[error("the grant changed")]
     GrantChanged,
@@ -235,17 +238,21 @@ impl Gate {
             return Err(GateRefusal::WrongGrant);
         }
         let entry = release.entry.id;
-        let spend = Spend {
-            iss: claims.iss.clone(),
-            jti: claims.jti.clone(),
-            keep_until: Time::from_unix_seconds(claims.exp) + SPENT_OUTLIVES,
-            fresh: decision.is_fresh(),
+        let spend = match decision.entry() {
+            // Its entry spends it: there is one of that id at most, and no other can.
+            Some(made_for) if made_for == entry => None,
+            Some(_) => return Err(GateRefusal::WrongEntry),
+            None => Some(Spend {
+                iss: claims.iss.clone(),
+                jti: claims.jti.clone(),
+                keep_until: Time::from_unix_seconds(claims.exp) + SPENT_OUTLIVES,
+            }),
         };
         let item = GateItem {
             org: release.org,
             epoch: Some(release.epoch),
             secret: Some(release.secret),
-            spend: Some(spend),
+            spend,
             idempotency: release.idempotency,
             entry: release.entry,
         };

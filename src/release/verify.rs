@@ -10,10 +10,10 @@ use crate::{
         strict_json::Gate,
     },
     domain::{
-        AgentId, GrantId, OrgId, Time, UserId,
+        AgentId, EntryId, GrantId, OrgId, Time, UserId,
         action::ActionHash,
         connector::ConnectorId,
-        decision::{DecisionClaims, Outcome, UnverifiedDecision},
+        decision::{DecisionClaims, Outcome, UnverifiedDecision, audience},
     },
 };
 
@@ -32,11 +32,11 @@ pub struct VerifiedDecision {
     origin: Origin,
 }
 
-/// Who signed a decision, and who had it.
+/// Who signed a decision, and who can use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// Postern signed it; the call that made it had it, alone.
-    Here,
+    /// Postern signed it, made out to this entry: the call that made it had it, alone.
+    Here(EntryId),
     /// Postern signed it; whoever brought it along had it.
     Notary,
     /// An engine signed it; whoever brought it along had it.
@@ -62,9 +62,13 @@ impl VerifiedDecision {
         self.origin == Origin::Engine
     }
 
-    /// Whether it was made in this very call, and nobody else ever had it. Never one that was brought along, whoever signed it.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.origin == Origin::Here
+    /// The one entry that can spend it, if it was made in this very call. Never of one that was brought along, whoever signed it.
+    #[must_use]
+    pub fn entry(&self) -> Option<EntryId> {
+        match self.origin {
+            Origin::Here(entry) => Some(entry),
+            Origin::Notary | Origin::Engine => None,
+        }
     }
 }
 
@@ -223,7 +227,7 @@ pub fn verify<'k>(
     if !is_decision_id(&claims.jti) {
         return Err(DecisionError::Malformed);
     }
-    check_claims(&claims, &trusted.iss, trusted.ceiling.as_ref(), expected)?;
+    check_claims(&claims, &trusted.iss, trusted.ceiling.as_ref(), expected, None)?;
     Ok(VerifiedDecision {
         claims,
         sha256: digest::hex(&digest::sha256(unverified.0.as_bytes())),
@@ -234,26 +238,27 @@ pub fn verify<'k>(
     })
 }
 
-/// Checks a decision that was made in this very call against the notary's key and what it must be about: as [`verify`] would,
-/// but that the claims which were signed are at hand.
+/// Checks a decision that was made in this very call, for this entry, against the notary's key and what it must be about: as
+/// [`verify`] would, but that the claims which were signed are at hand, and that it is made out to the entry.
 ///
 /// # Errors
-/// What [`verify`] would refuse its text with.
+/// What [`verify`] would refuse its text with, were it made out to the org.
 pub fn own(
     decision: OwnDecision,
     notary: &PinnedKey,
     expected: &Expected<'_>,
+    entry: EntryId,
 ) -> Result<VerifiedDecision, DecisionError> {
     // SECURITY: the signature is verified over the very bytes that the entry hashes.
     let (claims, sha256) = decision.verified(notary).ok_or(DecisionError::BadSignature)?;
     if !has_exact_numbers(&claims) || !is_decision_id(&claims.jti) {
         return Err(DecisionError::Malformed);
     }
-    check_claims(&claims, expected.issuer, None, expected)?;
+    check_claims(&claims, expected.issuer, None, expected, Some(entry))?;
     Ok(VerifiedDecision {
         claims,
         sha256,
-        origin: Origin::Here,
+        origin: Origin::Here(entry),
     })
 }
 
@@ -278,6 +283,7 @@ fn check_claims(
     iss: &str,
     ceiling: Option<&Ceiling>,
     expected: &Expected<'_>,
+    entry: Option<EntryId>,
 ) -> Result<(), DecisionError> {
     let refuse = |wrong: bool, error: DecisionError| if wrong { Err(error) } else { Ok(()) };
     // An engine may not speak in Postern's name, whatever it registered.
@@ -287,7 +293,7 @@ fn check_claims(
         DecisionError::WrongIssuer,
     )?;
     refuse(
-        claims.aud != audience(expected.issuer, expected.org),
+        claims.aud != audience(expected.issuer, expected.org, entry),
         DecisionError::WrongAudience,
     )?;
     refuse(claims.ver != 1, DecisionError::UnsupportedVersion)?;
@@ -341,12 +347,6 @@ fn check_times(
         Some(at) if claims.iat < at.unix_seconds().saturating_add(skew) => Err(DecisionError::Stale),
         _ => Ok(()),
     }
-}
-
-/// `<issuer>/orgs/<org>`.
-#[must_use]
-pub fn audience(issuer: &str, org: OrgId) -> String {
-    format!("{issuer}/orgs/{org}")
 }
 
 /// The longest life of a decision, seconds (protocol §4).

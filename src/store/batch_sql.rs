@@ -1,5 +1,5 @@
 //! The statements of the gate's batch and the sequencer's, in both dialects side by side. One JSON parameter carries all rows;
-//! entries alone, which are long, are bound value by value, with what they spend (`Connection::insert_entries`).
+//! entries alone, which are long, are bound value by value (`Connection::insert_entries`).
 
 /// What the gate and the sequencer ask of a database. `$1` is a JSON array of ids, or of rows that are arrays, unless said.
 #[derive(Debug)]
@@ -24,8 +24,6 @@ pub(super) struct BatchSql {
     pub(super) give_back_idempotency: &'static str,
     /// Spends decisions and answers with the entries that did. Rows: as the table's columns.
     pub(super) spend: &'static str,
-    /// Whether a decision that is fresh is spent by the statement that inserts its entry, and not by this one.
-    pub(super) spends_with_entries: bool,
     /// Which of them another entry spent: own entry, theirs.
     pub(super) spend_losers: &'static str,
     /// The epochs of the orgs of `$1` and the ends of writer `$2`'s chains there: org, incarnation,
@@ -117,8 +115,6 @@ pub(super) const SQLITE: BatchSql = BatchSql {
     spend: "INSERT OR FAIL INTO spent (org_id, iss, jti, entry_id, keep_until)
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4 FROM json_each($1) j
         WHERE true ON CONFLICT (org_id, iss, jti) DO NOTHING RETURNING entry_id",
-    // A statement of its own costs little here, and it says who won.
-    spends_with_entries: false,
     spend_losers: "SELECT j.value ->> 3, s.entry_id FROM json_each($1) j
         JOIN spent s ON s.org_id = j.value ->> 0 AND s.iss = j.value ->> 1 AND s.jti = j.value ->> 2
           AND s.entry_id <> j.value ->> 3",
@@ -206,7 +202,6 @@ pub(super) const POSTGRES: BatchSql = BatchSql {
         SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, (j.value ->> 4)::bigint
         FROM json_array_elements($1::json) j ORDER BY 1, 2, 3
         ON CONFLICT (org_id, iss, jti) DO NOTHING RETURNING entry_id",
-    spends_with_entries: true,
     spend_losers: "WITH asked AS MATERIALIZED (SELECT value ->> 0 AS org, value ->> 1 AS iss, value ->> 2 AS jti,
             value ->> 3 AS entry FROM json_array_elements($1::json))
         SELECT a.entry, s.entry_id FROM asked a

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Selector, Spend, StoreError,
+    Selector, StoreError,
     outside::Fact,
     sql::{Fields, Kind, Row, Tx, Value, json, params},
 };
@@ -165,7 +165,7 @@ impl Tx {
         }
     }
 
-    /// Inserts rows of [`COLUMNS`], spends what is spent with them, and moves these chains on.
+    /// Inserts rows of [`COLUMNS`], and moves these chains on.
     pub(super) async fn insert_entries(
         &mut self,
         rows: Vec<Vec<Value>>,
@@ -304,9 +304,6 @@ pub(super) struct Chain {
     pub(super) epoch: Epoch,
     /// The last entry that was added here.
     pub(super) last: Option<EntryId>,
-    /// The decisions that are spent with the entries added here, each by which; none where the engine spends them before
-    /// (`BatchSql::spends_with_entries`).
-    pub(super) spent: Vec<(EntryId, Spend)>,
 }
 
 impl Chain {
@@ -322,7 +319,6 @@ impl Chain {
             hash,
             epoch,
             last: None,
-            spent: Vec::new(),
         })
     }
 

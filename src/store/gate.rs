@@ -32,9 +32,6 @@ pub struct Spend {
     pub jti: String,
     /// The row outlives the decision's `exp` by 24 h.
     pub keep_until: Time,
-    /// It was made for this very request, and nobody else ever had it: it cannot have been spent. Were it so all the same, an
-    /// engine that spends it with its entry would fail the whole batch.
-    pub fresh: bool,
 }
 
 /// An idempotency key to be taken: once per (org, caller, route).
@@ -63,21 +60,12 @@ pub struct GateItem {
     pub epoch: Option<Epoch>,
     /// The secret to be released with the commit: of which grant, which one, which generation.
     pub secret: Option<(GrantId, SecretKind, u64)>,
-    /// The decision to be spent.
+    /// The decision to be spent; none where the entry, which is there once at most, is all that can spend it.
     pub spend: Option<Spend>,
     /// The idempotency key to be taken.
     pub idempotency: Option<IdempotencyKey>,
     /// The entry that commits with it.
     pub entry: NewEntry,
-}
-
-impl GateItem {
-    /// Its decision, if that is spent by the statement that writes the entry, and by none before.
-    fn spent_with_entry(&self, sql: &BatchSql) -> Option<&Spend> {
-        self.spend
-            .as_ref()
-            .filter(|spend| spend.fresh && sql.spends_with_entries)
-    }
 }
 
 /// What became of one request. Only `Committed` wrote anything.
@@ -378,15 +366,13 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// 3b. Decisions that somebody else may have: the winner is known by its entry id; a loser gives its idempotency key back.
+    /// 3b. Decisions that somebody brought along: the winner is known by its entry id; a loser gives its idempotency key back.
     async fn spend(&mut self, tx: &mut Tx) -> Result<(), StoreError> {
         #[derive(Serialize)]
         struct Ask<'a>(OrgId, &'a str, &'a str, EntryId, i64);
 
-        let sql = self.sql;
         let asks: Vec<Ask<'_>> = self
             .running()
-            .filter(|item| item.spent_with_entry(sql).is_none())
             .filter_map(|item| {
                 let spend = item.spend.as_ref()?;
                 Some(Ask(
@@ -433,7 +419,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// 4. The entries, and what is spent with them: the last statements before the commit.
+    /// 4. The entries: the last statement before the commit.
     async fn append(self, tx: &mut Tx, standing: &mut Standing) -> Result<Vec<GateAnswer>, StoreError> {
         let at = tx.now();
         let mut answers = Vec::with_capacity(self.items.len());
@@ -449,9 +435,6 @@ impl<'a> Batch<'a> {
                 .get_mut(&item.org)
                 .ok_or(StoreError::Inconsistent { table: "epochs" })?;
             chain.add_behind_start(tx, &item.entry, &mut rows)?;
-            if let Some(spend) = item.spent_with_entry(self.sql) {
-                chain.spent.push((item.entry.id, spend.clone()));
-            }
             moved.insert(item.org);
             let secret = standing.secrets.remove(&item.entry.id);
             answers.push(GateAnswer::Committed { at, secret });

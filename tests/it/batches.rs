@@ -77,7 +77,7 @@ async fn release_about(
     let ready = token::wide(deps, &prepared).await.unwrap();
     prepared.action.grant = grant;
     let id = DecisionId::new(decided.at, &*deps.random).unwrap();
-    let own = decide::sign(deps, &prepared, &ask, &decided, id).unwrap();
+    let own = decide::sign(deps, &prepared, &ask, &decided, id, None).unwrap();
     let (jws, _) = own.into_text();
     let verified = decide::check(deps, &prepared, &ask, &UnverifiedDecision(jws)).unwrap();
     let release = Release {

@@ -1,4 +1,4 @@
-//! I15: a decision is spent once, also one that a call made for itself, which PostgreSQL spends together with its entry.
+//! I15: a decision is spent once. One that a call made for itself is made out to its entry, which spends it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use postern::{
     flows::{Refusal, actions, decide, token, vend::Vended},
     policy::OrgPermit,
     release::{AuditReceipt, GateRefusal, Release, VerifiedDecision},
-    store::{IdempotencyKey, Location, NewEntry},
+    store::{IdempotencyKey, NewEntry},
 };
 
 use super::{
@@ -34,30 +34,33 @@ async fn used(world: World) -> (World, GrantId) {
     (world, grant)
 }
 
-/// Who has the text of a decision.
+/// How a decision comes to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Had {
-    /// The call that made it, alone.
-    Here,
-    /// Whoever brought it along.
-    Elsewhere,
+enum Comes {
+    /// From the call that made it, made out to this entry.
+    For(EntryId),
+    /// From whoever brought it along, with this id.
+    Along(DecisionId),
 }
 
-/// A release by a decision of this id, as the gate is asked for it.
-async fn release(world: &World, grant: GrantId, id: DecisionId, had: Had) -> (VerifiedDecision, Release) {
+/// A release by such a decision, as the gate is asked for it.
+async fn release(world: &World, grant: GrantId, comes: Comes) -> (VerifiedDecision, Release) {
     let (deps, ask) = (&world.deps, world.read(grant));
     let prepared = actions::prepare(deps, world.agent, &ask).await.unwrap();
     let decided = decide::evaluate(deps, &prepared, &ask, &OrgPermit::Policy).unwrap();
     let ready = token::wide(deps, &prepared).await.unwrap();
-    let own = decide::sign(deps, &prepared, &ask, &decided, id).unwrap();
-    let verified = match had {
-        Had::Here => decide::check_own(deps, &prepared, &ask, own),
-        Had::Elsewhere => {
+    let (verified, entry) = match comes {
+        Comes::For(entry) => {
+            let own = decide::sign(deps, &prepared, &ask, &decided, new_id(world), Some(entry)).unwrap();
+            (decide::check_own(deps, &prepared, &ask, own, entry), entry)
+        }
+        Comes::Along(id) => {
+            let own = decide::sign(deps, &prepared, &ask, &decided, id, None).unwrap();
             let (jws, _) = own.into_text();
-            decide::check(deps, &prepared, &ask, &UnverifiedDecision(jws))
+            let verified = decide::check(deps, &prepared, &ask, &UnverifiedDecision(jws));
+            (verified, new_entry(world))
         }
     };
-    let entry = EntryId::new(decided.at, &*deps.random).unwrap();
     let release = Release {
         org: world.org,
         epoch: prepared.epoch(),
@@ -80,6 +83,10 @@ fn new_id(world: &World) -> DecisionId {
     DecisionId::new(world.deps.clock.now(), &*world.deps.random).unwrap()
 }
 
+fn new_entry(world: &World) -> EntryId {
+    EntryId::new(world.deps.clock.now(), &*world.deps.random).unwrap()
+}
+
 /// A key that nobody else comes with.
 fn key(world: &World, entry: EntryId) -> IdempotencyKey {
     IdempotencyKey {
@@ -93,7 +100,7 @@ fn key(world: &World, entry: EntryId) -> IdempotencyKey {
 }
 
 /// Whether anything of a release was written: its entry, its key, what it spent. All or nothing.
-async fn is_written(world: &World, entry: EntryId) -> bool {
+async fn is_written(world: &World, comes: Comes, entry: EntryId) -> bool {
     let mut tx = world.deps.store.read(world.org).await.unwrap();
     let key = key(world, entry);
     let taken = tx
@@ -102,127 +109,127 @@ async fn is_written(world: &World, entry: EntryId) -> bool {
     let written = tx.entry(world.org, entry).await.unwrap().is_some();
     assert_eq!(taken.unwrap().is_some(), written);
     drop(tx);
-    assert_eq!(spent_by(world, entry).await, u64::from(written));
+    let has_row = written && matches!(comes, Comes::Along(_));
+    assert_eq!(spent_by(world, entry).await, u64::from(has_row));
     written
 }
 
-/// How many decisions were spent by this entry.
+/// How many rows say that this entry spent a decision.
 async fn spent_by(world: &World, entry: EntryId) -> u64 {
     let same = format!("UPDATE spent SET keep_until = keep_until WHERE entry_id = '{entry}'");
     database::raw_sql(&world.location, &same).await
 }
 
-/// What is told to who comes with a fresh decision that was spent all the same. PostgreSQL says no more than that it is there.
-fn is_refused(world: &World, refused: &Result<AuditReceipt, GateRefusal>, winner: EntryId) -> bool {
-    match (&world.location, refused) {
-        (Location::Sqlite(_), Err(GateRefusal::Spent { entry })) => *entry == winner,
-        (Location::Postgres(_), Err(GateRefusal::Store(error))) => error.outage().is_none(),
-        _ => false,
-    }
+/// What is told to who comes for an entry that is there already: it cannot happen, and is no outage.
+fn is_refused(refused: &Result<AuditReceipt, GateRefusal>) -> bool {
+    matches!(refused, Err(GateRefusal::Store(error)) if error.outage().is_none())
 }
 
 #[tokio::test]
-async fn what_a_call_decides_for_itself_is_spent_by_its_entry() {
+async fn what_a_call_decides_for_itself_is_spent_by_its_entry_alone() {
     for (world, grant) in on_each_store().await {
         let Ok(Vended::Executed { entry, .. }) = world.vend(world.read(grant)).await else {
             panic!()
         };
-        assert_eq!(spent_by(&world, entry).await, 1);
-    }
-}
-
-/// Nobody can have its text; were it otherwise, it would be of no use.
-#[tokio::test]
-async fn the_text_of_a_decision_that_was_spent_where_it_was_made_releases_nothing() {
-    for (world, grant) in on_each_store().await {
-        let id = new_id(&world);
-        let (decision, winner) = release(&world, grant, id, Had::Here).await;
-        let entry = winner.entry.id;
-        world.deps.gate.release(decision, winner).await.unwrap();
-        let (decision, loser) = release(&world, grant, id, Had::Elsewhere).await;
-        let lost = loser.entry.id;
-        let refused = world.deps.gate.release(decision, loser).await;
-        assert!(
-            matches!(refused, Err(GateRefusal::Spent { entry: spender }) if spender == entry),
-            "{refused:?}"
-        );
-        assert!(!is_written(&world, lost).await);
-        assert!(is_written(&world, entry).await);
+        assert_eq!(spent_by(&world, entry).await, 0);
+        let (decision, again) = release(&world, grant, Comes::For(entry)).await;
+        let refused = world.deps.gate.release(decision, again).await;
+        assert!(is_refused(&refused), "{refused:?}");
     }
 }
 
 #[tokio::test]
-async fn a_fresh_decision_that_was_spent_all_the_same_releases_nothing_and_who_is_beside_it_is_served() {
+async fn a_decision_made_out_to_an_entry_releases_nothing_with_another() {
     for (world, grant) in on_each_store().await {
-        for had in [Had::Here, Had::Elsewhere] {
-            let id = new_id(&world);
-            let (decision, first) = release(&world, grant, id, had).await;
-            let winner = first.entry.id;
+        let (decision, mut other) = release(&world, grant, Comes::For(new_entry(&world))).await;
+        other.entry.id = new_entry(&world);
+        let entry = other.entry.id;
+        let refused = world.deps.gate.release(decision, other).await;
+        assert!(matches!(refused, Err(GateRefusal::WrongEntry)), "{refused:?}");
+        assert!(!is_written(&world, Comes::For(entry), entry).await);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_for_an_entry_that_is_there_releases_nothing_and_who_is_beside_it_is_served() {
+    for (world, grant) in on_each_store().await {
+        for comes in [Comes::For(new_entry(&world)), Comes::Along(new_id(&world))] {
+            let (decision, first) = release(&world, grant, comes).await;
+            let there = first.entry.id;
             world.deps.gate.release(decision, first).await.unwrap();
-            let (one, before) = release(&world, grant, new_id(&world), Had::Here).await;
-            let (again, double) = release(&world, grant, id, Had::Here).await;
-            let (other, behind) = release(&world, grant, new_id(&world), Had::Elsewhere).await;
-            let entries = [before.entry.id, double.entry.id, behind.entry.id];
+            let before = Comes::For(new_entry(&world));
+            let behind = Comes::Along(new_id(&world));
+            let (one, first) = release(&world, grant, before).await;
+            let (again, mut double) = release(&world, grant, Comes::For(there)).await;
+            double.idempotency = None;
+            let (other, last) = release(&world, grant, behind).await;
+            let entries = [(before, first.entry.id), (behind, last.entry.id)];
             // One runtime thread: all stand in line before the lane looks.
             let gate = &world.deps.gate;
             let (served, refused, served_too) = tokio::join!(
-                gate.release(one, before),
+                gate.release(one, first),
                 gate.release(again, double),
-                gate.release(other, behind)
+                gate.release(other, last)
             );
-            assert!(is_refused(&world, &refused, winner), "{had:?}: {refused:?}");
+            assert!(is_refused(&refused), "{comes:?}: {refused:?}");
             assert!(served.is_ok() && served_too.is_ok(), "{served:?} {served_too:?}");
-            for (entry, written) in entries.into_iter().zip([true, false, true]) {
-                assert_eq!(is_written(&world, entry).await, written, "{had:?}");
+            for (comes, entry) in entries {
+                assert!(is_written(&world, comes, entry).await, "{comes:?}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn of_two_fresh_decisions_of_one_id_in_one_batch_one_releases() {
+async fn of_two_that_come_for_one_entry_in_one_batch_one_releases() {
     for (world, grant) in on_each_store().await {
-        let id = new_id(&world);
-        let (decision, one) = release(&world, grant, id, Had::Here).await;
-        let (same, other) = release(&world, grant, id, Had::Here).await;
-        let entries = [one.entry.id, other.entry.id];
+        let comes = Comes::For(new_entry(&world));
+        let (decision, one) = release(&world, grant, comes).await;
+        let (same, mut other) = release(&world, grant, comes).await;
+        let entry = one.entry.id;
+        // With the same key it would not come as far as its entry.
+        other.idempotency = None;
         let gate = &world.deps.gate;
         let (first, second) = tokio::join!(gate.release(decision, one), gate.release(same, other));
         assert!(first.is_ok(), "{first:?}");
-        assert!(is_refused(&world, &second, entries[0]), "{second:?}");
-        assert!(is_written(&world, entries[0]).await);
-        assert!(!is_written(&world, entries[1]).await);
+        assert!(is_refused(&second), "{second:?}");
+        assert!(is_written(&world, comes, entry).await);
     }
 }
 
 /// The losers of those that were brought along are told as ever, whoever is beside them.
 #[tokio::test]
-async fn beside_fresh_decisions_one_that_was_brought_along_twice_is_told_who_spent_it() {
+async fn beside_what_calls_decided_themselves_one_that_was_brought_along_twice_is_told_who_spent_it() {
     for (world, grant) in on_each_store().await {
-        let id = new_id(&world);
-        let (decision, one) = release(&world, grant, id, Had::Elsewhere).await;
-        let (fresh, beside) = release(&world, grant, new_id(&world), Had::Here).await;
-        let (same, other) = release(&world, grant, id, Had::Elsewhere).await;
-        let entries = [one.entry.id, beside.entry.id, other.entry.id];
+        let [along, fresh] = [Comes::Along(new_id(&world)), Comes::For(new_entry(&world))];
+        let (decision, one) = release(&world, grant, along).await;
+        let (own, beside) = release(&world, grant, fresh).await;
+        let (same, other) = release(&world, grant, along).await;
+        let winner = one.entry.id;
+        let entries = [
+            (along, winner, true),
+            (fresh, beside.entry.id, true),
+            (along, other.entry.id, false),
+        ];
         let gate = &world.deps.gate;
         let (first, served, second) = tokio::join!(
             gate.release(decision, one),
-            gate.release(fresh, beside),
+            gate.release(own, beside),
             gate.release(same, other)
         );
         assert!(first.is_ok() && served.is_ok(), "{first:?} {served:?}");
         assert!(
-            matches!(second, Err(GateRefusal::Spent { entry }) if entry == entries[0]),
+            matches!(second, Err(GateRefusal::Spent { entry }) if entry == winner),
             "{second:?}"
         );
-        for (entry, written) in entries.into_iter().zip([true, true, false]) {
-            assert_eq!(is_written(&world, entry).await, written);
+        for (comes, entry, written) in entries {
+            assert_eq!(is_written(&world, comes, entry).await, written, "{comes:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_apart_from_the_lane_spends_its_decision_there() {
+async fn what_waits_apart_from_the_lane_is_spent_by_its_entry_there() {
     let (world, grant, mut changing) = connected().await;
     let lock = format!(
         "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('{}', 0))",
@@ -239,5 +246,6 @@ async fn what_waits_apart_from_the_lane_spends_its_decision_there() {
     let Ok(Vended::Executed { entry, .. }) = vended else {
         panic!("{vended:?}")
     };
-    assert_eq!(spent_by(&world, entry).await, 1);
+    let mut tx = world.deps.store.read(world.org).await.unwrap();
+    assert!(tx.entry(world.org, entry).await.unwrap().is_some());
 }

@@ -38,6 +38,7 @@ fn decided(evaluation: &Evaluation, life: Duration) -> DecisionClaims {
     let occasion = Occasion {
         issuer: "https://postern.example",
         id: DecisionId::from_bytes(number(7)),
+        entry: None,
         action: &action,
         action_hash: "hash",
         run: None,

@@ -41,6 +41,7 @@ const ORG: OrgId = OrgId::from_bytes([1; 16]);
 const USER: UserId = UserId::from_bytes([2; 16]);
 const AGENT: AgentId = AgentId::from_bytes([3; 16]);
 const GRANT: GrantId = GrantId::from_bytes([4; 16]);
+const ENTRY: EntryId = EntryId::from_bytes([5; 16]);
 
 static NOTARY: LazyLock<SigningKey> = LazyLock::new(|| jose::key_for_tests(Purpose::Notary));
 
@@ -53,7 +54,7 @@ fn right() -> DecisionClaims {
         },
         action_hash: digest::action_hash_text(&ACTION),
         approvals: Vec::new(),
-        aud: audience(ISSUER, ORG),
+        aud: audience(ISSUER, ORG, None),
         constraints: Constraints::default(),
         context_digest: None,
         exp: NOW + 60,
@@ -96,20 +97,33 @@ fn expected<'a>(connector: &'a ConnectorId, context_digest: Option<&'a str>) -> 
     }
 }
 
+fn trusted() -> TrustedKey {
+    TrustedKey {
+        key: NOTARY.public().clone(),
+        iss: ISSUER.to_owned(),
+        ceiling: None,
+    }
+}
+
 fn signed(claims: &DecisionClaims) -> OwnDecision {
     OwnDecision::sign(&NOTARY, claims.clone()).unwrap()
 }
 
-/// Judges it both ways: as it was made, and by its text.
+/// The same, made out to the entry instead of the org. What else is wrong with its audience stays so.
+fn for_entry(claims: &DecisionClaims) -> DecisionClaims {
+    let [org, entry] = [None, Some(ENTRY)].map(|entry| audience(ISSUER, ORG, entry));
+    DecisionClaims {
+        aud: claims.aud.replace(&org, &entry),
+        ..claims.clone()
+    }
+}
+
+/// Judges it both ways: as one that was made here for the entry, and by the text of one that was given away.
 fn judged(claims: &DecisionClaims, expected: &Expected<'_>) -> [Result<VerifiedDecision, DecisionError>; 2] {
-    let trusted = TrustedKey {
-        key: NOTARY.public().clone(),
-        iss: ISSUER.to_owned(),
-        ceiling: None,
-    };
+    let trusted = trusted();
     let (text, _) = signed(claims).into_text();
     [
-        own(signed(claims), NOTARY.public(), expected),
+        own(signed(&for_entry(claims)), NOTARY.public(), expected, ENTRY),
         verify(&UnverifiedDecision(text), [&trusted], expected),
     ]
 }
@@ -117,10 +131,11 @@ fn judged(claims: &DecisionClaims, expected: &Expected<'_>) -> [Result<VerifiedD
 fn are_alike(claims: &DecisionClaims, expected: &Expected<'_>) -> Result<(), TestCaseError> {
     match judged(claims, expected) {
         [Ok(own), Ok(read)] => {
-            prop_assert_eq!(&own.claims, claims);
-            prop_assert_eq!(&own.claims, &read.claims);
-            prop_assert_eq!(&own.sha256, &read.sha256);
-            prop_assert_eq!((own.origin, read.origin), (Origin::Here, Origin::Notary));
+            prop_assert_eq!(&own.claims, &for_entry(claims));
+            prop_assert_eq!(&read.claims, claims);
+            let (text, _) = signed(&own.claims).into_text();
+            prop_assert_eq!(own.sha256, digest::hex(&digest::sha256(text.as_bytes())));
+            prop_assert_eq!((own.origin, read.origin), (Origin::Here(ENTRY), Origin::Notary));
         }
         [Err(own), Err(read)] => {
             prop_assert_eq!(own, read);
@@ -131,20 +146,43 @@ fn are_alike(claims: &DecisionClaims, expected: &Expected<'_>) -> Result<(), Tes
 }
 
 #[test]
-fn only_what_was_made_in_this_call_is_fresh() {
+fn only_what_was_made_in_this_call_has_an_entry_that_spends_it() {
     let connector = connector();
     let [own, read] = judged(&right(), &expected(&connector, None)).map(Result::unwrap);
-    assert!(own.is_fresh());
-    assert!(!read.is_fresh(), "its text may have been spent by anybody");
-    let (text, _) = signed(&right()).into_text();
-    assert_eq!(own.sha256(), digest::hex(&digest::sha256(text.as_bytes())));
+    assert_eq!(own.entry(), Some(ENTRY));
+    assert_eq!(read.entry(), None, "whoever has its text may spend it");
+}
+
+/// Whoever came by its text has nothing: it holds for the one entry, and only where it was made.
+#[test]
+fn what_is_made_out_to_an_entry_is_of_no_use_elsewhere() {
+    let (connector, trusted) = (connector(), trusted());
+    let expected = expected(&connector, None);
+    let claims = for_entry(&right());
+    let (text, _) = signed(&claims).into_text();
+    let brought = verify(&UnverifiedDecision(text), [&trusted], &expected);
+    assert_eq!(brought.unwrap_err(), DecisionError::WrongAudience);
+    for (claims, entry) in [(&claims, EntryId::from_bytes([6; 16])), (&right(), ENTRY)] {
+        let refused = own(signed(claims), NOTARY.public(), &expected, entry);
+        assert_eq!(
+            refused.unwrap_err(),
+            DecisionError::WrongAudience,
+            "{}",
+            claims.aud
+        );
+    }
 }
 
 #[test]
 fn a_decision_made_here_does_not_hold_under_another_key() {
     let connector = connector();
     let other = jose::key_for_tests(Purpose::Notary);
-    let refused = own(signed(&right()), other.public(), &expected(&connector, None));
+    let refused = own(
+        signed(&for_entry(&right())),
+        other.public(),
+        &expected(&connector, None),
+        ENTRY,
+    );
     assert_eq!(refused.unwrap_err(), DecisionError::BadSignature);
 }
 

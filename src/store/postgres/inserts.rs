@@ -12,8 +12,7 @@ use super::{
 };
 
 impl Connection {
-    /// Inserts entries, rows of [`entries::COLUMNS`], one array for each column; moves the writer's chains on; and spends what
-    /// is spent with them.
+    /// Inserts entries, rows of [`entries::COLUMNS`], one array for each column, and moves the writer's chains on.
     pub(in super::super) async fn insert_entries(
         &mut self,
         rows: Vec<Vec<Value>>,
@@ -33,13 +32,7 @@ impl Connection {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| StoreError::Inconsistent { table: "writers" })?;
         let hashes: Vec<Vec<u8>> = chains.iter().map(|chain| chain.hash.to_vec()).collect();
-        let spent = Spent::with(chains);
-        let sql = if spent.jtis.is_empty() {
-            &INSERT
-        } else {
-            &INSERT_AND_SPEND
-        };
-        let query = sqlx::query(sql.as_str())
+        let query = sqlx::query(INSERT.as_str())
             .persistent(self.persistent)
             .bind(writer)
             .bind(orgs)
@@ -54,64 +47,14 @@ impl Connection {
                     Kind::Text => query.bind(column.into_iter().map(Value::into_text).collect::<Vec<_>>()),
                     Kind::Blob => query.bind(column.into_iter().map(Value::into_blob).collect::<Vec<_>>()),
                 });
-        let query = if spent.jtis.is_empty() {
-            query
-        } else {
-            query
-                .bind(spent.orgs)
-                .bind(spent.issuers)
-                .bind(spent.jtis)
-                .bind(spent.entries)
-                .bind(spent.keep_untils)
-        };
         let inserted = query.execute(&mut *self.connection);
         self.trips.wait(inserted).await.map(drop)
     }
 }
 
-/// What is spent with the entries, column by column.
-#[derive(Default)]
-struct Spent {
-    orgs: Vec<String>,
-    issuers: Vec<String>,
-    jtis: Vec<String>,
-    entries: Vec<String>,
-    keep_untils: Vec<i64>,
-}
-
-impl Spent {
-    fn with(chains: &[Chain]) -> Self {
-        let mut spent = Self::default();
-        for chain in chains {
-            for (entry, spend) in &chain.spent {
-                spent.orgs.push(chain.org.to_string());
-                spent.issuers.push(spend.iss.clone());
-                spent.jtis.push(spend.jti.clone());
-                spent.entries.push(entry.to_string());
-                spent.keep_untils.push(spend.keep_until.unix_micros());
-            }
-        }
-        spent
-    }
-}
-
 /// Entries, column by column, and the ends of the chains they are in: one statement, one round trip. In the order of the
 /// orgs, or two of them could wait for each other.
-static INSERT: LazyLock<String> = LazyLock::new(|| insert(""));
-
-/// The same, and decisions that are fresh. INVARIANT: no conflict is passed over: one that was spent all the same fails the
-/// statement, and nothing of the batch is written.
-static INSERT_AND_SPEND: LazyLock<String> = LazyLock::new(|| {
-    let behind = FIRST + entries::COLUMNS.len();
-    let [org, iss, jti, entry, keep_until] = [0, 1, 2, 3, 4].map(|place| behind + place);
-    insert(&format!(
-        "used AS (INSERT INTO spent (org_id, iss, jti, entry_id, keep_until)
-            SELECT * FROM unnest(${org}::text[], ${iss}::text[], ${jti}::text[], ${entry}::text[],
-              ${keep_until}::bigint[])),"
-    ))
-});
-
-fn insert(besides: &str) -> String {
+static INSERT: LazyLock<String> = LazyLock::new(|| {
     let columns = entries::COLUMNS.map(|(name, _)| name).join(", ");
     let arrays: Vec<String> = (FIRST..)
         .zip(entries::COLUMNS)
@@ -122,14 +65,14 @@ fn insert(besides: &str) -> String {
         })
         .collect();
     format!(
-        "WITH {besides} moved AS (INSERT INTO writers (org_id, writer, seq, hash)
+        "WITH moved AS (INSERT INTO writers (org_id, writer, seq, hash)
             SELECT org, $1, seq, hash FROM unnest($2::text[], $3::bigint[], $4::bytea[]) AS ends(org, seq, hash)
             ORDER BY org
             ON CONFLICT (org_id, writer) DO UPDATE SET seq = excluded.seq, hash = excluded.hash)
         INSERT INTO entries ({columns}) SELECT * FROM unnest({})",
         arrays.join(", ")
     )
-}
+});
 
 /// The number of the first column's parameter.
 const FIRST: usize = 5;
