@@ -196,9 +196,9 @@ async fn open_with(
     let outside = Outside::open(&parts.data_dir)?;
     let store = Store::open(&parts.database, Arc::clone(&parts.clock), parts.time, &random).await?;
     let store = store.keeping(outside);
-    // On the heap: with it, callers of callers come to the end of a thread's stack.
+    // On the heap: inline, it would overflow the stack of a thread whose callers nest it.
     let opened = Box::pin(open_over(store.clone(), random, parts, gate)).await;
-    unless_refused(&store, opened).await
+    closing_if_refused(&store, opened).await
 }
 
 async fn open_over(
@@ -268,9 +268,9 @@ async fn open_over(
     Ok(deps)
 }
 
-/// What a start over this store came to. One that is refused gives its name back: else that would be taken until its lease ends,
-/// and a supervisor starts it again and again.
-async fn unless_refused<T>(store: &Store, started: Result<T, AppError>) -> Result<T, AppError> {
+/// Hands on what became of a start; after a refusal it closes the store first. Else the replica's name would stay taken until its
+/// lease ends, while a supervisor starts the process again and again.
+async fn closing_if_refused<T>(store: &Store, started: Result<T, AppError>) -> Result<T, AppError> {
     if started.is_err() {
         store.close().await;
     }

@@ -40,7 +40,7 @@ use crate::{
 };
 
 use super::{
-    AppError, Kind, Parts, clock::SystemClock, keeping_the_name, open, ready::probe, unless_refused,
+    AppError, Kind, Parts, clock::SystemClock, closing_if_refused, keeping_the_name, open, ready::probe,
 };
 
 /// Serves until a stop signal, then drains.
@@ -64,7 +64,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         let listener = bind(settings.server.listen).await?;
         Ok::<_, AppError>((listener, bind(settings.server.ops_listen).await?))
     };
-    let (listener, ops) = unless_refused(&deps.store, bound.await).await?;
+    let (listener, ops) = closing_if_refused(&deps.store, bound.await).await?;
     let limits = server::Limits {
         connections: settings.limits.connections,
         header_timeout: settings.limits.header_timeout,
@@ -80,11 +80,11 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     run(deps, site, listener, ops, limits, usual, up).await
 }
 
-/// Makes the first org of a deployment, after `shown` has shown what is founded and the admin's login link: whenever the process
-/// ends, there is no org or somebody has its key.
+/// Makes the first org of a deployment. `shown` shows what is about to be made and the admin's login link, and says whether
+/// somebody could read it; only then is the org committed, so that there is none whose key nobody has.
 ///
 /// # Errors
-/// When there is one already, `shown` says that nobody has it, or a part cannot be had.
+/// When there is an org already, nobody could be shown the key, or a part cannot be had.
 pub async fn init(
     settings: Settings,
     org: &str,
@@ -94,7 +94,7 @@ pub async fn init(
     refuse_test_builds()?;
     create_kek(&settings)?;
     let deps = open_reached(parts(&settings)?).await?;
-    let founding = async {
+    let making = async {
         if !deps.store.due().await?.orgs(None, 1).await?.is_empty() {
             return Err(AppError::Refused(
                 "this database has an organisation already; nothing was changed".to_owned(),
@@ -110,9 +110,9 @@ pub async fn init(
         founding.finish(&deps).await?;
         Ok(())
     };
-    let founded = founding.await;
+    let made = making.await;
     deps.store.close().await;
-    founded
+    made
 }
 
 /// What recovering the sealed orgs of a deployment would mean and, if `confirmed` says yes to it, does it.
@@ -171,7 +171,7 @@ pub(super) async fn run(
             || RequestIds::new(&*deps.random).map_err(|_| AppError::Refused("no randomness".to_owned()));
         Ok::<_, AppError>((told, ids()?, ids()?))
     };
-    let (told, ids, ops_ids) = unless_refused(&deps.store, begun()).await?;
+    let (told, ids, ops_ids) = closing_if_refused(&deps.store, begun()).await?;
     let workers = Workers::start(&deps);
     let (ready, readiness) = watch::channel(Readiness {
         obstacles: vec!["starting"],

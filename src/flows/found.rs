@@ -129,7 +129,7 @@ impl Founding {
                 tx.insert_org(&self.org, self.incarnation).await?;
                 tx.insert_odk(&self.odk).await?;
                 tx.insert_user(org, &self.admin).await?;
-                keys::keep(deps, &mut tx, org, KeyOwner::Admin, &self.founded.admin_key).await?;
+                keys::insert(deps, &mut tx, org, KeyOwner::Admin, &self.founded.admin_key).await?;
                 tx.append_entry(org, record::open(deps, EntryType::Admin, draft.clone())?)
                     .await?;
                 if let Some(Invitation { token, by }) = &self.invitation {

@@ -100,12 +100,12 @@ pub async fn revoke(deps: &Deps, who: &Principal, id: KeyId) -> Result<ApiKeyRow
 /// Mints a key inside a transaction; its text is in the answer and nowhere else.
 pub(super) async fn mint(deps: &Deps, tx: &mut Tx, org: OrgId, owner: KeyOwner) -> Result<Made, Refusal> {
     let key = api_key::mint(owner.kind(), &*deps.random)?;
-    let row = keep(deps, tx, org, owner, &key).await?;
+    let row = insert(deps, tx, org, owner, &key).await?;
     Ok(Made { row, key })
 }
 
-/// Keeps a key whose text somebody may have already.
-pub(super) async fn keep(
+/// Writes the row of a key that was minted before, perhaps before the transaction.
+pub(super) async fn insert(
     deps: &Deps,
     tx: &mut Tx,
     org: OrgId,
@@ -141,7 +141,7 @@ pub(super) async fn insert_admin(
     key: &ApiKey,
     by: &str,
 ) -> Result<(), Refusal> {
-    let row = keep(deps, tx, org, KeyOwner::Admin, key).await?;
+    let row = insert(deps, tx, org, KeyOwner::Admin, key).await?;
     let draft = draft(by.to_owned(), &row, "key_created");
     tx.append_entry(org, record::open(deps, EntryType::Admin, draft)?)
         .await?;

@@ -64,7 +64,7 @@ pub async fn make_link(deps: &Deps, org: OrgId, user: UserId, by: String) -> Res
         .await
 }
 
-/// Makes the link of a token whose text somebody may have already; returns when it ends.
+/// Writes the row and the entry of a link whose token was made before; returns when it ends.
 pub(super) async fn insert_link(
     deps: &Deps,
     tx: &mut Tx,

@@ -355,8 +355,8 @@ impl Refusal {
     }
 
     /// Whether there is no database to speak to: whatever is tried next would wait in vain.
-    pub(in crate::flows) fn is_outage(&self) -> bool {
-        matches!(self, Self::StoreUnavailable(Some(error)) if error.outage().is_some())
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(Some(error)) if error.outage().is_some() && !error.is_unheard())
     }
 
     /// As whoever asks for a release, or about one, hears it who got none: a commit that nobody confirmed released nothing.

@@ -137,9 +137,9 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Of a commit whose answer never came.
+/// Of a commit whose answer never came, or of which the file outside the database has not heard.
 const UNCONFIRMED: &str =
-    "the database has not confirmed it: it may have been done, or be done yet; to revoke again is safe";
+    "it is not confirmed: it may have been done, or be done yet; to revoke again is safe";
 
 #[cfg(test)]
 mod tests {

@@ -256,14 +256,15 @@ impl Due {
         let read = |row: Row| row.fields("grants").parse();
         let mut connectors: Vec<ConnectorId> =
             self.list(RENEWAL_CONNECTORS, params![self.0.now], read).await?;
-        connectors.extend(self.list(UNSET_CONNECTORS, Vec::new(), read).await?);
+        connectors.extend(self.list(CONNECTORS_WITHOUT_TIME, Vec::new(), read).await?);
         connectors.sort_unstable();
         connectors.dedup();
         Ok(connectors)
     }
 
-    /// Grants at one connector that are to be looked at again, but for those of some orgs: the longest overdue first, and then
-    /// those of which nobody has said when. A version before this said so of grants that may die of idleness since.
+    /// Grants at one connector whose time to be looked at has come, the longest overdue first, then those without a time; none of
+    /// some orgs. Versions before migration 0020 left no time on grants that needed nothing; a connector's file may since say that
+    /// these die of idleness.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -279,7 +280,7 @@ impl Due {
         let left = limit.saturating_sub(u64::try_from(due.len()).unwrap_or(limit));
         if left > 0 {
             due.extend(
-                self.list(sql.unset, params![connector, left, but_for], pair)
+                self.list(sql.renewals_without_time, params![connector, left, but_for], pair)
                     .await?,
             );
         }
@@ -442,7 +443,7 @@ pub(super) const RENEWAL_CONNECTORS: &str = "WITH RECURSIVE at (connector) AS (
      SELECT connector FROM at WHERE connector IS NOT NULL AND EXISTS (SELECT 1 FROM grants g
        WHERE g.renew_at IS NOT NULL AND g.state = 'active' AND g.connector = at.connector AND g.renew_at <= $1)";
 
-pub(super) const UNSET_CONNECTORS: &str = "WITH RECURSIVE at (connector) AS (
+pub(super) const CONNECTORS_WITHOUT_TIME: &str = "WITH RECURSIVE at (connector) AS (
        SELECT min(connector) FROM grants WHERE renew_at IS NULL AND state = 'active'
        UNION ALL
        SELECT (SELECT min(g.connector) FROM grants g

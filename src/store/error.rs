@@ -13,6 +13,10 @@ pub enum StoreError {
     /// A commit was sent, and nothing came back that says what became of it: it may be done, or be done yet.
     #[error("the database has not confirmed a commit: it may have been done")]
     Undecided(#[source] Arc<sqlx::Error>),
+    /// It is committed, and the file outside the database has not heard of it, for its directory hangs: it is not to be called
+    /// done before that.
+    #[error("a commit is done, but the data directory hangs and does not know of it yet")]
+    Unheard(#[source] Arc<std::io::Error>),
     /// The server could not be reached at the start.
     #[error("{target} cannot be reached: {cause}")]
     Unreached {
@@ -121,7 +125,13 @@ impl StoreError {
     /// Whether what was to be committed may have been, or may be yet.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
-        matches!(self, Self::Undecided(_))
+        matches!(self, Self::Undecided(_) | Self::Unheard(_))
+    }
+
+    /// Whether the database did what it was asked, and only the file outside it does not know.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        matches!(self, Self::Unheard(_))
     }
 
     /// What each of a batch that came to this is told: everybody what is for all of them. Another error has only the first, who
@@ -140,13 +150,15 @@ impl StoreError {
     pub(crate) fn said(&self) -> Option<Self> {
         match self {
             Self::Unavailable(cause) | Self::Undecided(cause) => Some(Self::Unavailable(Arc::clone(cause))),
+            Self::Unheard(_) => self.outage().map(Self::Unavailable),
             Self::Busy => Some(Self::Busy),
             Self::Lost => Some(Self::Lost),
             _ => None,
         }
     }
 
-    /// The cause, if there is no database to speak to: whatever is tried next would fail alike.
+    /// The cause, if there is no database to speak to, or a directory that is to hear of each commit hangs: whatever is committed
+    /// next would fail alike.
     #[must_use]
     pub fn outage(&self) -> Option<Arc<sqlx::Error>> {
         match self {
@@ -155,6 +167,7 @@ impl StoreError {
                 _ => Some(Arc::clone(cause)),
             },
             Self::Undecided(cause) => Some(Arc::clone(cause)),
+            Self::Unheard(cause) => Some(Arc::new(sqlx::Error::Io(cause.kind().into()))),
             _ => None,
         }
     }
@@ -211,6 +224,20 @@ mod tests {
         // Whoever was in the batch is told as ever, and nobody of it is tried alone.
         assert!(error.said().is_some() && error.outage().is_some());
         assert!(!StoreError::from(lost()).is_undecided());
+    }
+
+    #[test]
+    fn what_the_directory_has_not_heard_of_is_undecided_and_not_tried_again() {
+        let error = StoreError::Unheard(Arc::new(io::ErrorKind::TimedOut.into()));
+        assert!(error.is_undecided() && !error.is_contended() && error.outage().is_some());
+        let told: Vec<_> = error.told_to_each().take(2).collect();
+        assert!(
+            matches!(
+                &told[..],
+                [StoreError::Unavailable(_), StoreError::Unavailable(_)]
+            ),
+            "{told:?}"
+        );
     }
 
     #[test]

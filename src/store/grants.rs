@@ -313,7 +313,8 @@ impl Tx {
         row.map_or(Ok(None), |row| row.fields("secrets").opt_time())
     }
 
-    /// Says when a grant is looked at again; `false` if its time has not come, because another replica was faster.
+    /// Says when a grant is looked at again; `false` if its time has not come, because another replica was faster. One without a
+    /// time is due.
     ///
     /// # Errors
     /// When the database is unavailable.

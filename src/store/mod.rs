@@ -342,7 +342,7 @@ impl Store {
         self.tell_outside_what_was_written().await;
         if closed.is_err() {
             tracing::warn!("some connections to the database were still in use at the end");
-            // Whoever uses them may yet have something for the directory. It is given up with the process.
+            // Whoever uses them may yet write to the directory: it stays locked until the process ends.
             return;
         }
         if let Some(outside) = self.vigil.outside() {

@@ -83,7 +83,7 @@ pub struct Outside {
     /// How far every org had come of which it says anything, or is about to.
     known: Mutex<HashMap<OrgId, Heard>>,
     file: Mutex<Appending>,
-    /// Who has something for the disk, and apart from them who reads: a long file is read for long.
+    /// Turns of those who write. Those who read have their own: a long file takes long to read, and no write waits for that.
     writing: Turns,
     reading: Turns,
     lock: File,
@@ -175,8 +175,8 @@ impl Outside {
     /// Brings every line taken so far to the disk.
     ///
     /// # Errors
-    /// When the disk does not take them: they stay, for the next attempt. [`io::ErrorKind::TimedOut`] if it says nothing: then
-    /// they are with whoever waits for it, and not lost.
+    /// When the disk does not take them: they stay, for the next attempt. [`io::ErrorKind::TimedOut`] if the directory hangs: they
+    /// are written by whoever has the turn, or by a later flush.
     pub async fn flush(self: &Arc<Self>) -> io::Result<()> {
         self.on_disk(&self.writing, Self::flush_now).await
     }

@@ -2,7 +2,7 @@
 
 use super::grants::{floors_over_grant, grant_columns};
 
-/// What the lanes of refreshes ask of a database. `$1` is a JSON array of rows that are arrays, unless said.
+/// What refreshes, and the look ahead, ask of a database. `$1` is a JSON array of rows that are arrays, unless said.
 #[derive(Debug)]
 pub(super) struct RefreshSql {
     /// What is known of grants: which row of `$1`, from 0; the grant; its secret of that kind; its refresh token; when its
@@ -35,8 +35,8 @@ pub(super) struct RefreshSql {
     /// At most `$3` grants at connector `$1` that are to be looked at again at `$2`, the longest overdue first, but for those of
     /// the orgs of `$4`, an array of ids.
     pub(super) renewals: &'static str,
-    /// At most `$2` grants at connector `$1` of which nobody has said when, but for those of the orgs of `$3`.
-    pub(super) unset: &'static str,
+    /// At most `$2` grants at connector `$1` without a time to be looked at again, but for those of the orgs of `$3`.
+    pub(super) renewals_without_time: &'static str,
 }
 
 pub(super) const SQLITE: RefreshSql = RefreshSql {
@@ -105,7 +105,7 @@ pub(super) const SQLITE: RefreshSql = RefreshSql {
         WHERE renew_at IS NOT NULL AND state = 'active' AND connector = $1 AND renew_at <= $2
           AND org_id NOT IN (SELECT value FROM json_each($4))
         ORDER BY renew_at LIMIT $3",
-    unset: "SELECT org_id, id FROM grants WHERE renew_at IS NULL AND state = 'active' AND connector = $1
+    renewals_without_time: "SELECT org_id, id FROM grants WHERE renew_at IS NULL AND state = 'active' AND connector = $1
           AND org_id NOT IN (SELECT value FROM json_each($3))
         LIMIT $2",
 };
@@ -201,7 +201,7 @@ pub(super) const POSTGRES: RefreshSql = RefreshSql {
         WHERE renew_at IS NOT NULL AND state = 'active' AND connector = $1 AND renew_at <= $2
           AND org_id NOT IN (SELECT value FROM json_array_elements_text($4::json))
         ORDER BY renew_at LIMIT $3",
-    unset: "SELECT org_id, id FROM grants WHERE renew_at IS NULL AND state = 'active' AND connector = $1
+    renewals_without_time: "SELECT org_id, id FROM grants WHERE renew_at IS NULL AND state = 'active' AND connector = $1
           AND org_id NOT IN (SELECT value FROM json_array_elements_text($3::json))
         LIMIT $2",
 };

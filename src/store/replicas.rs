@@ -162,7 +162,7 @@ impl Store {
             }
             self.renew_replica().await.map_err(|error| match error {
                 // Of the renewal: what the caller is about to do was not even sent.
-                StoreError::Undecided(cause) => StoreError::Unavailable(cause),
+                error if error.is_undecided() => error.said().unwrap_or(error),
                 error => error,
             })
         })

@@ -91,7 +91,7 @@ impl Server {
         calls.map(|entry| entry["token_sha256"].clone()).collect()
     }
 
-    /// Acme Mail forgets what it saw: it keeps so much of it only, and what is counted has to be all there is.
+    /// Empties Acme Mail's log of requests: it keeps the last 100,000 only, and a count of late ones needs them all.
     pub(crate) async fn forget_seen(&self) {
         let url = format!("{}/admin/reset-log", self.acme);
         let (status, _) = call("POST", &url, "", None).await.unwrap();

@@ -429,7 +429,7 @@ pub(crate) async fn call(method: &str, url: &str, key: &str, body: Option<Value>
         body.map(|body| ("application/json", body.to_string())),
     );
     request.credential = Credential::ApiKey(&key);
-    request.max_body = LOGS;
+    request.max_body = WHOLE_LOG;
     let answer = operator_client().unwrap().send(request).await.ok()?;
     let body = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
     Some((answer.status, body))
@@ -479,8 +479,8 @@ fn address() -> (String, TcpSocket) {
 
 /// Room for a spooled answer, not for a page of a database's log.
 const SMALL: u64 = 4096;
-/// What is read of a process and of Acme Mail are whole logs.
-const LOGS: usize = 256 << 20;
+/// Enough for the whole log of a process or of Acme Mail.
+const WHOLE_LOG: usize = 256 << 20;
 
 fn said_in(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("stderr.log")).unwrap_or_default()

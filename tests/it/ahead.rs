@@ -5,13 +5,10 @@ use std::time::Duration;
 use postern::{
     domain::connector::Category,
     flows::{refresh::ahead, vend},
-    store::Location,
 };
+use sqlx::PgConnection;
 
-use super::{
-    harness::{World, database},
-    leases::run,
-};
+use super::{harness::World, leases::run};
 
 #[tokio::test]
 async fn a_token_in_use_is_renewed_before_anybody_waits_for_it() {
@@ -171,6 +168,14 @@ async fn a_grant_that_cannot_be_read_keeps_no_other_from_its_turn() {
     assert_eq!(ahead::look(&world.deps).await.unwrap(), 0, "it is put off");
 }
 
+/// Somebody who holds these orgs until they roll back.
+async fn holding(world: &World, orgs: &str) -> PgConnection {
+    let mut holder = world.superuser().await;
+    let line = format!("BEGIN; SELECT 1 FROM orgs WHERE {orgs} FOR UPDATE");
+    run(&mut holder, &line).await;
+    holder
+}
+
 /// Somebody is in an org's way for longer than anybody waits, and very much more of it is overdue than is looked at in one go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_org_of_which_nothing_can_be_taken_up_keeps_no_other_from_its_turn() {
@@ -186,20 +191,15 @@ async fn an_org_of_which_nothing_can_be_taken_up_keeps_no_other_from_its_turn() 
         .raw_sql(&format!("UPDATE grants SET renew_at = 1 WHERE org_id = '{org}'"))
         .await;
     world.later(Duration::from_secs(265));
-    let Location::Postgres(settings) = &world.location else {
-        panic!()
-    };
-    let mut first = database::superuser(&database::name_of(settings)).await;
-    let line = format!("BEGIN; SELECT 1 FROM orgs WHERE org_id = '{org}' FOR UPDATE");
-    run(&mut first, &line).await;
+    let mut holder = holding(&world, &format!("org_id = '{org}'")).await;
     let before = world.seen("token").await.len();
     assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
     world.until_seen("token", before + 1).await;
-    run(&mut first, "ROLLBACK").await;
+    run(&mut holder, "ROLLBACK").await;
     assert!(ahead::look(&world.deps).await.unwrap() > 1, "it is not forgotten");
 }
 
-/// There is room for one grant, and before it comes a line of orgs that somebody is in the way of.
+/// There is room for one grant, and three orgs whose rows somebody holds are overdue for longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_orgs_of_which_nothing_can_be_taken_up_keep_no_other_from_its_turn() {
     let world = World::on_postgres().await;
@@ -216,19 +216,14 @@ async fn several_orgs_of_which_nothing_can_be_taken_up_keep_no_other_from_its_tu
         .raw_sql(&format!("UPDATE grants SET renew_at = 1 WHERE org_id <> '{org}'"))
         .await;
     world.later(Duration::from_secs(265));
-    let Location::Postgres(settings) = &world.location else {
-        panic!()
-    };
-    let mut first = database::superuser(&database::name_of(settings)).await;
-    let line = format!("BEGIN; SELECT 1 FROM orgs WHERE org_id <> '{org}' FOR UPDATE");
-    run(&mut first, &line).await;
+    let mut holder = holding(&world, &format!("org_id <> '{org}'")).await;
     let connector = world.deps.catalogue.get(&"acme-mail".parse().unwrap()).unwrap();
     let mut rooms: Vec<_> = std::iter::from_fn(|| world.deps.flights.take_room(connector)).collect();
     rooms.pop();
     let before = world.seen("token").await.len();
     assert_eq!(ahead::look(&world.deps).await.unwrap(), 1);
     world.until_seen("token", before + 1).await;
-    run(&mut first, "ROLLBACK").await;
+    run(&mut holder, "ROLLBACK").await;
 }
 
 /// A silent provider fills the room that a replica has for it; the rest is left as it is, to those who have some.

@@ -178,10 +178,10 @@ fn obstacle(name: &str) -> Finding {
         ),
         "outside" => (
             "outside: the file beside the database cannot be written",
-            "make `data_dir` writable and look for a full disk: without the file a restored database would not be noticed",
+            "make `data_dir` writable, and look for a full disk or one that hangs: without the file a restored database would not be noticed",
         ),
         "starting" => (
-            "starting: it has not looked at itself yet",
+            "starting: it has not looked at itself yet, or has to look again",
             "ask again in a few seconds",
         ),
         "draining" => ("draining: it is about to stop", "ask another replica"),

@@ -70,8 +70,8 @@ async fn look_at(
         }
         let before = stuck.len();
         count += take_up_all(deps, connector, orgs, &mut room, stuck).await;
-        // Behind those that are stuck there may be more. Very many are no matter of an org's.
-        if stuck.len() == before || stuck.len() >= MOST_STUCK {
+        // Others may come behind those that are stuck. Where very many are, the fault is not an org's.
+        if stuck.len() == before || stuck.len() > MOST_STUCK {
             break;
         }
     }
@@ -163,8 +163,7 @@ async fn take_up(
         let renewed_at = tx.renewed_at(org, id).await?.unwrap_or(grant.connected_at);
         let plan = plan(&grant, &connector.refresh, renewed_at, now);
         let next = match plan {
-            Plan::Nothing => looked_at_again(id, now),
-            Plan::At(at) => at.min(looked_at_again(id, now)),
+            Plan::At(at) => at,
             // What comes of it sets the time anew; if nothing does, it is tried once more.
             Plan::Now => now + AGAIN.max(now.since(renewed_at) / PART),
         };
@@ -184,8 +183,7 @@ pub(super) fn after_renewal(grant: &Grant, refresh: &Refresh, ends: Option<Time>
         ..grant.clone()
     };
     match plan(&renewed, refresh, now, now) {
-        Plan::Nothing => looked_at_again(grant.id, now),
-        Plan::At(at) => at.min(looked_at_again(grant.id, now)),
+        Plan::At(at) => at,
         Plan::Now => now,
     }
 }
@@ -193,17 +191,16 @@ pub(super) fn after_renewal(grant: &Grant, refresh: &Refresh, ends: Option<Time>
 /// What is to be done for a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    /// Nothing, as far as is known now.
-    Nothing,
-    /// Something may be due then.
+    /// Look again then.
     At(Time),
     /// Renew it.
     Now,
 }
 
 fn plan(grant: &Grant, refresh: &Refresh, renewed_at: Time, now: Time) -> Plan {
+    let latest = looked_at_again(grant.id, now);
     if grant.state != GrantState::Active || !grant.has_refresh_token {
-        return Plan::Nothing;
+        return Plan::At(latest);
     }
     let spread = spread(grant.id);
     let idle = refresh
@@ -219,18 +216,18 @@ fn plan(grant: &Grant, refresh: &Refresh, renewed_at: Time, now: Time) -> Plan {
         let room = window.saturating_sub(SOON + SOON / 2);
         let at = end - window + room.mul_f64(spread);
         if now < at {
-            return Plan::At(idle.map_or(at, |idle| idle.min(at)));
+            return Plan::At(idle.map_or(at, |idle| idle.min(at)).min(latest));
         }
         // A token nobody used is not worth another one.
         if now < end && grant.last_used_at.is_some_and(|used| used >= renewed_at) {
             return Plan::Now;
         }
     }
-    idle.map_or(Plan::Nothing, Plan::At)
+    Plan::At(idle.map_or(latest, |idle| idle.min(latest)))
 }
 
-/// When any grant is looked at again at the latest, within a week: by then its connector's file may say that it dies of
-/// idleness. Also one that cannot be renewed: what has no time was looked at by a version before this, and is looked at now.
+/// By when every grant is looked at again, half a week to a week from now: its connector's file may say by then that it dies of
+/// idleness. Also one that cannot be renewed gets a time: without one it would be due at every look (`Due::renewals`).
 fn looked_at_again(grant: GrantId, now: Time) -> Time {
     now + LONGEST_UNSEEN.mul_f64(0.5 + 0.5 * spread(grant))
 }
@@ -244,7 +241,7 @@ fn spread(grant: GrantId) -> f64 {
 
 /// Grants at one provider looked at in one go.
 const BATCH: u64 = 128;
-/// Behind so many orgs that are stuck a look goes, and no farther: each is waited for.
+/// A look goes behind at most this many stuck orgs: each costs the wait for its rows.
 const MOST_STUCK: usize = 16;
 /// Orgs whose grants are taken up side by side.
 const AT_ONCE: usize = 4;
@@ -256,7 +253,7 @@ const AGAIN: Duration = Duration::from_secs(120);
 /// grants that live for months are asked about a few times a day.
 const PART: u32 = 256;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// A grant that needs nothing is looked at again by then.
+/// Every grant is looked at again by then.
 const LONGEST_UNSEEN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[cfg(test)]
@@ -301,6 +298,11 @@ mod tests {
 
     fn at(seconds: u64) -> Time {
         START + Duration::from_secs(seconds)
+    }
+
+    /// What is planned at that second for a grant that needs nothing.
+    fn nothing(seconds: u64) -> Plan {
+        Plan::At(looked_at_again(grant(1).id, at(seconds)))
     }
 
     #[test]
@@ -356,14 +358,14 @@ mod tests {
         assert_eq!(plan(&used, &facts, START, at(3560)), Plan::Now);
         assert_eq!(
             plan(&used, &facts, START, at(3600)),
-            Plan::Nothing,
+            nothing(3600),
             "a vend does that"
         );
         let unused = Grant {
             last_used_at: Some(START - Duration::from_secs(1)),
             ..used
         };
-        assert_eq!(plan(&unused, &facts, START, at(3560)), Plan::Nothing);
+        assert_eq!(plan(&unused, &facts, START, at(3560)), nothing(3560));
     }
 
     #[test]
@@ -406,12 +408,12 @@ mod tests {
             },
         ];
         for case in cases {
-            assert_eq!(plan(&case, &facts, START, at(3560)), Plan::Nothing, "{case:?}");
+            assert_eq!(plan(&case, &facts, START, at(3560)), nothing(3560), "{case:?}");
         }
         let kills = Refresh {
             kills_old_access: true,
             ..Refresh::default()
         };
-        assert_eq!(plan(&grant(1), &kills, START, at(3560)), Plan::Nothing);
+        assert_eq!(plan(&grant(1), &kills, START, at(3560)), nothing(3560));
     }
 }

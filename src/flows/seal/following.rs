@@ -45,13 +45,14 @@ pub async fn keep_up(deps: &Deps) -> Result<(), Refusal> {
             break;
         }
     }
-    let unread = adopt(deps, &strange).await?;
+    let unread = adopt_readable(deps, &strange).await?;
     examine(deps, &others).await?;
     unread.map_or(Ok(()), Err)
 }
 
-/// Writes down orgs as the database has them, before anything else is; returns why one of them has to wait.
-async fn adopt(deps: &Deps, orgs: &[OrgId]) -> Result<Option<Refusal>, Refusal> {
+/// Writes down orgs that others founded. Unlike at a start (`super::adopt`), one that cannot be read waits for the next look, and
+/// keeps no other from being written down; returns why the last such one waits.
+async fn adopt_readable(deps: &Deps, orgs: &[OrgId]) -> Result<Option<Refusal>, Refusal> {
     let (mut known, mut failed) = (Vec::with_capacity(orgs.len()), None);
     for org in orgs {
         match state(deps, *org).await {

@@ -57,8 +57,8 @@ impl Store {
         self.outside().map(Outside::knows_all).unwrap_or_default()
     }
 
-    /// Writes how far the database has come with orgs that the file outside it says nothing of: with all of them or with
-    /// none. A file that knew some of them would say of the others that they came from elsewhere.
+    /// Writes how far the database has come with orgs that the file outside it says nothing of: with all of these or with none,
+    /// whenever the process dies. Of an org that is left out the next start says that it came from elsewhere.
     ///
     /// # Errors
     /// When the disk does not take it.

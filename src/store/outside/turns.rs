@@ -1,5 +1,5 @@
-//! Whoever acts on the directory takes turns. One that hangs keeps nobody waiting: it ends by itself, or with the process, and until
-//! then none is begun beside it.
+//! Turns in the data directory. An act that makes no progress is given up by whoever waits for it, and goes on alone: it ends by
+//! itself or with the process. Until then no other is begun, so that acts do not pile up on blocked threads.
 
 use std::{
     io,
@@ -17,9 +17,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 #[derive(Debug)]
 pub(super) struct Turns {
     line: Arc<Mutex<()>>,
-    /// What came about, counted: while anything does, nothing hangs.
+    /// Counts progress: as long as it grows, nothing hangs.
     steps: Arc<AtomicU64>,
-    /// How many steps there were when it was last found to hang.
+    /// The count when the act under way was given up; while it stands there, nobody waits.
     hung_at: AtomicU64,
     within: Duration,
 }
@@ -53,7 +53,7 @@ impl Turns {
         }
     }
 
-    /// Said by whoever has the turn and has come on.
+    /// Called by whoever has the turn, whenever it has made progress.
     pub(super) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }

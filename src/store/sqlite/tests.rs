@@ -3,8 +3,8 @@ use crate::store::{
     connects::connects_to_end,
     counts::{delegations_of_selector, grants_of_selector},
     due::{
-        NEXT_CONNECTOR, ORGS_TO_TELL, OUTBOX, OUTBOX_ORGS, OUTCOMES, QUARANTINES, RENEWAL_CONNECTORS,
-        UNSET_CONNECTORS,
+        CONNECTORS_WITHOUT_TIME, NEXT_CONNECTOR, ORGS_TO_TELL, OUTBOX, OUTBOX_ORGS, OUTCOMES, QUARANTINES,
+        RENEWAL_CONNECTORS,
     },
     entries::{ABOUT, INCARNATIONS, LISTED, LISTED_AMONG},
     error::is_outage,
@@ -346,8 +346,11 @@ async fn what_is_to_be_renewed_is_not_looked_for_among_all_grants() {
             refresh_sql::SQLITE.renewals,
             "grants_renewal (connector=? AND renew_at>? AND renew_at<?)",
         ),
-        (refresh_sql::SQLITE.unset, "grants_unset (connector=?)"),
-        (UNSET_CONNECTORS, "grants_unset (connector>?)"),
+        (
+            refresh_sql::SQLITE.renewals_without_time,
+            "grants_unset (connector=?)",
+        ),
+        (CONNECTORS_WITHOUT_TIME, "grants_unset (connector>?)"),
         (RENEWAL_CONNECTORS, "grants_renewal (connector>?)"),
         (
             RENEWAL_CONNECTORS,

@@ -98,12 +98,12 @@ impl Journal {
         vigil.wrote(writer, written, is_late);
         let Some(outside) = outside else { return Ok(()) };
         match outside.flush().await {
+            // A file server's own time-out counts as a hang, too: the careful side.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                tracing::error!(cause = %error, "the directory outside the database hangs: what was committed is not known there");
-                Err(StoreError::Undecided(Arc::new(error.into())))
+                Err(StoreError::Unheard(Arc::new(error)))
             }
-            written => {
-                outside::waits(written);
+            flushed => {
+                outside::waits(flushed);
                 Ok(())
             }
         }
