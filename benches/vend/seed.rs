@@ -182,6 +182,8 @@ impl Rows {
                 Ok(connection.close().await?)
             }
             Self::Postgres(mut connection) => {
+                // As autovacuum does within a minute of it: connections go on with plans made for nearly empty tables until then.
+                sqlx::query("ANALYZE").execute(&mut connection).await?;
                 sqlx::query("CHECKPOINT").execute(&mut connection).await?;
                 Ok(connection.close().await?)
             }
