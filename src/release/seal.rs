@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
-    connectors::oauth::{Rotated, TokenSet},
+    connectors::oauth::{Leftover, TokenSet},
     crypto::{AadParts, CryptoError, OdkHandle, PreparedSeal, SealedSecret},
     domain::{
         OrgId, ScopeSet, Time,
@@ -45,11 +45,11 @@ impl From<TokenSet> for Tokens {
     }
 }
 
-impl From<Rotated> for Tokens {
-    fn from(rotated: Rotated) -> Self {
+impl From<Leftover> for Tokens {
+    fn from(left: Leftover) -> Self {
         Self {
-            access_token: None,
-            refresh_token: Some(rotated.refresh_token),
+            access_token: left.access_token,
+            refresh_token: left.refresh_token,
             scopes: None,
             expires_at: None,
             is_foreign: false,

@@ -11,7 +11,7 @@ use postern::{
     },
     flows::{connect::ConnectFailure, sweep, upstream},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::harness::{Journey, World};
 
@@ -102,17 +102,20 @@ async fn tokens_that_can_be_kept_nowhere_are_left_alone_where_ending_them_could_
     let (world, _) = World::connected().await;
     let (_, outcome) = meanwhile(&world, async |world| world.stopped().await).await;
     assert!(matches!(outcome, Err(ConnectFailure::Refused(_))), "{outcome:?}");
-    assert_eq!(world.seen("revoke").await, [] as [serde_json::Value; 0]);
+    assert_eq!(world.seen("revoke").await, [] as [Value; 0]);
 }
 
-/// A person connects; of what comes only the refresh token could be used.
-async fn come_back_without_an_access_token(world: &World, meanwhile: impl AsyncFnOnce(&World)) {
+/// A person connects; what comes is changed so that it cannot be used.
+async fn come_back_in_vain(world: &World, change: Value, meanwhile: impl AsyncFnOnce(&World)) {
     let journey = Journey::begin(world, world.ada, None).await;
     let answer = journey.consent(world, "ada@acme.example", false).await;
     let before = world.seen("token").await.len();
-    world
-        .fault(json!({"next": "token", "omit": ["access_token"], "delay_ms": 2000, "times": 1}))
-        .await;
+    let mut fault = json!({"next": "token", "delay_ms": 2000, "times": 1});
+    fault
+        .as_object_mut()
+        .unwrap()
+        .extend(change.as_object().unwrap().clone());
+    world.fault(fault).await;
     let happening = async {
         world.until_seen("token", before + 1).await;
         meanwhile(world).await;
@@ -127,31 +130,62 @@ async fn come_back_without_an_access_token(world: &World, meanwhile: impl AsyncF
     );
 }
 
-/// Whether the provider was asked to end the refresh token of its last answer, and nothing else.
-async fn ended_alone(world: &World) -> bool {
+/// Whether the provider was asked to end this token of its last answer, and nothing else.
+async fn ended_alone(world: &World, token: &str) -> bool {
     let issued = world.seen("token").await.pop().unwrap();
     let asked = world.seen("revoke").await;
-    issued["issued_refresh_sha256"].is_string()
-        && asked.len() == 1
-        && asked[0]["token_sha256"] == issued["issued_refresh_sha256"]
+    issued[token].is_string() && asked.len() == 1 && asked[0]["token_sha256"] == issued[token]
+}
+
+/// Changes of an answer, and which of its tokens is left to be ended.
+fn unusable() -> [(Value, &'static str); 3] {
+    [
+        (json!({"omit": ["access_token"]}), "issued_refresh_sha256"),
+        (
+            json!({"set": {"token_type": "mac"}, "omit": ["refresh_token"]}),
+            "issued_access_sha256",
+        ),
+        (
+            json!({"set": {"scope": [7]}, "omit": ["refresh_token"]}),
+            "issued_access_sha256",
+        ),
+    ]
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_came_for_a_code_without_an_access_token_is_ended_at_the_provider() {
+async fn the_token_of_an_answer_that_cannot_be_used_is_ended_at_the_provider() {
+    for (change, token) in unusable() {
+        let world = World::new().await;
+        come_back_in_vain(&world, change.clone(), async |_| ()).await;
+        let grants = world.grants_of(world.ada).await;
+        let is_over = |grant: &Grant| matches!(grant.state, GrantState::Revoked { .. });
+        assert!(grants.iter().all(is_over), "{grants:?}");
+        upstream::drain(&world.deps).await.unwrap();
+        assert!(
+            ended_alone(&world, token).await,
+            "{change}: it lives on at the provider"
+        );
+    }
+}
+
+#[tokio::test]
+async fn both_tokens_of_an_answer_that_cannot_be_used_are_ended_at_the_provider() {
     let world = World::new().await;
-    come_back_without_an_access_token(&world, async |_| ()).await;
-    let grants = world.grants_of(world.ada).await;
-    let is_over = |grant: &Grant| matches!(grant.state, GrantState::Revoked { .. });
-    assert!(grants.iter().all(is_over), "{grants:?}");
+    come_back_in_vain(&world, json!({"set": {"token_type": "mac"}}), async |_| ()).await;
     upstream::drain(&world.deps).await.unwrap();
-    assert!(ended_alone(&world).await, "it lives on at the provider");
+    assert!(ended(&world).await, "they live on at the provider");
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_came_for_a_code_is_ended_at_once_where_it_can_be_queued_nowhere() {
-    let world = World::new().await;
-    come_back_without_an_access_token(&world, async |world| world.stopped().await).await;
-    assert!(ended_alone(&world).await, "it lives on at the provider");
+async fn the_token_of_an_answer_that_cannot_be_used_is_ended_at_once_where_it_can_be_queued_nowhere() {
+    for (change, token) in unusable() {
+        let world = World::new().await;
+        come_back_in_vain(&world, change.clone(), async |world| world.stopped().await).await;
+        assert!(
+            ended_alone(&world, token).await,
+            "{change}: it lives on at the provider"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,29 +59,35 @@ impl fmt::Debug for TokenSet {
     }
 }
 
-/// What is left of an answer whose access token cannot be used: the refresh token that came with it.
-pub struct Rotated {
-    /// The new refresh token.
-    pub refresh_token: RefreshToken,
+/// What is left of an answer that cannot be used: at least one token.
+pub struct Leftover {
+    /// An access token of a kind or with scopes that nobody here understands: to be ended, never to be used (RFC 6749 §7.1).
+    /// Only with the answer to a code.
+    pub access_token: Option<AccessToken>,
+    /// The new refresh token; always there with the answer to a refresh.
+    pub refresh_token: Option<RefreshToken>,
     pub(super) id_token: Option<SecretString>,
     /// The rest of the answer, tokens taken out.
     pub(super) facts: Value,
 }
 
-impl Rotated {
-    /// Whether it is the one that was sent: then nothing new came.
-    pub(super) fn is_same_as(&self, sent: &RefreshToken) -> bool {
-        same(
-            self.refresh_token.expose_secret().as_bytes(),
-            sent.expose_secret().as_bytes(),
-        )
+impl Leftover {
+    /// What is left of an answer to a refresh, if a refresh token came that is not the one that was sent.
+    pub(super) fn rotated(self, sent: &RefreshToken) -> Option<Self> {
+        let came = self.refresh_token.as_ref()?.expose_secret();
+        let is_new = !same(came.as_bytes(), sent.expose_secret().as_bytes());
+        // The grant lives, and ending one of its tokens could end it: the access token is left to end by itself.
+        is_new.then_some(Self {
+            access_token: None,
+            ..self
+        })
     }
 }
 
-impl fmt::Debug for Rotated {
+impl fmt::Debug for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `facts` may name the person.
-        f.debug_struct("Rotated").finish_non_exhaustive()
+        f.debug_struct("Leftover").finish_non_exhaustive()
     }
 }
 
@@ -144,51 +150,58 @@ fn read_body(
         });
     }
     // Before the access token is judged: a provider that rotates hands it out once, whatever is wrong with the rest (I3).
-    let refresh_token = take_token(body, &path(&fields.refresh))?.map(RefreshToken::new);
+    let refresh_token = take_token(body, &path(&fields.refresh)).map(|token| token.map(RefreshToken::new));
     let id_token = lookup::take(body, &path(&fields.id_token)).map(SecretString::from);
-    let usable = usable(connector, body, &path);
+    let access_token = take_token(body, &path(&fields.access))
+        .and_then(|token| token.ok_or("no access token"))
+        .map(AccessToken::new);
+    let scopes = understood(connector, body, &path);
     let expires_at = expiry(connector, body, &path, now);
     // What is left must hold no second principal's token (Slack sends bot and user token together).
     drop_tokens(body, &[&fields.access, &fields.refresh, &fields.id_token]);
-    match (usable, refresh_token) {
-        (Ok((access_token, scopes)), refresh_token) => Ok(TokenSet {
-            access_token,
-            refresh_token,
-            scopes,
-            expires_at,
-            id_token,
-            facts: body.take(),
-        }),
-        (Err(OAuthError::Unusable(why)), Some(refresh_token)) => Err(OAuthError::OnlyRotated {
-            why,
-            rotated: Box::new(Rotated {
+    let (access_token, refresh_token, why) = match (access_token, refresh_token, scopes) {
+        (Ok(access_token), Ok(refresh_token), Ok(scopes)) => {
+            return Ok(TokenSet {
+                access_token,
                 refresh_token,
+                scopes,
+                expires_at,
                 id_token,
                 facts: body.take(),
-            }),
-        }),
-        (Err(error), _) => Err(error),
+            });
+        }
+        (access_token, Err(why), _) => (access_token.ok(), None, why),
+        (Err(why), Ok(refresh_token), _) => (None, refresh_token, why),
+        (Ok(access_token), Ok(refresh_token), Err(why)) => (Some(access_token), refresh_token, why),
+    };
+    if access_token.is_none() && refresh_token.is_none() {
+        return Err(OAuthError::Unusable(why));
     }
+    let left = Leftover {
+        access_token,
+        refresh_token,
+        id_token,
+        facts: body.take(),
+    };
+    let left = Box::new(left);
+    Err(OAuthError::Leftover { why, left })
 }
 
-/// The access token and its scopes, if it is one that may be used.
-fn usable(
+/// The scopes of the access token, if it is of a type that may be used.
+fn understood(
     connector: &Connector,
-    body: &mut Value,
+    body: &Value,
     path: &dyn Fn(&str) -> String,
-) -> Result<(AccessToken, Option<ScopeSet>), OAuthError> {
+) -> Result<Option<ScopeSet>, &'static str> {
     let (rules, fields) = (&connector.token, &connector.token.fields);
-    let access = take_token(body, &path(&fields.access))?.ok_or(OAuthError::Unusable("no access token"))?;
-    let access_token = AccessToken::new(access);
     // RFC 6749 §7.1: a token of a type one does not understand must not be used.
     if let Some(kind) = lookup::text(body, &path(&fields.token_type))
         && !kind.eq_ignore_ascii_case("bearer")
         && !rules.types.contains(&kind)
     {
-        return Err(OAuthError::Unusable("unknown token type"));
+        return Err("unknown token type");
     }
-    let scopes = scopes(connector, lookup::at(body, &path(&fields.scope)))?;
-    Ok((access_token, scopes))
+    scopes(connector, lookup::at(body, &path(&fields.scope)))
 }
 
 /// Where the tokens are: the actor's place for a code. A refresh concerns one principal and may answer at the top.
@@ -210,7 +223,7 @@ fn root(connector: &Connector, origin: Origin<'_>, body: &Value) -> String {
     }
 }
 
-fn take_token(body: &mut Value, path: &str) -> Result<Option<String>, OAuthError> {
+fn take_token(body: &mut Value, path: &str) -> Result<Option<String>, &'static str> {
     let Some(mut token) = lookup::take(body, path) else {
         return Ok(None);
     };
@@ -219,13 +232,11 @@ fn take_token(body: &mut Value, path: &str) -> Result<Option<String>, OAuthError
         Ok(Some(token))
     } else {
         token.zeroize();
-        Err(OAuthError::Unusable(
-            "a token holds forbidden characters or is too long",
-        ))
+        Err("a token holds forbidden characters or is too long")
     }
 }
 
-fn scopes(connector: &Connector, value: Option<&Value>) -> Result<Option<ScopeSet>, OAuthError> {
+fn scopes(connector: &Connector, value: Option<&Value>) -> Result<Option<ScopeSet>, &'static str> {
     let separator = connector
         .token
         .scope_separator
@@ -235,11 +246,9 @@ fn scopes(connector: &Connector, value: Option<&Value>) -> Result<Option<ScopeSe
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(items)) => {
             let items: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
-            items
-                .ok_or(OAuthError::Unusable("scope"))?
-                .join(&separator.to_string())
+            items.ok_or("scope")?.join(&separator.to_string())
         }
-        Some(_) => return Err(OAuthError::Unusable("scope")),
+        Some(_) => return Err("scope"),
     };
     // A provider that separates by commas may add spaces; no scope token holds one.
     let text = if separator == ' ' {
@@ -247,9 +256,7 @@ fn scopes(connector: &Connector, value: Option<&Value>) -> Result<Option<ScopeSe
     } else {
         text.replace(' ', &separator.to_string())
     };
-    ScopeSet::parse(&text, separator)
-        .map(Some)
-        .map_err(|_| OAuthError::Unusable("scope"))
+    ScopeSet::parse(&text, separator).map(Some).map_err(|_| "scope")
 }
 
 fn expiry(connector: &Connector, body: &Value, path: &dyn Fn(&str) -> String, now: Time) -> Option<Time> {

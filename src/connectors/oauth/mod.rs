@@ -16,7 +16,7 @@ use std::time::Duration;
 use oauth2 as wire;
 use serde_json::Value;
 
-pub use answer::{Rotated, TokenSet};
+pub use answer::{Leftover, TokenSet};
 pub use authorize::{Authorization, AuthorizeError, actor, authorize_url, check_issuer, uses_pkce};
 pub use revoke::{RevokeOutcome, TokenToEnd};
 
@@ -75,13 +75,13 @@ pub enum OAuthError {
     /// The provider said yes, but the answer is not what it should be.
     #[error("the provider's answer is unusable: {0}")]
     Unusable(&'static str),
-    /// The same, but a new refresh token came with it: whoever can keeps it, or ends it.
-    #[error("the provider's answer is unusable but for its refresh token: {why}")]
-    OnlyRotated {
-        /// What is wrong with the rest.
+    /// The same, but a token came with it: whoever can keeps it, or ends it.
+    #[error("the provider's answer is unusable, and a token came with it: {why}")]
+    Leftover {
+        /// What is wrong with the answer.
         why: &'static str,
-        /// What is left.
-        rotated: Box<Rotated>,
+        /// What is left of it.
+        left: Box<Leftover>,
     },
     /// The connector's definition or the client does not allow this request. Nothing was sent.
     #[error("the request cannot be made: {0}")]
@@ -93,7 +93,7 @@ impl OAuthError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Egress(_) | Self::Unusable(_) | Self::OnlyRotated { .. } => ErrorClass::Transient,
+            Self::Egress(_) | Self::Unusable(_) | Self::Leftover { .. } => ErrorClass::Transient,
             Self::Refused { class, .. } => *class,
             Self::Definition(_) => ErrorClass::Config,
         }
@@ -104,7 +104,7 @@ impl OAuthError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::Egress(_) | Self::Unusable(_) | Self::OnlyRotated { .. } | Self::Definition(_) => None,
+            Self::Egress(_) | Self::Unusable(_) | Self::Leftover { .. } | Self::Definition(_) => None,
         }
     }
 
@@ -119,7 +119,7 @@ impl OAuthError {
     pub fn is_in_doubt(&self) -> bool {
         match self {
             Self::Egress(error) => error.may_have_been_sent(),
-            Self::Unusable(_) | Self::OnlyRotated { .. } => true,
+            Self::Unusable(_) | Self::Leftover { .. } => true,
             // A server that failed may have rotated before it did; one that throttles did not.
             Self::Refused { class, status, .. } => *class == ErrorClass::Transient && *status != 429,
             Self::Definition(_) => false,
@@ -192,11 +192,15 @@ impl<'a> OAuth<'a> {
             self.clock.now(),
         );
         match read {
-            // Where the provider does not rotate, the one that was sent is as good as ever.
-            Err(OAuthError::OnlyRotated { why, rotated })
-                if !self.connector.refresh.rotates || rotated.is_same_as(refresh_token) =>
-            {
-                Err(OAuthError::Unusable(why))
+            Err(OAuthError::Leftover { why, left }) => {
+                // Where the provider does not rotate, the one that was sent is as good as ever.
+                let left = left
+                    .rotated(refresh_token)
+                    .filter(|_| self.connector.refresh.rotates);
+                Err(match left.map(Box::new) {
+                    Some(left) => OAuthError::Leftover { why, left },
+                    None => OAuthError::Unusable(why),
+                })
             }
             read => read,
         }
@@ -256,10 +260,10 @@ impl<'a> OAuth<'a> {
         identity::named(self, tokens.id_token.as_ref(), &tokens.facts)
     }
 
-    /// The same of an answer of which only the refresh token can be used.
+    /// The same of what is left of one.
     #[must_use]
-    pub fn named_beside(&self, rotated: &Rotated) -> Option<String> {
-        identity::named(self, rotated.id_token.as_ref(), &rotated.facts)
+    pub fn named_beside(&self, left: &Leftover) -> Option<String> {
+        identity::named(self, left.id_token.as_ref(), &left.facts)
     }
 
     /// Ends a token at the provider, as far as it offers that.

@@ -158,8 +158,8 @@ async fn exchange(
             tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %failure,
                 "the code of {} was not exchanged", session.id);
             match failure {
-                OAuthError::OnlyRotated { rotated, .. } => {
-                    end(deps, &oauth, session, alone, &Tokens::from(*rotated)).await?;
+                OAuthError::Leftover { left, .. } => {
+                    end(deps, &oauth, session, alone, &Tokens::from(*left)).await?;
                 }
                 _ => {
                     discard::fail(

@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::Future, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    connectors::oauth::{self, OAuth, OAuthError, Rotated},
+    connectors::oauth::{self, Leftover, OAuth, OAuthError},
     crypto::OdkHandle,
     domain::{ScopeSet, connector::Connector, grant::Grant, secret::RefreshToken},
     egress::BeginBy,
@@ -46,9 +46,9 @@ pub(super) async fn ask(
     };
     Failpoint::RefreshAsking.reached();
     let set = match oauth.refresh(token, scopes, actor, Some(begin_by)).await {
-        Err(OAuthError::OnlyRotated { why, rotated }) => {
+        Err(OAuthError::Leftover { why, left }) => {
             Failpoint::RefreshReceived.reached();
-            return Ok(only_rotated(oauth, grant, why, *rotated));
+            return Ok(only_rotated(oauth, grant, why, *left));
         }
         answered => answered?,
     };
@@ -72,13 +72,13 @@ pub(super) async fn ask(
 }
 
 /// The refresh token of an answer whose access token cannot be used: the one before it may be spent (I3).
-fn only_rotated(oauth: &OAuth<'_>, grant: &Grant, why: &'static str, rotated: Rotated) -> Tokens {
-    let is_foreign = is_foreign(grant, oauth.named_beside(&rotated).as_deref());
+fn only_rotated(oauth: &OAuth<'_>, grant: &Grant, why: &'static str, left: Leftover) -> Tokens {
+    let is_foreign = is_foreign(grant, oauth.named_beside(&left).as_deref());
     tracing::warn!(grant.id = %grant.id, connector.id = %grant.connector, cause = why,
         "the provider did not renew the token of {}; the refresh token that came is to be kept", grant.id);
     Tokens {
         is_foreign,
-        ..Tokens::from(rotated)
+        ..Tokens::from(left)
     }
 }
 

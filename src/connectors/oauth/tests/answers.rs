@@ -232,9 +232,6 @@ fn unusable_answers_are_told_apart_from_refusals_and_leave_the_grant_in_doubt() 
         json!({"access_token": ""}),
         json!({"access_token": 7}),
         json!({"access_token": null}),
-        json!({"access_token": "at-1", "token_type": "mac"}),
-        json!({"access_token": "at-1", "scope": 7}),
-        standard(json!({"refresh_token": "a\nb"})),
         standard(json!({"refresh_token": "a\nb", "access_token": null})),
         standard(json!({"refresh_token": 7, "access_token": null})),
         standard(json!({"error": "odd"})),
@@ -264,7 +261,7 @@ fn unusable_answers_are_told_apart_from_refusals_and_leave_the_grant_in_doubt() 
 }
 
 #[test]
-fn a_refresh_token_beside_an_unusable_access_token_is_told() {
+fn the_tokens_of_an_unusable_answer_are_told() {
     let acme = connector("acme-mail");
     for more in [
         json!({"access_token": ""}),
@@ -284,13 +281,36 @@ fn a_refresh_token_beside_an_unusable_access_token_is_told() {
             error.is_in_doubt() && error.class() == ErrorClass::Transient,
             "{more}: {error}"
         );
-        let OAuthError::OnlyRotated { rotated, .. } = &error else {
+        let OAuthError::Leftover { left, .. } = &error else {
             panic!("{more}: {error}");
         };
-        assert_eq!(rotated.refresh_token.expose_secret(), "rt-1", "{more}");
-        let facts = rotated.facts.to_string();
+        let refresh_token = left.refresh_token.as_ref().unwrap();
+        assert_eq!(refresh_token.expose_secret(), "rt-1", "{more}");
+        let access_token = left.access_token.as_ref();
+        let is_token = more.get("access_token").is_none();
+        assert_eq!(
+            access_token.map(|token| token.expose_secret()),
+            is_token.then_some("at-1"),
+            "{more}"
+        );
+        let facts = left.facts.to_string();
         assert!(!facts.contains("rt-1") && !facts.contains("at-1"), "{facts}");
+        // And where no refresh token comes.
+        let mut alone = standard(more.clone());
+        alone["refresh_token"].take();
+        match read_json(&acme, 200, &alone).unwrap_err() {
+            OAuthError::Leftover { left, .. } => {
+                assert!(is_token && left.access_token.is_some(), "{more}");
+                assert!(left.refresh_token.is_none(), "{more}");
+            }
+            error => assert!(!is_token, "{more}: {error}"),
+        }
     }
+    let error = read_json(&acme, 200, &standard(json!({"refresh_token": "a\nb"}))).unwrap_err();
+    assert!(
+        matches!(&error, OAuthError::Leftover { left, .. } if left.access_token.is_some() && left.refresh_token.is_none()),
+        "{error}"
+    );
     // A provider that says no gave nothing, whatever stands beside it.
     let slack = json!({"ok": false, "error": "internal_error", "refresh_token": "rt-1"});
     let refused = read_json(&connector("slack"), 200, &slack);
@@ -304,7 +324,9 @@ fn a_users_refresh_token_is_found_where_it_is_though_no_access_token_shows_the_p
     let told = |body: Value| {
         let answer = response(200, "application/json", &body.to_string());
         match read(&slack, Origin::Refresh(user), &answer, NOW).unwrap_err() {
-            OAuthError::OnlyRotated { rotated, .. } => Some(rotated.refresh_token.expose_secret().to_owned()),
+            OAuthError::Leftover { left, .. } => {
+                left.refresh_token.map(|token| token.expose_secret().to_owned())
+            }
             _ => None,
         }
     };
@@ -351,13 +373,12 @@ fn errors_and_debug_output_hold_no_secret_and_no_remote_text() {
     )
     .unwrap_err();
     let unusable = read_json(&acme, 200, &json!({"access_token": "canary\n"})).unwrap_err();
-    let only_rotated = read_json(
+    let leftover = read_json(
         &acme,
         200,
         &standard(json!({"access_token": "canary\n", "refresh_token": "canary-r", "name": "canary-n"})),
     )
     .unwrap_err();
-    let shown =
-        format!("{tokens:?} {refused} {refused:?} {unusable} {unusable:?} {only_rotated} {only_rotated:?}");
+    let shown = format!("{tokens:?} {refused} {refused:?} {unusable} {unusable:?} {leftover} {leftover:?}");
     assert!(!shown.contains("canary"), "{shown}");
 }
