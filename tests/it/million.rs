@@ -54,7 +54,8 @@ async fn revoke(
     (stopped, start.elapsed(), answer)
 }
 
-/// The best of several, so that what else the machine does is left out: how long the end of `count` grants takes.
+/// The best of several, so that what else the machine does is left out: how long the end of `count` grants takes. In time it is
+/// each time.
 async fn best(count: u64, on_postgres: bool) -> Duration {
     let (mut best, rounds) = (Duration::MAX, 3);
     let world = if on_postgres {
@@ -70,6 +71,7 @@ async fn best(count: u64, on_postgres: bool) -> Duration {
             "{count} grants, round {round}: stopped after {stopped:?}, answered after {answered:?} with {:?}",
             revoked.counts
         );
+        assert!(stopped < WITHIN, "{stopped:?}");
         best = best.min(stopped);
         if round == 0 {
             let within = Duration::from_secs(if count > 1000 { 5 } else { 2 });
@@ -100,7 +102,6 @@ async fn costs_the_same(on_postgres: bool) {
     let few = best(50, on_postgres).await;
     let very_many = best(many(), on_postgres).await;
     println!("stopped: {few:?} for 50, {very_many:?} for {}", many());
-    assert!(very_many < WITHIN, "{very_many:?}");
     // Walking so many of them takes longer than this on any machine; 10 ms are left to the scheduler.
     assert!(
         very_many < few * 4 + Duration::from_millis(10),
