@@ -78,6 +78,15 @@ pub enum AppError {
     /// A flow.
     #[error("{0}")]
     Flow(#[from] Refusal),
+    /// The first organisation was not made, after its key was shown.
+    #[error("{0}; nothing was made, and the admin key that was shown never works")]
+    Unfounded(Refusal),
+    /// The same, but whether it was made is not known.
+    #[error(
+        "{0}: the organisation may have been made all the same. Keep the admin key that was shown, and run `postern init` again: \
+         if there is an organisation by then, the key is its admin's"
+    )]
+    Unconfirmed(Refusal),
     /// A recovery. Those of the orgs before it are done; admin keys may have been shown for all of them.
     #[error(
         "{org}: {cause}. Organisations shown before it are recovered; those shown after it are not, and admin keys shown for \

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use postern_kms::{
     KeyService,
-    local::{LocalKeys, create_key_file, create_passphrase_file},
+    local::{LocalKeys, create_key_file, create_passphrase_file, settle_key_file},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpListener, sync::watch};
@@ -107,8 +107,11 @@ pub async fn init(
                 "the admin key could not be shown; no organisation was made".to_owned(),
             ));
         }
-        founding.finish(&deps).await?;
-        Ok(())
+        match founding.finish(&deps).await {
+            Ok(_) => Ok(()),
+            Err(refusal) if refusal.is_undecided() => Err(AppError::Unconfirmed(refusal)),
+            Err(refusal) => Err(AppError::Unfounded(refusal)),
+        }
     };
     let made = making.await;
     deps.store.close().await;
@@ -450,18 +453,17 @@ fn create_kek(settings: &Settings) -> Result<(), AppError> {
         what: format!("cannot make {}", settings.data_dir.display()),
         cause,
     })?;
-    match &settings.keys.kek {
-        Kek::KeyFile(path) if !path.exists() => create_key_file(path).map_err(AppError::local_key(path)),
-        Kek::KeyFile(_) => Ok(()),
-        Kek::PassphraseFile(_) | Kek::Passphrase(_) => {
-            let parameters = parameters(settings);
-            if !parameters.exists() {
-                create_passphrase_file(&passphrase(settings)?, &parameters)
-                    .map_err(AppError::local_key(&parameters))?;
-            }
-            Ok(())
-        }
-    }
+    let path = match &settings.keys.kek {
+        Kek::KeyFile(path) => path.clone(),
+        Kek::PassphraseFile(_) | Kek::Passphrase(_) => parameters(settings),
+    };
+    let made = match &settings.keys.kek {
+        _ if path.exists() => Ok(()),
+        Kek::KeyFile(_) => create_key_file(&path),
+        Kek::PassphraseFile(_) | Kek::Passphrase(_) => create_passphrase_file(&passphrase(settings)?, &path),
+    };
+    made.and_then(|()| settle_key_file(&path))
+        .map_err(AppError::local_key(&path))
 }
 
 fn passphrase(settings: &Settings) -> Result<SecretString, AppError> {

@@ -356,7 +356,18 @@ impl Refusal {
 
     /// Whether there is no database to speak to: whatever is tried next would wait in vain.
     fn is_outage(&self) -> bool {
-        matches!(self, Self::StoreUnavailable(Some(error)) if error.outage().is_some() && !error.is_unheard())
+        matches!(self, Self::StoreUnavailable(Some(error)) if error.outage().is_some()) && !self.is_unheard()
+    }
+
+    /// Whether what was asked for may have been done.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(Some(error)) if error.is_undecided())
+    }
+
+    /// Whether what was asked for is in the database, and the data directory, which hangs, has not heard of it.
+    fn is_unheard(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(Some(error)) if error.is_unheard())
     }
 
     /// As whoever asks for a release, or about one, hears it who got none: a commit that nobody confirmed released nothing.

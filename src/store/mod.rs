@@ -12,6 +12,7 @@ mod connects;
 mod copy;
 mod counts;
 mod delegations;
+mod disk_turns;
 mod due;
 mod engine;
 mod entries;

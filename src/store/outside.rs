@@ -12,22 +12,21 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Take},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
 };
 
-use super::lock;
+use super::{disk_turns::DiskTurns, lock};
 use crate::domain::{EntryId, OrgId, entry::Epoch};
 
 pub use following::OrgState;
 use kept::anything;
 pub(super) use kept::{Fact, Heard, Line};
 pub use kept::{Kept, NO_OUTSIDE_CHECKPOINT};
-use turns::Turns;
 use waiting::Waiting;
 
 mod following;
 mod kept;
-mod turns;
 mod waiting;
 
 /// How far an org has come.
@@ -84,8 +83,8 @@ pub struct Outside {
     known: Mutex<HashMap<OrgId, Heard>>,
     file: Mutex<Appending>,
     /// Turns of those who write. Those who read have their own: a long file takes long to read, and no write waits for that.
-    writing: Turns,
-    reading: Turns,
+    writing: DiskTurns,
+    reading: DiskTurns,
     lock: File,
 }
 
@@ -130,14 +129,14 @@ impl Outside {
             });
         };
         let kept = read(&path, || ())?;
-        let appending = compact(&path, &kept).map_err(|cause| failed(&path, cause))?;
+        let appending = compact(&path, &kept, || {}).map_err(|cause| failed(&path, cause))?;
         Ok(Self {
             path,
             waiting: Mutex::default(),
             known: Mutex::new(kept.iter().map(|(org, kept)| (*org, kept.heard())).collect()),
             file: Mutex::new(appending),
-            writing: Turns::default(),
-            reading: Turns::default(),
+            writing: DiskTurns::default(),
+            reading: DiskTurns::default(),
             lock,
         })
     }
@@ -145,7 +144,12 @@ impl Outside {
     /// Lets another process have the directory, unless it hangs: whoever acts there may yet write. Nothing may be added any more.
     pub(super) async fn release(self: &Arc<Self>) {
         // What fails here ends with the process.
-        let _unlocked = self.on_disk(&self.writing, |this| this.lock.unlock()).await;
+        let unlocked = self.on_disk(&self.writing, |this| {
+            // Whoever seals all takes no turn.
+            let _file = held(&this.file);
+            this.lock.unlock()
+        });
+        let _unlocked = unlocked.await;
     }
 
     /// Everything the file says, by org.
@@ -201,8 +205,9 @@ impl Outside {
     }
 
     /// Writes of every org that it knows that the database is another one, before it returns: whatever becomes of the process,
-    /// and however far that database counts on meanwhile, the next one starts sealed.
-    pub(super) fn seal_all(&self, why: &str) {
+    /// and however far that database counts on meanwhile, the next one starts sealed. If the directory hangs, others still have to
+    /// hear of it: then it is written once that goes on.
+    pub(super) fn seal_all(self: &Arc<Self>, why: &str) {
         let known: Vec<(OrgId, Heard)> = held(&self.known)
             .iter()
             .map(|(org, heard)| (*org, *heard))
@@ -213,7 +218,21 @@ impl Outside {
             entry: None,
             fact: Fact::Sealed { why: why.to_owned() },
         }));
-        waits(self.flush_now());
+        let (done, flushed) = mpsc::channel();
+        let this = Arc::clone(self);
+        let flushing = thread::Builder::new().spawn(move || {
+            let flushed = this.flush_now();
+            // Whoever hears of it may give the directory to another process.
+            drop(this);
+            let _nobody_waits = done.send(flushed);
+        });
+        let flushed = flushing.and_then(|_| {
+            let timed_out = |_| Err(io::ErrorKind::TimedOut.into());
+            flushed
+                .recv_timeout(self.writing.within)
+                .unwrap_or_else(timed_out)
+        });
+        waits(flushed);
     }
 
     /// Adds orgs that it says nothing of yet, or that are sealed because it did not: all of them or, whenever the process
@@ -225,7 +244,7 @@ impl Outside {
         self.on_disk(&self.writing, |this| {
             let mut appending = held(&this.file);
             appending.expect_at(&this.path)?;
-            let mut kept = read(&this.path, || this.writing.step()).map_err(io::Error::other)?;
+            let mut kept = read(&this.path, || this.step()).map_err(io::Error::other)?;
             let mut adopted = BTreeMap::new();
             for line in lines {
                 // What the process has written of the org itself meanwhile is newer.
@@ -239,7 +258,7 @@ impl Outside {
                 .map(|(org, adopted)| (*org, adopted.heard(), !kept.contains_key(org)))
                 .collect();
             kept.append(&mut adopted);
-            *appending = compact(&this.path, &kept)?;
+            *appending = compact(&this.path, &kept, || this.step())?;
             let mut known = held(&this.known);
             for (org, heard, is_new) in reached {
                 let own = known.get(&org).copied().filter(|_| is_new);
@@ -252,7 +271,7 @@ impl Outside {
 
     async fn on_disk<T: Send + 'static>(
         self: &Arc<Self>,
-        turns: &Turns,
+        turns: &DiskTurns,
         act: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let this = Arc::clone(self);
@@ -286,9 +305,15 @@ impl Outside {
 
     fn compact_now(&self, appending: &mut Appending) -> io::Result<()> {
         appending.expect_at(&self.path)?;
-        let kept = read(&self.path, || self.writing.step()).map_err(io::Error::other)?;
-        *appending = compact(&self.path, &kept)?;
+        let kept = read(&self.path, || self.step()).map_err(io::Error::other)?;
+        *appending = compact(&self.path, &kept, || self.step())?;
         Ok(())
+    }
+
+    /// Whoever has the file has come on. Those who read wait for it, too.
+    fn step(&self) {
+        self.writing.step();
+        self.reading.step();
     }
 }
 
@@ -388,7 +413,7 @@ fn unfinished(path: &Path) -> PathBuf {
 }
 
 /// Writes what is worth keeping into a new file and puts it in the old one's place.
-fn compact(path: &Path, kept: &BTreeMap<OrgId, Kept>) -> io::Result<Appending> {
+fn compact(path: &Path, kept: &BTreeMap<OrgId, Kept>, step: impl Fn()) -> io::Result<Appending> {
     let unfinished = unfinished(path);
     let file = OpenOptions::new()
         .create(true)
@@ -404,7 +429,10 @@ fn compact(path: &Path, kept: &BTreeMap<OrgId, Kept>) -> io::Result<Appending> {
         compact_at: 0,
     };
     let lines: Vec<Line> = kept.iter().flat_map(|(org, kept)| kept.lines(*org)).collect();
-    appending.append(&lines)?;
+    for part in lines.chunks(AT_ONCE) {
+        appending.append(part)?;
+        step();
+    }
     appending.file.sync_all()?;
     std::fs::rename(&unfinished, path)?;
     // INVARIANT: from here on the new file is the one that is written, whatever else fails. If the name does not become
@@ -441,6 +469,8 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub const MOST_MOVES: usize = 512;
 /// The file is compacted when it has so many lines more than twice what is worth keeping.
 const COMPACT_AFTER: usize = 10_000;
+/// So many lines of a compacted file go to the disk in one piece, some megabytes.
+const AT_ONCE: usize = 1 << 15;
 
 #[cfg(test)]
 mod tests;

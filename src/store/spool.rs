@@ -21,7 +21,7 @@ use crate::{
     failpoints::Failpoint,
 };
 
-use super::{SecretKind, SecretRow};
+use super::{SecretKind, SecretRow, disk_turns::DiskTurns};
 
 /// The sealed answer to a refresh, with what it has to be compared with before it is kept.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ pub enum SpoolError {
     },
 }
 
-/// The directory of spooled answers. Cheap to clone.
+/// The directory of spooled answers. Cheap to clone. Whoever waits for it gives up where it hangs.
 #[derive(Debug, Clone)]
 pub struct Spool(Arc<Inner>);
 
@@ -95,6 +95,8 @@ pub struct Spool(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     held: Mutex<BTreeMap<GrantId, Vec<PathBuf>>>,
+    /// Of all but those who keep an answer.
+    turns: DiskTurns,
 }
 
 impl Spool {
@@ -132,14 +134,34 @@ impl Spool {
         Ok(Self(Arc::new(Inner {
             dir: dir.to_owned(),
             held: Mutex::new(held),
+            turns: DiskTurns::default(),
         })))
     }
 
     /// Keeps an answer. When this returns, it survives the process and the machine.
     ///
     /// # Errors
-    /// When it cannot be written: then it is lost. When only its name may not survive the machine, it waits as any other.
-    pub fn put(&self, answered: &Answered) -> Result<(), SpoolError> {
+    /// When it cannot be written: then it is lost. When only its name may not survive the machine, it waits as any other. When the
+    /// directory hangs: it is kept once that goes on, if the process lives so long.
+    pub async fn put(&self, answered: &Answered) -> Result<(), SpoolError> {
+        let (this, answered) = (self.clone(), answered.clone());
+        // No turn: nothing is left out because something else hangs, and there are no more of them than providers are asked.
+        let put = tokio::task::spawn_blocking(move || this.put_now(&answered));
+        let put = tokio::time::timeout(self.0.turns.within, put).await;
+        let put = put.map_err(|_| failed(&self.0.dir, io::ErrorKind::TimedOut.into()))?;
+        put.unwrap_or_else(|_| Err(failed(&self.0.dir, io::Error::other("it stopped unexpectedly"))))
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Self) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let this = self.clone();
+        let acted = self.0.turns.take(move || Ok(act(&this))).await;
+        acted.unwrap_or_else(|cause| Err(failed(&self.0.dir, cause)))
+    }
+
+    fn put_now(&self, answered: &Answered) -> Result<(), SpoolError> {
         // Without this a crash of the machine could take the new name away again.
         self.put_with(answered, |dir| File::open(dir)?.sync_all())
     }
@@ -194,8 +216,12 @@ impl Spool {
     /// same time, or moved it away.
     ///
     /// # Errors
-    /// When a file cannot be read.
-    pub fn of(&self, grant: GrantId) -> Result<Vec<Answered>, SpoolError> {
+    /// When a file cannot be read, or the directory hangs.
+    pub async fn of(&self, grant: GrantId) -> Result<Vec<Answered>, SpoolError> {
+        self.in_turn(move |this| this.of_now(grant)).await
+    }
+
+    fn of_now(&self, grant: GrantId) -> Result<Vec<Answered>, SpoolError> {
         let paths = self.held().get(&grant).cloned().unwrap_or_default();
         let mut answers = Vec::with_capacity(paths.len());
         for path in paths {
@@ -215,7 +241,12 @@ impl Spool {
     ///
     /// # Errors
     /// When the file cannot be removed; it is then found again at the next start, and compared again.
-    pub fn remove(&self, answered: &Answered) -> Result<(), SpoolError> {
+    pub async fn remove(&self, answered: &Answered) -> Result<(), SpoolError> {
+        let answered = answered.clone();
+        self.in_turn(move |this| this.remove_now(&answered)).await
+    }
+
+    fn remove_now(&self, answered: &Answered) -> Result<(), SpoolError> {
         self.let_go(answered, |path| match fs::remove_file(path) {
             // Whoever drained it at the same time was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -227,8 +258,10 @@ impl Spool {
     ///
     /// # Errors
     /// When the file cannot be renamed.
-    pub fn set_aside(&self, answered: &Answered) -> Result<(), SpoolError> {
-        self.let_go(answered, |path| fs::rename(path, path.with_extension(ASIDE)))
+    pub async fn set_aside(&self, answered: &Answered) -> Result<(), SpoolError> {
+        let answered = answered.clone();
+        self.in_turn(move |this| this.let_go(&answered, |path| fs::rename(path, path.with_extension(ASIDE))))
+            .await
     }
 
     fn let_go(

@@ -61,7 +61,7 @@ async fn spooled_under(world: &World, id: GrantId, life: Duration) -> Answered {
         refresh: Some(seal::refresh_token(&key, &grant, generation, &refresh).unwrap()),
         is_foreign: false,
     };
-    world.deps.spool.put(&answered).unwrap();
+    world.deps.spool.put(&answered).await.unwrap();
     assert!(world.deps.spool.holds(id));
     answered
 }
@@ -69,12 +69,12 @@ async fn spooled_under(world: &World, id: GrantId, life: Duration) -> Answered {
 /// The same, and of the answer only the refresh token could be used.
 async fn spooled_alone(world: &World, id: GrantId) -> Answered {
     let whole = spooled(world, id).await;
-    world.deps.spool.remove(&whole).unwrap();
+    world.deps.spool.remove(&whole).await.unwrap();
     let alone = Answered {
         access: None,
         ..whole
     };
-    world.deps.spool.put(&alone).unwrap();
+    world.deps.spool.put(&alone).await.unwrap();
     alone
 }
 
@@ -105,7 +105,7 @@ async fn an_answer_is_entered_once_and_its_file_goes() {
     assert_eq!(world.grant(grant).await.generation, answered.generation + 1);
     assert_eq!(files(&world), [] as [PathBuf; 0]);
     // The same once more, as after a crash before the file was gone: nothing changes, nothing is ended.
-    world.deps.spool.put(&answered).unwrap();
+    world.deps.spool.put(&answered).await.unwrap();
     assert_eq!(spooled::drain(&world.deps).await, 1);
     assert_eq!(world.grant(grant).await.generation, answered.generation + 1);
     assert_eq!(ended(&world).await, [] as [&str; 0]);
@@ -133,7 +133,7 @@ async fn a_refresh_token_that_came_alone_is_entered_once_and_its_file_goes() {
         assert_eq!(files(&world), [] as [PathBuf; 0]);
         assert_eq!(ended(&world).await, [] as [&str; 0]);
         // The same once more, as after a crash before the file was gone.
-        world.deps.spool.put(&answered).unwrap();
+        world.deps.spool.put(&answered).await.unwrap();
     }
     let entries = world.entries().await;
     let said = entries
@@ -174,7 +174,7 @@ async fn an_answer_outlives_a_sibling_that_asked_again_and_was_refused() {
     let (world, grant) = World::connected().await;
     let answered = spooled(&world, grant).await;
     // A sibling knows nothing of the file.
-    world.deps.spool.remove(&answered).unwrap();
+    world.deps.spool.remove(&answered).await.unwrap();
     world.later(Duration::from_secs(400));
     world
         .fault(json!({"next": "token", "status": 400, "body": {"error": "invalid_grant"}, "times": 1}))
@@ -189,7 +189,7 @@ async fn an_answer_outlives_a_sibling_that_asked_again_and_was_refused() {
     };
     assert_eq!(world.grant(grant).await.state, lost);
 
-    world.deps.spool.put(&answered).unwrap();
+    world.deps.spool.put(&answered).await.unwrap();
     assert_eq!(spooled::drain(&world.deps).await, 1);
     let after = world.grant(grant).await;
     assert_eq!(
@@ -325,12 +325,12 @@ async fn an_answer_of_a_grant_that_was_revoked_is_ended_at_the_provider() {
 async fn an_answer_that_nothing_here_knows_is_put_aside() {
     let (world, grant) = World::connected().await;
     let known = spooled(&world, grant).await;
-    world.deps.spool.remove(&known).unwrap();
+    world.deps.spool.remove(&known).await.unwrap();
     let strange = Answered {
         grant: GrantId::from_bytes([9; 16]),
         ..known
     };
-    world.deps.spool.put(&strange).unwrap();
+    world.deps.spool.put(&strange).await.unwrap();
     assert_eq!(spooled::drain(&world.deps).await, 1);
     let left = files(&world);
     assert!(

@@ -26,6 +26,15 @@ pub fn create_key_file(path: &Path) -> Result<(), LocalKeyError> {
     private_file::create(path, text.as_slice())
 }
 
+/// Ends what a process that died while it made this file, or that of a passphrase's parameters, may have left undone: makes its
+/// name durable, and removes drafts of it. The file itself is not touched.
+///
+/// # Errors
+/// When its directory cannot be written.
+pub fn settle_key_file(path: &Path) -> Result<(), LocalKeyError> {
+    private_file::settle(path)
+}
+
 pub(super) fn read_key_file(path: &Path) -> Result<PlainKey, LocalKeyError> {
     let bytes = private_file::read(path)?;
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);

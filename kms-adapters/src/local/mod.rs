@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use key_file::create_key_file;
+pub use key_file::{create_key_file, settle_key_file};
 pub use passphrase::{MIN_ITERATIONS, create_passphrase_file};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq as _;

@@ -121,6 +121,37 @@ fn a_created_key_file_is_private_and_never_overwritten() {
 }
 
 #[test]
+fn what_a_killed_process_left_beside_a_key_file_is_removed_and_nothing_else_is() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("kek");
+    create_key_file(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let drafts = [
+        "kek.0123456789abcdef.unfinished",
+        "kek.ffffffffffffffff.unfinished",
+    ];
+    let others = [
+        "kek.unfinished",
+        "kek.0123.unfinished",
+        "kek.0123456789abcdex.unfinished",
+        "kek.0123456789abcdef.unfinished.old",
+        "kek2.0123456789abcdef.unfinished",
+        "xkek.0123456789abcdef.unfinished",
+    ];
+    for name in drafts.iter().chain(&others) {
+        std::fs::hard_link(&path, dir.path().join(name)).unwrap();
+    }
+    settle_key_file(&path).unwrap();
+    for name in drafts {
+        assert!(!dir.path().join(name).exists(), "{name}");
+    }
+    for name in others {
+        assert!(dir.path().join(name).exists(), "{name}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
 fn hex_and_base64_name_the_same_key() {
     let dir = TempDir::new().unwrap();
     let mut service = keys();

@@ -91,6 +91,7 @@ async fn take_up_all(
     let (mut waiting, mut under_way) = (orgs.into_iter(), JoinSet::new());
     loop {
         while under_way.len() < AT_ONCE
+            && stuck.len() <= MOST_STUCK
             && let Some((org, grants)) = waiting.next()
         {
             let (deps, connector) = (Arc::clone(deps), Arc::clone(connector));

@@ -72,6 +72,8 @@ pub(super) async fn keep(
             spool(deps, answered).await;
             Err(Refusal::ProviderUnavailable)
         }
+        // It is in the database, and only the data directory, where it would be spooled, does not know.
+        Err(refusal) if refusal.is_unheard() => Err(refusal),
         // INVARIANT: whatever it was, the answer is all there is of the grant (I3).
         Err(refusal) => {
             spool(deps, answered).await;
@@ -387,17 +389,15 @@ fn granted(grant: &Grant, want: &Want, answer: &Tokens) -> ScopeSet {
 
 /// What came cannot be entered now, and the provider may have rotated: the answer is kept beside the database.
 async fn spool(deps: &Deps, answered: Arc<Answered>) {
-    let (spool, grant) = (deps.spool.clone(), answered.grant);
-    let kept = tokio::task::spawn_blocking(move || spool.put(&answered)).await;
-    match kept {
-        Ok(Ok(())) => {
+    let grant = answered.grant;
+    match deps.spool.put(&answered).await {
+        Ok(()) => {
             Failpoint::SpoolKept.reached();
             tracing::warn!(grant.id = %grant, "the answer for {grant} was spooled");
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             tracing::error!(grant.id = %grant, cause = %error, "the answer for {grant} could not be kept safely and may be lost");
         }
-        Err(_) => tracing::error!(grant.id = %grant, "the answer for {grant} could not be kept and is lost"),
     }
 }
 

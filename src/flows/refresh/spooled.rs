@@ -47,14 +47,10 @@ pub(super) enum Drained {
 /// # Errors
 /// When the database or the key service is unavailable, or the org is sealed: they wait in their files.
 pub(super) async fn drain_grant(deps: &Deps, id: GrantId) -> Result<Drained, Refusal> {
-    let spool = deps.spool.clone();
-    let waiting = tokio::task::spawn_blocking(move || spool.of(id))
-        .await
-        .map_err(|_| Refusal::StoreUnavailable(None))?
-        .map_err(|error| {
-            tracing::error!(grant.id = %id, cause = %error, "the spooled answer for {id} cannot be read");
-            Refusal::StoreUnavailable(None)
-        })?;
+    let waiting = deps.spool.of(id).await.map_err(|error| {
+        tracing::error!(grant.id = %id, cause = %error, "the spooled answer for {id} cannot be read");
+        Refusal::StoreUnavailable(None)
+    })?;
     Failpoint::SpoolRead.reached();
     let count = waiting.len();
     for answered in waiting {
@@ -80,7 +76,7 @@ async fn enter(deps: &Deps, answered: &Answered) -> Result<bool, Refusal> {
     let Some((grant, connector)) = found.and_then(|grant| known(&deps.catalogue, grant)) else {
         // Another database, or a connector that was taken away: nobody here can even end these tokens.
         tracing::error!(grant.id = %answered.grant, "nothing here knows {}: its spooled answer is put aside", answered.grant);
-        tell(deps.spool.set_aside(answered));
+        tell(deps.spool.set_aside(answered).await);
         return Ok(true);
     };
     Failpoint::SpoolFound.reached();
@@ -94,7 +90,7 @@ async fn enter(deps: &Deps, answered: &Answered) -> Result<bool, Refusal> {
         Entered::Kept | Entered::Unproven | Entered::Quarantined | Entered::Revoked { .. } => {}
     }
     Failpoint::SpoolEntered.reached();
-    tell(deps.spool.remove(answered));
+    tell(deps.spool.remove(answered).await);
     Failpoint::SpoolRemoved.reached();
     Ok(true)
 }

@@ -373,7 +373,7 @@ fn what_another_incarnation_says_is_not_taken_for_what_is_known() {
 #[test]
 fn a_process_that_lost_its_database_seals_every_org_it_knows_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let outside = Outside::open(dir.path()).unwrap();
+    let outside = Arc::new(Outside::open(dir.path()).unwrap());
     write(&outside, vec![line(1, 3, checkpoint(5)), line(2, 1, Fact::Began)]);
     outside.seal_all("lost_entries");
     // It died in that moment.

@@ -19,8 +19,8 @@ fn hangs(outside: &Arc<Outside>) -> mpsc::Sender<()> {
 
 fn impatient(dir: &tempfile::TempDir) -> Arc<Outside> {
     let mut outside = Outside::open(dir.path()).unwrap();
-    outside.writing = Turns::within(Duration::from_millis(20));
-    outside.reading = Turns::within(Duration::from_millis(20));
+    outside.writing = DiskTurns::within(Duration::from_millis(20));
+    outside.reading = DiskTurns::within(Duration::from_millis(20));
     Arc::new(outside)
 }
 
@@ -65,6 +65,23 @@ async fn a_read_that_hangs_is_given_up_and_keeps_no_write_from_its_turn() {
     outside.add([line(1, 1, Fact::Began)]);
     outside.flush().await.unwrap();
     drop(hanging);
+}
+
+/// Who has found an older database has others to tell.
+#[tokio::test]
+async fn whoever_seals_all_waits_for_no_disk_that_hangs_and_it_is_written_once_that_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = impatient(&dir);
+    outside.add([line(1, 1, Fact::Began)]);
+    outside.flush().await.unwrap();
+    let hanging = hangs(&outside);
+    outside.seal_all("lost_entries");
+    outside.release().await;
+    let refused = Outside::open(dir.path());
+    assert!(matches!(refused, Err(OutsideError::InUse { .. })), "{refused:?}");
+    drop(hanging);
+    until_it_goes_on(&outside).await;
+    assert!(outside.kept().unwrap()[&org(1)].sealed.is_some());
 }
 
 #[tokio::test]

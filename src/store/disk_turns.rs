@@ -15,13 +15,14 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// One line of those who act.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct DiskTurns {
     line: Arc<Mutex<()>>,
     /// Counts progress: as long as it grows, nothing hangs.
     steps: Arc<AtomicU64>,
     /// The count when the act under way was given up; while it stands there, nobody waits.
     hung_at: AtomicU64,
-    within: Duration,
+    /// Nobody waits longer than this while nothing comes about.
+    pub(super) within: Duration,
 }
 
 /// Somebody's turn. That it is over is a step, too.
@@ -36,13 +37,13 @@ impl Drop for Turn {
     }
 }
 
-impl Default for Turns {
+impl Default for DiskTurns {
     fn default() -> Self {
         Self::within(WITHIN)
     }
 }
 
-impl Turns {
+impl DiskTurns {
     /// Nobody waits longer than this while nothing comes about.
     pub(super) fn within(within: Duration) -> Self {
         Self {
@@ -88,21 +89,25 @@ impl Turns {
                 .await
                 .unwrap_or_else(|_| Err(io::Error::other("whoever had the file stopped")))
         });
-        loop {
-            let before = self.steps();
-            if let Ok(done) = tokio::time::timeout(self.within, acting.as_mut()).await {
+        let (mut before, mut idle) = (self.steps(), 0);
+        // Counted in ticks: while the process stands still, its disk hangs no longer than one of them.
+        while idle < TICKS {
+            if let Ok(done) = tokio::time::timeout(self.within / TICKS, acting.as_mut()).await {
                 return done;
             }
-            if self.steps() == before {
-                self.hung_at.store(before, Ordering::Relaxed);
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+            let now = self.steps();
+            idle = if now == before { idle + 1 } else { 0 };
+            before = now;
         }
+        self.hung_at.store(before, Ordering::Relaxed);
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
 /// A directory in which nothing comes about for so long hangs.
 const WITHIN: Duration = Duration::from_secs(5);
+/// As many parts of that are waited for one by one.
+const TICKS: u32 = 50;
 
 #[cfg(test)]
 mod tests {
@@ -114,7 +119,7 @@ mod tests {
     use super::*;
 
     /// Begins an act that hangs until the sender is dropped, and is given up.
-    async fn hung(turns: &Turns) -> mpsc::Sender<()> {
+    async fn hung(turns: &DiskTurns) -> mpsc::Sender<()> {
         let (hanging, goes_on) = mpsc::channel::<()>();
         let gave_up = turns.take(move || {
             let _gone = goes_on.recv();
@@ -126,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn beside_an_act_that_hangs_none_is_begun_and_nobody_waits() {
-        let turns = Turns::within(Duration::from_millis(20));
+        let turns = DiskTurns::within(Duration::from_millis(20));
         let hanging = hung(&turns).await;
         let begun = Arc::new(AtomicUsize::new(0));
         for _ in 0..100 {
@@ -152,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_act_that_comes_on_is_waited_for_however_long_it_takes() {
-        let turns = Arc::new(Turns::within(Duration::from_millis(200)));
+        let turns = Arc::new(DiskTurns::within(Duration::from_millis(200)));
         let of = Arc::clone(&turns);
         let act = turns.take(move || {
             for _ in 0..40 {
@@ -167,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_act_that_panicked_ends_its_turn() {
-        let turns = Turns::default();
+        let turns = DiskTurns::default();
         let stopped: io::Result<()> = turns.take(|| panic!("it goes wrong")).await;
         stopped.unwrap_err();
         turns.take(|| Ok(())).await.unwrap();
@@ -175,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_goes_away_in_the_line_begins_nothing() {
-        let turns = Turns::default();
+        let turns = DiskTurns::default();
         let place = Arc::clone(&turns.line).lock_owned().await;
         let begun = Arc::new(AtomicBool::new(false));
         let act = {
