@@ -81,6 +81,8 @@ pub async fn cosigned_checkpoint(deps: &Deps, org: OrgId) -> Result<String, Refu
 async fn grow(deps: &Deps, org: OrgId) -> Result<(), Refusal> {
     match sequence::run(deps, org).await {
         Ok(_) | Err(Refusal::StoreUnavailable(Some(StoreError::Inconsistent { .. }))) => Ok(()),
+        // It has grown, and the data directory hangs.
+        Err(refusal) if refusal.is_unheard() => Ok(()),
         Err(error) => Err(error),
     }
 }

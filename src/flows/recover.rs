@@ -121,6 +121,12 @@ pub enum Unfinished {
          `postern recover` again, which finds nothing to recover if it is"
     )]
     Unconfirmed(#[source] Refusal),
+    /// It is done, and the data directory hangs: the file outside the database does not know.
+    #[error(
+        "it is recovered, and an admin key that was shown for it works; but the data directory hangs, and other replicas have not \
+         heard of it: mend that, and run `postern recover` again"
+    )]
+    Unheard(#[source] Refusal),
     /// It is done, and what follows is not.
     #[error(
         "it is recovered, and an admin key that was shown for it works; but its log could not be signed: {0}. Run \
@@ -133,8 +139,18 @@ impl Unfinished {
     /// Before the commit, or of it.
     fn before(refusal: Refusal) -> Self {
         match &refusal {
-            Refusal::StoreUnavailable(Some(error)) if error.is_undecided() => Self::Unconfirmed(refusal),
+            _ if refusal.is_unheard() => Self::Unheard(refusal),
+            _ if refusal.is_undecided() => Self::Unconfirmed(refusal),
             _ => Self::Undone(refusal),
+        }
+    }
+
+    /// Of the log, after the commit.
+    fn behind(refusal: Refusal) -> Self {
+        if refusal.is_unheard() {
+            Self::Unheard(refusal)
+        } else {
+            Self::Unsigned(refusal)
         }
     }
 }
@@ -298,7 +314,7 @@ pub async fn run(deps: &Deps, plan: &Plan, by: &str) -> Result<(), Unfinished> {
     take_words_back(deps).await;
     deps.facts.forget(org);
     // Its first checkpoint is kept outside before anything is released.
-    sequence::run(deps, org).await.map_err(Unfinished::Unsigned)?;
+    sequence::run(deps, org).await.map_err(Unfinished::behind)?;
     Ok(())
 }
 

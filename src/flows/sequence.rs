@@ -72,6 +72,8 @@ async fn turn(deps: &Deps, stuck: &mut BTreeSet<OrgId>) -> Result<bool, Refusal>
             for org in group {
                 match some_steps(deps, &[*org]).await {
                     Ok(came) => more |= !came.again.is_empty(),
+                    // It has grown, and the data directory hangs.
+                    Err(refusal) if refusal.is_unheard() => more = true,
                     Err(refusal) => {
                         tracing::warn!(org.id = %org, cause = %refusal, "the log of {org} has to wait");
                         stuck.insert(*org);

@@ -156,6 +156,12 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
         let others = Refusal::ModeUnavailable(decided.modes.without(rung.mode));
         return unless_stale(deps, &prepared, others).await;
     }
+    // Entries are listed by their ids: one that waited for a provider is no older than what came of that.
+    let waited = deps.clock.now().since(decided.at) > SOON;
+    let verified = match verified.entry() {
+        Some(_) if waited => own(deps, &prepared, ask, &decided)?,
+        _ => verified,
+    };
     release(
         deps,
         caller,
@@ -215,12 +221,17 @@ fn judge(deps: &Deps, prepared: &Prepared, ask: &Ask) -> Result<Judged, Refusal>
     if let Err(refusal) = decide::choose(ask.mode, decided.modes) {
         return Ok(Judged::Without(refusal));
     }
-    let id = DecisionId::new(decided.at, &*deps.random)?;
-    // It goes nowhere, and is of no use elsewhere: it is spent by this one entry or by none.
-    let entry = EntryId::new(decided.at, &*deps.random)?;
-    let own = decide::sign(deps, prepared, ask, &decided, id, Some(entry))?;
-    let verified = decide::check_own(deps, prepared, ask, own, entry).map_err(Refusal::DecisionRejected)?;
+    let verified = own(deps, prepared, ask, &decided)?;
     Ok(Judged::Allowed(decided, verified))
+}
+
+/// The call's own decision. It goes nowhere, and is of no use elsewhere: it is spent by one entry, of this moment, or by none.
+fn own(deps: &Deps, prepared: &Prepared, ask: &Ask, decided: &Decided) -> Result<VerifiedDecision, Refusal> {
+    let now = deps.clock.now();
+    let id = DecisionId::new(now, &*deps.random)?;
+    let entry = EntryId::new(now, &*deps.random)?;
+    let own = decide::sign(deps, prepared, ask, decided, id, Some(entry))?;
+    decide::check_own(deps, prepared, ask, own, entry).map_err(Refusal::DecisionRejected)
 }
 
 /// The decision brought along does not hold: that is an entry too.
@@ -408,7 +419,7 @@ pub async fn entry_of(
     let claims = verified.claims();
     let id = match verified.entry() {
         Some(made_for) => made_for,
-        None => EntryId::new(decided.at, &*deps.random)?,
+        None => EntryId::new(deps.clock.now(), &*deps.random)?,
     };
     let mut draft = decide::draft(prepared, ask, decided, None);
     draft.decision = Some(EntryDecision {
@@ -472,3 +483,6 @@ async fn leave(
         entry,
     })
 }
+
+/// An entry's id is made this long before its commit is begun at most, but for what stands in line.
+const SOON: Duration = Duration::from_secs(1);

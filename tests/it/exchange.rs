@@ -188,6 +188,26 @@ async fn the_token_of_an_answer_that_cannot_be_used_is_ended_at_once_where_it_ca
     }
 }
 
+/// A provider may give the token of a grant that lives once more.
+#[tokio::test]
+async fn an_access_token_that_cannot_be_used_is_left_alone_where_it_may_be_that_of_a_grant_that_lives() {
+    for stopped in [false, true] {
+        let world = World::with_connector(&[("kills = \"grant\"", "kills = \"token\"")]).await;
+        world.connect(world.ada, &[Category::Read]).await;
+        let change = json!({"set": {"token_type": "mac"}, "omit": ["refresh_token"]});
+        let meanwhile = async |world: &World| {
+            if stopped {
+                world.stopped().await;
+            }
+        };
+        come_back_in_vain(&world, change, meanwhile).await;
+        if !stopped {
+            upstream::drain(&world.deps).await.unwrap();
+        }
+        assert_eq!(world.seen("revoke").await, [] as [Value; 0], "{stopped}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_of_an_account_that_is_not_told_in_time_are_ended_at_the_provider() {
     let world = World::new().await;

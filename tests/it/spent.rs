@@ -15,6 +15,8 @@ use postern::{
     store::{IdempotencyKey, NewEntry},
 };
 
+use serde_json::json;
+
 use super::{
     harness::{World, database},
     leases::{connected, run, until_waiting},
@@ -226,6 +228,30 @@ async fn beside_what_calls_decided_themselves_one_that_was_brought_along_twice_i
             assert_eq!(is_written(&world, comes, entry).await, written, "{comes:?}");
         }
     }
+}
+
+/// Entries are listed by their ids: what waited for a provider is no older than what came of that.
+#[tokio::test]
+async fn a_release_that_waited_for_a_renewal_is_entered_behind_it() {
+    let (world, grant) = used(World::on_sqlite().await).await;
+    world.later(Duration::from_secs(400));
+    world
+        .fault(json!({"next": "token", "delay_ms": 1500, "times": 1}))
+        .await;
+    world.vend(world.read(grant)).await.unwrap();
+    let entries = world.entries().await;
+    let last = |kind| {
+        entries
+            .iter()
+            .filter(|entry| entry.kind == kind)
+            .map(|entry| entry.id)
+            .max()
+    };
+    let (renewed, released) = (
+        last(EntryType::Refresh).unwrap(),
+        last(EntryType::Release).unwrap(),
+    );
+    assert!(released > renewed, "{released} {renewed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

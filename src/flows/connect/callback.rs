@@ -141,7 +141,7 @@ async fn exchange(
         .get(&session.connector)
         .ok_or(ConnectFailure::NotConfigured)?;
     // INVARIANT: `state` is spent before the token request; a second callback finds nothing to spend.
-    let (session, alone) = deps.store.retry(|| spend(deps, &session, connector)).await?;
+    let (session, company) = deps.store.retry(|| spend(deps, &session, connector)).await?;
 
     let redirect_uri = deps.redirect_uri(&session.connector);
     let actor = oauth::actor(connector, None).map_err(|_| ConnectFailure::NotConfigured)?;
@@ -159,7 +159,7 @@ async fn exchange(
                 "the code of {} was not exchanged", session.id);
             match failure {
                 OAuthError::Leftover { left, .. } => {
-                    end(deps, &oauth, session, alone, &Tokens::from(*left)).await?;
+                    end(deps, &oauth, session, company, &Tokens::from(*left)).await?;
                 }
                 _ => {
                     discard::fail(
@@ -206,7 +206,7 @@ async fn exchange(
         }
         tracing::warn!(connect.id = %session.id, connector.id = %session.connector, cause = %cause,
             "the tokens of {} were not kept", session.id);
-        let ended = discard::at_once(&oauth, &session, alone, &came.waits.tokens);
+        let ended = discard::at_once(&oauth, &session, company.is_spared, &came.waits.tokens);
         let _given_up = tokio::time::timeout(ENDED_WITHIN, ended).await;
     }
     kept
@@ -217,14 +217,19 @@ async fn end(
     deps: &Deps,
     oauth: &OAuth<'_>,
     session: ConnectRow,
-    alone: bool,
+    company: Company,
     left: &Tokens,
 ) -> Result<(), Refusal> {
-    let queued = discard::tokens(
+    let (fate, alone) = match left.access_token {
+        Some(_) => (Fate::RevokeUnread, company.is_none),
+        None => (Fate::Revoke, company.is_spared),
+    };
+    let queued = discard::grant(
         deps,
         session.clone(),
         ConnectStatus::Exchanging,
         left,
+        fate,
         ConnectFailure::ProviderError.code(),
     );
     let queued = tokio::time::timeout(KEPT_WITHIN, queued).await;
@@ -236,25 +241,37 @@ async fn end(
     Err(cause)
 }
 
-/// Spends the session's `state`. Returns the session as the exchange goes on with it, and whether nobody in the org has
-/// anything else that ending its tokens could end.
+/// Who lives beside a session's tokens before they come.
+#[derive(Debug, Clone, Copy)]
+struct Company {
+    /// Nobody who could be of the same account.
+    is_none: bool,
+    /// Nobody whom ending its tokens could end.
+    is_spared: bool,
+}
+
+/// Spends the session's `state`. Returns the session as the exchange goes on with it, and who lives beside what comes.
 async fn spend(
     deps: &Deps,
     session: &ConnectRow,
     connector: &Connector,
-) -> Result<(ConnectRow, bool), ConnectFailure> {
+) -> Result<(ConnectRow, Company), ConnectFailure> {
     let mut session = session.clone();
     session.status = ConnectStatus::Exchanging;
     let mut tx = deps.store.write(session.org).await?;
     // Back in time is in time: the end of the link does not end what is on its way here.
     session.expires_at = session.expires_at.max(tx.now() + EXCHANGE);
-    let alone = discard::is_alone(deps, &mut tx, &session, connector).await?;
+    let is_none = !discard::lives_beside(deps, &mut tx, &session, connector).await?;
+    let company = Company {
+        is_none,
+        is_spared: is_none || !upstream::ends_more_than_the_token(connector),
+    };
     if !tx.move_connect(ConnectStatus::Spent, &session).await? {
         return Err(ConnectFailure::Used);
     }
     tx.commit().await?;
     session.verifier = None;
-    Ok((session, alone))
+    Ok((session, company))
 }
 
 /// The session, if what came back waits in it to be confirmed: a commit may have come through though its answer did not.

@@ -29,6 +29,8 @@ pub enum Fate {
     },
     /// Revoked upstream at once, unless that could end a grant that lives.
     Revoke,
+    /// The same of what nobody could read: it may be the very token of a grant of the account that lives.
+    RevokeUnread,
 }
 
 /// Ends a session that has no tokens.
@@ -89,6 +91,7 @@ pub async fn grant(
     let key = deps.org_key(session.org).await?;
     let now = deps.clock.now();
     let connector = deps.catalogue.get(&session.connector);
+    let is_unread = matches!(fate, Fate::RevokeUnread);
     let (state, account, wider) = match fate {
         Fate::Quarantine { account, granted } => (
             GrantState::Quarantined {
@@ -97,7 +100,7 @@ pub async fn grant(
             account,
             Some(granted),
         ),
-        Fate::Revoke => {
+        Fate::Revoke | Fate::RevokeUnread => {
             let nobody = Account {
                 id: None,
                 label: "discarded".to_owned(),
@@ -137,6 +140,7 @@ pub async fn grant(
             };
             // What somebody began and did not finish never cuts off who is connected.
             let alone = match connector {
+                Some(connector) if is_unread => !lives_beside(deps, &mut tx, &session, connector).await?,
                 Some(connector) if wider.is_none() => is_alone(deps, &mut tx, &session, connector).await?,
                 _ => true,
             };
@@ -218,7 +222,7 @@ pub(super) async fn at_once(oauth: &OAuth<'_>, session: &ConnectRow, alone: bool
 ///
 /// # Errors
 /// When the database is unavailable.
-pub(super) async fn is_alone(
+async fn is_alone(
     deps: &Deps,
     tx: &mut Tx,
     session: &ConnectRow,
@@ -228,7 +232,7 @@ pub(super) async fn is_alone(
 }
 
 /// Whether a grant lives that may be of the same account as a session's tokens, whoever's it is.
-async fn lives_beside(
+pub(super) async fn lives_beside(
     deps: &Deps,
     tx: &mut Tx,
     session: &ConnectRow,
