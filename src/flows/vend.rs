@@ -159,7 +159,11 @@ async fn once(deps: &Arc<Deps>, caller: Caller, ask: &Ask, place: &mut Place) ->
     // Entries are listed by their ids: one that waited for a provider is no older than what came of that.
     let waited = deps.clock.now().since(decided.at) > SOON;
     let verified = match verified.entry() {
-        Some(_) if waited => own(deps, &prepared, ask, &decided)?,
+        Some(_) if waited => match own(deps, &prepared, ask, &decided) {
+            // The clock moved on farther than anybody waits: what was decided then is decided again.
+            Err(Refusal::DecisionRejected(_)) => return Ok(Try::Again),
+            own => own?,
+        },
         _ => verified,
     };
     release(
