@@ -238,7 +238,13 @@ async fn a_release_that_waited_for_a_renewal_is_entered_behind_it() {
     world
         .fault(json!({"next": "token", "delay_ms": 1500, "times": 1}))
         .await;
-    world.vend(world.read(grant)).await.unwrap();
+    let before = world.seen("token").await.len();
+    let meanwhile = async {
+        world.until_seen("token", before + 1).await;
+        world.later(Duration::from_secs(2));
+    };
+    let (vended, ()) = tokio::join!(world.vend(world.read(grant)), meanwhile);
+    vended.unwrap();
     let entries = world.entries().await;
     let last = |kind| {
         entries
